@@ -1,0 +1,589 @@
+/* SPDX-License-Identifier: MIT */
+/* Associate objects: the rows of a PDU over text of their own, so that encoding is one call and a
+ * received PDU becomes an object by copying. Rows stand in the order of ltdic_kind, which is the
+ * order of the PDU; contexts keep theirs. Text is NUL-terminated and never moves down. */
+#include "bytes.h"
+#include "internal.h"
+
+#include <stdlib.h>
+
+enum { FIRST_ROWS = 32, FIRST_TEXT = 512, NONE = -1 };
+
+struct L_DICOMPDU {
+    unsigned count; /* of those who keep it */
+    ltdic_items rows;
+    char *text;
+    size_t text_size, text_room;
+};
+
+static const char application_context[] = "1.2.840.10008.3.1.1.1";
+static const char verification[] = "1.2.840.10008.1.1";
+static const char implicit_little_endian[] = "1.2.840.10008.1.2";
+/* A UID from a UUID (PS3.5 B.2): nobody else's. */
+static const char class_uid[] = "2.25.241763158246035163327937512061234408329";
+static const char version_name[] = "LTDIC_" LTDIC_VERSION;
+
+/* ---- rows and text ----------------------------------------------------------------------- */
+
+static bool reserve_rows(HDICOMPDU a, size_t count)
+{
+    if (count <= a->rows.room) {
+        return true;
+    }
+    const size_t room = count > 2 * a->rows.room ? count : 2 * a->rows.room;
+    ltdic_item *items = realloc(a->rows.items, room * sizeof *items);
+    if (items == NULL) {
+        return false;
+    }
+    a->rows.items = items;
+    a->rows.room = room;
+    return true;
+}
+
+static bool reserve_text(HDICOMPDU a, size_t size)
+{
+    if (size <= a->text_room) {
+        return true;
+    }
+    const size_t room = size > 2 * a->text_room ? size : 2 * a->text_room;
+    char *text = realloc(a->text, room);
+    if (text == NULL) {
+        return false;
+    }
+    a->text = text;
+    a->text_room = room;
+    return true;
+}
+
+/* Give a row its value, over the old one where that is not shorter. Room has been reserved. */
+static void set_value(HDICOMPDU a, ltdic_item *row, const void *value, size_t size)
+{
+    if (row->offset == 0 || row->length < size) {
+        row->offset = (uint32_t)a->text_size;
+        a->text_size += size + 1;
+    }
+    row->length = (uint32_t)size;
+    memcpy(a->text + row->offset, value, size);
+    a->text[row->offset + size] = '\0';
+}
+
+static ptrdiff_t count_of(HDICOMPDU a)
+{
+    return (ptrdiff_t)a->rows.count;
+}
+
+/* The place of the first row of this kind, or NONE. */
+static ptrdiff_t find(HDICOMPDU a, uint8_t kind)
+{
+    for (ptrdiff_t i = 0; i < count_of(a); i++) {
+        if (a->rows.items[i].kind == kind) {
+            return i;
+        }
+    }
+    return NONE;
+}
+
+/* The place before the first row that comes after this kind. */
+static ptrdiff_t place_of(HDICOMPDU a, uint8_t kind)
+{
+    ptrdiff_t i = 0;
+    while (i < count_of(a) && a->rows.items[i].kind <= kind) {
+        i++;
+    }
+    return i;
+}
+
+/* A new row at a place, with its value; false when out of memory, and nothing has changed. */
+static bool insert(HDICOMPDU a, ptrdiff_t place, ltdic_item row, const void *value, size_t size)
+{
+    if (!reserve_rows(a, a->rows.count + 1) || !reserve_text(a, a->text_size + size + 1)) {
+        return false;
+    }
+    ltdic_item *at = a->rows.items + place;
+    memmove(at + 1, at, (size_t)(count_of(a) - place) * sizeof row);
+    a->rows.count++;
+    row.offset = 0;
+    *at = row;
+    set_value(a, at, value, size);
+    return true;
+}
+
+static void remove_rows(HDICOMPDU a, ptrdiff_t from, ptrdiff_t to)
+{
+    memmove(a->rows.items + from, a->rows.items + to,
+            (size_t)(count_of(a) - to) * sizeof *a->rows.items);
+    a->rows.count -= (size_t)(to - from);
+}
+
+/* Set the value of a kind that an object has at most once. */
+static bool set_single(HDICOMPDU a, uint8_t kind, const void *value, size_t size)
+{
+    const ptrdiff_t i = find(a, kind);
+    if (i != NONE) {
+        if (!reserve_text(a, a->text_size + size + 1)) {
+            return false;
+        }
+        set_value(a, &a->rows.items[i], value, size);
+        return true;
+    }
+    if (kind > LTDIC_USER_INFORMATION && find(a, LTDIC_USER_INFORMATION) == NONE &&
+        !set_single(a, LTDIC_USER_INFORMATION, "", 0)) {
+        return false;
+    }
+    return insert(a, place_of(a, kind), (ltdic_item){.kind = kind}, value, size);
+}
+
+static const char *text_at(HDICOMPDU a, ptrdiff_t i)
+{
+    return i == NONE ? "" : a->text + a->rows.items[i].offset;
+}
+
+static const char *single(HDICOMPDU a, uint8_t kind)
+{
+    return a == NULL ? "" : text_at(a, find(a, kind));
+}
+
+static ltdic_bytes bytes_of(const char *text)
+{
+    return (ltdic_bytes){(const uint8_t *)text, strlen(text)};
+}
+
+static L_INT memory_or_success(bool done)
+{
+    return done ? DICOM_SUCCESS : DICOM_ERROR_MEMORY;
+}
+
+static L_INT set_legal(HDICOMPDU a, uint8_t kind, const char *text, bool (*is_legal)(ltdic_bytes))
+{
+    if (a == NULL || text == NULL || !is_legal(bytes_of(text))) {
+        return DICOM_ERROR_PARAMETER;
+    }
+    return memory_or_success(set_single(a, kind, text, strlen(text)));
+}
+
+/* ---- life -------------------------------------------------------------------------------- */
+
+static void empty(HDICOMPDU a, uint8_t type)
+{
+    static const ltdic_item rows[] = {
+        {.kind = LTDIC_PDU, .version = 1}, {.kind = LTDIC_CALLED_AE}, {.kind = LTDIC_CALLING_AE}};
+    memcpy(a->rows.items, rows, sizeof rows);
+    a->rows.items[0].type = type;
+    a->rows.count = sizeof rows / sizeof *rows;
+    a->text[0] = '\0'; /* offset 0: the value of a row that has none yet */
+    a->text_size = 1;
+}
+
+HDICOMPDU L_DicomCreateAssociate(L_BOOL bRequest)
+{
+    HDICOMPDU a = calloc(1, sizeof *a);
+    if (a != NULL && reserve_rows(a, FIRST_ROWS) && reserve_text(a, FIRST_TEXT)) {
+        a->count = 1;
+        empty(a, bRequest ? LTDIC_ASSOCIATE_RQ : LTDIC_ASSOCIATE_AC);
+        return a;
+    }
+    if (a != NULL) {
+        free(a->rows.items);
+        free(a);
+    }
+    return NULL;
+}
+
+HDICOMPDU ltdic__associate_keep(HDICOMPDU hPDU)
+{
+    hPDU->count++;
+    return hPDU;
+}
+
+L_VOID L_DicomFreeAssociate(HDICOMPDU hPDU)
+{
+    if (hPDU == NULL || --hPDU->count > 0) {
+        return;
+    }
+    /* User identity may have been in there. */
+    memset(hPDU->text, 0, hPDU->text_size);
+    free(hPDU->text);
+    free(hPDU->rows.items);
+    free(hPDU);
+}
+
+L_INT L_DicomResetAssociate(HDICOMPDU hPDU, L_BOOL bRequest)
+{
+    if (hPDU == NULL) {
+        return DICOM_ERROR_PARAMETER;
+    }
+    empty(hPDU, bRequest ? LTDIC_ASSOCIATE_RQ : LTDIC_ASSOCIATE_AC);
+    return DICOM_SUCCESS;
+}
+
+bool ltdic__associate_is_request(HDICOMPDU hPDU)
+{
+    return hPDU->rows.items[0].type == LTDIC_ASSOCIATE_RQ;
+}
+
+L_INT L_DicomDefaultAssociate(HDICOMPDU hPDU)
+{
+    L_INT code = hPDU == NULL ? DICOM_ERROR_PARAMETER : DICOM_SUCCESS;
+    const bool request = code == DICOM_SUCCESS && ltdic__associate_is_request(hPDU);
+    code = code != DICOM_SUCCESS ? code : L_DicomSetApplication(hPDU, application_context);
+    code = code != DICOM_SUCCESS ? code : L_DicomSetMaxLength(hPDU, 16384);
+    code = code != DICOM_SUCCESS ? code : L_DicomSetImplementClass(hPDU, class_uid);
+    code = code != DICOM_SUCCESS ? code : L_DicomSetImplementVersion(hPDU, version_name);
+    if (code != DICOM_SUCCESS || !request) {
+        return code;
+    }
+    code = *single(hPDU, LTDIC_CALLED_AE) ? code : L_DicomSetCalled(hPDU, "ANY-SCP");
+    if (code == DICOM_SUCCESS && *single(hPDU, LTDIC_CALLING_AE) == '\0') {
+        code = L_DicomSetCalling(hPDU, "LTDIC");
+    }
+    if (code == DICOM_SUCCESS && find(hPDU, LTDIC_CONTEXT) == NONE) {
+        code = L_DicomAddPresentation(hPDU, 1, 0, verification);
+        code = code != DICOM_SUCCESS ? code : L_DicomAddTransfer(hPDU, 1, implicit_little_endian);
+    }
+    return code;
+}
+
+/* ---- titles, application context, user information ---------------------------------------- */
+
+L_INT L_DicomSetCalled(HDICOMPDU hPDU, const L_TCHAR *pszTitle)
+{
+    return set_legal(hPDU, LTDIC_CALLED_AE, pszTitle, ltdic__title_is_legal);
+}
+
+const L_TCHAR *L_DicomGetCalled(HDICOMPDU hPDU)
+{
+    return single(hPDU, LTDIC_CALLED_AE);
+}
+
+L_INT L_DicomSetCalling(HDICOMPDU hPDU, const L_TCHAR *pszTitle)
+{
+    return set_legal(hPDU, LTDIC_CALLING_AE, pszTitle, ltdic__title_is_legal);
+}
+
+const L_TCHAR *L_DicomGetCalling(HDICOMPDU hPDU)
+{
+    return single(hPDU, LTDIC_CALLING_AE);
+}
+
+L_INT L_DicomSetApplication(HDICOMPDU hPDU, const L_TCHAR *pszUID)
+{
+    return set_legal(hPDU, LTDIC_APPLICATION_CONTEXT, pszUID, ltdic__uid_is_legal);
+}
+
+const L_TCHAR *L_DicomGetApplication(HDICOMPDU hPDU)
+{
+    return single(hPDU, LTDIC_APPLICATION_CONTEXT);
+}
+
+L_INT L_DicomSetMaxLength(HDICOMPDU hPDU, L_UINT32 nMaxLength)
+{
+    uint8_t value[4];
+    if (hPDU == NULL) {
+        return DICOM_ERROR_PARAMETER;
+    }
+    store_u32(value, nMaxLength);
+    return memory_or_success(set_single(hPDU, LTDIC_MAX_LENGTH, value, sizeof value));
+}
+
+L_UINT32 L_DicomGetMaxLength(HDICOMPDU hPDU)
+{
+    const ptrdiff_t i = hPDU == NULL ? NONE : find(hPDU, LTDIC_MAX_LENGTH);
+    return i == NONE ? 0 : load_u32((const uint8_t *)text_at(hPDU, i));
+}
+
+L_INT L_DicomSetImplementClass(HDICOMPDU hPDU, const L_TCHAR *pszUID)
+{
+    return set_legal(hPDU, LTDIC_CLASS_UID, pszUID, ltdic__uid_is_legal);
+}
+
+const L_TCHAR *L_DicomGetImplementClass(HDICOMPDU hPDU)
+{
+    return single(hPDU, LTDIC_CLASS_UID);
+}
+
+L_INT L_DicomSetImplementVersion(HDICOMPDU hPDU, const L_TCHAR *pszName)
+{
+    return set_legal(hPDU, LTDIC_VERSION_NAME, pszName, ltdic__version_name_is_legal);
+}
+
+const L_TCHAR *L_DicomGetImplementVersion(HDICOMPDU hPDU)
+{
+    return single(hPDU, LTDIC_VERSION_NAME);
+}
+
+/* ---- presentation contexts --------------------------------------------------------------- */
+
+static ptrdiff_t find_context(HDICOMPDU a, uint8_t id)
+{
+    for (ptrdiff_t i = 0; a != NULL && i < count_of(a); i++) {
+        if (a->rows.items[i].kind == LTDIC_CONTEXT && a->rows.items[i].id == id) {
+            return i;
+        }
+    }
+    return NONE;
+}
+
+static ptrdiff_t end_of_context(HDICOMPDU a, ptrdiff_t i)
+{
+    i++;
+    while (i < count_of(a) && (a->rows.items[i].kind == LTDIC_ABSTRACT_SYNTAX ||
+                               a->rows.items[i].kind == LTDIC_TRANSFER_SYNTAX)) {
+        i++;
+    }
+    return i;
+}
+
+/* The place of the n-th row of a kind inside the context at i, or NONE. */
+static ptrdiff_t find_in_context(HDICOMPDU a, ptrdiff_t i, uint8_t kind, L_INT n)
+{
+    const ptrdiff_t end = i == NONE ? NONE : end_of_context(a, i);
+    for (; i < end; i++) {
+        if (a->rows.items[i].kind == kind && n-- == 0) {
+            return i;
+        }
+    }
+    return NONE;
+}
+
+static bool add_context(HDICOMPDU a, uint8_t id, uint8_t result, const char *abstract)
+{
+    const ltdic_item context = {.kind = LTDIC_CONTEXT, .id = id, .result = result};
+    const ptrdiff_t place = place_of(a, LTDIC_TRANSFER_SYNTAX);
+    if (!insert(a, place, context, "", 0)) {
+        return false;
+    }
+    const ltdic_item syntax = {.kind = LTDIC_ABSTRACT_SYNTAX};
+    if (abstract != NULL && !insert(a, place + 1, syntax, abstract, strlen(abstract))) {
+        remove_rows(a, place, place + 1);
+        return false;
+    }
+    return true;
+}
+
+L_INT L_DicomAddPresentation(HDICOMPDU hPDU, L_UCHAR nID, L_UCHAR nResult,
+                             const L_TCHAR *pszAbstract)
+{
+    if (hPDU == NULL || nID % 2 == 0 || find_context(hPDU, nID) != NONE || nResult > 4) {
+        return DICOM_ERROR_PARAMETER;
+    }
+    const bool request = ltdic__associate_is_request(hPDU);
+    if (request && (pszAbstract == NULL || !ltdic__uid_is_legal(bytes_of(pszAbstract)))) {
+        return DICOM_ERROR_PARAMETER;
+    }
+    return memory_or_success(
+        add_context(hPDU, nID, request ? 0 : nResult, request ? pszAbstract : NULL));
+}
+
+L_INT L_DicomDeletePresentation(HDICOMPDU hPDU, L_UCHAR nID)
+{
+    const ptrdiff_t i = find_context(hPDU, nID);
+    if (i == NONE) {
+        return DICOM_ERROR_PARAMETER;
+    }
+    remove_rows(hPDU, i, end_of_context(hPDU, i));
+    return DICOM_SUCCESS;
+}
+
+L_INT L_DicomGetPresentationCount(HDICOMPDU hPDU)
+{
+    L_INT count = 0;
+    for (ptrdiff_t i = 0; hPDU != NULL && i < count_of(hPDU); i++) {
+        count += hPDU->rows.items[i].kind == LTDIC_CONTEXT;
+    }
+    return count;
+}
+
+L_UCHAR L_DicomGetPresentation(HDICOMPDU hPDU, L_INT nIndex)
+{
+    for (ptrdiff_t i = 0; hPDU != NULL && i < count_of(hPDU); i++) {
+        if (hPDU->rows.items[i].kind == LTDIC_CONTEXT && nIndex-- == 0) {
+            return hPDU->rows.items[i].id;
+        }
+    }
+    return 0;
+}
+
+const L_TCHAR *L_DicomGetAbstract(HDICOMPDU hPDU, L_UCHAR nID)
+{
+    const ptrdiff_t i = find_context(hPDU, nID);
+    return text_at(hPDU, find_in_context(hPDU, i, LTDIC_ABSTRACT_SYNTAX, 0));
+}
+
+L_UCHAR L_DicomFindAbstract(HDICOMPDU hPDU, const L_TCHAR *pszAbstract)
+{
+    L_UCHAR id = 0;
+    for (ptrdiff_t i = 0; hPDU != NULL && pszAbstract != NULL && i < count_of(hPDU); i++) {
+        const ltdic_item *row = &hPDU->rows.items[i];
+        id = row->kind == LTDIC_CONTEXT ? row->id : id;
+        if (row->kind == LTDIC_ABSTRACT_SYNTAX && strcmp(text_at(hPDU, i), pszAbstract) == 0) {
+            return id;
+        }
+    }
+    return 0;
+}
+
+L_INT L_DicomSetResult(HDICOMPDU hPDU, L_UCHAR nID, L_UCHAR nResult)
+{
+    const ptrdiff_t i = find_context(hPDU, nID);
+    if (i == NONE || nResult > 4 || ltdic__associate_is_request(hPDU)) {
+        return DICOM_ERROR_PARAMETER;
+    }
+    hPDU->rows.items[i].result = nResult;
+    return DICOM_SUCCESS;
+}
+
+L_UCHAR L_DicomGetResult(HDICOMPDU hPDU, L_UCHAR nID)
+{
+    const ptrdiff_t i = find_context(hPDU, nID);
+    return i == NONE ? 255 : hPDU->rows.items[i].result;
+}
+
+L_INT L_DicomAddTransfer(HDICOMPDU hPDU, L_UCHAR nID, const L_TCHAR *pszTransfer)
+{
+    const ptrdiff_t i = find_context(hPDU, nID);
+    if (i == NONE || pszTransfer == NULL || !ltdic__uid_is_legal(bytes_of(pszTransfer))) {
+        return DICOM_ERROR_PARAMETER;
+    }
+    const ltdic_item row = {.kind = LTDIC_TRANSFER_SYNTAX};
+    return memory_or_success(
+        insert(hPDU, end_of_context(hPDU, i), row, pszTransfer, strlen(pszTransfer)));
+}
+
+L_INT L_DicomGetTransferCount(HDICOMPDU hPDU, L_UCHAR nID)
+{
+    const ptrdiff_t i = find_context(hPDU, nID);
+    L_INT count = 0;
+    while (i != NONE && find_in_context(hPDU, i, LTDIC_TRANSFER_SYNTAX, count) != NONE) {
+        count++;
+    }
+    return count;
+}
+
+const L_TCHAR *L_DicomGetTransfer(HDICOMPDU hPDU, L_UCHAR nID, L_INT nIndex)
+{
+    const ptrdiff_t i = find_context(hPDU, nID);
+    return text_at(hPDU, find_in_context(hPDU, i, LTDIC_TRANSFER_SYNTAX, nIndex));
+}
+
+/* ---- to and from PDUs -------------------------------------------------------------------- */
+
+/* Point the rows at text of our own instead of at the PDU. */
+static bool own_values(HDICOMPDU a, ltdic_bytes pdu)
+{
+    size_t size = 1;
+    for (size_t i = 0; i < a->rows.count; i++) {
+        size += a->rows.items[i].length + 1;
+    }
+    if (!reserve_text(a, size)) {
+        return false;
+    }
+    for (size_t i = 0; i < a->rows.count; i++) {
+        ltdic_item *row = &a->rows.items[i];
+        const uint8_t *value = pdu.data + row->offset;
+        const bool container = row->kind == LTDIC_PDU || row->kind == LTDIC_CONTEXT ||
+                               row->kind == LTDIC_USER_INFORMATION;
+        row->offset = 0;
+        row->length = container ? 0 : row->length;
+        set_value(a, row, value, row->length);
+    }
+    return true;
+}
+
+HDICOMPDU ltdic__associate_from_pdu(ltdic_bytes pdu)
+{
+    const ltdic_options options = {sizeof options, 0, 0, 0};
+    ltdic_fault fault;
+    HDICOMPDU a = L_DicomCreateAssociate(TRUE);
+    if (a == NULL) {
+        return NULL;
+    }
+    int status = ltdic_decode(&a->rows, pdu, &options, &fault);
+    if (status == LTDIC_ERR_ROOM && reserve_rows(a, a->rows.count)) {
+        status = ltdic_decode(&a->rows, pdu, &options, &fault);
+    }
+    if (status != LTDIC_OK || !own_values(a, pdu)) {
+        L_DicomFreeAssociate(a);
+        return NULL;
+    }
+    return a;
+}
+
+static HDICOMPDU copy_of(HDICOMPDU from)
+{
+    HDICOMPDU a = L_DicomCreateAssociate(TRUE);
+    if (a == NULL || !reserve_rows(a, from->rows.count) || !reserve_text(a, from->text_size)) {
+        L_DicomFreeAssociate(a);
+        return NULL;
+    }
+    memcpy(a->rows.items, from->rows.items, from->rows.count * sizeof *from->rows.items);
+    memcpy(a->text, from->text, from->text_size);
+    a->rows.count = from->rows.count;
+    a->text_size = from->text_size;
+    return a;
+}
+
+static bool proposes(HDICOMPDU request, uint8_t id, const char *transfer)
+{
+    L_INT n = 0;
+    for (const char *t; *(t = L_DicomGetTransfer(request, id, n)) != '\0'; n++) {
+        if (strcmp(t, transfer) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Does `accept` answer only what was asked, and each accepted context with one syntax of the
+ * request's? */
+static bool answers(HDICOMPDU accept, HDICOMPDU request)
+{
+    for (ptrdiff_t i = 0; i < count_of(accept); i++) {
+        const ltdic_item *row = &accept->rows.items[i];
+        if (row->kind != LTDIC_CONTEXT) {
+            continue;
+        }
+        const bool accepted = row->result == 0;
+        if (find_context(request, row->id) == NONE ||
+            (accepted && (L_DicomGetTransferCount(accept, row->id) != 1 ||
+                          !proposes(request, row->id, L_DicomGetTransfer(accept, row->id, 0))))) {
+            return false;
+        }
+    }
+    return true;
+}
+
+HDICOMPDU ltdic__associate_answer(HDICOMPDU request, HDICOMPDU accept, bool *wrong)
+{
+    *wrong = !answers(accept, request);
+    HDICOMPDU a = *wrong ? NULL : copy_of(accept);
+    if (a == NULL) {
+        return NULL;
+    }
+    /* The fields of the titles repeat those of the request byte for byte; the transport does it. */
+    for (ptrdiff_t i = 0; i < count_of(request); i++) {
+        const ltdic_item *row = &request->rows.items[i];
+        if (row->kind == LTDIC_CONTEXT && find_context(a, row->id) == NONE &&
+            !add_context(a, row->id, PDU_ACCEPT_RESULT_USER_REJECT, NULL)) {
+            L_DicomFreeAssociate(a);
+            return NULL;
+        }
+    }
+    return a;
+}
+
+ltdic_buffer ltdic__associate_encode(HDICOMPDU hPDU, bool *wrong)
+{
+    const ltdic_bytes values = {(const uint8_t *)hPDU->text, hPDU->text_size};
+    ltdic_buffer out = {NULL, 0, 0};
+    ltdic_fault fault;
+    *wrong = ltdic_encode(&out, &hPDU->rows, values, &fault) != LTDIC_ERR_ROOM;
+    if (*wrong) {
+        return out;
+    }
+    out.room = out.size;
+    out.data = malloc(out.room);
+    if (out.data != NULL) {
+        ltdic_encode(&out, &hPDU->rows, values, &fault);
+    }
+    return out;
+}

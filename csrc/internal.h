@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: MIT */
+/* What more than one file of the library needs and no user sees. */
+#ifndef LTDIC_INTERNAL_H
+#define LTDIC_INTERNAL_H
+
+#include "ltdic.h"
+
+#include <stdbool.h>
+
+/* Which text PS3.8 and PS3.7 allow; pdu.c. */
+bool ltdic__title_is_legal(ltdic_bytes title);
+bool ltdic__uid_is_legal(ltdic_bytes uid);
+bool ltdic__version_name_is_legal(ltdic_bytes name);
+
+/* Milliseconds on a clock that never goes back; net.c. */
+uint64_t ltdic__now(void);
+
+/* Associate objects as l_dicom.c sees them; associate.c. They are counted: a new one counts 1,
+ * L_DicomFreeAssociate takes 1 away. */
+HDICOMPDU ltdic__associate_from_pdu(ltdic_bytes pdu);
+HDICOMPDU ltdic__associate_keep(HDICOMPDU hPDU);
+bool ltdic__associate_is_request(HDICOMPDU hPDU);
+/* The answer to `request` that `accept` stands for: each context of the request once.
+ * NULL when out of memory, or (*wrong) when `accept` has what the request does not. */
+HDICOMPDU ltdic__associate_answer(HDICOMPDU request, HDICOMPDU accept, bool *wrong);
+/* The PDU, to be freed, or NULL data when out of memory; not encodable: `wrong`. */
+ltdic_buffer ltdic__associate_encode(HDICOMPDU hPDU, bool *wrong);
+
+#endif

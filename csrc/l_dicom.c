@@ -1,0 +1,657 @@
+/* SPDX-License-Identifier: MIT */
+/* The L_Dicom face: handles, callbacks and codes over net.c.
+ *
+ * Only this face has these: handles that are never used again, and callbacks, which are called with
+ * the handle looked up anew before each one, since the one before may have freed it. */
+#include "internal.h"
+
+#include <limits.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A handle is thread, use and place in one number: a freed handle, or one of another thread, is not
+ * found. */
+enum { PLACE_BITS = sizeof(uintptr_t) >= 8 ? 24 : 14, USE_BITS = sizeof(uintptr_t) >= 8 ? 24 : 12 };
+
+typedef struct entry {
+    HDICOMNET handle; /* NULL: free */
+    uintptr_t uses;
+    size_t next_free; /* place, plus 1 */
+    ltdic_net *net;
+    DICOMNETCALLBACK callbacks;
+    void *user_data;
+    HDICOMNET listener; /* that accepted it, or NULL */
+    HDICOMPDU request;  /* the associate request received, until it is answered */
+} entry;
+
+/* The handle table. One for each thread: no lock, and no callback on a foreign thread. */
+typedef struct handle_table {
+    ltdic_loop *loop; /* NULL: not in use */
+    uintptr_t thread;
+    entry *entries;
+    size_t count, live, first_free; /* place, plus 1 */
+    unsigned starts;                /* L_DicomStartUp without L_DicomShutDown */
+    unsigned depth;                 /* pumps running, one inside the other */
+    unsigned waits;                 /* L_DicomWait running */
+    bool break_wait;
+} handle_table;
+
+static _Thread_local handle_table table;
+static atomic_uint threads; /* that ever had a table: makes their handles differ */
+
+/* ---- handles ----------------------------------------------------------------------------- */
+
+static bool open_table(void)
+{
+    if (table.loop == NULL) {
+        table.loop = ltdic_loop_new();
+        table.thread = atomic_fetch_add(&threads, 1);
+    }
+    return table.loop != NULL;
+}
+
+static void close_unused_table(void)
+{
+    if (table.loop != NULL && table.starts == 0 && table.live == 0 && table.depth == 0) {
+        ltdic_loop_free(table.loop);
+        free(table.entries);
+        table = (handle_table){0};
+    }
+}
+
+static HDICOMNET handle_of(size_t place, uintptr_t uses)
+{
+    const uintptr_t number = table.thread << (USE_BITS + PLACE_BITS) |
+                             (uses & ((1U << USE_BITS) - 1)) << PLACE_BITS | (place + 1);
+    return (HDICOMNET)number;
+}
+
+/* The entry of a handle of this thread, or NULL. Good until the next call of anything that may
+ * create a handle. */
+static entry *find(HDICOMNET hNet)
+{
+    const size_t place = ((uintptr_t)hNet & ((1U << PLACE_BITS) - 1)) - 1;
+    if (hNet == NULL || place >= table.count || table.entries[place].handle != hNet) {
+        return NULL;
+    }
+    return &table.entries[place];
+}
+
+static ltdic_net *net_of(HDICOMNET hNet)
+{
+    const entry *e = find(hNet);
+    return e == NULL ? NULL : e->net;
+}
+
+/* A free entry's place, plus 1; 0 when there is no memory. */
+static size_t free_place(void)
+{
+    if (table.first_free != 0) {
+        const size_t place = table.first_free;
+        table.first_free = table.entries[place - 1].next_free;
+        return place;
+    }
+    if ((table.count & (table.count - 1)) == 0) { /* full at every power of two */
+        const size_t room = table.count == 0 ? 1 : 2 * table.count;
+        entry *entries = realloc(table.entries, room * sizeof *entries);
+        if (entries == NULL || room >= 1U << PLACE_BITS) {
+            table.entries = entries != NULL ? entries : table.entries;
+            return 0;
+        }
+        table.entries = entries;
+    }
+    table.entries[table.count] = (entry){0};
+    return ++table.count;
+}
+
+static void free_entry(entry *e)
+{
+    L_DicomFreeAssociate(e->request);
+    ltdic_net_free(e->net);
+    *e = (entry){.uses = e->uses, .next_free = table.first_free};
+    table.first_free = (size_t)(e - table.entries) + 1;
+    table.live--;
+}
+
+L_INT L_DicomStartUp(L_VOID)
+{
+    if (!open_table()) {
+        return DICOM_ERROR_MEMORY;
+    }
+    table.starts++;
+    return DICOM_SUCCESS;
+}
+
+L_VOID L_DicomShutDown(L_VOID)
+{
+    if (table.starts == 0 || --table.starts > 0) {
+        return;
+    }
+    for (size_t i = 0; i < table.count; i++) {
+        if (table.entries[i].handle != NULL) {
+            free_entry(&table.entries[i]);
+        }
+    }
+    close_unused_table();
+}
+
+HDICOMNET L_DicomCreateNet(const L_TCHAR *pszPath, L_INT nMode)
+{
+    (void)pszPath;
+    const size_t place = nMode == DICOM_SECURE_NONE && open_table() ? free_place() : 0;
+    if (place == 0) {
+        close_unused_table();
+        return NULL;
+    }
+    entry *e = &table.entries[place - 1];
+    e->uses++;
+    HDICOMNET handle = handle_of(place - 1, e->uses);
+    e->net = ltdic_net_new(table.loop, handle);
+    if (e->net == NULL) {
+        e->next_free = table.first_free;
+        table.first_free = place;
+        close_unused_table();
+        return NULL;
+    }
+    e->handle = handle;
+    table.live++;
+    return handle;
+}
+
+L_VOID L_DicomFreeNet(HDICOMNET hNet)
+{
+    entry *e = find(hNet);
+    if (e != NULL) {
+        free_entry(e);
+        close_unused_table();
+    }
+}
+
+L_INT L_DicomSetCallback(HDICOMNET hNet, const DICOMNETCALLBACK *pCallback, L_VOID *pUserData)
+{
+    entry *e = find(hNet);
+    if (e == NULL) {
+        return DICOM_ERROR_HANDLE;
+    }
+    if (pCallback == NULL || pCallback->uStructSize < sizeof pCallback->uStructSize) {
+        return DICOM_ERROR_PARAMETER;
+    }
+    const size_t given = pCallback->uStructSize;
+    e->callbacks = (DICOMNETCALLBACK){0};
+    memcpy(&e->callbacks, pCallback, given < sizeof e->callbacks ? given : sizeof e->callbacks);
+    e->user_data = pUserData;
+    return DICOM_SUCCESS;
+}
+
+L_INT L_DicomGetCallback(HDICOMNET hNet, DICOMNETCALLBACK *pCallback, L_VOID **ppUserData)
+{
+    const entry *e = find(hNet);
+    if (e == NULL) {
+        return DICOM_ERROR_HANDLE;
+    }
+    if (pCallback == NULL || pCallback->uStructSize < sizeof pCallback->uStructSize) {
+        return DICOM_ERROR_PARAMETER;
+    }
+    const L_UINT asked = pCallback->uStructSize;
+    memcpy(pCallback, &e->callbacks, asked < sizeof e->callbacks ? asked : sizeof e->callbacks);
+    pCallback->uStructSize = asked;
+    if (ppUserData != NULL) {
+        *ppUserData = e->user_data;
+    }
+    return DICOM_SUCCESS;
+}
+
+L_INT L_DicomSetArtim(HDICOMNET hNet, L_UINT32 nMilliseconds)
+{
+    ltdic_net *net = net_of(hNet);
+    if (net == NULL) {
+        return DICOM_ERROR_HANDLE;
+    }
+    ltdic_net_set_artim(net, nMilliseconds);
+    return DICOM_SUCCESS;
+}
+
+/* ---- codes ------------------------------------------------------------------------------- */
+
+/* Native codes are 0 or negative, these are 0 or positive. */
+static L_INT code_of(int status)
+{
+    switch ((ltdic_status)status) {
+    case LTDIC_OK:
+        return DICOM_SUCCESS;
+    case LTDIC_NEED_MORE: /* nothing there to take */
+    case LTDIC_ERR_WRONG_STATE:
+        return DICOM_ERROR_STATE;
+    case LTDIC_ERR_BAD_PDU_TYPE:
+    case LTDIC_ERR_BAD_LENGTH:
+    case LTDIC_ERR_ITEM_OVERRUN:
+    case LTDIC_ERR_BAD_VALUE:
+    case LTDIC_ERR_MISSING_ITEM:
+    case LTDIC_ERR_DUPLICATE_ITEM:
+    case LTDIC_ERR_BAD_ORDER:
+    case LTDIC_ERR_TRAILING_BYTES:
+    case LTDIC_ERR_TOO_LARGE:
+    case LTDIC_ERR_UNEXPECTED_PDU:
+        return DICOM_ERROR_PROTOCOL;
+    case LTDIC_ERR_ROOM:
+        return DICOM_ERROR_BUSY;
+    case LTDIC_ERR_ADDRESS:
+        return DICOM_ERROR_ADDRESS;
+    case LTDIC_ERR_CONNECT:
+        return DICOM_ERROR_CONNECT;
+    case LTDIC_ERR_CLOSED:
+        return DICOM_ERROR_CLOSED;
+    case LTDIC_ERR_TIMEOUT:
+        return DICOM_ERROR_TIMEOUT;
+    case LTDIC_ERR_ABORTED:
+        return DICOM_ERROR_ABORTED;
+    case LTDIC_ERR_INTERRUPTED:
+        return DICOM_ERROR_INTERRUPTED;
+    case LTDIC_ERR_SYSTEM:
+        return DICOM_ERROR_SYSTEM;
+    case LTDIC_ERR_MEMORY:
+        return DICOM_ERROR_MEMORY;
+    }
+    return DICOM_ERROR_SYSTEM;
+}
+
+const L_TCHAR *L_DicomErrorText(L_INT nError)
+{
+    static const L_TCHAR *const texts[] = {
+        [DICOM_SUCCESS] = "done",
+        [DICOM_ERROR_PARAMETER] = "an argument is out of range",
+        [DICOM_ERROR_HANDLE] = "this handle is not known on this thread",
+        [DICOM_ERROR_MEMORY] = "out of memory",
+        [DICOM_ERROR_STATE] = "not possible in this state; nothing was changed",
+        [DICOM_ERROR_ADDRESS] = "the host or port cannot be resolved or used",
+        [DICOM_ERROR_CONNECT] = "the peer cannot be reached or refused the connection",
+        [DICOM_ERROR_CLOSED] = "the connection was lost",
+        [DICOM_ERROR_TIMEOUT] = "the time is up",
+        [DICOM_ERROR_ABORTED] = "the peer aborted the association",
+        [DICOM_ERROR_PROTOCOL] = "the peer broke the protocol and was sent an abort",
+        [DICOM_ERROR_SYSTEM] = "the operating system refused",
+        [DICOM_ERROR_BUSY] = "too much is waiting to be sent",
+        [DICOM_ERROR_INTERRUPTED] = "a signal or L_DicomBreakWait ended the wait",
+    };
+    const size_t count = sizeof texts / sizeof *texts;
+    return nError < 0 || (size_t)nError >= count ? "unknown error" : texts[nError];
+}
+
+/* ---- callbacks --------------------------------------------------------------------------- */
+
+/* Call the callback in `slot` of the handle, if both are there; `e` is the entry in `arguments`. */
+#define CALL(hNet, slot, arguments) \
+    do { \
+        const entry *e = find(hNet); \
+        if (e != NULL && e->callbacks.slot != NULL) { \
+            e->callbacks.slot arguments; \
+        } \
+    } while (0)
+
+static void dispatch_request(HDICOMNET hNet, ltdic_bytes pdu)
+{
+    entry *receiver = find(hNet);
+    HDICOMPDU request = receiver == NULL ? NULL : ltdic__associate_from_pdu(pdu);
+    if (request == NULL) {
+        if (receiver != NULL) { /* out of memory: the peer may try again */
+            L_DicomSendAssociateReject(hNet, PDU_REJECT_RESULT_TRANSIENT,
+                                       PDU_REJECT_SOURCE_PROVIDER2, PDU_REJECT_REASON_LIMIT);
+        }
+        return;
+    }
+    L_DicomFreeAssociate(receiver->request);
+    receiver->request = ltdic__associate_keep(request);
+    CALL(hNet, pfnReceiveAssociateRequest, (hNet, request, e->user_data));
+    L_DicomFreeAssociate(request);
+}
+
+static void dispatch_accept(HDICOMNET hNet, ltdic_bytes pdu)
+{
+    HDICOMPDU accept = ltdic__associate_from_pdu(pdu);
+    if (accept == NULL) {
+        L_DicomSendAbort(hNet, PDU_ABORT_SOURCE_USER, PDU_ABORT_REASON_UNKNOWN);
+        return;
+    }
+    CALL(hNet, pfnReceiveAssociateAccept, (hNet, accept, e->user_data));
+    L_DicomFreeAssociate(accept);
+}
+
+static void dispatch_data(HDICOMNET hNet, ltdic_bytes pdu)
+{
+    ltdic_bytes rest = {pdu.data + 6, pdu.size - 6};
+    ltdic_pdv pdv;
+    while (ltdic_next_pdv(&rest, &pdv) == LTDIC_OK) {
+        CALL(hNet, pfnReceiveData,
+             (hNet, pdv.id, pdv.control, pdv.data.data, (L_UINT32)pdv.data.size, e->user_data));
+    }
+}
+
+static void dispatch_pdu(HDICOMNET hNet, ltdic_bytes pdu)
+{
+    const uint8_t *b = pdu.data;
+    switch (b[0]) {
+    case PDU_ASSOCIATE_REQUEST:
+        dispatch_request(hNet, pdu);
+        break;
+    case PDU_ASSOCIATE_ACCEPT:
+        dispatch_accept(hNet, pdu);
+        break;
+    case PDU_ASSOCIATE_REJECT:
+        CALL(hNet, pfnReceiveAssociateReject, (hNet, b[7], b[8], b[9], e->user_data));
+        break;
+    case PDU_DATA_TRANSFER:
+        dispatch_data(hNet, pdu);
+        break;
+    case PDU_RELEASE_REQUEST:
+        CALL(hNet, pfnReceiveReleaseRequest, (hNet, e->user_data));
+        break;
+    case PDU_RELEASE_RESPONSE:
+        CALL(hNet, pfnReceiveReleaseResponse, (hNet, e->user_data));
+        break;
+    case PDU_ABORT:
+        CALL(hNet, pfnReceiveAbort, (hNet, b[8], b[9], e->user_data));
+        break;
+    default:
+        break;
+    }
+}
+
+static void dispatch(HDICOMNET hNet, const ltdic_net_event *event)
+{
+    const L_INT code = code_of(event->status);
+    const L_UINT32 size = (L_UINT32)event->pdu.size;
+    L_UCHAR *buffer = (L_UCHAR *)(uintptr_t)event->pdu.data; /* documented without const */
+    switch ((ltdic_net_kind)event->kind) {
+    case LTDIC_NET_PENDING:
+        CALL(hNet, pfnAccept, (hNet, code, e->user_data));
+        break;
+    case LTDIC_NET_CONNECTED:
+        CALL(hNet, pfnConnect, (hNet, code, e->user_data));
+        break;
+    case LTDIC_NET_SENT:
+        CALL(hNet, pfnSend, (hNet, code, event->type, size, e->user_data));
+        break;
+    case LTDIC_NET_CLOSED:
+        CALL(hNet, pfnClose, (hNet, code, e->user_data));
+        break;
+    case LTDIC_NET_RECEIVED:
+        CALL(hNet, pfnReceive, (hNet, code, event->type, buffer, size, e->user_data));
+        if (code == DICOM_SUCCESS) {
+            dispatch_pdu(hNet, event->pdu);
+        }
+        break;
+    }
+}
+
+/* Dispatch all that is ready. True if something of `watched`, or of what it accepted, was. */
+static bool dispatch_ready(HDICOMNET watched)
+{
+    bool hit = false;
+    ltdic_net_event event;
+    table.depth++;
+    while (ltdic_loop_next(table.loop, &event) == LTDIC_OK) {
+        HDICOMNET hNet = ltdic_net_owner(event.net);
+        const entry *e = find(hNet);
+        hit = hit || hNet == watched || (e != NULL && e->listener == watched);
+        dispatch(hNet, &event);
+        ltdic_net_done(event.net);
+    }
+    table.depth--;
+    return hit;
+}
+
+L_VOID L_DicomBreathe(L_VOID)
+{
+    if (table.loop != NULL) {
+        ltdic_loop_wait(table.loop, 0);
+        dispatch_ready(NULL);
+        close_unused_table();
+    }
+}
+
+static L_INT wait_for(HDICOMNET hNet, uint64_t deadline)
+{
+    for (;;) {
+        const uint64_t now = ltdic__now();
+        const uint64_t left = now < deadline ? deadline - now : 0;
+        const int status = ltdic_loop_wait(table.loop, left < INT_MAX ? (int)left : INT_MAX);
+        if (dispatch_ready(hNet) || find(hNet) == NULL) {
+            return DICOM_SUCCESS;
+        }
+        if (status == LTDIC_ERR_INTERRUPTED || table.break_wait) {
+            return DICOM_ERROR_INTERRUPTED;
+        }
+        if (left == 0) {
+            return DICOM_ERROR_TIMEOUT;
+        }
+    }
+}
+
+L_INT L_DicomWait(HDICOMNET hNet, L_UINT32 nMilliseconds)
+{
+    if (find(hNet) == NULL) {
+        return DICOM_ERROR_HANDLE;
+    }
+    table.waits++;
+    const L_INT code = wait_for(hNet, ltdic__now() + nMilliseconds);
+    table.waits--;
+    table.break_wait = false;
+    close_unused_table();
+    return code;
+}
+
+L_VOID L_DicomBreakWait(HDICOMNET hNet)
+{
+    table.break_wait = table.waits > 0 && (hNet == NULL || find(hNet) != NULL);
+}
+
+/* ---- connections ------------------------------------------------------------------------- */
+
+L_INT L_DicomListenExt(HDICOMNET hNet, const L_TCHAR *pszHostAddress, L_UINT nHostPort,
+                       L_INT nNbPeers, L_INT nIpType)
+{
+    ltdic_net *net = net_of(hNet);
+    if (net == NULL) {
+        return DICOM_ERROR_HANDLE;
+    }
+    if (nHostPort > UINT16_MAX || nIpType < 0 || nIpType > DICOM_IPTYPE_IPV4_OR_IPV6) {
+        return DICOM_ERROR_PARAMETER;
+    }
+    const ltdic_address address = {pszHostAddress, (uint16_t)nHostPort, (uint8_t)nIpType};
+    return code_of(ltdic_net_listen(net, &address, nNbPeers));
+}
+
+L_INT L_DicomListen(HDICOMNET hNet, const L_TCHAR *pszHostAddress, L_UINT nHostPort, L_INT nNbPeers)
+{
+    return L_DicomListenExt(hNet, pszHostAddress, nHostPort, nNbPeers, DICOM_IPTYPE_NONE);
+}
+
+L_INT L_DicomAccept(HDICOMNET hNet, HDICOMNET hNetClient)
+{
+    ltdic_net *listener = net_of(hNet);
+    entry *client = find(hNetClient);
+    if (listener == NULL || client == NULL) {
+        return DICOM_ERROR_HANDLE;
+    }
+    const int status = ltdic_net_accept(client->net, listener);
+    if (status == LTDIC_OK) {
+        client->listener = hNet;
+    }
+    return code_of(status);
+}
+
+L_INT L_DicomConnectExt(HDICOMNET hNet, const L_TCHAR *pszHostAddress, L_UINT nHostPort,
+                        const L_TCHAR *pszPeerAddress, L_UINT nPeerPort, L_INT nIpType)
+{
+    entry *e = find(hNet);
+    if (e == NULL) {
+        return DICOM_ERROR_HANDLE;
+    }
+    if (pszPeerAddress == NULL || *pszPeerAddress == '\0' || nPeerPort == 0 ||
+        nPeerPort > UINT16_MAX || nHostPort > UINT16_MAX || nIpType < 0 ||
+        nIpType > DICOM_IPTYPE_IPV4_OR_IPV6) {
+        return DICOM_ERROR_PARAMETER;
+    }
+    const bool any_host = pszHostAddress == NULL || *pszHostAddress == '\0';
+    const ltdic_address peer = {pszPeerAddress, (uint16_t)nPeerPort, (uint8_t)nIpType};
+    const ltdic_address host = {any_host ? "*" : pszHostAddress, (uint16_t)nHostPort,
+                                (uint8_t)nIpType};
+    e->listener = NULL;
+    return code_of(ltdic_net_connect(e->net, &peer, any_host && nHostPort == 0 ? NULL : &host));
+}
+
+L_INT L_DicomConnect(HDICOMNET hNet, const L_TCHAR *pszHostAddress, L_UINT nHostPort,
+                     const L_TCHAR *pszPeerAddress, L_UINT nPeerPort)
+{
+    return L_DicomConnectExt(hNet, pszHostAddress, nHostPort, pszPeerAddress, nPeerPort,
+                             DICOM_IPTYPE_NONE);
+}
+
+L_INT L_DicomClose(HDICOMNET hNet)
+{
+    ltdic_net *net = net_of(hNet);
+    if (net == NULL) {
+        return DICOM_ERROR_HANDLE;
+    }
+    ltdic_net_close(net);
+    return DICOM_SUCCESS;
+}
+
+L_BOOL L_DicomIsConnected(HDICOMNET hNet)
+{
+    const ltdic_net *net = net_of(hNet);
+    return net != NULL && ltdic_net_is_connected(net);
+}
+
+L_BOOL L_DicomIsAssociated(HDICOMNET hNet)
+{
+    const ltdic_net *net = net_of(hNet);
+    const int state = net == NULL ? 1 : ltdic_net_state(net);
+    return state >= 6 && state <= 12; /* Sta6 to Sta12 */
+}
+
+static L_INT get_name(HDICOMNET hNet, int peer, L_TCHAR *pszAddress, L_UINT nSize, L_UINT *pnPort)
+{
+    const ltdic_net *net = net_of(hNet);
+    if (net == NULL) {
+        return DICOM_ERROR_HANDLE;
+    }
+    if (pszAddress == NULL) {
+        return DICOM_ERROR_PARAMETER;
+    }
+    ltdic_buffer host = {(uint8_t *)pszAddress, nSize, 0};
+    uint16_t port = 0;
+    const int status = ltdic_net_name(net, peer, &host, &port);
+    if (pnPort != NULL && status == LTDIC_OK) {
+        *pnPort = port;
+    }
+    return status == LTDIC_ERR_ROOM ? DICOM_ERROR_PARAMETER : code_of(status);
+}
+
+L_INT L_DicomGetHostInfo(HDICOMNET hNet, L_TCHAR *pszAddress, L_UINT nSize, L_UINT *pnPort)
+{
+    return get_name(hNet, 0, pszAddress, nSize, pnPort);
+}
+
+L_INT L_DicomGetPeerInfo(HDICOMNET hNet, L_TCHAR *pszAddress, L_UINT nSize, L_UINT *pnPort)
+{
+    return get_name(hNet, 1, pszAddress, nSize, pnPort);
+}
+
+/* ---- associations ------------------------------------------------------------------------ */
+
+static L_INT send_fixed(HDICOMNET hNet, uint8_t type, ltdic_reject codes)
+{
+    uint8_t pdu[LTDIC_FIXED_PDU_SIZE];
+    ltdic_net *net = net_of(hNet);
+    if (net == NULL) {
+        return DICOM_ERROR_HANDLE;
+    }
+    ltdic_encode_fixed(pdu, type, codes);
+    return code_of(ltdic_net_send(net, (ltdic_bytes){pdu, sizeof pdu}));
+}
+
+/* Encode and send. What the sender announced as its maximum length is what we then take. */
+static L_INT send_associate(ltdic_net *net, HDICOMPDU hPDU)
+{
+    bool wrong;
+    const ltdic_buffer pdu = ltdic__associate_encode(hPDU, &wrong);
+    if (wrong) {
+        return DICOM_ERROR_PARAMETER;
+    }
+    if (pdu.data == NULL) {
+        return DICOM_ERROR_MEMORY;
+    }
+    const int status = ltdic_net_send(net, (ltdic_bytes){pdu.data, pdu.size});
+    if (status == LTDIC_OK) {
+        ltdic_net_set_max_pdata(net, L_DicomGetMaxLength(hPDU));
+    }
+    free(pdu.data);
+    return code_of(status);
+}
+
+L_INT L_DicomSendAssociateRequest(HDICOMNET hNet, HDICOMPDU hPDU)
+{
+    ltdic_net *net = net_of(hNet);
+    if (net == NULL) {
+        return DICOM_ERROR_HANDLE;
+    }
+    if (hPDU == NULL || !ltdic__associate_is_request(hPDU)) {
+        return DICOM_ERROR_PARAMETER;
+    }
+    return send_associate(net, hPDU);
+}
+
+L_INT L_DicomSendAssociateAccept(HDICOMNET hNet, HDICOMPDU hPDU)
+{
+    bool wrong;
+    entry *e = find(hNet);
+    if (e == NULL) {
+        return DICOM_ERROR_HANDLE;
+    }
+    if (hPDU == NULL || ltdic__associate_is_request(hPDU)) {
+        return DICOM_ERROR_PARAMETER;
+    }
+    if (e->request == NULL) {
+        return DICOM_ERROR_STATE;
+    }
+    HDICOMPDU answer = ltdic__associate_answer(e->request, hPDU, &wrong);
+    if (answer == NULL) {
+        return wrong ? DICOM_ERROR_PARAMETER : DICOM_ERROR_MEMORY;
+    }
+    const L_INT code = send_associate(e->net, answer);
+    L_DicomFreeAssociate(answer);
+    return code;
+}
+
+L_INT L_DicomSendAssociateReject(HDICOMNET hNet, L_UCHAR nResult, L_UCHAR nSource, L_UCHAR nReason)
+{
+    const ltdic_reject reject = {nResult, nSource, nReason};
+    if (!ltdic_reject_is_defined(reject)) {
+        return DICOM_ERROR_PARAMETER;
+    }
+    return send_fixed(hNet, LTDIC_ASSOCIATE_RJ, reject);
+}
+
+L_INT L_DicomSendReleaseRequest(HDICOMNET hNet)
+{
+    return send_fixed(hNet, LTDIC_RELEASE_RQ, (ltdic_reject){0, 0, 0});
+}
+
+L_INT L_DicomSendReleaseResponse(HDICOMNET hNet)
+{
+    return send_fixed(hNet, LTDIC_RELEASE_RP, (ltdic_reject){0, 0, 0});
+}
+
+L_INT L_DicomSendAbort(HDICOMNET hNet, L_UCHAR nSource, L_UCHAR nReason)
+{
+    const bool user = nSource == PDU_ABORT_SOURCE_USER;
+    const bool provider = nSource == PDU_ABORT_SOURCE_PROVIDER && nReason != 3 &&
+                          nReason <= PDU_ABORT_REASON_INVALID_PARAM;
+    if (!user && !provider) {
+        return DICOM_ERROR_PARAMETER;
+    }
+    const ltdic_reject codes = {0, nSource, user ? PDU_ABORT_REASON_UNKNOWN : nReason};
+    return send_fixed(hNet, LTDIC_ABORT, codes);
+}

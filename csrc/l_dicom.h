@@ -1,0 +1,323 @@
+/* SPDX-License-Identifier: MIT */
+/** @file l_dicom.h
+ *  The documented L_Dicom API for associations. Included by ltdic.h; do not include it alone.
+ *
+ *  Names, parameters and constants are the documented ones. Where the documentation has a hole the
+ *  declaration is marked "ltdic's own choice".
+ *
+ *  Threads: each thread has handles, a loop and a start-up count of its own. A handle is used on
+ *  the thread that created it; on another one it is an unknown handle. A thread frees its handles
+ *  before it ends.
+ *
+ *  Callbacks run on the thread that pumps (L_DicomBreathe, L_DicomWait), never inside another
+ *  function. Any function may be called from one; freeing the callback's own handle is fine. Events
+ *  of one handle never overlap: while a callback of a handle runs, pumping from inside it serves
+ *  the other handles only.
+ *
+ *  After an A-ASSOCIATE-RJ: RECEIVECALLBACK, RECEIVEASSOCIATEREJECTCALLBACK with the three bytes as
+ *  they came, CLOSECALLBACK; each once.
+ */
+#ifndef LTDIC_L_DICOM_H
+#define LTDIC_L_DICOM_H
+
+#ifndef TRUE
+#define TRUE 1
+#endif
+#ifndef FALSE
+#define FALSE 0
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* [cdef] */
+
+typedef void L_VOID;
+typedef int L_BOOL;
+typedef int L_INT;
+typedef unsigned int L_UINT;
+typedef unsigned char L_UCHAR;
+typedef uint16_t L_UINT16;
+typedef uint32_t L_UINT32;
+typedef char L_CHAR;
+typedef char L_TCHAR; /* UTF-8 */
+
+/** A connection or a listener. A handle that was freed stays unknown; it is never used again. */
+typedef struct L_DICOMNET *HDICOMNET;
+/** An associate object: request or accept. */
+typedef struct L_DICOMPDU *HDICOMPDU;
+
+/* ---- constants --------------------------------------------------------------------------- */
+
+/* PDU types, as RECEIVECALLBACK and SENDCALLBACK give them. */
+#define PDU_UNKNOWN 0x00
+#define PDU_ASSOCIATE_REQUEST 0x01
+#define PDU_ASSOCIATE_ACCEPT 0x02
+#define PDU_ASSOCIATE_REJECT 0x03
+#define PDU_DATA_TRANSFER 0x04
+#define PDU_RELEASE_REQUEST 0x05
+#define PDU_RELEASE_RESPONSE 0x06
+#define PDU_ABORT 0x07
+
+/* A-ASSOCIATE-RJ (PS3.8 table 9-21). A reason means something only together with its source. */
+#define PDU_REJECT_RESULT_PERMANENT 1
+#define PDU_REJECT_RESULT_TRANSIENT 2
+#define PDU_REJECT_SOURCE_USER 1
+#define PDU_REJECT_SOURCE_PROVIDER1 2   /* ACSE */
+#define PDU_REJECT_SOURCE_PROVIDER2 3   /* presentation */
+#define PDU_REJECT_REASON_UNKNOWN 1     /* USER, PROVIDER1 */
+#define PDU_REJECT_REASON_APPLICATION 2 /* USER */
+#define PDU_REJECT_REASON_CALLING 3     /* USER */
+#define PDU_REJECT_REASON_CALLED 7      /* USER */
+#define PDU_REJECT_REASON_VERSION 2     /* PROVIDER1 */
+#define PDU_REJECT_REASON_CONGESTION 1  /* PROVIDER2 */
+#define PDU_REJECT_REASON_LIMIT 2       /* PROVIDER2 */
+
+/* A-ABORT (PS3.8 table 9-26). */
+#define PDU_ABORT_SOURCE_USER 0
+#define PDU_ABORT_SOURCE_PROVIDER 2
+#define PDU_ABORT_REASON_UNKNOWN 0
+#define PDU_ABORT_REASON_UNRECOGNIZED 1
+#define PDU_ABORT_REASON_UNEXPECTED 2
+#define PDU_ABORT_REASON_UNRECOGNIZED_PARAM 4
+#define PDU_ABORT_REASON_UNEXPECTED_PARAM 5
+#define PDU_ABORT_REASON_INVALID_PARAM 6
+
+/* Result of a presentation context (PS3.8 table 9-18). The names are ltdic's own choice. */
+#define PDU_ACCEPT_RESULT_SUCCESS 0
+#define PDU_ACCEPT_RESULT_USER_REJECT 1
+#define PDU_ACCEPT_RESULT_PROVIDER_REJECT 2
+#define PDU_ACCEPT_RESULT_ABSTRACT_SYNTAX 3
+#define PDU_ACCEPT_RESULT_TRANSFER_SYNTAX 4
+
+#define DICOM_IPTYPE_NONE 0
+#define DICOM_IPTYPE_IPV4 1
+#define DICOM_IPTYPE_IPV6 2
+#define DICOM_IPTYPE_IPV4_OR_IPV6 3
+
+#define DICOM_SECURE_NONE 0
+
+/* What functions return and nError of a callback says. The values are ltdic's own choice. */
+#define DICOM_SUCCESS 0
+#define DICOM_ERROR_PARAMETER 1    /* an argument is out of range */
+#define DICOM_ERROR_HANDLE 2       /* no handle of this thread */
+#define DICOM_ERROR_MEMORY 3       /* out of memory */
+#define DICOM_ERROR_STATE 4        /* not in this state; nothing was changed */
+#define DICOM_ERROR_ADDRESS 5      /* host or port cannot be resolved or bound */
+#define DICOM_ERROR_CONNECT 6      /* refused or unreachable */
+#define DICOM_ERROR_CLOSED 7       /* the connection was lost */
+#define DICOM_ERROR_TIMEOUT 8      /* the time was up */
+#define DICOM_ERROR_ABORTED 9      /* the peer sent A-ABORT */
+#define DICOM_ERROR_PROTOCOL 10    /* the peer broke PS3.8 and was sent an A-ABORT */
+#define DICOM_ERROR_SYSTEM 11      /* the operating system refused; errno says why */
+#define DICOM_ERROR_BUSY 12        /* too much is waiting to be sent */
+#define DICOM_ERROR_INTERRUPTED 13 /* a signal, or L_DicomBreakWait, ended the wait */
+
+/** One English line about a return value; ltdic's own choice. */
+L_LTDIC_API const L_TCHAR *L_DicomErrorText(L_INT nError);
+
+/* ---- callbacks --------------------------------------------------------------------------- */
+
+/** Listener: a connection is pending; L_DicomAccept takes it. Told once for each. */
+typedef L_VOID(EXT_CALLBACK *ACCEPTCALLBACK)(HDICOMNET hNet, L_INT nError, L_VOID *UserData);
+/** The connection asked for is up (nError 0), or not: DICOM_ERROR_CONNECT. */
+typedef L_VOID(EXT_CALLBACK *CONNECTCALLBACK)(HDICOMNET hNet, L_INT nError, L_VOID *UserData);
+/** A connection that was up is over, whoever ended it. nError 0: after reject, release or
+ *  L_DicomClose; else the cause: CLOSED, TIMEOUT, ABORTED, PROTOCOL. */
+typedef L_VOID(EXT_CALLBACK *CLOSECALLBACK)(HDICOMNET hNet, L_INT nError, L_VOID *UserData);
+/** Any PDU, header included, before the callback for its kind. pBuffer lives until this returns.
+ *  nError DICOM_ERROR_PROTOCOL: what came was refused with an A-ABORT; no other callback follows.
+ */
+typedef L_VOID(EXT_CALLBACK *RECEIVECALLBACK)(HDICOMNET hNet, L_INT nError, L_UCHAR nType,
+                                              L_UCHAR *pBuffer, L_UINT32 nBytes, L_VOID *UserData);
+/** A PDU has gone to the system, or was lost with its connection: DICOM_ERROR_CLOSED. */
+typedef L_VOID(EXT_CALLBACK *SENDCALLBACK)(HDICOMNET hNet, L_INT nError, L_UCHAR nType,
+                                           L_UINT32 nBytes, L_VOID *UserData);
+/** hPDU belongs to the library and lives until this returns. */
+typedef L_VOID(EXT_CALLBACK *RECEIVEASSOCIATEREQUESTCALLBACK)(HDICOMNET hNet, HDICOMPDU hPDU,
+                                                              L_VOID *UserData);
+/** hPDU as above. */
+typedef L_VOID(EXT_CALLBACK *RECEIVEASSOCIATEACCEPTCALLBACK)(HDICOMNET hNet, HDICOMPDU hPDU,
+                                                             L_VOID *UserData);
+/** The SCP has called L_DicomSendAssociateReject. The three bytes are raw: any value may come. */
+typedef L_VOID(EXT_CALLBACK *RECEIVEASSOCIATEREJECTCALLBACK)(HDICOMNET hNet, L_UCHAR nResult,
+                                                             L_UCHAR nSource, L_UCHAR nReason,
+                                                             L_VOID *UserData);
+/** One PDV; pData lives until this returns. nControl: bit 0 command, bit 1 last (PS3.8 E.2). */
+typedef L_VOID(EXT_CALLBACK *RECEIVEDATACALLBACK)(HDICOMNET hNet, L_UCHAR nPresentationID,
+                                                  L_UCHAR nControl, const L_UCHAR *pData,
+                                                  L_UINT32 nBytes, L_VOID *UserData);
+typedef L_VOID(EXT_CALLBACK *RECEIVERELEASEREQUESTCALLBACK)(HDICOMNET hNet, L_VOID *UserData);
+typedef L_VOID(EXT_CALLBACK *RECEIVERELEASERESPONSECALLBACK)(HDICOMNET hNet, L_VOID *UserData);
+/** The bytes are raw; nReason means something only with PDU_ABORT_SOURCE_PROVIDER. */
+typedef L_VOID(EXT_CALLBACK *RECEIVEABORTCALLBACK)(HDICOMNET hNet, L_UCHAR nSource, L_UCHAR nReason,
+                                                   L_VOID *UserData);
+typedef L_VOID(EXT_CALLBACK *RECEIVECECHOREQUESTCALLBACK)(HDICOMNET hNet, L_UCHAR nPresentationID,
+                                                          L_UINT16 nMessageID, L_TCHAR *pszClass,
+                                                          L_VOID *UserData);
+typedef L_VOID(EXT_CALLBACK *RECEIVECECHORESPONSECALLBACK)(HDICOMNET hNet, L_UCHAR nPresentationID,
+                                                           L_UINT16 nMessageID, L_TCHAR *pszClass,
+                                                           L_UINT16 nStatus, L_VOID *UserData);
+
+/** One slot for each callback; NULL where none is wanted. */
+typedef struct DICOMNETCALLBACK {
+    L_UINT uStructSize; /**< sizeof(DICOMNETCALLBACK), as the caller was compiled */
+    ACCEPTCALLBACK pfnAccept;
+    CONNECTCALLBACK pfnConnect;
+    CLOSECALLBACK pfnClose;
+    RECEIVECALLBACK pfnReceive;
+    SENDCALLBACK pfnSend;
+    RECEIVEASSOCIATEREQUESTCALLBACK pfnReceiveAssociateRequest;
+    RECEIVEASSOCIATEACCEPTCALLBACK pfnReceiveAssociateAccept;
+    RECEIVEASSOCIATEREJECTCALLBACK pfnReceiveAssociateReject;
+    RECEIVEDATACALLBACK pfnReceiveData;
+    RECEIVERELEASEREQUESTCALLBACK pfnReceiveReleaseRequest;
+    RECEIVERELEASERESPONSECALLBACK pfnReceiveReleaseResponse;
+    RECEIVEABORTCALLBACK pfnReceiveAbort;
+    RECEIVECECHOREQUESTCALLBACK pfnReceiveCEchoRequest;
+    RECEIVECECHORESPONSECALLBACK pfnReceiveCEchoResponse;
+} DICOMNETCALLBACK;
+
+/* ---- handles ----------------------------------------------------------------------------- */
+
+/** Counted, for the calling thread; may come before or after L_DicomCreateNet. */
+L_LTDIC_API L_INT L_DicomStartUp(L_VOID);
+/** The last one frees what handles the calling thread still has, without callbacks. */
+L_LTDIC_API L_VOID L_DicomShutDown(L_VOID);
+
+/** @param pszPath  ignored, for source compatibility
+ *  @param nMode    DICOM_SECURE_NONE
+ *  @return NULL when out of memory or descriptors, or for another mode */
+L_LTDIC_API HDICOMNET L_DicomCreateNet(const L_TCHAR *pszPath, L_INT nMode);
+/** Closes without a callback. A PDU sent just before still goes out. */
+L_LTDIC_API L_VOID L_DicomFreeNet(HDICOMNET hNet);
+
+/** Copies the struct. Takes effect with the next callback; may be called again at any time. */
+L_LTDIC_API L_INT L_DicomSetCallback(HDICOMNET hNet, const DICOMNETCALLBACK *pCallback,
+                                     L_VOID *pUserData);
+/** @param[in,out] pCallback   uStructSize says how much of it to fill
+ *  @param[out]    ppUserData  may be NULL */
+L_LTDIC_API L_INT L_DicomGetCallback(HDICOMNET hNet, DICOMNETCALLBACK *pCallback,
+                                     L_VOID **ppUserData);
+
+/** Milliseconds that PS3.8's ARTIM timer runs on this handle: for an associate request to come
+ *  whole, and for the peer to close at the end. 30000 to begin with. ltdic's own choice. */
+L_LTDIC_API L_INT L_DicomSetArtim(HDICOMNET hNet, L_UINT32 nMilliseconds);
+
+/* ---- connections ------------------------------------------------------------------------- */
+
+/** @param pszHostAddress  NULL or "": the address of this computer's name; "*": all addresses
+ *  @param nHostPort       0: the first free one; L_DicomGetHostInfo tells which
+ *  @param nNbPeers        connections that may wait; at least 1024 */
+L_LTDIC_API L_INT L_DicomListen(HDICOMNET hNet, const L_TCHAR *pszHostAddress, L_UINT nHostPort,
+                                L_INT nNbPeers);
+/** @param nIpType  DICOM_IPTYPE_... */
+L_LTDIC_API L_INT L_DicomListenExt(HDICOMNET hNet, const L_TCHAR *pszHostAddress, L_UINT nHostPort,
+                                   L_INT nNbPeers, L_INT nIpType);
+/** Give the oldest pending connection of the listener hNet to the unused handle hNetClient. ARTIM
+ *  runs until the associate request is there.
+ *  @return DICOM_ERROR_STATE when none is pending or hNetClient is in use */
+L_LTDIC_API L_INT L_DicomAccept(HDICOMNET hNet, HDICOMNET hNetClient);
+/** Returns at once; CONNECTCALLBACK tells how it went. (A host name is resolved first, which can
+ *  take the system's time; a number cannot.)
+ *  @param pszHostAddress, nHostPort  of this end; NULL or "" and 0: the system chooses */
+L_LTDIC_API L_INT L_DicomConnect(HDICOMNET hNet, const L_TCHAR *pszHostAddress, L_UINT nHostPort,
+                                 const L_TCHAR *pszPeerAddress, L_UINT nPeerPort);
+L_LTDIC_API L_INT L_DicomConnectExt(HDICOMNET hNet, const L_TCHAR *pszHostAddress, L_UINT nHostPort,
+                                    const L_TCHAR *pszPeerAddress, L_UINT nPeerPort, L_INT nIpType);
+/** Closes at once. A connection that was up still gets its CLOSECALLBACK. */
+L_LTDIC_API L_INT L_DicomClose(HDICOMNET hNet);
+L_LTDIC_API L_BOOL L_DicomIsConnected(HDICOMNET hNet);
+L_LTDIC_API L_BOOL L_DicomIsAssociated(HDICOMNET hNet);
+/** Numeric address and port of this end, or of the other. The shape is ltdic's own choice.
+ *  @param[out] pszAddress  nSize bytes; 46 hold any address
+ *  @param[out] pnPort      may be NULL
+ *  @return DICOM_ERROR_STATE when there is no connection, DICOM_ERROR_PARAMETER when too short */
+L_LTDIC_API L_INT L_DicomGetHostInfo(HDICOMNET hNet, L_TCHAR *pszAddress, L_UINT nSize,
+                                     L_UINT *pnPort);
+L_LTDIC_API L_INT L_DicomGetPeerInfo(HDICOMNET hNet, L_TCHAR *pszAddress, L_UINT nSize,
+                                     L_UINT *pnPort);
+
+/** Call the callbacks of everything that is ready on this thread. Never blocks. */
+L_LTDIC_API L_VOID L_DicomBreathe(L_VOID);
+/** As L_DicomBreathe, but sleep until something of hNet, or of a handle accepted from the listener
+ *  hNet, has been dispatched, or the time is up. Other handles are served meanwhile. ltdic's own.
+ *  @return DICOM_SUCCESS, DICOM_ERROR_TIMEOUT, DICOM_ERROR_INTERRUPTED, DICOM_ERROR_HANDLE */
+L_LTDIC_API L_INT L_DicomWait(HDICOMNET hNet, L_UINT32 nMilliseconds);
+/** Make the L_DicomWait that runs on this thread return once what is ready has been dispatched.
+ *  @param hNet  any handle of this thread, or NULL */
+L_LTDIC_API L_VOID L_DicomBreakWait(HDICOMNET hNet);
+
+/* ---- associations ------------------------------------------------------------------------ */
+
+/** hPDU must be a request; it is copied. May be called before CONNECTCALLBACK has come. */
+L_LTDIC_API L_INT L_DicomSendAssociateRequest(HDICOMNET hNet, HDICOMPDU hPDU);
+/** hPDU must be an accept; it is copied. Contexts of the request that hPDU does not have are
+ *  answered with result 1 (user rejection). Titles are those of the request. */
+L_LTDIC_API L_INT L_DicomSendAssociateAccept(HDICOMNET hNet, HDICOMPDU hPDU);
+/** Any of the 16 combinations of PS3.8 table 9-21; for others DICOM_ERROR_PARAMETER, and nothing
+ *  is sent. The requestor closes the connection; if it does not, ARTIM does. */
+L_LTDIC_API L_INT L_DicomSendAssociateReject(HDICOMNET hNet, L_UCHAR nResult, L_UCHAR nSource,
+                                             L_UCHAR nReason);
+L_LTDIC_API L_INT L_DicomSendReleaseRequest(HDICOMNET hNet);
+L_LTDIC_API L_INT L_DicomSendReleaseResponse(HDICOMNET hNet);
+/** PDU_ABORT_SOURCE_USER or _PROVIDER; where there is nothing to abort, nothing happens. */
+L_LTDIC_API L_INT L_DicomSendAbort(HDICOMNET hNet, L_UCHAR nSource, L_UCHAR nReason);
+
+/* ---- associate objects ------------------------------------------------------------------- */
+
+/** Empty: protocol version 1 and nothing else. @return NULL when out of memory */
+L_LTDIC_API HDICOMPDU L_DicomCreateAssociate(L_BOOL bRequest);
+L_LTDIC_API L_VOID L_DicomFreeAssociate(HDICOMPDU hPDU);
+/** Make it empty, a request or an accept. */
+L_LTDIC_API L_INT L_DicomResetAssociate(HDICOMPDU hPDU, L_BOOL bRequest);
+/** Fill in what has a default: the DICOM application context, maximum length 16384, ltdic's
+ *  implementation class UID and version name; in a request also the titles ANY-SCP and LTDIC and,
+ *  if there is no context, Verification with Implicit VR Little Endian. */
+L_LTDIC_API L_INT L_DicomDefaultAssociate(HDICOMPDU hPDU);
+
+/* Setters refuse with DICOM_ERROR_PARAMETER what PS3.8 does not allow. Getters of text give "" for
+ * what is absent; the text lives until the object is changed or freed. */
+L_LTDIC_API L_INT L_DicomSetCalled(HDICOMPDU hPDU, const L_TCHAR *pszTitle);
+L_LTDIC_API const L_TCHAR *L_DicomGetCalled(HDICOMPDU hPDU);
+L_LTDIC_API L_INT L_DicomSetCalling(HDICOMPDU hPDU, const L_TCHAR *pszTitle);
+L_LTDIC_API const L_TCHAR *L_DicomGetCalling(HDICOMPDU hPDU);
+L_LTDIC_API L_INT L_DicomSetApplication(HDICOMPDU hPDU, const L_TCHAR *pszUID);
+L_LTDIC_API const L_TCHAR *L_DicomGetApplication(HDICOMPDU hPDU);
+/** The largest P-DATA-TF the sender of this object takes (PS3.8 D.1); 0: no limit. */
+L_LTDIC_API L_INT L_DicomSetMaxLength(HDICOMPDU hPDU, L_UINT32 nMaxLength);
+L_LTDIC_API L_UINT32 L_DicomGetMaxLength(HDICOMPDU hPDU);
+L_LTDIC_API L_INT L_DicomSetImplementClass(HDICOMPDU hPDU, const L_TCHAR *pszUID);
+L_LTDIC_API const L_TCHAR *L_DicomGetImplementClass(HDICOMPDU hPDU);
+L_LTDIC_API L_INT L_DicomSetImplementVersion(HDICOMPDU hPDU, const L_TCHAR *pszName);
+L_LTDIC_API const L_TCHAR *L_DicomGetImplementVersion(HDICOMPDU hPDU);
+
+/* Presentation contexts, named by their ID: odd, 1 to 255. */
+
+/** @param nResult      PDU_ACCEPT_RESULT_...; of no meaning in a request
+ *  @param pszAbstract  abstract syntax; NULL in an accept */
+L_LTDIC_API L_INT L_DicomAddPresentation(HDICOMPDU hPDU, L_UCHAR nID, L_UCHAR nResult,
+                                         const L_TCHAR *pszAbstract);
+L_LTDIC_API L_INT L_DicomDeletePresentation(HDICOMPDU hPDU, L_UCHAR nID);
+L_LTDIC_API L_INT L_DicomGetPresentationCount(HDICOMPDU hPDU);
+/** The ID of the context at a zero-based index; 0 past the last. */
+L_LTDIC_API L_UCHAR L_DicomGetPresentation(HDICOMPDU hPDU, L_INT nIndex);
+L_LTDIC_API const L_TCHAR *L_DicomGetAbstract(HDICOMPDU hPDU, L_UCHAR nID);
+/** The ID of the first context with this abstract syntax, or 0. */
+L_LTDIC_API L_UCHAR L_DicomFindAbstract(HDICOMPDU hPDU, const L_TCHAR *pszAbstract);
+L_LTDIC_API L_INT L_DicomSetResult(HDICOMPDU hPDU, L_UCHAR nID, L_UCHAR nResult);
+/** 255 where there is no such context. */
+L_LTDIC_API L_UCHAR L_DicomGetResult(HDICOMPDU hPDU, L_UCHAR nID);
+L_LTDIC_API L_INT L_DicomAddTransfer(HDICOMPDU hPDU, L_UCHAR nID, const L_TCHAR *pszTransfer);
+L_LTDIC_API L_INT L_DicomGetTransferCount(HDICOMPDU hPDU, L_UCHAR nID);
+/** "" past the last. */
+L_LTDIC_API const L_TCHAR *L_DicomGetTransfer(HDICOMPDU hPDU, L_UCHAR nID, L_INT nIndex);
+
+/* [end] */
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

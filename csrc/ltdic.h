@@ -1,0 +1,468 @@
+/* SPDX-License-Identifier: MIT */
+/** @file ltdic.h
+ *  The DICOM Upper Layer (PS3.8) in C: codec, state machine, sockets, and the L_Dicom API.
+ *
+ *  Layers, each usable without those below it in this file:
+ *
+ *    bytes, status   what everything else speaks
+ *    PDUs            decode and encode (PS3.8 9.3, PS3.7 annex D): no malloc, no I/O, no clock
+ *    upper layer     the state machine of PS3.8 table 9-10: no malloc, no I/O, no clock
+ *    net             sockets that turn the crank of the above; one loop serves many associations
+ *    L_Dicom         the documented callback API, in l_dicom.h, included at the end
+ *
+ *  Threads: any number of objects, each used by one thread at a time. The library starts no thread
+ *  and holds no lock. A loop and everything made from it belong to one thread at a time.
+ *
+ *  Ownership: `ltdic_bytes` never owns. What a function keeps, it copies; what it hands out stays
+ *  valid as long as its comment says.
+ */
+#ifndef LTDIC_H
+#define LTDIC_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define LTDIC_VERSION "0.1.0"
+
+/* The documented name of the calling convention; between return type and name it makes a plain
+ * function, as the documentation of every callback prints it. Both spellings are the same. */
+#if defined(_WIN32) && !defined(_WIN64)
+#define pEXT_CALLBACK __stdcall
+#define EXT_CALLBACK __stdcall
+#else
+#define pEXT_CALLBACK
+#define EXT_CALLBACK
+#endif
+
+#if defined(LTDIC_STATIC)
+#define LTDIC_API
+#elif defined(__GNUC__)
+#define LTDIC_API __attribute__((visibility("default")))
+#else
+#define LTDIC_API
+#endif
+#define L_LTDIC_API LTDIC_API
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* [cdef] From here to [end] everything is also the declaration that the Python package reads. */
+
+/* ---- bytes ------------------------------------------------------------------------------- */
+
+/** A stretch of somebody else's memory. `data` may be NULL where `size` is 0. */
+typedef struct ltdic_bytes {
+    const uint8_t *data;
+    size_t size;
+} ltdic_bytes;
+
+/** Memory of the caller to write into. */
+typedef struct ltdic_buffer {
+    uint8_t *data;
+    size_t room; /**< bytes at `data` */
+    size_t size; /**< bytes written, or needed where the room was too small */
+} ltdic_buffer;
+
+/* ---- status ------------------------------------------------------------------------------ */
+
+/** What a function has to say: 0 or more is no error. */
+typedef enum ltdic_status {
+    LTDIC_OK = 0,
+    LTDIC_NEED_MORE = 1, /**< nothing wrong, nothing yet */
+
+    LTDIC_ERR_BAD_PDU_TYPE = -1,   /**< byte 0 is not 01 to 07 */
+    LTDIC_ERR_BAD_LENGTH = -2,     /**< a length field that the type cannot have */
+    LTDIC_ERR_ITEM_OVERRUN = -3,   /**< an item, PDV or field runs past what contains it */
+    LTDIC_ERR_BAD_VALUE = -4,      /**< strict: illegal value; encoding: value not encodable */
+    LTDIC_ERR_MISSING_ITEM = -5,   /**< strict: a required item is absent */
+    LTDIC_ERR_DUPLICATE_ITEM = -6, /**< strict: a second one where one is allowed */
+    LTDIC_ERR_BAD_ORDER = -7,      /**< strict: items out of order */
+    LTDIC_ERR_TRAILING_BYTES = -8, /**< strict: bytes after the last field of an item */
+
+    LTDIC_ERR_TOO_LARGE = -20, /**< PDU length above the limit set by the caller */
+    LTDIC_ERR_ROOM = -21,      /**< the caller's memory is too small */
+
+    LTDIC_ERR_WRONG_STATE = -40,    /**< not in this state; nothing was changed */
+    LTDIC_ERR_UNEXPECTED_PDU = -41, /**< the peer sent a good PDU in the wrong state */
+
+    LTDIC_ERR_ADDRESS = -60,     /**< the host or port cannot be resolved or bound */
+    LTDIC_ERR_CONNECT = -61,     /**< refused or unreachable */
+    LTDIC_ERR_CLOSED = -62,      /**< the peer or the network ended the connection */
+    LTDIC_ERR_TIMEOUT = -63,     /**< ARTIM ran out */
+    LTDIC_ERR_ABORTED = -64,     /**< the peer sent A-ABORT */
+    LTDIC_ERR_INTERRUPTED = -65, /**< a signal ended the wait */
+    LTDIC_ERR_SYSTEM = -66,      /**< the operating system refused; errno says why */
+
+    LTDIC_ERR_MEMORY = -80 /**< out of memory; nothing was changed */
+} ltdic_status;
+
+/** A status and its place. */
+typedef struct ltdic_fault {
+    int status;
+    uint64_t offset; /**< of the field at fault, from the first byte of the PDU */
+    uint64_t need;   /**< with LTDIC_NEED_MORE: least size of the PDU worth calling again with */
+} ltdic_fault;
+
+/** The short name of a status, as `bad_length`; of an unknown one, `unknown`. */
+LTDIC_API const char *ltdic_status_name(int status);
+/** One English line about a status, without a full stop. */
+LTDIC_API const char *ltdic_status_text(int status);
+/** The reason to put into an A-ABORT of source 2 for a fault (PS3.8 9.3.8, table 9-26). */
+LTDIC_API uint8_t ltdic_abort_reason(int status);
+/** The version of the library, as `1.2.3`. */
+LTDIC_API const char *ltdic_version(void);
+
+/* ---- PDUs -------------------------------------------------------------------------------- */
+
+/** PDU types (PS3.8 9.3.1). */
+enum {
+    LTDIC_ASSOCIATE_RQ = 1,
+    LTDIC_ASSOCIATE_AC = 2,
+    LTDIC_ASSOCIATE_RJ = 3,
+    LTDIC_DATA_TF = 4,
+    LTDIC_RELEASE_RQ = 5,
+    LTDIC_RELEASE_RP = 6,
+    LTDIC_ABORT = 7
+};
+
+#define LTDIC_MAX_ASSOCIATE 1048576 /* default of max_associate, bytes */
+#define LTDIC_FIXED_PDU_SIZE 10     /* of RJ, RELEASE and ABORT, header included */
+
+/** What a decoder lets through. NULL where one is taken means strict 0, max_pdata 0 and
+ *  max_associate LTDIC_MAX_ASSOCIATE; a field that `size` does not reach means the same. */
+typedef struct ltdic_options {
+    size_t size;            /**< sizeof(ltdic_options), as the caller was compiled */
+    uint32_t max_pdata;     /**< largest PDU length of a P-DATA-TF; 0: no limit */
+    uint32_t max_associate; /**< largest PDU length of an RQ or AC; 0: no limit */
+    uint8_t strict;         /**< 1: refuse all that PS3.8 forbids, not only what is unsafe */
+} ltdic_options;
+
+/** What a row of a decoded PDU is about. In brackets: what `offset` and `length` cover, then the
+ *  other fields that are set. Text is already trimmed (titles: spaces; UIDs: a NUL pad). */
+typedef enum ltdic_kind {
+    LTDIC_PDU = 1,                   /**< always first [the body]; type; RQ, AC: version;
+                                          RJ: result, source, reason; ABORT: source, reason */
+    LTDIC_CALLED_AE = 2,             /**< RQ, AC [text] */
+    LTDIC_CALLING_AE = 3,            /**< RQ, AC [text] */
+    LTDIC_APPLICATION_CONTEXT = 4,   /**< item 10 [UID] */
+    LTDIC_CONTEXT = 5,               /**< item 20 or 21 [sub-items]; id; 21: result */
+    LTDIC_ABSTRACT_SYNTAX = 6,       /**< item 30 of the context before it [UID] */
+    LTDIC_TRANSFER_SYNTAX = 7,       /**< item 40 of the context before it [UID] */
+    LTDIC_USER_INFORMATION = 8,      /**< item 50 [sub-items]; all after it are in it */
+    LTDIC_MAX_LENGTH = 9,            /**< item 51 [4 bytes, big endian] */
+    LTDIC_CLASS_UID = 10,            /**< item 52 [UID] */
+    LTDIC_ASYNC_OPERATIONS = 11,     /**< item 53 [invoked, performed: 2 bytes each, big endian] */
+    LTDIC_ROLE = 12,                 /**< item 54 [UID]; scu, scp in id, result */
+    LTDIC_VERSION_NAME = 13,         /**< item 55 [text] */
+    LTDIC_EXTENDED = 14,             /**< item 56 [UID] */
+    LTDIC_EXTENDED_INFO = 15,        /**< of the item 56 before it [bytes] */
+    LTDIC_COMMON_EXTENDED = 16,      /**< item 57 [UID]; version */
+    LTDIC_COMMON_SERVICE = 17,       /**< of the item 57 before it [UID] */
+    LTDIC_COMMON_RELATED = 18,       /**< of the item 57 before it [UID], any number */
+    LTDIC_USER_IDENTITY = 19,        /**< item 58 [primary field]; identity type in id,
+                                          response requested in result */
+    LTDIC_USER_IDENTITY_SECOND = 20, /**< of the item 58 before it [secondary field] */
+    LTDIC_USER_IDENTITY_RESPONSE = 21, /**< item 59 [server response] */
+    LTDIC_UNKNOWN_ITEM = 22,           /**< any other item of the PDU [value]; type */
+    LTDIC_UNKNOWN_SUB_ITEM = 23,       /**< any other sub-item of item 50 [value]; type */
+    LTDIC_PDV = 24                     /**< P-DATA-TF [fragment]; id; control header in result */
+} ltdic_kind;
+
+/** One row: a piece of a PDU and where it lies. */
+typedef struct ltdic_item {
+    uint32_t offset, length; /**< of the value, from the first byte of the PDU */
+    uint8_t kind;            /**< ltdic_kind */
+    uint8_t type;            /**< the type byte; 0 where the standard has none */
+    uint8_t id, result, source, reason;
+    uint16_t version;
+} ltdic_item;
+
+/** Rows in memory of the caller. */
+typedef struct ltdic_items {
+    ltdic_item *items;
+    size_t room;  /**< rows at `items` */
+    size_t count; /**< rows filled, or needed where the room was too small */
+} ltdic_items;
+
+/** The codes of an A-ASSOCIATE-RJ (PS3.8 table 9-21), raw. */
+typedef struct ltdic_reject {
+    uint8_t result, source, reason;
+} ltdic_reject;
+
+/** 1 if the combination is one of the 16 that PS3.8 defines, so that it may be sent, else 0. */
+LTDIC_API int ltdic_reject_is_defined(ltdic_reject reject);
+
+/** Find the first whole PDU in the bytes received so far, without looking into its body.
+ *
+ *  Nothing is copied: `*pdu` points into `in`. Call again with the same bytes and more after them
+ *  when the answer is LTDIC_NEED_MORE.
+ *
+ *  @param[out] pdu      header and body, when LTDIC_OK
+ *  @param      in       bytes not yet consumed, from a PDU boundary
+ *  @param      options  NULL for the defaults
+ *  @param[out] fault    status, offset, need
+ *  @return LTDIC_OK, LTDIC_NEED_MORE,
+ *          LTDIC_ERR_BAD_PDU_TYPE on the first byte, without waiting for more,
+ *          LTDIC_ERR_BAD_LENGTH or LTDIC_ERR_TOO_LARGE on the sixth, without waiting for the body
+ */
+LTDIC_API int ltdic_frame(ltdic_bytes *pdu, ltdic_bytes in, const ltdic_options *options,
+                          ltdic_fault *fault);
+
+/** Decode the first PDU of `in` into rows (PS3.8 9.3, PS3.7 D.3.3), in the order of the bytes.
+ *
+ *  Nothing is copied: the rows say where in `in` each value lies. Time is linear in the PDU's size.
+ *
+ *  @param[out] out    rows; NULL to check only. Where the room is too small, LTDIC_ERR_ROOM and
+ *                     `count` is the number of rows needed
+ *  @param      in, options, fault  as of ltdic_frame
+ *  @return as ltdic_frame; LTDIC_ERR_ROOM; the first fault of the body, left to right:
+ *          LTDIC_ERR_BAD_LENGTH, LTDIC_ERR_ITEM_OVERRUN, and when strict LTDIC_ERR_BAD_VALUE,
+ *          _MISSING_ITEM, _DUPLICATE_ITEM, _BAD_ORDER, _TRAILING_BYTES
+ */
+LTDIC_API int ltdic_decode(ltdic_items *out, ltdic_bytes in, const ltdic_options *options,
+                           ltdic_fault *fault);
+
+/** Encode one PDU from rows such as ltdic_decode makes.
+ *
+ *  Rows come in the order of the PDU; offsets count from the start of `values`. Reserved bytes are
+ *  zero, titles are padded with spaces, UIDs are not padded. A context of an AC that has no
+ * transfer syntax gets an empty sub-item 40. Code fields take any value.
+ *
+ *  @param[in,out] out     `size` is set to the bytes written
+ *  @param         rows    the first is LTDIC_PDU
+ *  @param         values  what the rows point into
+ *  @param[out]    fault   `offset` is the number of the row at fault
+ *  @return LTDIC_OK, LTDIC_ERR_ROOM and `out->size` needed, LTDIC_ERR_BAD_VALUE for a row that
+ *          cannot be encoded (illegal title, UID or version name, a value outside `values`, a kind
+ *          that has no place here), LTDIC_ERR_TOO_LARGE for an item over 65535 bytes
+ */
+LTDIC_API int ltdic_encode(ltdic_buffer *out, const ltdic_items *rows, ltdic_bytes values,
+                           ltdic_fault *fault);
+
+/** Encode an RJ, RELEASE or ABORT (PS3.8 9.3.4, 9.3.6 to 9.3.8) into LTDIC_FIXED_PDU_SIZE bytes;
+ *  `codes` are the last three of them. */
+LTDIC_API void ltdic_encode_fixed(uint8_t *out, uint8_t type, ltdic_reject codes);
+
+/** A presentation data value (PS3.8 9.3.5.1), pointing into the PDU. */
+typedef struct ltdic_pdv {
+    uint8_t id, control;
+    ltdic_bytes data;
+} ltdic_pdv;
+
+/** Take the next PDV off the body of a P-DATA-TF that ltdic_decode found good.
+ *  @param[in,out] rest  the PDU without its six header bytes, then what is left of it
+ *  @return LTDIC_OK, or LTDIC_NEED_MORE after the last one */
+LTDIC_API int ltdic_next_pdv(ltdic_bytes *rest, ltdic_pdv *pdv);
+
+/* ---- upper layer ------------------------------------------------------------------------- */
+
+/** The events of PS3.8 table 9-10, by their numbers. Evt3, 4, 6, 10, 12, 13, 16 come from
+ *  ltdic_ul_receive, Evt19 from ltdic_ul_fault, the others from ltdic_ul_event. */
+typedef enum ltdic_event {
+    LTDIC_EVT_REQUEST = 1,
+    LTDIC_EVT_CONNECTED = 2,
+    LTDIC_EVT_AC_RECEIVED = 3,
+    LTDIC_EVT_RJ_RECEIVED = 4,
+    LTDIC_EVT_ACCEPTED = 5,
+    LTDIC_EVT_RQ_RECEIVED = 6,
+    LTDIC_EVT_ACCEPT = 7,
+    LTDIC_EVT_REJECT = 8,
+    LTDIC_EVT_DATA = 9,
+    LTDIC_EVT_DATA_RECEIVED = 10,
+    LTDIC_EVT_RELEASE = 11,
+    LTDIC_EVT_RELEASE_RQ_RECEIVED = 12,
+    LTDIC_EVT_RELEASE_RP_RECEIVED = 13,
+    LTDIC_EVT_RELEASE_RESPONSE = 14,
+    LTDIC_EVT_ABORT = 15,
+    LTDIC_EVT_ABORT_RECEIVED = 16,
+    LTDIC_EVT_CLOSED = 17,
+    LTDIC_EVT_ARTIM = 18,
+    LTDIC_EVT_INVALID_PDU = 19
+} ltdic_event;
+
+/** The actions of PS3.8 tables 9-6 to 9-9. */
+typedef enum ltdic_action {
+    LTDIC_NO_ACTION = 0,
+    LTDIC_AE_1 = 1,
+    LTDIC_AE_2 = 2,
+    LTDIC_AE_3 = 3,
+    LTDIC_AE_4 = 4,
+    LTDIC_AE_5 = 5,
+    LTDIC_AE_6 = 6,
+    LTDIC_AE_7 = 7,
+    LTDIC_AE_8 = 8,
+    LTDIC_DT_1 = 9,
+    LTDIC_DT_2 = 10,
+    LTDIC_AR_1 = 11,
+    LTDIC_AR_2 = 12,
+    LTDIC_AR_3 = 13,
+    LTDIC_AR_4 = 14,
+    LTDIC_AR_5 = 15,
+    LTDIC_AR_6 = 16,
+    LTDIC_AR_7 = 17,
+    LTDIC_AR_8 = 18,
+    LTDIC_AR_9 = 19,
+    LTDIC_AR_10 = 20,
+    LTDIC_AA_1 = 21,
+    LTDIC_AA_2 = 22,
+    LTDIC_AA_3 = 23,
+    LTDIC_AA_4 = 24,
+    LTDIC_AA_5 = 25,
+    LTDIC_AA_6 = 26,
+    LTDIC_AA_7 = 27,
+    LTDIC_AA_8 = 28
+} ltdic_action;
+
+/** One association's place in table 9-10. Lives where the caller likes; its fields are private. */
+typedef struct ltdic_ul {
+    uint8_t state;     /* 1 to 13 */
+    uint8_t requestor; /* 1 on the side that sent the A-ASSOCIATE-RQ */
+    uint32_t artim;    /* length of the timer, ms */
+    uint64_t deadline; /* when ARTIM fires, ms on the caller's clock; 0: it does not run */
+} ltdic_ul;
+
+/** What the caller has to do now, in this order: open or send, tell, close. */
+typedef struct ltdic_effects {
+    uint8_t action;     /**< ltdic_action, for whoever wants to watch */
+    uint8_t open;       /**< 1: ask the transport to connect */
+    uint8_t send;       /**< PDU type to send, 0 for none */
+    uint8_t tell;       /**< 1: the event is for the user */
+    uint8_t close;      /**< 1: close the transport */
+    ltdic_reject codes; /**< of the A-ABORT to send (source, reason), or of the RJ of AE-6 */
+} ltdic_effects;
+
+/** Put a machine into Sta1, with ARTIM at `artim` milliseconds (PS3.8 9.1.5). */
+LTDIC_API void ltdic_ul_init(ltdic_ul *ul, uint32_t artim);
+
+/** An event of the local user, the transport or the timer.
+ *
+ *  An A-ABORT request has no cell in Sta1, Sta2 and Sta13: in Sta2 it closes the transport as AA-2
+ *  does, in the other two it does nothing and is no error.
+ *
+ *  @param[out] effects  all zero where an error is returned
+ *  @param      now      milliseconds on a clock that never goes back
+ *  @return LTDIC_OK, LTDIC_ERR_WRONG_STATE where table 9-10 has no cell: nothing has changed */
+LTDIC_API int ltdic_ul_event(ltdic_ul *ul, ltdic_effects *effects, ltdic_event event, uint64_t now);
+
+/** A PDU that ltdic_decode found good.
+ *  @return LTDIC_OK, LTDIC_ERR_UNEXPECTED_PDU when it was answered with an A-ABORT,
+ *          LTDIC_ERR_BAD_VALUE for an AC without protocol version 1, also aborted,
+ *          LTDIC_ERR_WRONG_STATE in Sta1 and Sta4, where no PDU can arrive */
+LTDIC_API int ltdic_ul_receive(ltdic_ul *ul, ltdic_effects *effects, ltdic_bytes pdu, uint64_t now);
+
+/** Bytes that are no good PDU; `status` is what the decoder said (PS3.8 table 9-10, Evt19).
+ *  @return LTDIC_OK, LTDIC_ERR_WRONG_STATE in Sta1 and Sta4 */
+LTDIC_API int ltdic_ul_fault(ltdic_ul *ul, ltdic_effects *effects, int status, uint64_t now);
+
+/* ---- net --------------------------------------------------------------------------------- */
+
+/** Serves any number of endpoints on one thread. Opaque. */
+typedef struct ltdic_loop ltdic_loop;
+/** An endpoint: a listener, or one end of a connection with its association. Opaque. */
+typedef struct ltdic_net ltdic_net;
+
+/** Which addresses a host name may become. */
+typedef enum ltdic_family {
+    LTDIC_IP_ANY = 0, /**< what the system names first */
+    LTDIC_IP_V4 = 1,
+    LTDIC_IP_V6 = 2,
+    LTDIC_IP_BOTH = 3 /**< as ANY; a listener on "*" takes both */
+} ltdic_family;
+
+/** Where to listen or connect. */
+typedef struct ltdic_address {
+    const char *host; /**< name or number; for a listener NULL or "" is this host's own name,
+                           "*" all its addresses */
+    uint16_t port;    /**< 0: any free port */
+    uint8_t family;   /**< ltdic_family */
+} ltdic_address;
+
+/** What happened to an endpoint. */
+typedef enum ltdic_net_kind {
+    LTDIC_NET_PENDING = 1,   /**< listener: a connection waits for ltdic_net_accept */
+    LTDIC_NET_CONNECTED = 2, /**< the connection asked for is up, or has failed (status) */
+    LTDIC_NET_RECEIVED = 3,  /**< a PDU for the user; or one that was refused (status) */
+    LTDIC_NET_SENT = 4,      /**< a PDU has been handed to the system, or was lost (status) */
+    LTDIC_NET_CLOSED = 5     /**< the connection is over; status OK after reject, release or a
+                                  local close, else the cause */
+} ltdic_net_kind;
+
+typedef struct ltdic_net_event {
+    ltdic_net *net;
+    int kind;        /**< ltdic_net_kind */
+    int status;      /**< ltdic_status */
+    uint8_t type;    /**< PDU type of RECEIVED and SENT; 0 where it is not known */
+    ltdic_bytes pdu; /**< RECEIVED: the PDU, or what had come of it. SENT: only `size` */
+} ltdic_net_event;
+
+/** @return NULL when out of memory or descriptors */
+LTDIC_API ltdic_loop *ltdic_loop_new(void);
+/** Frees every endpoint of the loop too, without events. No event may be held. */
+LTDIC_API void ltdic_loop_free(ltdic_loop *loop);
+
+/** Sleep until an endpoint may have an event, or for `milliseconds` (negative: for ever).
+ *  @return LTDIC_OK, LTDIC_NEED_MORE when the time is up, LTDIC_ERR_INTERRUPTED */
+LTDIC_API int ltdic_loop_wait(ltdic_loop *loop, int milliseconds);
+
+/** Take one event. Its endpoint is held until ltdic_net_done: it gives no other event and
+ *  `event->pdu` stays, whatever else is called meanwhile, ltdic_net_free included. Holding several
+ *  endpoints at once is fine, so this may be called again before ltdic_net_done.
+ *  @return LTDIC_OK, LTDIC_NEED_MORE when there is none until the next wait */
+LTDIC_API int ltdic_loop_next(ltdic_loop *loop, ltdic_net_event *event);
+LTDIC_API void ltdic_net_done(ltdic_net *net);
+
+/** @param owner  anything; ltdic_net_owner gives it back
+ *  @return NULL when out of memory */
+LTDIC_API ltdic_net *ltdic_net_new(ltdic_loop *loop, void *owner);
+/** Close without an event and free, at once or, when held, at ltdic_net_done. */
+LTDIC_API void ltdic_net_free(ltdic_net *net);
+LTDIC_API void *ltdic_net_owner(const ltdic_net *net);
+
+/** ARTIM for this endpoint, milliseconds; 30000 to begin with. Counts from when it next starts. */
+LTDIC_API void ltdic_net_set_artim(ltdic_net *net, uint32_t milliseconds);
+/** Largest P-DATA-TF to take: what was announced to the peer (PS3.8 D.1); 0: no limit. */
+LTDIC_API void ltdic_net_set_max_pdata(ltdic_net *net, uint32_t max_pdata);
+
+/** Listen. The backlog is at least 1024.
+ *  @return LTDIC_OK, LTDIC_ERR_WRONG_STATE, _ADDRESS, _SYSTEM, _MEMORY */
+LTDIC_API int ltdic_net_listen(ltdic_net *net, const ltdic_address *address, int backlog);
+
+/** Give the connection that has waited longest at `listener` to the unused endpoint `net` (AE-5).
+ *  @return LTDIC_OK, LTDIC_NEED_MORE when none waits, LTDIC_ERR_WRONG_STATE, _SYSTEM */
+LTDIC_API int ltdic_net_accept(ltdic_net *net, ltdic_net *listener);
+
+/** Begin to connect; LTDIC_NET_CONNECTED tells how it ended. A name, as opposed to a number, is
+ *  resolved before this returns, by the system and at its speed.
+ *  @param local  NULL, or the address to bind to
+ *  @return LTDIC_OK, LTDIC_ERR_WRONG_STATE when not closed, _ADDRESS, _SYSTEM, _MEMORY */
+LTDIC_API int ltdic_net_connect(ltdic_net *net, const ltdic_address *peer,
+                                const ltdic_address *local);
+
+/** Send one whole PDU, as the user: its type says which request or response of PS3.8 7 it is.
+ *  What the system does not take at once is copied and goes later. In an AC, bytes 10 to 73 are
+ *  those of the RQ received, whatever `pdu` has there (PS3.8 9.3.3).
+ *  @return LTDIC_OK, LTDIC_ERR_WRONG_STATE, LTDIC_ERR_ROOM when too much is waiting, _MEMORY */
+LTDIC_API int ltdic_net_send(ltdic_net *net, ltdic_bytes pdu);
+
+/** Close now. A connection that was up still gives its LTDIC_NET_CLOSED. */
+LTDIC_API void ltdic_net_close(ltdic_net *net);
+
+/** The number (1 to 13) of the association's state. */
+LTDIC_API int ltdic_net_state(const ltdic_net *net);
+/** 1 while the transport connection is up. */
+LTDIC_API int ltdic_net_is_connected(const ltdic_net *net);
+
+/** Numeric address and port of this end (`peer` 0) or the other (1).
+ *  @return LTDIC_OK, LTDIC_ERR_WRONG_STATE when there is none, LTDIC_ERR_ROOM */
+LTDIC_API int ltdic_net_name(const ltdic_net *net, int peer, ltdic_buffer *host, uint16_t *port);
+
+/* [end] */
+
+#ifdef __cplusplus
+}
+#endif
+
+#include "l_dicom.h"
+
+#endif

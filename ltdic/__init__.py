@@ -1,0 +1,92 @@
+"""The DICOM Upper Layer (PS3.8): codec, associations, and the L_Dicom API.
+
+`ltdic.decode`, `ltdic.encode` and `ltdic.Decoder` turn bytes into PDUs and back;
+`ltdic.l_dicom` has the documented C API under its own names.
+"""
+
+from pathlib import Path
+
+from . import _lib
+from ._ffi import ffi, lib
+from .errors import DecodeError, Error, IncompleteError
+from .pdu import (
+    PDU,
+    PDV,
+    Abort,
+    AcseReason,
+    AssociateAccept,
+    AssociateReject,
+    AssociateRequest,
+    AsyncOperations,
+    CommonExtendedNegotiation,
+    ContextResult,
+    DataTransfer,
+    Decoder,
+    ExtendedNegotiation,
+    PresentationReason,
+    ProposedContext,
+    RejectResult,
+    RejectSource,
+    ReleaseRequest,
+    ReleaseResponse,
+    RoleSelection,
+    UnknownItem,
+    UserIdentity,
+    UserIdentityResponse,
+    UserInformation,
+    UserReason,
+    decode,
+    encode,
+)
+
+__version__ = _lib.VERSION
+
+__all__ = [
+    "PDU",
+    "PDV",
+    "Abort",
+    "AcseReason",
+    "AssociateAccept",
+    "AssociateReject",
+    "AssociateRequest",
+    "AsyncOperations",
+    "CommonExtendedNegotiation",
+    "ContextResult",
+    "DataTransfer",
+    "DecodeError",
+    "Decoder",
+    "Error",
+    "ExtendedNegotiation",
+    "IncompleteError",
+    "PresentationReason",
+    "ProposedContext",
+    "RejectResult",
+    "RejectSource",
+    "ReleaseRequest",
+    "ReleaseResponse",
+    "RoleSelection",
+    "UnknownItem",
+    "UserIdentity",
+    "UserIdentityResponse",
+    "UserInformation",
+    "UserReason",
+    "__version__",
+    "decode",
+    "encode",
+    "ffi",
+    "get_include",
+    "get_sources",
+    "lib",
+]
+
+
+def get_include() -> str:
+    """The folder with `ltdic.h`."""
+    here = Path(__file__).resolve().parent
+    installed = here / "include"
+    return str(installed if installed.is_dir() else here.parent / "csrc")
+
+
+def get_sources() -> list[str]:
+    """The C files to compile with `-I` of `get_include()`, and nothing else."""
+    return sorted(str(path) for path in Path(get_include()).glob("*.c"))

@@ -1,0 +1,47 @@
+"""Build script of the extension `ltdic._ffi`. Its declarations are cut out of the C headers."""
+
+import os
+import re
+from pathlib import Path
+
+from cffi import FFI
+
+CSRC = Path(__file__).resolve().parent.parent / "csrc"
+HEADERS = [CSRC / "ltdic.h", CSRC / "l_dicom.h"]
+
+# Python functions behind the slots of DICOMNETCALLBACK: one static C function for each type.
+TRAMPOLINES = re.compile(r"typedef L_VOID\s*\(\s*\*(\w+CALLBACK)\)(\([^;]*\));")
+
+
+def declarations(header: Path) -> str:
+    """What stands between the marks [cdef] and [end], as `FFI.cdef` reads it."""
+    text = header.read_text(encoding="utf-8")
+    start, end = text.index("/* [cdef]"), text.index("/* [end] */")
+    text = re.sub(r"/\*.*?\*/", "", text[start:end], flags=re.DOTALL)
+    text = re.sub(r"\b(L?_?LTDIC_API|p?EXT_CALLBACK)\b", "", text)
+    text = re.sub(r"(#define\s+\w+)\s+\S.*", r"\1 ...", text)
+    return re.sub(r"\(L_VOID\)", "(void)", text)
+
+
+def trampolines(text: str) -> str:
+    """An `extern "Python"` declaration `on_SENDCALLBACK` for each typedef `SENDCALLBACK`."""
+    found = TRAMPOLINES.findall(text)
+    return "".join(f'extern "Python" L_VOID on_{name}{args};\n' for name, args in found)
+
+
+# Relative to the project: setuptools wants it so, and builds from there.
+sources = sorted(os.path.relpath(path, CSRC.parent) for path in CSRC.glob("*.c"))
+cdef = "".join(declarations(header) for header in HEADERS)
+
+ffibuilder = FFI()
+ffibuilder.cdef(cdef)
+ffibuilder.cdef(trampolines(cdef))
+ffibuilder.set_source(
+    "ltdic._ffi",
+    '#include "ltdic.h"',
+    sources=sources,
+    include_dirs=["csrc"],
+    depends=[os.path.relpath(path, CSRC.parent) for path in CSRC.glob("*.h")],
+    define_macros=[("LTDIC_STATIC", None)],
+    extra_compile_args=["-std=c11", "-fvisibility=hidden"] if os.name != "nt" else [],
+)

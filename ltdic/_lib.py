@@ -1,0 +1,129 @@
+"""The C library as the rest of the package sees it. No cdata leaves this module."""
+
+from __future__ import annotations
+
+import struct
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from ._ffi import ffi, lib
+
+Buffer = bytes | bytearray | memoryview
+
+# The kinds of a row: `ltdic_kind`.
+PDU: int = lib.LTDIC_PDU
+CALLED_AE: int = lib.LTDIC_CALLED_AE
+CALLING_AE: int = lib.LTDIC_CALLING_AE
+APPLICATION_CONTEXT: int = lib.LTDIC_APPLICATION_CONTEXT
+CONTEXT: int = lib.LTDIC_CONTEXT
+ABSTRACT_SYNTAX: int = lib.LTDIC_ABSTRACT_SYNTAX
+TRANSFER_SYNTAX: int = lib.LTDIC_TRANSFER_SYNTAX
+USER_INFORMATION: int = lib.LTDIC_USER_INFORMATION
+MAX_LENGTH: int = lib.LTDIC_MAX_LENGTH
+CLASS_UID: int = lib.LTDIC_CLASS_UID
+ASYNC_OPERATIONS: int = lib.LTDIC_ASYNC_OPERATIONS
+ROLE: int = lib.LTDIC_ROLE
+VERSION_NAME: int = lib.LTDIC_VERSION_NAME
+EXTENDED: int = lib.LTDIC_EXTENDED
+EXTENDED_INFO: int = lib.LTDIC_EXTENDED_INFO
+COMMON_EXTENDED: int = lib.LTDIC_COMMON_EXTENDED
+COMMON_SERVICE: int = lib.LTDIC_COMMON_SERVICE
+COMMON_RELATED: int = lib.LTDIC_COMMON_RELATED
+USER_IDENTITY: int = lib.LTDIC_USER_IDENTITY
+USER_IDENTITY_SECOND: int = lib.LTDIC_USER_IDENTITY_SECOND
+USER_IDENTITY_RESPONSE: int = lib.LTDIC_USER_IDENTITY_RESPONSE
+UNKNOWN_ITEM: int = lib.LTDIC_UNKNOWN_ITEM
+UNKNOWN_SUB_ITEM: int = lib.LTDIC_UNKNOWN_SUB_ITEM
+PDV: int = lib.LTDIC_PDV
+
+NEED_MORE: int = lib.LTDIC_NEED_MORE
+TRAILING_BYTES: int = lib.LTDIC_ERR_TRAILING_BYTES
+
+VERSION: str = ffi.string(lib.ltdic_version()).decode()
+
+# One `ltdic_item`: offset, length, kind, type, id, result, source, reason, version.
+ROW = struct.Struct("=IIBBBBBBH")
+Row = tuple[int, int, int, int, int, int, int, int, int]
+
+
+class Fault(NamedTuple):
+    """`ltdic_fault`."""
+
+    status: int
+    offset: int
+    need: int
+
+
+def name_of(status: int) -> str:
+    return str(ffi.string(lib.ltdic_status_name(status)).decode())
+
+
+def text_of(status: int) -> str:
+    return str(ffi.string(lib.ltdic_status_text(status)).decode())
+
+
+def abort_reason(status: int) -> int:
+    return int(lib.ltdic_abort_reason(status))
+
+
+@lru_cache(maxsize=64)
+def options(strict: bool, max_pdata: int, max_associate: int) -> Any:
+    """An `ltdic_options`, which C only reads, so that everyone may share it."""
+    for name, value in (("max_pdata", max_pdata), ("max_associate", max_associate)):
+        if not 0 <= value <= 0xFFFFFFFF:
+            raise ValueError(f"{name} is {value}, not 0 to 4294967295")
+    size = ffi.sizeof("ltdic_options")
+    return ffi.new("ltdic_options *", (size, max_pdata, max_associate, strict))
+
+
+class _Scratch:
+    """Room for the rows of one call. Too little of it is made larger."""
+
+    def __init__(self) -> None:
+        self.fault = ffi.new("ltdic_fault *")
+        self.items = ffi.new("ltdic_items *")
+        self.reserve(64)
+
+    def reserve(self, room: int) -> None:
+        self._rows = ffi.new("ltdic_item[]", room)
+        self.items.items, self.items.room = self._rows, room
+
+    def rows(self) -> list[Row]:
+        packed = ffi.buffer(self._rows, self.items.count * ROW.size)
+        return list(ROW.iter_unpack(packed))
+
+
+# Taken and given back by one bytecode each, so that threads do not share one.
+_scratches: list[_Scratch] = []
+
+
+def decode(data: Buffer, start: int, limits: Any) -> tuple[Fault, list[Row]]:
+    """`ltdic_decode` on `data[start:]`; the rows count from `start`."""
+    try:
+        scratch = _scratches.pop()
+    except IndexError:
+        scratch = _Scratch()
+    fault = scratch.fault
+    with ffi.from_buffer(data) as raw:
+        bytes_in = (raw + start, len(raw) - start)
+        status = lib.ltdic_decode(scratch.items, bytes_in, limits, fault)
+        if status == lib.LTDIC_ERR_ROOM:
+            scratch.reserve(scratch.items.count)
+            status = lib.ltdic_decode(scratch.items, bytes_in, limits, fault)
+    result = Fault(status, fault.offset, fault.need), scratch.rows() if status == 0 else []
+    _scratches.append(scratch)
+    return result
+
+
+def encode(rows: list[Row], values: bytes) -> tuple[bytes, Fault]:
+    """`ltdic_encode`; a fault's offset is the number of the row."""
+    fault, count = ffi.new("ltdic_fault *"), len(rows)
+    packed = b"".join([ROW.pack(*row) for row in rows])
+    with ffi.from_buffer("ltdic_item[]", packed) as raw:
+        items = ffi.new("ltdic_items *", (ffi.cast("ltdic_item *", raw), count, count))
+        # No PDU is larger than its values, a header for each and the fixed fields.
+        room = len(values) + 16 * count + 80
+        data = ffi.new("uint8_t[]", room)
+        out = ffi.new("ltdic_buffer *", (data, room, 0))
+        status = lib.ltdic_encode(out, items, (ffi.from_buffer(values), len(values)), fault)
+    return bytes(ffi.buffer(data, out.size if status == 0 else 0)), Fault(status, fault.offset, 0)

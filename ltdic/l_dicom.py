@@ -1,0 +1,355 @@
+"""The documented L_Dicom C API under its own names, and `pEXT_CALLBACK`.
+
+Every function takes what the C function takes: `str` or `bytes` for text, `None` for NULL. Text
+that C gives back is a `str` in which bytes that are not UTF-8 survive (`surrogateescape`).
+
+A slot of `L_DicomSetCallback` takes three kinds of thing: a function decorated with
+`pEXT_CALLBACK`; a C function pointer, as cdata or as an address, which then runs with no Python in
+the path; or a plain Python function. The handle keeps what was set for as long as C may call it.
+
+What callbacks raise comes out of the `L_DicomBreathe` or `L_DicomWait` that called them; of several
+exceptions, the first.
+
+As in C, each thread has handles of its own.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any
+
+from ._ffi import ffi, lib
+
+# ---- constants -------------------------------------------------------------------------------
+
+TRUE = 1
+FALSE = 0
+
+_CONSTANTS = [name for name in dir(lib) if name.startswith(("PDU_", "DICOM_"))]
+globals().update({name: getattr(lib, name) for name in _CONSTANTS})
+
+# ---- what callbacks raise, and what must not be collected while C may use it ------------------
+
+
+class _Thread(threading.local):
+    """Per thread, as the handles are."""
+
+    def __init__(self) -> None:
+        self.raised: BaseException | None = None
+        self.depth = 0  # pumps running, one inside the other
+        self.handles: dict[int, _Handle] = {}
+        self.dropped: list[_Handle] = []  # by a callback that may still be running
+
+
+class _Handle:
+    """What a handle's callbacks need, and so keep alive."""
+
+    def __init__(self, slots: dict[str, Any], user_data: Any) -> None:
+        self.slots = slots
+        self.user_data = user_data
+        self.functions: dict[str, Callable[..., Any]] = {}
+        self.token: Any = ffi.NULL  # user_data for C
+
+
+_thread = _Thread()
+_user_data: dict[int, Any] = {}  # by address of the token
+
+
+def _keep_exception(
+    kind: type[BaseException], raised: BaseException, where: TracebackType | None
+) -> None:
+    if _thread.depth == 0:  # called by foreign C code, not by a pump of ours
+        sys.excepthook(kind, raised, where)
+        return
+    _thread.raised = _thread.raised or raised
+    lib.L_DicomBreakWait(ffi.NULL)
+
+
+def _reraise() -> None:
+    raised, _thread.raised = _thread.raised, None
+    if raised is not None:
+        raise raised
+
+
+def _address(pointer: Any) -> int:
+    return int(ffi.cast("uintptr_t", pointer))
+
+
+def _drop(handle: int) -> None:
+    kept = _thread.handles.pop(handle, None)
+    if kept is not None:
+        _user_data.pop(_address(kept.token), None)
+        if _thread.depth > 0:
+            _thread.dropped.append(kept)
+
+
+# ---- callbacks -------------------------------------------------------------------------------
+
+# Slot of DICOMNETCALLBACK -> its typedef, read off the C struct.
+_SLOTS: dict[str, str] = {
+    name: name[3:].upper() + "CALLBACK"
+    for name, _ in ffi.typeof("DICOMNETCALLBACK").fields
+    if name.startswith("pfn")
+}
+
+
+def _user_data_of(pointer: Any) -> Any:
+    """The Python object behind C's user data, or the pointer itself where it is not ours."""
+    return _user_data.get(_address(pointer), pointer)
+
+
+def pEXT_CALLBACK(ctype: str) -> Callable[[Callable[..., Any]], Any]:
+    """Decorate a function to get a C function pointer of the typedef `ctype`.
+
+    The pointer is callable from C only while the returned object lives: decorate at module level,
+    or hand it to `L_DicomSetCallback`, which keeps it. Raises `MemoryError` on a host that forbids
+    executable memory made at run time: there, set the plain function instead.
+    """
+    if ctype not in _SLOTS.values():
+        raise ValueError(f"{ctype!r} is no callback type; these are: {', '.join(_SLOTS.values())}")
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        def called_by_c(*arguments: Any) -> None:
+            function(*arguments[:-1], _user_data_of(arguments[-1]))
+
+        try:
+            return ffi.callback(ctype, called_by_c, onerror=_keep_exception)
+        except MemoryError as e:
+            raise MemoryError(
+                "this host forbids executable memory made at run time; "
+                "give L_DicomSetCallback the plain function instead"
+            ) from e
+
+    return decorate
+
+
+def _define_trampoline(slot: str, ctype: str) -> None:
+    """The static C function behind a slot that holds a plain Python function."""
+
+    def trampoline(hNet: Any, *arguments: Any) -> None:
+        handle = _thread.handles.get(_address(hNet))
+        function = handle.functions.get(slot) if handle is not None else None
+        if handle is not None and function is not None:
+            function(hNet, *arguments[:-1], handle.user_data)
+
+    ffi.def_extern(name=f"on_{ctype}", onerror=_keep_exception)(trampoline)
+
+
+for _slot, _ctype in _SLOTS.items():
+    _define_trampoline(_slot, _ctype)
+
+
+def _c_pointer(handle: _Handle, slot: str, value: Any) -> Any:
+    ctype = _SLOTS[slot]
+    if value is None:
+        return ffi.NULL
+    if isinstance(value, ffi.CData):
+        return value if ffi.typeof(value) is ffi.typeof(ctype) else ffi.cast(ctype, value)
+    if isinstance(value, int):
+        return ffi.cast(ctype, value)
+    if callable(value):
+        handle.functions[slot] = value
+        return getattr(lib, f"on_{ctype}")
+    raise TypeError(f"{slot}: {value!r} is no function and no function pointer")
+
+
+def L_DicomSetCallback(hNet: Any, pCallback: Mapping[str, Any], pUserData: Any = None) -> int:
+    """Set all callbacks of a handle: `{"pfnReceive...": function}`; slots left out are empty.
+
+    `pUserData` is any Python object, given to every callback as its last argument. A cdata pointer
+    is passed on as it is, for callbacks in C.
+    """
+    unknown = set(pCallback) - set(_SLOTS)
+    if unknown:
+        raise ValueError(f"no such slot: {', '.join(sorted(unknown))}")
+    handle = _Handle(dict(pCallback), pUserData)
+    callbacks = ffi.new("DICOMNETCALLBACK *", {"uStructSize": ffi.sizeof("DICOMNETCALLBACK")})
+    for slot, value in pCallback.items():
+        setattr(callbacks, slot, _c_pointer(handle, slot, value))
+    if isinstance(pUserData, ffi.CData):
+        handle.token = pUserData
+    elif pUserData is not None:
+        handle.token = ffi.new_handle(pUserData)
+    code = int(lib.L_DicomSetCallback(hNet, callbacks, handle.token))
+    if code == lib.DICOM_SUCCESS:
+        _drop(_address(hNet))
+        _thread.handles[_address(hNet)] = handle
+        if pUserData is not None and not isinstance(pUserData, ffi.CData):
+            _user_data[_address(handle.token)] = pUserData
+    return code
+
+
+def L_DicomGetCallback(hNet: Any) -> tuple[dict[str, Any], Any]:
+    """What was set: the slots and the user data."""
+    handle = _thread.handles.get(_address(hNet))
+    return (dict(handle.slots), handle.user_data) if handle is not None else ({}, None)
+
+
+# ---- pumping ---------------------------------------------------------------------------------
+
+_SIGNAL_CHECK = 500  # ms: a signal that came between two sleeps is seen no later than this
+
+
+def _pump(function: Callable[..., Any], *arguments: Any) -> Any:
+    _thread.depth += 1
+    try:
+        return function(*arguments)
+    finally:
+        _thread.depth -= 1
+        if _thread.depth == 0:
+            _thread.dropped.clear()
+        _reraise()
+
+
+def L_DicomBreathe() -> None:
+    """Call the callbacks of everything that is ready on this thread; raise what they raise."""
+    _pump(lib.L_DicomBreathe)
+
+
+def L_DicomWait(hNet: Any, nMilliseconds: int) -> int:
+    """Wait until something of `hNet` was dispatched; raise what callbacks raise, at once.
+
+    The GIL is released while nothing happens, and Python's signal handlers run.
+    """
+    end = time.monotonic() + nMilliseconds / 1000
+    while True:
+        left = max(0, math.ceil((end - time.monotonic()) * 1000))
+        code = int(_pump(lib.L_DicomWait, hNet, min(left, _SIGNAL_CHECK)))
+        done = code not in (lib.DICOM_ERROR_INTERRUPTED, lib.DICOM_ERROR_TIMEOUT)
+        if done or (left <= _SIGNAL_CHECK and code == lib.DICOM_ERROR_TIMEOUT):
+            return code
+
+
+# ---- the functions ---------------------------------------------------------------------------
+
+_TEXT = (ffi.typeof("char *"), ffi.typeof("char const *"))
+
+
+def _to_c(kind: Any, value: Any) -> Any:
+    if value is None and kind.kind == "pointer":
+        return ffi.NULL
+    if isinstance(value, str) and kind in _TEXT:
+        return value.encode("utf-8", "surrogateescape")
+    return value
+
+
+def _function(name: str) -> Callable[..., Any]:
+    """The C function `name`, with text and None taken and given as Python's."""
+    call = getattr(lib, name)
+    kind = ffi.typeof(call)
+    gives_text = kind.result in _TEXT
+
+    def function(*arguments: Any) -> Any:
+        if len(arguments) != len(kind.args):
+            raise TypeError(f"{name} takes {len(kind.args)} arguments, not {len(arguments)}")
+        result = call(*map(_to_c, kind.args, arguments))
+        if gives_text:
+            return ffi.string(result).decode("utf-8", "surrogateescape")
+        return result
+
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = f"{kind.result.cname} {name}({', '.join(a.cname for a in kind.args)})"
+    return function
+
+
+L_DicomErrorText = _function("L_DicomErrorText")
+L_DicomStartUp = _function("L_DicomStartUp")
+L_DicomCreateNet = _function("L_DicomCreateNet")
+L_DicomSetArtim = _function("L_DicomSetArtim")
+L_DicomBreakWait = _function("L_DicomBreakWait")
+
+L_DicomListen = _function("L_DicomListen")
+L_DicomListenExt = _function("L_DicomListenExt")
+L_DicomAccept = _function("L_DicomAccept")
+L_DicomConnect = _function("L_DicomConnect")
+L_DicomConnectExt = _function("L_DicomConnectExt")
+L_DicomClose = _function("L_DicomClose")
+L_DicomIsConnected = _function("L_DicomIsConnected")
+L_DicomIsAssociated = _function("L_DicomIsAssociated")
+
+L_DicomSendAssociateRequest = _function("L_DicomSendAssociateRequest")
+L_DicomSendAssociateAccept = _function("L_DicomSendAssociateAccept")
+L_DicomSendAssociateReject = _function("L_DicomSendAssociateReject")
+L_DicomSendReleaseRequest = _function("L_DicomSendReleaseRequest")
+L_DicomSendReleaseResponse = _function("L_DicomSendReleaseResponse")
+L_DicomSendAbort = _function("L_DicomSendAbort")
+
+L_DicomCreateAssociate = _function("L_DicomCreateAssociate")
+L_DicomFreeAssociate = _function("L_DicomFreeAssociate")
+L_DicomResetAssociate = _function("L_DicomResetAssociate")
+L_DicomDefaultAssociate = _function("L_DicomDefaultAssociate")
+L_DicomSetCalled = _function("L_DicomSetCalled")
+L_DicomGetCalled = _function("L_DicomGetCalled")
+L_DicomSetCalling = _function("L_DicomSetCalling")
+L_DicomGetCalling = _function("L_DicomGetCalling")
+L_DicomSetApplication = _function("L_DicomSetApplication")
+L_DicomGetApplication = _function("L_DicomGetApplication")
+L_DicomSetMaxLength = _function("L_DicomSetMaxLength")
+L_DicomGetMaxLength = _function("L_DicomGetMaxLength")
+L_DicomSetImplementClass = _function("L_DicomSetImplementClass")
+L_DicomGetImplementClass = _function("L_DicomGetImplementClass")
+L_DicomSetImplementVersion = _function("L_DicomSetImplementVersion")
+L_DicomGetImplementVersion = _function("L_DicomGetImplementVersion")
+L_DicomAddPresentation = _function("L_DicomAddPresentation")
+L_DicomDeletePresentation = _function("L_DicomDeletePresentation")
+L_DicomGetPresentationCount = _function("L_DicomGetPresentationCount")
+L_DicomGetPresentation = _function("L_DicomGetPresentation")
+L_DicomGetAbstract = _function("L_DicomGetAbstract")
+L_DicomFindAbstract = _function("L_DicomFindAbstract")
+L_DicomSetResult = _function("L_DicomSetResult")
+L_DicomGetResult = _function("L_DicomGetResult")
+L_DicomAddTransfer = _function("L_DicomAddTransfer")
+L_DicomGetTransferCount = _function("L_DicomGetTransferCount")
+L_DicomGetTransfer = _function("L_DicomGetTransfer")
+
+
+def L_DicomFreeNet(hNet: Any) -> None:
+    """Close and free a handle; legal in its own callback."""
+    lib.L_DicomFreeNet(ffi.NULL if hNet is None else hNet)
+    if hNet is not None:
+        _drop(_address(hNet))
+
+
+def L_DicomShutDown() -> None:
+    """The last one frees what handles this thread still has, without callbacks."""
+    lib.L_DicomShutDown()
+    for handle in [h for h in _thread.handles if not _is_known(h)]:
+        _drop(handle)
+
+
+def _is_known(handle: int) -> bool:
+    callbacks = ffi.new("DICOMNETCALLBACK *", {"uStructSize": ffi.sizeof("DICOMNETCALLBACK")})
+    code = lib.L_DicomGetCallback(ffi.cast("HDICOMNET", handle), callbacks, ffi.NULL)
+    return bool(code == lib.DICOM_SUCCESS)
+
+
+def _name(function: Any, hNet: Any) -> tuple[str, int]:
+    address, port = ffi.new("char[64]"), ffi.new("unsigned int *")
+    code = function(hNet, address, len(address), port)
+    if code != lib.DICOM_SUCCESS:
+        raise OSError(L_DicomErrorText(code))
+    return ffi.string(address).decode(), port[0]
+
+
+def L_DicomGetHostInfo(hNet: Any) -> tuple[str, int]:
+    """Address and port of this end. Raises `OSError` where there is no connection."""
+    return _name(lib.L_DicomGetHostInfo, hNet)
+
+
+def L_DicomGetPeerInfo(hNet: Any) -> tuple[str, int]:
+    """Address and port of the other end. Raises `OSError` where there is no connection."""
+    return _name(lib.L_DicomGetPeerInfo, hNet)
+
+
+__all__ = [
+    "FALSE",
+    "TRUE",
+    "pEXT_CALLBACK",
+    *_CONSTANTS,
+    *[name for name in globals() if name.startswith("L_Dicom")],
+]

@@ -1,0 +1,771 @@
+"""PDUs as values, and the way between them and bytes (PS3.8 9.3, PS3.7 annex D)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, ClassVar, Union
+
+from . import _lib
+from ._lib import Buffer
+from .errors import DecodeError, IncompleteError
+
+MAX_ASSOCIATE = 1 << 20
+"""Default limit of the PDU length of A-ASSOCIATE-RQ and -AC."""
+
+
+# ---- values ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ProposedContext:
+    """A presentation context as the requestor proposes it (item 20)."""
+
+    id: int
+    abstract_syntax: str | None
+    transfer_syntaxes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ContextResult:
+    """The acceptor's answer to one presentation context (item 21)."""
+
+    id: int
+    result: int
+    transfer_syntax: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AsyncOperations:
+    """Asynchronous operations window (item 53); 0 means no limit."""
+
+    invoked: int
+    performed: int
+
+
+@dataclass(frozen=True, slots=True)
+class RoleSelection:
+    """SCP/SCU role selection for one SOP class (item 54)."""
+
+    sop_class_uid: str
+    scu: int
+    scp: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExtendedNegotiation:
+    """SOP class extended negotiation (item 56)."""
+
+    sop_class_uid: str
+    info: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CommonExtendedNegotiation:
+    """SOP class common extended negotiation (item 57)."""
+
+    version: int
+    sop_class_uid: str
+    service_class_uid: str
+    related: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class UserIdentity:
+    """Who the requestor's user is (item 58). The fields stay out of `repr`: they are secrets."""
+
+    type: int
+    response_requested: int
+    primary: bytes = field(repr=False)
+    secondary: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class UserIdentityResponse:
+    """The acceptor's answer to a user identity (item 59); kept out of `repr`, too."""
+
+    response: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownItem:
+    """An item or sub-item of a type that PS3.8 does not define there."""
+
+    type: int
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class UserInformation:
+    """What item 50 holds (PS3.7 D.3.3)."""
+
+    max_length: int | None = None
+    implementation_class_uid: str | None = None
+    implementation_version_name: str | None = None
+    async_ops: AsyncOperations | None = None
+    roles: tuple[RoleSelection, ...] = ()
+    extended: tuple[ExtendedNegotiation, ...] = ()
+    common_extended: tuple[CommonExtendedNegotiation, ...] = ()
+    user_identity: UserIdentity | None = None
+    user_identity_response: UserIdentityResponse | None = None
+    unknown: tuple[UnknownItem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AssociateRequest:
+    """A-ASSOCIATE-RQ (PS3.8 9.3.2)."""
+
+    type: ClassVar[int] = 1
+    called_ae: str
+    calling_ae: str
+    contexts: tuple[ProposedContext, ...] = ()
+    application_context: str | None = "1.2.840.10008.3.1.1.1"
+    user_info: UserInformation | None = None
+    unknown_items: tuple[UnknownItem, ...] = ()
+    protocol_version: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class AssociateAccept:
+    """A-ASSOCIATE-AC (PS3.8 9.3.3). The titles are reserved fields that repeat the request's."""
+
+    type: ClassVar[int] = 2
+    called_ae: str
+    calling_ae: str
+    contexts: tuple[ContextResult, ...] = ()
+    application_context: str | None = "1.2.840.10008.3.1.1.1"
+    user_info: UserInformation | None = None
+    unknown_items: tuple[UnknownItem, ...] = ()
+    protocol_version: int = 1
+
+
+class RejectResult(IntEnum):
+    """May a rejected requestor try again? (PS3.8 table 9-21)"""
+
+    PERMANENT = 1
+    TRANSIENT = 2
+
+
+class RejectSource(IntEnum):
+    """Who rejected."""
+
+    SERVICE_USER = 1
+    SERVICE_PROVIDER_ACSE = 2
+    SERVICE_PROVIDER_PRESENTATION = 3
+
+
+class UserReason(IntEnum):
+    """Reasons of `RejectSource.SERVICE_USER`."""
+
+    NO_REASON = 1
+    APPLICATION_CONTEXT_NOT_SUPPORTED = 2
+    CALLING_AE_NOT_RECOGNISED = 3
+    CALLED_AE_NOT_RECOGNISED = 7
+
+
+class AcseReason(IntEnum):
+    """Reasons of `RejectSource.SERVICE_PROVIDER_ACSE`."""
+
+    NO_REASON = 1
+    PROTOCOL_VERSION_NOT_SUPPORTED = 2
+
+
+class PresentationReason(IntEnum):
+    """Reasons of `RejectSource.SERVICE_PROVIDER_PRESENTATION`."""
+
+    TEMPORARY_CONGESTION = 1
+    LOCAL_LIMIT_EXCEEDED = 2
+
+
+_RESULTS = {int(r): r for r in RejectResult}
+_SOURCES = {int(s): s for s in RejectSource}
+_REASONS: dict[tuple[int, int], IntEnum] = {
+    (int(source), int(reason)): reason
+    for source, reasons in zip(
+        RejectSource, (UserReason, AcseReason, PresentationReason), strict=True
+    )
+    for reason in reasons
+}
+
+_RESULT_WORDS = {1: "permanently", 2: "for now"}
+_SOURCE_WORDS = {
+    1: "the service user",
+    2: "the service provider (ACSE)",
+    3: "the service provider (presentation)",
+}
+# What the reason says, and what to do about it.
+_REASON_WORDS = {
+    (1, 1): (
+        "no reason given",
+        "Look into the log of the acceptor; it has refused without saying why.",
+    ),
+    (1, 2): (
+        "application context name not supported",
+        "Use the DICOM application context 1.2.840.10008.3.1.1.1, or ask what the acceptor is.",
+    ),
+    (1, 3): (
+        "calling AE title not recognised",
+        "Add the calling AE title to the acceptor's list of known titles, or correct it here.",
+    ),
+    (1, 7): (
+        "called AE title not recognised",
+        "Correct the called AE title: the acceptor goes by another name.",
+    ),
+    (2, 1): (
+        "no reason given",
+        "Look into the log of the acceptor; a refused user identity is reported like this, too.",
+    ),
+    (2, 2): (
+        "protocol version not supported",
+        "Offer protocol version 1; the acceptor wants nothing else.",
+    ),
+    (3, 1): ("temporary congestion", "The acceptor is busy: try again later."),
+    (3, 2): (
+        "local limit exceeded",
+        "The acceptor serves as many associations as it may: release idle ones or try again later.",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class AssociateReject:
+    """A-ASSOCIATE-RJ (PS3.8 9.3.4).
+
+    The three codes are members of `RejectResult`, `RejectSource` and of the reasons of that source
+    where PS3.8 table 9-21 defines them, else plain integers: what a peer sent is never lost.
+    """
+
+    type: ClassVar[int] = 3
+    result: int
+    source: int
+    reason: int
+
+    def __post_init__(self) -> None:
+        set_field = object.__setattr__
+        set_field(self, "result", _RESULTS.get(self.result, self.result))
+        set_field(self, "reason", _REASONS.get((self.source, self.reason), self.reason))
+        set_field(self, "source", _SOURCES.get(self.source, self.source))
+
+    @property
+    def transient(self) -> bool:
+        """True if PS3.8 lets the requestor hope that the same request succeeds later."""
+        return self.result == RejectResult.TRANSIENT
+
+    @property
+    def advice(self) -> str:
+        """What an administrator should do."""
+        known = _REASON_WORDS.get((self.source, self.reason))
+        if known is None:
+            return (
+                "Ask the vendor of the acceptor what it means by these codes; PS3.8 has none such."
+            )
+        return known[1]
+
+    def __str__(self) -> str:
+        result = _RESULT_WORDS.get(self.result, f"with the undefined result {self.result:d}")
+        source = _SOURCE_WORDS.get(self.source, f"the undefined source {self.source:d}")
+        known = _REASON_WORDS.get((self.source, self.reason))
+        reason = known[0] if known else f"undefined reason {self.reason:d}"
+        codes = f"result {self.result:d}, source {self.source:d}, reason {self.reason:d}"
+        return f"Rejected {result} by {source}: {reason} ({codes})."
+
+
+@dataclass(frozen=True, slots=True)
+class PDV:
+    """A presentation data value (PS3.8 9.3.5.1): a fragment of a command or data set.
+
+    `data` is a view of the decoder's input, not a copy; `offset` is its place in the PDU.
+    """
+
+    context_id: int
+    is_command: bool
+    is_last: bool
+    data: bytes | memoryview
+    offset: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class DataTransfer:
+    """P-DATA-TF (PS3.8 9.3.5)."""
+
+    type: ClassVar[int] = 4
+    pdvs: tuple[PDV, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseRequest:
+    """A-RELEASE-RQ (PS3.8 9.3.6)."""
+
+    type: ClassVar[int] = 5
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseResponse:
+    """A-RELEASE-RP (PS3.8 9.3.7)."""
+
+    type: ClassVar[int] = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """A-ABORT (PS3.8 9.3.8). The reason means something only with source 2, the provider."""
+
+    type: ClassVar[int] = 7
+    source: int
+    reason: int
+
+
+PDU = Union[  # noqa: UP007 - the name is public and read at run time
+    AssociateRequest,
+    AssociateAccept,
+    AssociateReject,
+    DataTransfer,
+    ReleaseRequest,
+    ReleaseResponse,
+    Abort,
+]
+
+
+# ---- decode ----------------------------------------------------------------------------------
+
+
+class _AssociateBuilder:
+    """Makes an RQ or AC out of its rows, one method for each kind of row."""
+
+    def __init__(self, view: memoryview, pdu: _lib.Row) -> None:
+        self._view = view
+        self._contexts: list[list[Any]] = []
+        self._unknown_items: list[UnknownItem] = []
+        self._fields: dict[str, Any] = {"protocol_version": pdu[8], "application_context": None}
+        self._user_info: dict[str, Any] | None = None
+        self._type = pdu[3]
+
+    def add(self, row: _lib.Row) -> None:
+        _ADD[row[2]](self, row)
+
+    def build(self) -> AssociateRequest | AssociateAccept:
+        fields = self._fields
+        if self._user_info is not None:
+            info: dict[str, Any] = {
+                name: tuple(value) if type(value) is list else value
+                for name, value in self._user_info.items()
+            }
+            fields["user_info"] = UserInformation(**info)
+        fields["unknown_items"] = tuple(self._unknown_items)
+        if self._type == AssociateRequest.type:
+            fields["contexts"] = tuple(
+                ProposedContext(ident, abstract, tuple(transfer))
+                for ident, _, abstract, transfer in self._contexts
+            )
+            return AssociateRequest(**fields)
+        fields["contexts"] = tuple(
+            ContextResult(ident, result, transfer[0] if transfer else None)
+            for ident, result, _, transfer in self._contexts
+        )
+        return AssociateAccept(**fields)
+
+    def _text(self, row: _lib.Row) -> str:
+        return str(self._view[row[0] : row[0] + row[1]], "latin-1")
+
+    def _bytes(self, row: _lib.Row) -> bytes:
+        return bytes(self._view[row[0] : row[0] + row[1]])
+
+    def _list(self, name: str) -> list[Any]:
+        assert self._user_info is not None
+        values: list[Any] = self._user_info.setdefault(name, [])
+        return values
+
+    def _set(self, name: str, value: Any) -> None:
+        assert self._user_info is not None
+        self._user_info[name] = value
+
+    def _called_ae(self, row: _lib.Row) -> None:
+        self._fields["called_ae"] = self._text(row)
+
+    def _calling_ae(self, row: _lib.Row) -> None:
+        self._fields["calling_ae"] = self._text(row)
+
+    def _application_context(self, row: _lib.Row) -> None:
+        self._fields["application_context"] = self._text(row)
+
+    def _context(self, row: _lib.Row) -> None:
+        self._contexts.append([row[4], row[5], None, []])
+
+    def _abstract_syntax(self, row: _lib.Row) -> None:
+        self._contexts[-1][2] = self._text(row)
+
+    def _transfer_syntax(self, row: _lib.Row) -> None:
+        self._contexts[-1][3].append(self._text(row))
+
+    def _user_information(self, row: _lib.Row) -> None:
+        self._user_info = self._user_info or {}  # a second one continues the first
+
+    def _max_length(self, row: _lib.Row) -> None:
+        self._set("max_length", int.from_bytes(self._bytes(row), "big"))
+
+    def _class_uid(self, row: _lib.Row) -> None:
+        self._set("implementation_class_uid", self._text(row))
+
+    def _version_name(self, row: _lib.Row) -> None:
+        self._set("implementation_version_name", self._text(row))
+
+    def _async_operations(self, row: _lib.Row) -> None:
+        value = self._bytes(row)
+        counts = int.from_bytes(value[:2], "big"), int.from_bytes(value[2:], "big")
+        self._set("async_ops", AsyncOperations(*counts))
+
+    def _role(self, row: _lib.Row) -> None:
+        self._list("roles").append(RoleSelection(self._text(row), row[4], row[5]))
+
+    def _extended(self, row: _lib.Row) -> None:
+        self._list("extended").append(ExtendedNegotiation(self._text(row), b""))
+
+    def _extended_info(self, row: _lib.Row) -> None:
+        values = self._list("extended")
+        values[-1] = ExtendedNegotiation(values[-1].sop_class_uid, self._bytes(row))
+
+    def _common_extended(self, row: _lib.Row) -> None:
+        self._list("common_extended").append(CommonExtendedNegotiation(row[8], self._text(row), ""))
+
+    def _common_service(self, row: _lib.Row) -> None:
+        values = self._list("common_extended")
+        last = values[-1]
+        values[-1] = CommonExtendedNegotiation(last.version, last.sop_class_uid, self._text(row))
+
+    def _common_related(self, row: _lib.Row) -> None:
+        values = self._list("common_extended")
+        last = values[-1]
+        values[-1] = CommonExtendedNegotiation(
+            last.version,
+            last.sop_class_uid,
+            last.service_class_uid,
+            (*last.related, self._text(row)),
+        )
+
+    def _user_identity(self, row: _lib.Row) -> None:
+        self._set("user_identity", UserIdentity(row[4], row[5], self._bytes(row)))
+
+    def _user_identity_second(self, row: _lib.Row) -> None:
+        assert self._user_info is not None
+        first: UserIdentity = self._user_info["user_identity"]
+        whole = UserIdentity(first.type, first.response_requested, first.primary, self._bytes(row))
+        self._set("user_identity", whole)
+
+    def _user_identity_response(self, row: _lib.Row) -> None:
+        self._set("user_identity_response", UserIdentityResponse(self._bytes(row)))
+
+    def _unknown_item(self, row: _lib.Row) -> None:
+        self._unknown_items.append(UnknownItem(row[3], self._bytes(row)))
+
+    def _unknown_sub_item(self, row: _lib.Row) -> None:
+        self._list("unknown").append(UnknownItem(row[3], self._bytes(row)))
+
+
+_ADD: dict[int, Callable[[_AssociateBuilder, _lib.Row], None]] = {
+    _lib.CALLED_AE: _AssociateBuilder._called_ae,
+    _lib.CALLING_AE: _AssociateBuilder._calling_ae,
+    _lib.APPLICATION_CONTEXT: _AssociateBuilder._application_context,
+    _lib.CONTEXT: _AssociateBuilder._context,
+    _lib.ABSTRACT_SYNTAX: _AssociateBuilder._abstract_syntax,
+    _lib.TRANSFER_SYNTAX: _AssociateBuilder._transfer_syntax,
+    _lib.USER_INFORMATION: _AssociateBuilder._user_information,
+    _lib.MAX_LENGTH: _AssociateBuilder._max_length,
+    _lib.CLASS_UID: _AssociateBuilder._class_uid,
+    _lib.ASYNC_OPERATIONS: _AssociateBuilder._async_operations,
+    _lib.ROLE: _AssociateBuilder._role,
+    _lib.VERSION_NAME: _AssociateBuilder._version_name,
+    _lib.EXTENDED: _AssociateBuilder._extended,
+    _lib.EXTENDED_INFO: _AssociateBuilder._extended_info,
+    _lib.COMMON_EXTENDED: _AssociateBuilder._common_extended,
+    _lib.COMMON_SERVICE: _AssociateBuilder._common_service,
+    _lib.COMMON_RELATED: _AssociateBuilder._common_related,
+    _lib.USER_IDENTITY: _AssociateBuilder._user_identity,
+    _lib.USER_IDENTITY_SECOND: _AssociateBuilder._user_identity_second,
+    _lib.USER_IDENTITY_RESPONSE: _AssociateBuilder._user_identity_response,
+    _lib.UNKNOWN_ITEM: _AssociateBuilder._unknown_item,
+    _lib.UNKNOWN_SUB_ITEM: _AssociateBuilder._unknown_sub_item,
+}
+
+
+def _associate(view: memoryview, rows: list[_lib.Row]) -> AssociateRequest | AssociateAccept:
+    builder = _AssociateBuilder(view, rows[0])
+    for row in rows[1:]:
+        builder.add(row)
+    return builder.build()
+
+
+def _data_transfer(view: memoryview, rows: list[_lib.Row]) -> DataTransfer:
+    return DataTransfer(
+        tuple(
+            PDV(row[4], bool(row[5] & 1), bool(row[5] & 2), view[row[0] : row[0] + row[1]], row[0])
+            for row in rows[1:]
+        )
+    )
+
+
+def _build(view: memoryview, rows: list[_lib.Row]) -> PDU:
+    pdu = rows[0]
+    kind = pdu[3]
+    if kind == AssociateReject.type:
+        return AssociateReject(pdu[5], pdu[6], pdu[7])
+    if kind == DataTransfer.type:
+        return _data_transfer(view, rows)
+    if kind == Abort.type:
+        return Abort(pdu[6], pdu[7])
+    if kind == ReleaseRequest.type:
+        return ReleaseRequest()
+    if kind == ReleaseResponse.type:
+        return ReleaseResponse()
+    return _associate(view, rows)
+
+
+def _error(status: int, offset: int, need: int = 0) -> DecodeError:
+    if status == _lib.NEED_MORE:
+        return IncompleteError(offset, need, Abort(2, 0))
+    reason = _lib.abort_reason(status)
+    return DecodeError(_lib.name_of(status), offset, _lib.text_of(status), Abort(2, reason))
+
+
+def decode(
+    data: Buffer, *, strict: bool = False, max_pdata: int = 0, max_associate: int = MAX_ASSOCIATE
+) -> PDU:
+    """Decode one whole PDU.
+
+    `data` is any contiguous bytes-like object. A `PDV`'s data is a view of it, everything else a
+    copy. `strict` refuses all that PS3.8 forbids; otherwise only what cannot be parsed safely is
+    refused. The limits are in bytes of the PDU length field; 0 is no limit.
+
+    Raises `IncompleteError` where bytes are missing, and `DecodeError` with kind and offset for
+    anything else that is wrong, `trailing_bytes` after the PDU included.
+    """
+    view = memoryview(data).cast("B").toreadonly()
+    fault, rows = _lib.decode(view, 0, _lib.options(strict, max_pdata, max_associate))
+    if fault.status != 0:
+        raise _error(*fault)
+    end = 6 + rows[0][1]
+    if end < len(view):
+        raise _error(_lib.TRAILING_BYTES, end)
+    return _build(view, rows)
+
+
+class Decoder:
+    """Cut a byte stream into PDUs and decode them.
+
+    Feed it whatever the transport delivers, in pieces of any size, then take the PDUs that are
+    complete. The options are those of `decode`. Not thread-safe.
+    """
+
+    def __init__(
+        self,
+        *,
+        strict: bool = False,
+        max_pdata: int = 0,
+        max_associate: int = MAX_ASSOCIATE,
+    ) -> None:
+        self._options = _lib.options(strict, max_pdata, max_associate)
+        self._data = memoryview(b"")  # being decoded, from _start on
+        self._start = 0
+        self._chunks: list[bytes] = []  # fed since
+        self._pending = 0
+        self._need = 6
+        self._error: DecodeError | None = None
+
+    @property
+    def pending(self) -> int:
+        """Bytes that have been fed and are not yet part of a PDU taken."""
+        return self._pending
+
+    @property
+    def need(self) -> int:
+        """Bytes, from the first of the PDU in progress, that are required to go on."""
+        return self._need
+
+    def feed(self, data: Buffer) -> None:
+        """Add bytes as they came from the transport."""
+        if data:
+            self._chunks.append(bytes(data))
+            self._pending += len(self._chunks[-1])
+
+    def pdus(self) -> Iterator[PDU]:
+        """Yield each whole PDU, and forget it.
+
+        Raises `DecodeError` where the bytes are no good PDU, after all PDUs before that place, and
+        again whenever it is called after that.
+        """
+        while (pdu := self._next()) is not None:
+            yield pdu
+        if self._error is not None:
+            raise self._error
+
+    def _next(self) -> PDU | None:
+        # Before the header is whole a first byte may be wrong already; after it, wait for the rest.
+        enough = self._pending >= self._need or (self._need == 6 and self._pending > 0)
+        if self._error is not None or not enough:
+            return None
+        if self._chunks:
+            rest = self._data[self._start :]
+            self._data = memoryview(b"".join([rest, *self._chunks]))
+            self._start = 0
+            self._chunks.clear()
+        fault, rows = _lib.decode(self._data, self._start, self._options)
+        if fault.status == _lib.NEED_MORE:
+            self._need = fault.need
+            return None
+        if fault.status != 0:
+            self._error = _error(*fault)
+            return None
+        size = 6 + rows[0][1]
+        view = self._data[self._start : self._start + size]
+        self._start += size
+        self._pending -= size
+        self._need = 6
+        return _build(view, rows)
+
+
+# ---- encode ----------------------------------------------------------------------------------
+
+
+class _Writer:
+    """Collects rows, their values, and what field each row is, to name it when it is at fault."""
+
+    def __init__(self) -> None:
+        self._rows: list[_lib.Row] = []
+        self._values: list[bytes] = []
+        self._size = 0
+        self._names: list[str] = []
+
+    def add(
+        self,
+        name: str,
+        kind: int,
+        value: str | bytes | memoryview = b"",
+        **codes: int,
+    ) -> None:
+        """A row; `codes` are its fields type, id, result, source, reason, version."""
+        if isinstance(value, str):
+            try:
+                value = value.encode("latin-1")
+            except UnicodeEncodeError:
+                raise ValueError(f"{name}: {value!r} has characters outside Latin-1") from None
+        for code, number in codes.items():
+            limit = 0xFFFF if code == "version" else 0xFF
+            if not 0 <= number <= limit:
+                raise ValueError(f"{name}: {code} is {number}, not 0 to {limit}")
+        numbers = [codes.get(code, 0) for code in _CODES]
+        self._rows.append((self._size, len(value), kind, *numbers))  # type: ignore[arg-type]
+        self._values.append(bytes(value))
+        self._size += len(value)
+        self._names.append(name)
+
+    def encode(self) -> bytes:
+        data, fault = _lib.encode(self._rows, b"".join(self._values))
+        if fault.status != 0:
+            name = self._names[min(fault.offset, len(self._names) - 1)]
+            raise ValueError(f"{name}: {_lib.text_of(fault.status)}")
+        return data
+
+
+_CODES = ("type", "id", "result", "source", "reason", "version")
+
+
+def _number(name: str, value: int, size: int) -> bytes:
+    try:
+        return value.to_bytes(size, "big")
+    except OverflowError:
+        raise ValueError(f"{name}: {value} does not fit into {size} bytes") from None
+
+
+def _add_user_info(w: _Writer, info: UserInformation) -> None:
+    w.add("user_info", _lib.USER_INFORMATION)
+    if info.max_length is not None:
+        w.add("max_length", _lib.MAX_LENGTH, _number("max_length", info.max_length, 4))
+    if info.implementation_class_uid is not None:
+        w.add("implementation_class_uid", _lib.CLASS_UID, info.implementation_class_uid)
+    if info.async_ops is not None:
+        counts = (info.async_ops.invoked, info.async_ops.performed)
+        value = b"".join(_number("async_ops", count, 2) for count in counts)
+        w.add("async_ops", _lib.ASYNC_OPERATIONS, value)
+    for role in info.roles:
+        w.add("roles", _lib.ROLE, role.sop_class_uid, id=role.scu, result=role.scp)
+    if info.implementation_version_name is not None:
+        w.add("implementation_version_name", _lib.VERSION_NAME, info.implementation_version_name)
+    for extended in info.extended:
+        w.add("extended", _lib.EXTENDED, extended.sop_class_uid)
+        w.add("extended", _lib.EXTENDED_INFO, extended.info)
+    for common in info.common_extended:
+        name = "common_extended"
+        if not 0 <= common.version <= 0xFF:
+            raise ValueError(f"{name}: version is {common.version}, not 0 to 255")
+        w.add(name, _lib.COMMON_EXTENDED, common.sop_class_uid, version=common.version)
+        w.add(name, _lib.COMMON_SERVICE, common.service_class_uid)
+        for uid in common.related:
+            w.add(name, _lib.COMMON_RELATED, uid)
+    if info.user_identity is not None:
+        who = info.user_identity
+        w.add(
+            "user_identity",
+            _lib.USER_IDENTITY,
+            who.primary,
+            id=who.type,
+            result=who.response_requested,
+        )
+        w.add("user_identity", _lib.USER_IDENTITY_SECOND, who.secondary)
+    if info.user_identity_response is not None:
+        response = info.user_identity_response.response
+        w.add("user_identity_response", _lib.USER_IDENTITY_RESPONSE, response)
+    for item in info.unknown:
+        w.add("unknown", _lib.UNKNOWN_SUB_ITEM, item.value, type=item.type)
+
+
+def _add_associate(w: _Writer, pdu: AssociateRequest | AssociateAccept) -> None:
+    w.add("protocol_version", _lib.PDU, type=pdu.type, version=pdu.protocol_version)
+    w.add("called_ae", _lib.CALLED_AE, pdu.called_ae.strip(" "))
+    w.add("calling_ae", _lib.CALLING_AE, pdu.calling_ae.strip(" "))
+    if pdu.application_context is not None:
+        w.add("application_context", _lib.APPLICATION_CONTEXT, pdu.application_context)
+    for context in pdu.contexts:
+        if isinstance(context, ProposedContext):
+            w.add("contexts", _lib.CONTEXT, id=context.id)
+            if context.abstract_syntax is not None:
+                w.add("abstract_syntax", _lib.ABSTRACT_SYNTAX, context.abstract_syntax)
+            for uid in context.transfer_syntaxes:
+                w.add("transfer_syntaxes", _lib.TRANSFER_SYNTAX, uid)
+        else:
+            w.add("contexts", _lib.CONTEXT, id=context.id, result=context.result)
+            if context.transfer_syntax is not None:
+                w.add("transfer_syntax", _lib.TRANSFER_SYNTAX, context.transfer_syntax)
+    if pdu.user_info is not None:
+        _add_user_info(w, pdu.user_info)
+    for item in pdu.unknown_items:
+        w.add("unknown_items", _lib.UNKNOWN_ITEM, item.value, type=item.type)
+
+
+def encode(pdu: PDU) -> bytes:
+    """Encode a PDU, canonically: items in the order of PS3.8, reserved bytes zero, no padding.
+
+    Code fields may be any byte: what may be sent is for the association to decide. Raises
+    `ValueError` that names the field where a value cannot be encoded.
+    """
+    w = _Writer()
+    if isinstance(pdu, (AssociateRequest, AssociateAccept)):
+        _add_associate(w, pdu)
+    elif isinstance(pdu, DataTransfer):
+        w.add("pdvs", _lib.PDU, type=pdu.type)
+        for pdv in pdu.pdvs:
+            control = pdv.is_command | pdv.is_last << 1
+            w.add("pdvs", _lib.PDV, pdv.data, id=pdv.context_id, result=control)
+    elif isinstance(pdu, AssociateReject):
+        w.add(
+            "reject",
+            _lib.PDU,
+            type=pdu.type,
+            result=pdu.result,
+            source=pdu.source,
+            reason=pdu.reason,
+        )
+    elif isinstance(pdu, Abort):
+        w.add("abort", _lib.PDU, type=pdu.type, source=pdu.source, reason=pdu.reason)
+    else:
+        w.add("pdu", _lib.PDU, type=pdu.type)
+    return w.encode()
