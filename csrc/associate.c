@@ -143,9 +143,10 @@ static const char *single(HDICOMPDU a, uint8_t kind)
     return a == NULL ? "" : text_at(a, find(a, kind));
 }
 
+/* NULL is as good as "": neither is legal anywhere. */
 static ltdic_bytes bytes_of(const char *text)
 {
-    return (ltdic_bytes){(const uint8_t *)text, strlen(text)};
+    return (ltdic_bytes){(const uint8_t *)text, text == NULL ? 0 : strlen(text)};
 }
 
 static L_INT memory_or_success(bool done)
@@ -153,12 +154,17 @@ static L_INT memory_or_success(bool done)
     return done ? DICOM_SUCCESS : DICOM_ERROR_MEMORY;
 }
 
-static L_INT set_legal(HDICOMPDU a, uint8_t kind, const char *text, bool (*is_legal)(ltdic_bytes))
+static L_INT set_legal(HDICOMPDU a, uint8_t kind, ltdic_bytes text, bool (*is_legal)(ltdic_bytes))
 {
-    if (a == NULL || text == NULL || !is_legal(bytes_of(text))) {
+    if (a == NULL || !is_legal(text)) {
         return DICOM_ERROR_PARAMETER;
     }
-    return memory_or_success(set_single(a, kind, text, strlen(text)));
+    return memory_or_success(set_single(a, kind, text.data, text.size));
+}
+
+static L_INT set_title(HDICOMPDU a, uint8_t kind, const char *title)
+{
+    return set_legal(a, kind, ltdic__without_spaces(bytes_of(title)), ltdic__title_is_legal);
 }
 
 /* ---- life -------------------------------------------------------------------------------- */
@@ -247,7 +253,7 @@ L_INT L_DicomDefaultAssociate(HDICOMPDU hPDU)
 
 L_INT L_DicomSetCalled(HDICOMPDU hPDU, const L_TCHAR *pszTitle)
 {
-    return set_legal(hPDU, LTDIC_CALLED_AE, pszTitle, ltdic__title_is_legal);
+    return set_title(hPDU, LTDIC_CALLED_AE, pszTitle);
 }
 
 const L_TCHAR *L_DicomGetCalled(HDICOMPDU hPDU)
@@ -257,7 +263,7 @@ const L_TCHAR *L_DicomGetCalled(HDICOMPDU hPDU)
 
 L_INT L_DicomSetCalling(HDICOMPDU hPDU, const L_TCHAR *pszTitle)
 {
-    return set_legal(hPDU, LTDIC_CALLING_AE, pszTitle, ltdic__title_is_legal);
+    return set_title(hPDU, LTDIC_CALLING_AE, pszTitle);
 }
 
 const L_TCHAR *L_DicomGetCalling(HDICOMPDU hPDU)
@@ -267,7 +273,7 @@ const L_TCHAR *L_DicomGetCalling(HDICOMPDU hPDU)
 
 L_INT L_DicomSetApplication(HDICOMPDU hPDU, const L_TCHAR *pszUID)
 {
-    return set_legal(hPDU, LTDIC_APPLICATION_CONTEXT, pszUID, ltdic__uid_is_legal);
+    return set_legal(hPDU, LTDIC_APPLICATION_CONTEXT, bytes_of(pszUID), ltdic__uid_is_legal);
 }
 
 const L_TCHAR *L_DicomGetApplication(HDICOMPDU hPDU)
@@ -293,7 +299,7 @@ L_UINT32 L_DicomGetMaxLength(HDICOMPDU hPDU)
 
 L_INT L_DicomSetImplementClass(HDICOMPDU hPDU, const L_TCHAR *pszUID)
 {
-    return set_legal(hPDU, LTDIC_CLASS_UID, pszUID, ltdic__uid_is_legal);
+    return set_legal(hPDU, LTDIC_CLASS_UID, bytes_of(pszUID), ltdic__uid_is_legal);
 }
 
 const L_TCHAR *L_DicomGetImplementClass(HDICOMPDU hPDU)
@@ -303,7 +309,7 @@ const L_TCHAR *L_DicomGetImplementClass(HDICOMPDU hPDU)
 
 L_INT L_DicomSetImplementVersion(HDICOMPDU hPDU, const L_TCHAR *pszName)
 {
-    return set_legal(hPDU, LTDIC_VERSION_NAME, pszName, ltdic__version_name_is_legal);
+    return set_legal(hPDU, LTDIC_VERSION_NAME, bytes_of(pszName), ltdic__version_name_is_legal);
 }
 
 const L_TCHAR *L_DicomGetImplementVersion(HDICOMPDU hPDU)
@@ -367,7 +373,7 @@ L_INT L_DicomAddPresentation(HDICOMPDU hPDU, L_UCHAR nID, L_UCHAR nResult,
         return DICOM_ERROR_PARAMETER;
     }
     const bool request = ltdic__associate_is_request(hPDU);
-    if (request && (pszAbstract == NULL || !ltdic__uid_is_legal(bytes_of(pszAbstract)))) {
+    if (request && !ltdic__uid_is_legal(bytes_of(pszAbstract))) {
         return DICOM_ERROR_PARAMETER;
     }
     return memory_or_success(
@@ -441,7 +447,7 @@ L_UCHAR L_DicomGetResult(HDICOMPDU hPDU, L_UCHAR nID)
 L_INT L_DicomAddTransfer(HDICOMPDU hPDU, L_UCHAR nID, const L_TCHAR *pszTransfer)
 {
     const ptrdiff_t i = find_context(hPDU, nID);
-    if (i == NONE || pszTransfer == NULL || !ltdic__uid_is_legal(bytes_of(pszTransfer))) {
+    if (i == NONE || !ltdic__uid_is_legal(bytes_of(pszTransfer))) {
         return DICOM_ERROR_PARAMETER;
     }
     const ltdic_item row = {.kind = LTDIC_TRANSFER_SYNTAX};

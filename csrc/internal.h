@@ -8,6 +8,7 @@
 #include <stdbool.h>
 
 /* Which text PS3.8 and PS3.7 allow; pdu.c. */
+ltdic_bytes ltdic__without_spaces(ltdic_bytes text); /* at both ends: they mean nothing there */
 bool ltdic__title_is_legal(ltdic_bytes title);
 bool ltdic__uid_is_legal(ltdic_bytes uid);
 bool ltdic__version_name_is_legal(ltdic_bytes name);

@@ -814,6 +814,9 @@ static bool finish_connect(ltdic_net *net, ltdic_net_event *event)
     if (net->fd >= 0) {
         getsockopt(net->fd, SOL_SOCKET, SO_ERROR, &error, &size);
     }
+    if (error == ECONNRESET || error == EPIPE) {
+        error = 0; /* it was up, and what the peer said before it left can still be read */
+    }
     *event = (ltdic_net_event){.net = net, .kind = LTDIC_NET_CONNECTED};
     if (net->fd >= 0 && error == 0) {
         net->transport = OPEN;

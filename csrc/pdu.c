@@ -111,7 +111,7 @@ static bool all_printable(ltdic_bytes text, bool backslash)
     return true;
 }
 
-static ltdic_bytes without_spaces(ltdic_bytes text)
+ltdic_bytes ltdic__without_spaces(ltdic_bytes text)
 {
     while (text.size > 0 && text.data[0] == ' ') {
         text.data++;
@@ -280,7 +280,7 @@ static ltdic_bytes read_uid(decoder *d, const cursor *c, size_t field, bool padd
 {
     ltdic_bytes uid = padded ? without_pad(slice(c)) : slice(c);
     if (!d->strict) {
-        return without_spaces(until_nul(uid));
+        return ltdic__without_spaces(until_nul(uid));
     }
     forbid(d, uid.size == 0 || uid.size > UID_MAX, LTDIC_ERR_BAD_VALUE, field);
     forbid(d, !uid_is_spelled_right(uid), LTDIC_ERR_BAD_VALUE, c->pos);
@@ -616,9 +616,9 @@ static void decode_title(decoder *d, cursor *c, uint8_t kind)
     if (field.data == NULL) { /* the title before this one was at fault */
         return;
     }
-    ltdic_bytes title = without_spaces(field);
+    ltdic_bytes title = ltdic__without_spaces(field);
     if (!d->strict || d->type != LTDIC_ASSOCIATE_RQ) {
-        title = without_spaces(until_nul(field));
+        title = ltdic__without_spaces(until_nul(field));
     } else {
         forbid(d, !ltdic__title_is_legal(title), LTDIC_ERR_BAD_VALUE, at);
     }
@@ -971,7 +971,7 @@ static void encode_user_information(encoder *e)
 /* An AC only echoes the titles, so they may be anything there. */
 static void encode_title(encoder *e, uint8_t kind)
 {
-    const ltdic_bytes title = value_of(e, take_row(e, kind));
+    const ltdic_bytes title = ltdic__without_spaces(value_of(e, take_row(e, kind)));
     const bool legal = e->type == LTDIC_ASSOCIATE_AC || ltdic__title_is_legal(title);
     refuse(e, !legal || title.size > TITLE_SIZE, LTDIC_ERR_BAD_VALUE);
     writer_bytes(&e->w, title.data, title.size);

@@ -1,0 +1,135 @@
+"""What the test modules share: vectors, compilers, loopback sockets."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import struct
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+
+import ltdic
+
+HERE = Path(__file__).parent
+
+hypothesis.settings.register_profile("dev", max_examples=50)
+hypothesis.settings.register_profile("ci", max_examples=300, deadline=None, print_blob=True)
+hypothesis.settings.register_profile("thorough", max_examples=20_000, deadline=None)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+
+
+def vectors(name: str) -> list[Any]:
+    """The vectors of one file, as test parameters with their ids."""
+    found = json.loads((HERE / "vectors" / name).read_text())["vectors"]
+    return [pytest.param(vector, id=vector["id"]) for vector in found]
+
+
+# ---- compilers -------------------------------------------------------------------------------
+
+STRICT = ["-Wall", "-Wextra", "-Werror"]
+COMPILERS = {"gcc": ("gcc", "g++"), "clang": ("clang", "clang++")}
+
+
+def clean_environment() -> dict[str, str]:
+    """The environment for programs that are not ours: without a sanitizer's preloaded runtime."""
+    return {k: v for k, v in os.environ.items() if k not in ("LD_PRELOAD", "ASAN_OPTIONS")}
+
+
+def run(*command: str | Path, timeout: float = 120, **options: Any) -> str:
+    """Run a program to its end and return what it printed; fail with all of it if it fails."""
+    result = subprocess.run(
+        [str(part) for part in command],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env=clean_environment(),
+        **options,
+    )
+    assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
+    return result.stdout
+
+
+class Toolchain:
+    """A C and C++ compiler, and the library built with it as a static one."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.cc, self.cxx = COMPILERS[name]
+        self.name, self.folder = name, folder
+        self.flags = os.environ.get("LTDIC_TEST_CFLAGS", "").split()
+        self._library: Path | None = None
+
+    @property
+    def library(self) -> Path:
+        """`libltdic.a`, from the installed sources, as the README tells C users to build it."""
+        if self._library is None:
+            objects = []
+            for source in ltdic.get_sources():
+                objects.append(self.folder / f"{Path(source).stem}.o")
+                run(
+                    self.cc,
+                    *["-std=c11", "-O2", "-DLTDIC_STATIC", "-I", ltdic.get_include()],
+                    *[*self.flags, *STRICT, "-c", source, "-o", objects[-1]],
+                )
+            self._library = self.folder / "libltdic.a"
+            run("ar", "rcs", self._library, *objects)
+        return self._library
+
+    def program(self, source: Path, standard: str) -> Path:
+        """An executable of one C file against the static library, compiled as this standard."""
+        cxx = standard.startswith("c++")
+        built = self.folder / f"{source.stem}-{standard}"
+        run(
+            self.cxx if cxx else self.cc,
+            *[f"-std={standard}", *(["-x", "c++"] if cxx else []), "-O2", "-DLTDIC_STATIC"],
+            *["-I", ltdic.get_include(), *self.flags, *STRICT, source],
+            *(["-x", "none"] if cxx else []),
+            *[self.library, "-pthread", "-o", built],
+        )
+        return built
+
+    def shared_object(self, source: Path) -> Path:
+        """A shared object of one C file, compiled against the header alone."""
+        built = self.folder / f"{source.stem}.so"
+        flags = [flag for flag in self.flags if not flag.startswith("-fsanitize")]
+        run(
+            self.cc,
+            *["-std=c11", "-O2", "-shared", "-fPIC", "-I", ltdic.get_include()],
+            *[*flags, *STRICT, source, "-o", built],
+        )
+        return built
+
+
+@pytest.fixture(scope="session", params=list(COMPILERS))
+def toolchain(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Each compiler there is; one that is not there is skipped."""
+    name = request.param
+    missing = [program for program in COMPILERS[name] if shutil.which(program) is None]
+    if missing:
+        pytest.skip(f"{' and '.join(missing)} not installed")
+    return Toolchain(name, tmp_path_factory.mktemp(name))
+
+
+# ---- loopback --------------------------------------------------------------------------------
+
+
+def close_with_reset(connection: socket.socket) -> None:
+    """Close so that the peer gets a reset instead of an orderly end."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+def receive_pdu(connection: socket.socket) -> bytes:
+    """One whole PDU, or what there was before the end."""
+    data = b""
+    while len(data) < 6 or len(data) < 6 + int.from_bytes(data[2:6], "big"):
+        chunk = connection.recv(65536)
+        if not chunk:
+            break
+        data += chunk
+    return data

@@ -1,0 +1,1060 @@
+"""The L_Dicom API in Python, over real sockets: rejections, callbacks, handles, associations."""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import strategies as my
+from conftest import close_with_reset, receive_pdu
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_pdu import DEFINED
+from test_ul import ACCEPT
+
+from ltdic import (
+    PDV,
+    Abort,
+    AssociateReject,
+    DataTransfer,
+    ReleaseRequest,
+    decode,
+    encode,
+    ffi,
+    l_dicom,
+    lib,
+)
+from ltdic.l_dicom import *  # noqa: F403
+
+# ruff: noqa: F405
+
+REJECT = bytes.fromhex("03000000000400010107")
+ORDER = [("receive", 0, 3, 10), ("reject", 1, 1, 7), ("close", 0)]
+
+
+def check(code: int) -> None:
+    assert code == DICOM_SUCCESS, L_DicomErrorText(code)
+
+
+class Recorder:
+    """Records every callback of a handle, in order."""
+
+    def __init__(self, **more: Any) -> None:
+        self.events: list[tuple[Any, ...]] = []
+        self.handle = L_DicomCreateNet(None, DICOM_SECURE_NONE)
+        self.more = more
+        check(L_DicomSetCallback(self.handle, {s: self.slot(s) for s in SLOTS}))
+
+    def slot(self, name: str) -> Any:
+        short = SLOTS[name]
+
+        def callback(hNet: Any, *arguments: Any) -> None:
+            assert hNet == self.handle
+            values = [a if isinstance(a, int) else None for a in arguments[:-1]]
+            self.events.append((short, *[v for v in values if v is not None]))
+            if short in self.more:
+                self.more[short](hNet, *arguments)
+
+        return callback
+
+    def until(self, *kinds: str, seconds: float = 10) -> list[tuple[Any, ...]]:
+        """Pump until callbacks of these kinds have come."""
+        end = time.monotonic() + seconds
+        while not set(kinds) <= {event[0] for event in self.events}:
+            assert time.monotonic() < end, f"{kinds} did not come, only {self.events}"
+            L_DicomWait(self.handle, 50)
+        return self.events
+
+    def free(self) -> None:
+        L_DicomFreeNet(self.handle)
+
+
+SLOTS = {
+    "pfnAccept": "accept",
+    "pfnConnect": "connect",
+    "pfnClose": "close",
+    "pfnReceive": "receive",
+    "pfnReceiveAssociateRequest": "request",
+    "pfnReceiveAssociateAccept": "accepted",
+    "pfnReceiveAssociateReject": "reject",
+    "pfnReceiveData": "data",
+    "pfnReceiveReleaseRequest": "release",
+    "pfnReceiveReleaseResponse": "released",
+    "pfnReceiveAbort": "abort",
+}
+
+
+@pytest.fixture
+def request_pdu() -> Iterator[Any]:
+    pdu = L_DicomCreateAssociate(True)
+    check(L_DicomDefaultAssociate(pdu))
+    yield pdu
+    L_DicomFreeAssociate(pdu)
+
+
+@pytest.fixture
+def server() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(10)
+        yield server
+
+
+class Requestor(Recorder):
+    """A requestor of ours against a raw socket."""
+
+    def __init__(self, server: socket.socket, pdu: Any, **more: Any) -> None:
+        super().__init__(**more)
+        check(L_DicomConnect(self.handle, None, 0, *server.getsockname()))
+        self.until("connect")
+        check(L_DicomSendAssociateRequest(self.handle, pdu))
+        self.peer, _ = server.accept()
+        self.peer.settimeout(10)
+        self.request = receive_pdu(self.peer)
+        self.events.clear()
+
+
+@pytest.fixture
+def requestor(server: socket.socket, request_pdu: Any) -> Iterator[Requestor]:
+    requestor = Requestor(server, request_pdu)
+    yield requestor
+    requestor.peer.close()
+    requestor.free()
+
+
+# ---- how a rejection arrives -------------------------------------------------------------------
+
+
+def test_a_reject_in_one_read_with_the_end_of_the_connection(requestor: Requestor) -> None:
+    requestor.peer.sendall(REJECT)
+    requestor.peer.close()
+    assert requestor.until("close") == ORDER
+
+
+def test_a_reject_in_ten_reads_of_one_byte(requestor: Requestor) -> None:
+    for n in range(10):
+        requestor.peer.sendall(REJECT[n : n + 1])
+        L_DicomWait(requestor.handle, 10)
+        L_DicomBreathe()
+    assert requestor.until("close") == ORDER
+    assert requestor.peer.recv(1) == b""  # AE-4: the requestor closes
+
+
+def test_a_reject_followed_at_once_by_a_reset(requestor: Requestor) -> None:
+    requestor.peer.sendall(REJECT)
+    close_with_reset(requestor.peer)
+    assert requestor.until("close") == ORDER
+
+
+def test_a_reject_that_comes_before_the_request_is_sent(
+    server: socket.socket, request_pdu: Any
+) -> None:
+    recorder = Recorder()
+    check(L_DicomConnect(recorder.handle, None, 0, *server.getsockname()))
+    peer, _ = server.accept()
+    peer.sendall(REJECT)
+    close_with_reset(peer)
+    recorder.until("connect")
+    for _ in range(5):
+        L_DicomWait(recorder.handle, 5)
+    assert recorder.events == [("connect", 0)]
+    check(L_DicomSendAssociateRequest(recorder.handle, request_pdu))
+    assert recorder.until("close")[1:] == ORDER
+    recorder.free()
+
+
+def test_bytes_after_a_reject_change_nothing(requestor: Requestor) -> None:
+    requestor.peer.sendall(REJECT + b"garbage")
+    assert requestor.until("close") == ORDER
+
+
+@settings(max_examples=200, deadline=None)
+@given(my.triples, st.binary(min_size=2, max_size=2), st.sets(st.integers(1, 9)), st.booleans())
+def test_any_reject_cut_anywhere_arrives_raw(
+    codes: tuple[int, int, int], reserved: bytes, cuts: set[int], reset: bool
+) -> None:
+    wire = b"\x03" + reserved[:1] + b"\0\0\0\x04" + reserved[1:] + bytes(codes)
+    pdu = L_DicomCreateAssociate(True)
+    check(L_DicomDefaultAssociate(pdu))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        requestor = Requestor(server, pdu)
+        for a, b in zip([0, *sorted(cuts)], [*sorted(cuts), 10], strict=True):
+            requestor.peer.sendall(wire[a:b])
+            L_DicomBreathe()
+        (close_with_reset if reset else socket.socket.close)(requestor.peer)
+        assert requestor.until("close") == [("receive", 0, 3, 10), ("reject", *codes), ("close", 0)]
+        requestor.free()
+    L_DicomFreeAssociate(pdu)
+
+
+# ---- what is no rejection ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wire", "reason"),
+    [
+        (b"\x03\0\0\0\0\x05\0\x01\x01\x07\0", 6),
+        (b"\x03\0\0\0\0\x03\0\x01\x01", 6),
+        (b"\x03\0\0\0\0\0", 6),
+        (b"\x03\0\xff\xff\xff\xff", 6),
+        (b"\x08\0\0\0\0\x04\0\x01\x01\x07", 1),
+        (b"\x00", 1),
+        (b"HTTP/1.1 400 Bad Request", 1),
+        (encode(ReleaseRequest()), 2),
+    ],
+)
+def test_what_is_no_reject_is_aborted_with_the_reason(
+    requestor: Requestor, wire: bytes, reason: int
+) -> None:
+    requestor.peer.sendall(wire)
+    requestor.until("receive")
+    assert decode(receive_pdu(requestor.peer)) == Abort(2, reason)
+    requestor.peer.close()
+    events = requestor.until("close")
+    assert [event[0] for event in events] == ["receive", "close"]
+    assert events[0][1] == events[1][1] == DICOM_ERROR_PROTOCOL
+
+
+@pytest.mark.parametrize("size", range(10))
+def test_a_reject_cut_short_is_a_lost_connection(requestor: Requestor, size: int) -> None:
+    requestor.peer.sendall(REJECT[:size])
+    requestor.peer.close()
+    assert requestor.until("close") == [("close", DICOM_ERROR_CLOSED)]
+
+
+@settings(max_examples=100, deadline=None)
+@given(my.mutated(st.just(REJECT)))
+def test_a_mutated_reject_ends_in_a_callback_or_an_abort(wire: bytes) -> None:
+    pdu = L_DicomCreateAssociate(True)
+    check(L_DicomDefaultAssociate(pdu))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        requestor = Requestor(server, pdu)
+        requestor.peer.sendall(wire)
+        requestor.peer.shutdown(socket.SHUT_WR)
+        answer = receive_while_pumping(requestor)
+        kinds = [event[0] for event in requestor.until("close")]
+        requestor.peer.close()
+        requestor.free()
+    L_DicomFreeAssociate(pdu)
+    if wire[0] == 3 and wire[2:6] == REJECT[2:6]:
+        assert (kinds, answer) == (["receive", "reject", "close"], b"")
+    elif wire[0] == 7 and wire[2:6] == REJECT[2:6]:
+        assert (kinds, answer) == (["receive", "abort", "close"], b"")
+    else:
+        assert kinds[-1] == "close"
+        assert "reject" not in kinds
+        assert answer == b"" or decode(answer).type == 7
+
+
+def receive_while_pumping(requestor: Requestor) -> bytes:
+    requestor.peer.setblocking(False)
+    answer = b""
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        L_DicomWait(requestor.handle, 10)
+        try:
+            chunk = requestor.peer.recv(100)
+        except BlockingIOError:
+            continue
+        except ConnectionResetError:
+            return answer
+        if not chunk:
+            return answer
+        answer += chunk
+        if len(answer) >= 10:
+            requestor.peer.close()
+            return answer
+    raise AssertionError("no end")
+
+
+# ---- an acceptor -------------------------------------------------------------------------------
+
+
+class Acceptor(Recorder):
+    """A listener of ours; each handle it accepts is a Recorder in `children`."""
+
+    def __init__(self, **child: Any) -> None:
+        super().__init__(accept=self.on_accept)
+        self.child = child
+        self.children: list[Recorder] = []
+        check(L_DicomListen(self.handle, "127.0.0.1", 0, 5))
+        self.address = L_DicomGetHostInfo(self.handle)
+
+    def on_accept(self, hNet: Any, nError: int, _: Any) -> None:
+        self.children.append(Recorder(**self.child))
+        check(L_DicomAccept(hNet, self.children[-1].handle))
+
+    def free(self) -> None:
+        for child in self.children:
+            child.free()
+        super().free()
+
+
+@pytest.fixture
+def raw_request(server: socket.socket, request_pdu: Any) -> bytes:
+    requestor = Requestor(server, request_pdu)
+    requestor.peer.close()
+    requestor.free()
+    return requestor.request
+
+
+def test_the_acceptor_waits_for_the_requestor_to_close(raw_request: bytes) -> None:
+    acceptor = Acceptor(request=lambda h, pdu, _: check(L_DicomSendAssociateReject(h, 2, 3, 1)))
+    with socket.create_connection(acceptor.address, 10) as peer:
+        peer.sendall(raw_request)
+        acceptor.until("accept")
+        child = acceptor.children[0]
+        child.until("request")
+        assert decode(receive_pdu(peer)) == AssociateReject(2, 3, 1)
+        peer.setblocking(False)
+        L_DicomWait(child.handle, 20)
+        with pytest.raises(BlockingIOError):  # Sta13: still open
+            peer.recv(1)
+    assert child.until("close")[-1] == ("close", 0)
+    acceptor.free()
+
+
+def test_artim_ends_a_rejected_association_that_is_not_closed(raw_request: bytes) -> None:
+    def on_request(hNet: Any, hPDU: Any, _: Any) -> None:
+        check(L_DicomSetArtim(hNet, 60))
+        check(L_DicomSendAssociateReject(hNet, 1, 1, 1))
+
+    acceptor = Acceptor(request=on_request)
+    with socket.create_connection(acceptor.address, 10) as peer:
+        peer.sendall(raw_request)
+        acceptor.until("accept")
+        child = acceptor.children[0]
+        child.until("request")
+        begun = time.monotonic()
+        assert child.until("close")[-1] == ("close", DICOM_ERROR_TIMEOUT)
+        assert 0.05 < time.monotonic() - begun < 2
+        receive_pdu(peer)
+        assert peer.recv(1) == b""
+    acceptor.free()
+
+
+@pytest.mark.parametrize("drip", [False, True])
+def test_artim_ends_a_connection_whose_request_does_not_come(
+    raw_request: bytes, drip: bool
+) -> None:
+    acceptor = Acceptor()
+    acceptor.more["accept"] = lambda *_: None
+    with socket.create_connection(acceptor.address, 10) as peer:
+        acceptor.until("accept")
+        child = Recorder()
+        check(L_DicomSetArtim(child.handle, 100))
+        check(L_DicomAccept(acceptor.handle, child.handle))
+        begun = time.monotonic()
+        for byte in raw_request:
+            if drip:
+                peer.sendall(bytes([byte]))
+            L_DicomWait(child.handle, 10)
+            if child.events:
+                break
+        assert child.until("close") == [("close", DICOM_ERROR_TIMEOUT)]
+        assert 0.09 < time.monotonic() - begun < 2
+    child.free()
+    acceptor.free()
+
+
+def test_a_request_for_another_protocol_version_is_rejected_by_the_provider(
+    raw_request: bytes,
+) -> None:
+    acceptor = Acceptor()
+    with socket.create_connection(acceptor.address, 10) as peer:
+        peer.sendall(raw_request[:6] + b"\0\x02" + raw_request[8:])
+        acceptor.until("accept")
+        for _ in range(3):
+            L_DicomWait(acceptor.handle, 20)
+        assert decode(receive_pdu(peer)) == AssociateReject(1, 2, 2)
+    child = acceptor.children[0]
+    assert child.until("close") == [("close", 0)]  # the user never saw the request
+    acceptor.free()
+
+
+def test_what_comes_instead_of_a_request_is_aborted_by_the_user(raw_request: bytes) -> None:
+    for wire in (b"\x09", REJECT, raw_request[:74] + b"\x20\0\xff\xff" + raw_request[78:]):
+        acceptor = Acceptor()
+        with socket.create_connection(acceptor.address, 10) as peer:
+            peer.sendall(wire)
+            acceptor.until("accept")
+            for _ in range(3):
+                L_DicomWait(acceptor.handle, 20)
+            assert decode(receive_pdu(peer)) == Abort(0, 0)  # AA-1
+        acceptor.children[0].until("close")
+        acceptor.free()
+
+
+def test_only_the_defined_combinations_are_sent(raw_request: bytes) -> None:
+    refused = []
+
+    def on_request(hNet: Any, hPDU: Any, _: Any) -> None:
+        for codes in [(0, 1, 1), (3, 1, 1), (1, 0, 1), (1, 1, 4), (1, 2, 7), (1, 3, 0), (1, 4, 1)]:
+            refused.append(L_DicomSendAssociateReject(hNet, *codes))
+        check(L_DicomSendAssociateReject(hNet, 1, 1, 3))
+        refused.append(L_DicomSendAssociateReject(hNet, 1, 1, 3))
+
+    acceptor = Acceptor(request=on_request)
+    with socket.create_connection(acceptor.address, 10) as peer:
+        peer.sendall(raw_request)
+        acceptor.until("accept")
+        acceptor.children[0].until("request")
+        assert receive_pdu(peer) == encode(AssociateReject(1, 1, 3))
+    assert acceptor.children[0].until("close")[-1] == ("close", 0)
+    assert refused == [DICOM_ERROR_PARAMETER] * 7 + [DICOM_ERROR_STATE]
+    acceptor.free()
+
+
+def test_each_connection_is_told_once_and_the_oldest_is_accepted_first() -> None:
+    acceptor = Acceptor()
+    acceptor.more["accept"] = lambda *_: None  # leave it in the queue
+    first = socket.create_connection(acceptor.address, 10)
+    second = socket.create_connection(acceptor.address, 10)
+    acceptor.until("accept")
+    for _ in range(5):
+        L_DicomWait(acceptor.handle, 5)
+    assert acceptor.events == [("accept", 0)]
+    for peer in (first, second):
+        child = Recorder()
+        check(L_DicomAccept(acceptor.handle, child.handle))
+        assert L_DicomGetPeerInfo(child.handle) == peer.getsockname()
+        L_DicomWait(acceptor.handle, 20)
+        child.free()
+        peer.close()
+    child = Recorder()
+    assert L_DicomAccept(acceptor.handle, child.handle) == DICOM_ERROR_STATE
+    assert acceptor.events == [("accept", 0)] * 2
+    child.free()
+    acceptor.free()
+
+
+# ---- callbacks ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("slot", ["receive", "reject", "close"])
+def test_a_callback_may_free_its_own_handle(
+    server: socket.socket, request_pdu: Any, slot: str
+) -> None:
+    requestor = Requestor(server, request_pdu, **{slot: lambda h, *_: L_DicomFreeNet(h)})
+    requestor.peer.sendall(REJECT)
+    requestor.until(slot)
+    L_DicomBreathe()
+    kinds = [event[0] for event in requestor.events]
+    assert kinds == ["receive", "reject", "close"][: kinds.index(slot) + 1]
+    assert L_DicomClose(requestor.handle) == DICOM_ERROR_HANDLE
+    requestor.peer.close()
+
+
+@pytest.mark.parametrize("slot", ["reject", "close"])
+def test_a_callback_may_connect_again(server: socket.socket, request_pdu: Any, slot: str) -> None:
+    attempts = 3
+
+    def again(hNet: Any, *_: Any) -> None:
+        if requestor.events.count(ORDER[1]) < attempts:
+            check(L_DicomConnect(hNet, None, 0, *server.getsockname()))
+
+    def on_connect(hNet: Any, nError: int, _: Any) -> None:
+        check(L_DicomSendAssociateRequest(hNet, request_pdu))
+
+    requestor = Requestor(server, request_pdu, **{slot: again})
+    requestor.more["connect"] = on_connect
+    peers = [requestor.peer]
+    for attempt in range(attempts):
+        peers[-1].sendall(REJECT)
+        if attempt < attempts - 1:
+            requestor.until("connect")
+            peers.append(server.accept()[0])
+            receive_pdu(peers[-1])
+            requestor.events.remove(("connect", 0))
+    while requestor.events.count(("close", 0)) < attempts:
+        assert L_DicomWait(requestor.handle, 10_000) == DICOM_SUCCESS
+    assert requestor.events == ORDER * attempts
+    for peer in peers:
+        peer.close()
+    requestor.free()
+
+
+def test_what_a_callback_raises_comes_out_of_the_wait(
+    server: socket.socket, request_pdu: Any
+) -> None:
+    def on_receive(*_: Any) -> None:
+        raise KeyError("first")
+
+    def on_reject(*_: Any) -> None:
+        raise ZeroDivisionError("second")
+
+    requestor = Requestor(server, request_pdu, receive=on_receive, reject=on_reject)
+    requestor.peer.sendall(REJECT)
+    with pytest.raises(KeyError, match="first"):
+        L_DicomWait(requestor.handle, 10_000)
+    assert requestor.until("close") == ORDER  # nothing is lost
+    requestor.peer.close()
+    requestor.free()
+
+
+def test_what_a_callback_raises_ends_the_wait_for_another_handle(
+    server: socket.socket, request_pdu: Any
+) -> None:
+    def on_reject(*_: Any) -> None:
+        raise LookupError
+
+    requestor = Requestor(server, request_pdu, reject=on_reject)
+    other = Recorder()
+    requestor.peer.sendall(REJECT)
+    begun = time.monotonic()
+    with pytest.raises(LookupError):
+        L_DicomWait(other.handle, 20_000)
+    assert time.monotonic() - begun < 5
+    requestor.peer.close()
+    requestor.free()
+    other.free()
+
+
+def test_a_callback_that_runs_for_a_second_loses_nothing(
+    server: socket.socket, request_pdu: Any
+) -> None:
+    slow = Requestor(server, request_pdu, reject=lambda *_: time.sleep(1))
+    others = [Requestor(server, request_pdu) for _ in range(5)]
+    for requestor in [slow, *others]:
+        requestor.peer.sendall(REJECT)
+        close_with_reset(requestor.peer)
+    for requestor in [slow, *others]:
+        assert requestor.until("close") == ORDER
+        requestor.free()
+
+
+def test_a_callback_may_pump_and_events_of_its_handle_wait(
+    server: socket.socket, request_pdu: Any
+) -> None:
+    other = Requestor(server, request_pdu)
+    seen = []
+
+    def on_receive(hNet: Any, *_: Any) -> None:
+        other.peer.sendall(REJECT)
+        other.until("close")
+        seen.append(list(outer.events))
+
+    outer = Requestor(server, request_pdu, receive=on_receive)
+    outer.peer.sendall(REJECT)
+    outer.peer.close()
+    assert outer.until("close") == ORDER
+    assert seen == [ORDER[:1]]
+    assert other.events == ORDER
+    other.peer.close()
+    other.free()
+    outer.free()
+
+
+def test_user_data_is_any_object_in_all_kinds_of_slots(
+    server: socket.socket, request_pdu: Any
+) -> None:
+    data, got = object(), []
+
+    @pEXT_CALLBACK("RECEIVEASSOCIATEREJECTCALLBACK")
+    def on_reject(hNet: Any, nResult: int, nSource: int, nReason: int, UserData: Any) -> None:
+        got.append((nResult, nSource, nReason, UserData))
+
+    def on_close(hNet: Any, nError: int, UserData: Any) -> None:
+        got.append(UserData)
+
+    requestor = Requestor(server, request_pdu)
+    slots = {"pfnReceiveAssociateReject": on_reject, "pfnClose": on_close}
+    check(L_DicomSetCallback(requestor.handle, slots, data))
+    assert L_DicomGetCallback(requestor.handle) == (slots, data)
+    requestor.peer.sendall(REJECT)
+    while data not in got:
+        L_DicomWait(requestor.handle, 1000)
+    assert got == [(1, 1, 7, data), data]
+    requestor.peer.close()
+    requestor.free()
+
+
+def test_a_callback_is_kept_by_its_handle(server: socket.socket, request_pdu: Any) -> None:
+    got: list[Any] = []
+
+    def make() -> dict[str, Any]:
+        @pEXT_CALLBACK("RECEIVEASSOCIATEREJECTCALLBACK")
+        def on_reject(hNet: Any, *codes: Any) -> None:
+            got.append(codes[:3])
+
+        return {"pfnReceiveAssociateReject": on_reject, "pfnClose": lambda *a: got.append(a[2].x)}
+
+    class Data:
+        x = "data"
+
+    requestor = Requestor(server, request_pdu)
+    check(L_DicomSetCallback(requestor.handle, make(), Data()))
+    gc.collect()
+    junk = [pEXT_CALLBACK("CLOSECALLBACK")(lambda *_: None) for _ in range(500)]
+    requestor.peer.sendall(REJECT)
+    while "data" not in got:
+        L_DicomWait(requestor.handle, 1000)
+    assert got == [(1, 1, 7), "data"]
+    assert junk
+    requestor.peer.close()
+    requestor.free()
+
+
+def test_callbacks_may_be_replaced_from_inside_one(server: socket.socket, request_pdu: Any) -> None:
+    got = []
+
+    def replace(hNet: Any, *_: Any) -> None:
+        slots = {"pfnReceiveAssociateReject": lambda *a: got.append(a[1:4])}
+        check(L_DicomSetCallback(hNet, slots))
+        gc.collect()
+
+    requestor = Requestor(server, request_pdu, receive=replace)
+    requestor.peer.sendall(REJECT)
+    while not got:
+        L_DicomWait(requestor.handle, 1000)
+    assert got == [(1, 1, 7)]
+    requestor.peer.close()
+    requestor.free()
+
+
+def test_a_wrong_slot_or_type_is_refused() -> None:
+    handle = L_DicomCreateNet(None, DICOM_SECURE_NONE)
+    with pytest.raises(ValueError, match="pfnNone"):
+        L_DicomSetCallback(handle, {"pfnNone": print})
+    with pytest.raises(TypeError, match="pfnClose"):
+        L_DicomSetCallback(handle, {"pfnClose": 1.5})
+    with pytest.raises(ValueError, match="NOCALLBACK"):
+        pEXT_CALLBACK("NOCALLBACK")
+    with pytest.raises(TypeError, match="takes 5 arguments"):
+        L_DicomConnect(handle)
+    L_DicomFreeNet(handle)
+
+
+def test_a_signal_ends_the_wait_at_once() -> None:
+    class Alarm(Exception):
+        pass
+
+    def on_alarm(*_: Any) -> None:
+        raise Alarm
+
+    recorder = Recorder()
+    before = signal.signal(signal.SIGALRM, on_alarm)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        begun = time.monotonic()
+        with pytest.raises(Alarm):
+            L_DicomWait(recorder.handle, 20_000)
+        assert time.monotonic() - begun < 5
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    recorder.free()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_MDWE is Linux's")
+def test_plain_functions_work_where_executable_memory_is_forbidden() -> None:
+    program = """
+        import ctypes, sys
+        PR_SET_MDWE, REFUSE_EXEC_GAIN = 65, 1
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.prctl(PR_SET_MDWE, REFUSE_EXEC_GAIN, 0, 0, 0) != 0:
+            sys.exit(77)
+        from ltdic.__main__ import main
+        sys.exit(main(["demo"]))
+    """
+    result = subprocess.run(
+        [sys.executable, "-I", "-c", textwrap.dedent(program)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    if result.returncode == 77:
+        pytest.skip("this kernel has no PR_SET_MDWE")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "16 of 16" in result.stdout
+
+
+# ---- handles -----------------------------------------------------------------------------------
+
+
+def test_a_freed_handle_is_never_known_again() -> None:
+    handles = []
+    for _ in range(1000):
+        handles.append(L_DicomCreateNet(None, DICOM_SECURE_NONE))
+        L_DicomFreeNet(handles[-1])
+        L_DicomFreeNet(handles[-1])
+    keeper = L_DicomCreateNet(None, DICOM_SECURE_NONE)
+    assert len({int(ffi.cast("uintptr_t", h)) for h in handles}) == 1000
+    assert all(L_DicomClose(handle) == DICOM_ERROR_HANDLE for handle in handles)
+    assert L_DicomWait(handles[0], 10) == DICOM_ERROR_HANDLE
+    assert not L_DicomIsConnected(handles[0])
+    L_DicomFreeNet(keeper)
+    L_DicomFreeNet(None)
+
+
+def test_a_handle_is_unknown_on_another_thread() -> None:
+    handle = L_DicomCreateNet(None, DICOM_SECURE_NONE)
+    codes = []
+    thread = threading.Thread(target=lambda: codes.append(L_DicomClose(handle)))
+    thread.start()
+    thread.join()
+    assert codes == [DICOM_ERROR_HANDLE]
+    L_DicomFreeNet(handle)
+
+
+def test_start_up_is_counted_and_the_last_shut_down_frees_all() -> None:
+    handle = L_DicomCreateNet(None, DICOM_SECURE_NONE)
+    check(L_DicomStartUp())
+    check(L_DicomStartUp())
+    L_DicomShutDown()
+    check(L_DicomClose(handle))
+    L_DicomShutDown()
+    assert L_DicomClose(handle) == DICOM_ERROR_HANDLE
+    L_DicomShutDown()
+    assert not L_DicomCreateNet(None, 1)
+
+
+def test_shut_down_from_inside_a_callback(server: socket.socket, request_pdu: Any) -> None:
+    check(L_DicomStartUp())
+    requestor = Requestor(server, request_pdu, reject=lambda *_: L_DicomShutDown())
+    requestor.peer.sendall(REJECT)
+    requestor.until("reject")
+    assert requestor.events == ORDER[:2]
+    assert L_DicomClose(requestor.handle) == DICOM_ERROR_HANDLE
+    requestor.peer.close()
+
+
+def test_connecting_to_nobody_is_told(server: socket.socket) -> None:
+    address = server.getsockname()
+    server.close()
+    recorder = Recorder()
+    check(L_DicomConnect(recorder.handle, None, 0, *address))
+    assert recorder.until("connect") == [("connect", DICOM_ERROR_CONNECT)]
+    assert L_DicomConnect(recorder.handle, None, 0, "no such host.invalid", 104) == (
+        DICOM_ERROR_ADDRESS
+    )
+    for host, port in [("", 104), (None, 104), ("127.0.0.1", 0), ("127.0.0.1", 65536)]:
+        code = L_DicomConnect(recorder.handle, None, 0, host, port)
+        assert code == DICOM_ERROR_PARAMETER
+    with pytest.raises(OSError, match="state"):
+        L_DicomGetPeerInfo(recorder.handle)
+    recorder.free()
+
+
+@pytest.mark.parametrize(
+    "family", [DICOM_IPTYPE_IPV4, DICOM_IPTYPE_IPV6, DICOM_IPTYPE_IPV4_OR_IPV6]
+)
+def test_listening_and_connecting_by_family(family: int, request_pdu: Any) -> None:
+    acceptor, requestor = Recorder(), Recorder()
+    code = L_DicomListenExt(acceptor.handle, "*", 0, 5, family)
+    if family != DICOM_IPTYPE_IPV4 and code == DICOM_ERROR_ADDRESS:
+        assert not has_ipv6()
+        acceptor.free()
+        requestor.free()
+        return
+    check(code)
+    port = L_DicomGetHostInfo(acceptor.handle)[1]
+    host = "::1" if family == DICOM_IPTYPE_IPV6 else "127.0.0.1"
+    check(L_DicomConnectExt(requestor.handle, host, 0, host, port, family))
+    assert requestor.until("connect") == [("connect", 0)]
+    assert acceptor.until("accept") == [("accept", 0)]
+    assert L_DicomGetPeerInfo(requestor.handle) == (host, port)
+    acceptor.free()
+    requestor.free()
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
+
+
+# ---- associations ------------------------------------------------------------------------------
+
+
+def associate(on_request: Any, pdu: Any) -> tuple[Acceptor, Recorder]:
+    acceptor = Acceptor(request=on_request)
+    requestor = Recorder(connect=lambda h, e, _: check(L_DicomSendAssociateRequest(h, pdu)))
+    check(L_DicomConnect(requestor.handle, None, 0, *acceptor.address))
+    return acceptor, requestor
+
+
+def accept_all(hNet: Any, hPDU: Any, _: Any) -> None:
+    answer = L_DicomCreateAssociate(False)
+    check(L_DicomDefaultAssociate(answer))
+    for index in range(L_DicomGetPresentationCount(hPDU)):
+        ident = L_DicomGetPresentation(hPDU, index)
+        check(L_DicomAddPresentation(answer, ident, PDU_ACCEPT_RESULT_SUCCESS, None))
+        check(L_DicomAddTransfer(answer, ident, L_DicomGetTransfer(hPDU, ident, 0)))
+    check(L_DicomSendAssociateAccept(hNet, answer))
+    L_DicomFreeAssociate(answer)
+
+
+def test_an_accepted_association_is_released_by_either_side(request_pdu: Any) -> None:
+    for requestor_asks in (True, False):
+        acceptor, requestor = associate(accept_all, request_pdu)
+        requestor.until("accepted")
+        child = acceptor.children[0]
+        assert L_DicomIsAssociated(requestor.handle)
+        assert L_DicomIsAssociated(child.handle)
+        one, two = (requestor, child) if requestor_asks else (child, requestor)
+        check(L_DicomSendReleaseRequest(one.handle))
+        two.until("release")
+        assert L_DicomSendReleaseRequest(two.handle) == DICOM_ERROR_STATE
+        check(L_DicomSendReleaseResponse(two.handle))
+        assert [e[0] for e in one.until("close")][-3:] == ["receive", "released", "close"]
+        assert two.until("close")[-1] == ("close", 0)
+        assert one.events[-1] == ("close", 0)
+        acceptor.free()
+        requestor.free()
+
+
+@pytest.mark.parametrize(("codes", "seen"), [((0, 5), (0, 0)), ((2, 6), (2, 6))])
+def test_an_abort_arrives_with_its_codes(
+    request_pdu: Any, codes: tuple[int, int], seen: tuple[int, int]
+) -> None:
+    acceptor, requestor = associate(accept_all, request_pdu)
+    requestor.until("accepted")
+    assert L_DicomSendAbort(requestor.handle, 1, 0) == DICOM_ERROR_PARAMETER
+    assert L_DicomSendAbort(requestor.handle, 2, 3) == DICOM_ERROR_PARAMETER
+    check(L_DicomSendAbort(requestor.handle, *codes))
+    child = acceptor.children[0]
+    events = child.until("close")[-3:]
+    assert events == [("receive", 0, 7, 10), ("abort", *seen), ("close", DICOM_ERROR_ABORTED)]
+    assert requestor.until("close")[-1] == ("close", 0)
+    acceptor.free()
+    requestor.free()
+
+
+def test_the_user_sees_what_was_proposed_and_what_was_answered() -> None:
+    pdu = L_DicomCreateAssociate(True)
+    check(L_DicomSetCalled(pdu, "ARCHIVE"))
+    check(L_DicomSetCalling(pdu, " CT 1 "))
+    check(L_DicomSetMaxLength(pdu, 70_000))
+    check(L_DicomSetImplementVersion(pdu, "TEST"))
+    for ident, abstract in ((1, "1.2.840.10008.1.1"), (3, "1.2.3"), (255, "1.2.4")):
+        check(L_DicomAddPresentation(pdu, ident, 0, abstract))
+        check(L_DicomAddTransfer(pdu, ident, "1.2.840.10008.1.2.1"))
+        check(L_DicomAddTransfer(pdu, ident, "1.2.840.10008.1.2"))
+    check(L_DicomDefaultAssociate(pdu))
+    seen: dict[str, Any] = {}
+
+    def on_request(hNet: Any, hPDU: Any, _: Any) -> None:
+        seen["titles"] = L_DicomGetCalled(hPDU), L_DicomGetCalling(hPDU)
+        seen["contexts"] = [
+            (i, L_DicomGetAbstract(hPDU, i), L_DicomGetTransferCount(hPDU, i))
+            for i in (L_DicomGetPresentation(hPDU, n) for n in range(3))
+        ]
+        answer = L_DicomCreateAssociate(False)
+        check(L_DicomDefaultAssociate(answer))
+        check(L_DicomAddPresentation(answer, 3, PDU_ACCEPT_RESULT_SUCCESS, None))
+        assert L_DicomSendAssociateAccept(hNet, answer) == DICOM_ERROR_PARAMETER  # no syntax
+        check(L_DicomAddTransfer(answer, 3, "1.2.99"))
+        assert L_DicomSendAssociateAccept(hNet, answer) == DICOM_ERROR_PARAMETER  # not proposed
+        check(L_DicomDeletePresentation(answer, 3))
+        check(L_DicomAddPresentation(answer, 3, PDU_ACCEPT_RESULT_SUCCESS, None))
+        check(L_DicomAddTransfer(answer, 3, "1.2.840.10008.1.2"))
+        check(L_DicomAddPresentation(answer, 255, PDU_ACCEPT_RESULT_ABSTRACT_SYNTAX, None))
+        check(L_DicomSendAssociateAccept(hNet, answer))
+        L_DicomFreeAssociate(answer)
+
+    def on_accepted(hNet: Any, hPDU: Any, _: Any) -> None:
+        seen["answer"] = [(i, L_DicomGetResult(hPDU, i)) for i in (1, 3, 255, 7)]
+        seen["transfer"] = L_DicomGetTransfer(hPDU, 3, 0)
+        seen["echo"] = L_DicomGetCalled(hPDU), L_DicomGetCalling(hPDU)
+        seen["length"] = L_DicomGetMaxLength(hPDU)
+
+    acceptor, requestor = associate(on_request, pdu)
+    requestor.more["accepted"] = on_accepted
+    requestor.until("accepted")
+    syntaxes = ("1.2.840.10008.1.1", "1.2.3", "1.2.4")
+    assert seen == {
+        "titles": ("ARCHIVE", "CT 1"),
+        "contexts": [(i, uid, 2) for i, uid in zip((1, 3, 255), syntaxes, strict=True)],
+        "answer": [(1, 1), (3, 0), (255, 3), (7, 255)],
+        "transfer": "1.2.840.10008.1.2",
+        "echo": ("ARCHIVE", "CT 1"),
+        "length": 16384,
+    }
+    L_DicomFreeAssociate(pdu)
+    acceptor.free()
+    requestor.free()
+
+
+def test_an_associate_object_keeps_what_is_legal_and_refuses_the_rest() -> None:
+    pdu = L_DicomCreateAssociate(True)
+    assert L_DicomGetCalled(pdu) == L_DicomGetApplication(pdu) == ""
+    for function in (L_DicomSetCalled, L_DicomSetCalling):
+        for title in ("", "seventeen letters", "back\\slash", "tab\t", None, "   "):
+            assert function(pdu, title) == DICOM_ERROR_PARAMETER
+    for function in (L_DicomSetApplication, L_DicomSetImplementClass):
+        for uid in ("", "1..2", "1.02", "a", "1." + "2" * 63, None):
+            assert function(pdu, uid) == DICOM_ERROR_PARAMETER
+    check(L_DicomSetCalled(pdu, "AB"))
+    check(L_DicomSetCalled(pdu, "LONGER THAN IT"))
+    check(L_DicomSetCalled(pdu, "C"))
+    assert L_DicomGetCalled(pdu) == "C"
+    assert L_DicomAddPresentation(pdu, 2, 0, "1.2") == DICOM_ERROR_PARAMETER
+    assert L_DicomAddPresentation(pdu, 1, 0, None) == DICOM_ERROR_PARAMETER
+    check(L_DicomAddPresentation(pdu, 1, 0, "1.2"))
+    assert L_DicomAddPresentation(pdu, 1, 0, "1.2") == DICOM_ERROR_PARAMETER
+    assert L_DicomSetResult(pdu, 1, 0) == DICOM_ERROR_PARAMETER  # not in a request
+    assert L_DicomFindAbstract(pdu, "1.2") == 1
+    assert L_DicomFindAbstract(pdu, "1.3") == 0
+    check(L_DicomDeletePresentation(pdu, 1))
+    assert L_DicomDeletePresentation(pdu, 1) == DICOM_ERROR_PARAMETER
+    assert L_DicomAddTransfer(pdu, 1, "1.2") == DICOM_ERROR_PARAMETER
+    check(L_DicomResetAssociate(pdu, False))
+    assert L_DicomGetCalled(pdu) == ""
+    check(L_DicomAddPresentation(pdu, 1, 0, None))
+    check(L_DicomSetResult(pdu, 1, 4))
+    assert L_DicomGetResult(pdu, 1) == 4
+    L_DicomFreeAssociate(pdu)
+    L_DicomFreeAssociate(None)
+    assert L_DicomGetCalled(None) == ""
+    assert L_DicomSetMaxLength(None, 0) == DICOM_ERROR_PARAMETER
+
+
+def test_calls_in_the_wrong_state_change_nothing(request_pdu: Any) -> None:
+    recorder = Recorder()
+    accept = L_DicomCreateAssociate(False)
+    assert L_DicomSendAssociateRequest(recorder.handle, request_pdu) == DICOM_ERROR_STATE
+    assert L_DicomSendAssociateRequest(recorder.handle, accept) == DICOM_ERROR_PARAMETER
+    assert L_DicomSendAssociateAccept(recorder.handle, accept) == DICOM_ERROR_STATE
+    assert L_DicomSendAssociateAccept(recorder.handle, request_pdu) == DICOM_ERROR_PARAMETER
+    assert L_DicomSendAssociateReject(recorder.handle, 1, 1, 1) == DICOM_ERROR_STATE
+    assert L_DicomSendReleaseRequest(recorder.handle) == DICOM_ERROR_STATE
+    assert L_DicomSendReleaseResponse(recorder.handle) == DICOM_ERROR_STATE
+    check(L_DicomSendAbort(recorder.handle, 0, 0))
+    assert not L_DicomIsAssociated(recorder.handle)
+    check(L_DicomListen(recorder.handle, "127.0.0.1", 0, 1))
+    assert L_DicomListen(recorder.handle, "127.0.0.1", 0, 1) == DICOM_ERROR_STATE
+    assert L_DicomConnect(recorder.handle, None, 0, "127.0.0.1", 1) == DICOM_ERROR_STATE
+    L_DicomFreeAssociate(accept)
+    recorder.free()
+
+
+def test_pdvs_arrive_one_by_one_and_raw(server: socket.socket, request_pdu: Any) -> None:
+    got: list[Any] = []
+
+    def on_data(hNet: Any, ident: int, control: int, data: Any, size: int, _: Any) -> None:
+        got.append((ident, control, bytes(ffi.buffer(data, size))))
+
+    requestor = Requestor(server, request_pdu, data=on_data)
+    requestor.peer.sendall(ACCEPT)
+    requestor.until("accepted")
+    pdvs = (PDV(1, True, True, b"ab"), PDV(1, False, False, b""), PDV(1, False, True, b"cdef"))
+    requestor.peer.sendall(encode(DataTransfer(pdvs)))
+    requestor.until("data")
+    assert got == [(1, 3, b"ab"), (1, 0, b""), (1, 2, b"cdef")]
+    requestor.peer.sendall(bytes.fromhex("04000000400100004001 0103") + bytes(16383))
+    while ("receive", DICOM_ERROR_PROTOCOL, 4) != requestor.events[-1][:3]:
+        check(L_DicomWait(requestor.handle, 10_000))  # more than was announced
+    assert decode(receive_pdu(requestor.peer)) == Abort(2, 6)
+    requestor.peer.close()
+    assert requestor.until("close")[-1] == ("close", DICOM_ERROR_PROTOCOL)
+    requestor.free()
+
+
+# ---- many --------------------------------------------------------------------------------------
+
+
+def memory_in_use() -> int:
+    """Resident bytes now, not at their peak."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+
+def reject_many(count: int, seed: int) -> int:
+    """One process, one thread: how many of `count` rejections arrived as sent, in order."""
+    choose, right = random.Random(seed), 0
+    sent: tuple[int, int, int] = (0, 0, 0)
+    events: list[Any] = []
+    pdu = L_DicomCreateAssociate(True)
+    check(L_DicomDefaultAssociate(pdu))
+    listener, requestor = (L_DicomCreateNet(None, DICOM_SECURE_NONE) for _ in range(2))
+
+    def on_accept(hNet: Any, nError: int, _: Any) -> None:
+        child = L_DicomCreateNet(None, DICOM_SECURE_NONE)
+        slots = {"pfnReceiveAssociateRequest": on_request, "pfnClose": on_child_close}
+        check(L_DicomSetCallback(child, slots))
+        check(L_DicomAccept(hNet, child))
+
+    def on_request(hNet: Any, hPDU: Any, _: Any) -> None:
+        check(L_DicomSendAssociateReject(hNet, *sent))
+
+    def on_child_close(hNet: Any, nError: int, _: Any) -> None:
+        L_DicomFreeNet(hNet)
+
+    slots = {
+        "pfnConnect": lambda h, e, _: check(L_DicomSendAssociateRequest(h, pdu)),
+        "pfnReceive": lambda h, e, kind, *_: events.append((e, kind)),
+        "pfnReceiveAssociateReject": pEXT_CALLBACK("RECEIVEASSOCIATEREJECTCALLBACK")(
+            lambda h, *a: events.append(a[:3])
+        ),
+        "pfnClose": lambda h, e, _: events.append(e),
+    }
+    check(L_DicomSetCallback(listener, {"pfnAccept": on_accept}))
+    check(L_DicomListen(listener, "127.0.0.1", 0, 1))
+    check(L_DicomSetCallback(requestor, slots))
+    address = L_DicomGetHostInfo(listener)
+    for _ in range(count):
+        sent = choose.choice(DEFINED)
+        events.clear()
+        check(L_DicomConnect(requestor, None, 0, *address))
+        while not events or type(events[-1]) is not int:
+            assert L_DicomWait(requestor, 10_000) == DICOM_SUCCESS, events
+        right += events == [(0, 3), sent, 0]
+    for _ in range(20):
+        L_DicomBreathe()
+    L_DicomFreeNet(requestor)
+    L_DicomFreeNet(listener)
+    L_DicomFreeAssociate(pdu)
+    return right
+
+
+def test_ten_thousand_rejections_all_arrive_and_leave_nothing_behind() -> None:
+    assert reject_many(500, seed=1) == 500
+    files, memory = len(os.listdir("/proc/self/fd")), memory_in_use()
+    begun = time.monotonic()
+    assert reject_many(10_000, seed=2) == 10_000
+    print(f"10000 rejections in {time.monotonic() - begun:.1f} s, 0 lost, 0 wrong")
+    assert len(os.listdir("/proc/self/fd")) == files
+    if "LD_PRELOAD" not in os.environ:  # a sanitizer keeps what was freed
+        assert memory_in_use() - memory < 2 << 20
+    assert not l_dicom._thread.handles
+    assert not l_dicom._user_data
+
+
+def test_threads_have_their_own_handles_and_loops() -> None:
+    results: list[int] = []
+    threads = [
+        threading.Thread(target=lambda n=n: results.append(reject_many(200, n))) for n in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [200] * 4
+
+
+# ---- the names ---------------------------------------------------------------------------------
+
+
+def test_every_function_and_constant_of_the_header_is_there() -> None:
+    names = {n for n in dir(lib) if n.startswith(("L_Dicom", "PDU_", "DICOM_"))}
+    assert names <= set(l_dicom.__all__)
+    assert all(hasattr(l_dicom, name) for name in l_dicom.__all__)
+
+
+def test_error_texts_exist() -> None:
+    codes = [getattr(lib, n) for n in dir(lib) if n.startswith("DICOM_ERROR_")]
+    assert len({L_DicomErrorText(code) for code in codes}) == len(codes)
+    assert L_DicomErrorText(-1) == L_DicomErrorText(1000) == "unknown error"

@@ -1,0 +1,336 @@
+"""The codec: vectors, and the properties that hold for all bytes."""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+from typing import Any
+
+import pytest
+import strategies as my
+from conftest import vectors
+from hypothesis import given
+from hypothesis import strategies as st
+
+import ltdic
+from ltdic import AssociateReject, DecodeError, Decoder, IncompleteError, decode, encode
+from ltdic._ffi import ffi
+from ltdic._lib import ROW
+from ltdic.pdu import AcseReason, PresentationReason, RejectResult, RejectSource, UserReason
+
+MODES = ("strict", "lenient")
+DEFINED = [
+    (result, source, int(reason))
+    for result in (1, 2)
+    for source, reasons in enumerate((UserReason, AcseReason, PresentationReason), 1)
+    for reason in reasons
+]
+
+
+# ---- vectors ---------------------------------------------------------------------------------
+
+
+def plain(value: Any) -> Any:
+    """A decoded value in the form of the vectors."""
+    if isinstance(value, (bytes, memoryview)):
+        return bytes(value).hex()
+    if dataclasses.is_dataclass(value):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    return [plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+def describe(wire: bytes, mode: str, config: dict[str, int]) -> dict[str, Any]:
+    """What `decode` makes of the bytes, in the form of the vectors."""
+    try:
+        pdu = decode(wire, strict=mode == "strict", **config)
+    except IncompleteError as e:
+        return {"ok": False, "kind": e.kind, "offset": e.offset, "need": e.need}
+    except DecodeError as e:
+        return {"ok": False, "kind": e.kind, "offset": e.offset}
+    value = {"type": pdu.type, "pdu_length": len(wire) - 6, **plain(pdu)}
+    if value.get("user_info"):
+        foreign = "user_identity_response" if pdu.type == 1 else "user_identity"
+        assert value["user_info"].pop(foreign) is None
+    for pdv in value.get("pdvs", ()):
+        pdv["length"] = len(pdv["data"]) // 2
+        if pdv["length"] > 64:
+            del pdv["data"]
+    return {"ok": True, "consumed": len(wire), "expect": value}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("vector", vectors("valid.json"))
+def test_valid_vector(vector: dict[str, Any], mode: str) -> None:
+    expected = {"ok": True, "consumed": vector["consumed"], "expect": vector["expect"]}
+    assert describe(bytes.fromhex(vector["hex"]), mode, vector.get("config", {})) == expected
+
+
+@pytest.mark.parametrize("vector", [v for v in vectors("valid.json") if v.values[0]["reencode"]])
+def test_valid_vector_is_encoded_to_the_byte(vector: dict[str, Any]) -> None:
+    assert encode(decode(bytes.fromhex(vector["hex"]))).hex() == vector["hex"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("vector", vectors("invalid.json"))
+def test_invalid_vector(vector: dict[str, Any], mode: str) -> None:
+    wire = bytes.fromhex(vector["hex"])
+    assert describe(wire, mode, vector.get("config", {})) == vector[mode]
+
+
+@pytest.mark.parametrize("vector", vectors("streams.json"))
+def test_stream_vector(vector: dict[str, Any]) -> None:
+    decoder = Decoder(strict=vector["mode"] == "strict", **vector.get("config", {}))
+    types, fault = [], None
+    for chunk in vector["chunks"]:
+        decoder.feed(bytes.fromhex(chunk))
+        try:
+            for pdu in decoder.pdus():
+                types.append(pdu.type)
+        except DecodeError as e:
+            fault = {"ok": False, "kind": e.kind, "offset": e.offset}
+            break
+    if fault is None:
+        state = {"kind": "need_more", "offset": decoder.pending, "need": decoder.need}
+        fault = {"ok": False, **state}
+    assert types == [pdu["type"] for pdu in vector["pdus"]]
+    assert fault == {"ok": False, **vector["final"]}
+
+
+# ---- rejections ------------------------------------------------------------------------------
+
+
+@given(my.triples, st.binary(min_size=2, max_size=2))
+def test_any_reject_arrives_raw(codes: tuple[int, int, int], reserved: bytes) -> None:
+    wire = b"\x03" + reserved[:1] + b"\0\0\0\x04" + reserved[1:] + bytes(codes)
+    pdu = decode(wire)
+    assert (pdu.result, pdu.source, pdu.reason) == codes
+    assert encode(pdu) == b"\x03\0\0\0\0\x04\0" + bytes(codes)
+    assert isinstance(str(pdu), str)
+    assert isinstance(pdu.advice, str)
+    assert pdu.transient is (codes[0] == 2)
+
+
+def test_defined_codes_are_enum_members_and_others_plain_integers() -> None:
+    kinds = {1: UserReason, 2: AcseReason, 3: PresentationReason}
+    for codes in DEFINED:
+        pdu = AssociateReject(*codes)
+        assert type(pdu.result) is RejectResult
+        assert type(pdu.source) is RejectSource
+        assert type(pdu.reason) is kinds[codes[1]]
+    for codes in [(0, 4, 9), (3, 0, 0), (255, 255, 255), (1, 1, 4), (1, 3, 0), (1, 2, 7)]:
+        pdu = AssociateReject(*codes)
+        assert type(pdu.reason) is int
+        assert (pdu.result, pdu.source, pdu.reason) == codes
+
+
+def test_a_reject_says_what_happened_and_what_to_do() -> None:
+    pdu = AssociateReject(1, 1, 7)
+    sentence = "Rejected permanently by the service user: called AE title not recognised"
+    assert str(pdu) == f"{sentence} (result 1, source 1, reason 7)."
+    assert "called AE title" in pdu.advice
+    assert "undefined reason 8" in str(AssociateReject(1, 3, 8))
+
+
+def test_pdus_are_values() -> None:
+    pdu = AssociateReject(2, 3, 1)
+    assert pdu == AssociateReject(2, 3, 1)
+    assert hash(pdu) == hash(AssociateReject(2, 3, 1))
+    assert pickle.loads(pickle.dumps(pdu)) == pdu
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        pdu.result = 1  # type: ignore[misc]
+
+
+@given(my.triples, st.integers(0, 0xFFFFFFFF))
+def test_a_reject_of_any_other_length_is_refused_at_its_length(
+    codes: tuple[int, int, int], length: int
+) -> None:
+    wire = b"\x03\0" + length.to_bytes(4, "big") + b"\0" + bytes(codes)
+    if length == 4:
+        assert decode(wire) == AssociateReject(*codes)
+        return
+    with pytest.raises(DecodeError) as caught:
+        decode(wire)
+    assert (caught.value.kind, caught.value.offset) == ("bad_length", 2)
+    assert caught.value.abort == ltdic.Abort(2, 6)
+
+
+@given(my.triples, st.integers(0, 9))
+def test_a_truncated_reject_needs_more(codes: tuple[int, int, int], size: int) -> None:
+    with pytest.raises(IncompleteError) as caught:
+        decode(encode(AssociateReject(*codes))[:size])
+    assert caught.value.offset == size
+    assert caught.value.need == (6 if size < 6 else 10)
+
+
+@given(my.triples, st.binary(min_size=1, max_size=50))
+def test_bytes_after_a_reject_are_trailing(codes: tuple[int, int, int], after: bytes) -> None:
+    with pytest.raises(DecodeError) as caught:
+        decode(encode(AssociateReject(*codes)) + after)
+    assert (caught.value.kind, caught.value.offset) == ("trailing_bytes", 10)
+
+
+@given(my.mutated(my.rejects.map(encode)))
+def test_a_mutated_reject_is_decoded_or_refused_with_a_place(wire: bytes) -> None:
+    try:
+        decode(wire)
+    except DecodeError as e:
+        assert 0 <= e.offset <= len(wire)
+    else:
+        assert wire[0] in (3, 5, 6, 7)
+
+
+@given(st.lists(my.rejects, max_size=5), st.binary(min_size=1).filter(lambda b: not 1 <= b[0] <= 7))
+def test_rejects_before_garbage_come_out_before_the_error(
+    sent: list[AssociateReject], garbage: bytes
+) -> None:
+    decoder = Decoder()
+    decoder.feed(b"".join(map(encode, sent)) + garbage)
+    pdus = decoder.pdus()
+    assert [next(pdus) for _ in sent] == sent
+    for _ in range(2):
+        with pytest.raises(DecodeError) as caught:
+            next(decoder.pdus())
+        assert (caught.value.kind, caught.value.offset) == ("bad_pdu_type", 0)
+
+
+# ---- all PDUs --------------------------------------------------------------------------------
+
+
+@given(my.pdus)
+def test_what_is_encoded_is_decoded_to_the_same_value(pdu: ltdic.PDU) -> None:
+    assert decode(encode(pdu)) == pdu
+
+
+@given(my.strict_pdus)
+def test_strict_mode_takes_what_the_standard_allows(pdu: ltdic.PDU) -> None:
+    wire = encode(pdu)
+    assert decode(wire, strict=True) == decode(wire)
+
+
+@given(my.pdus, st.data())
+def test_every_proper_prefix_needs_more(pdu: ltdic.PDU, data: st.DataObject) -> None:
+    wire = encode(pdu)
+    size = data.draw(st.integers(0, len(wire) - 1))
+    with pytest.raises(IncompleteError) as caught:
+        decode(wire[:size])
+    assert caught.value.need == (6 if size < 6 else len(wire))
+
+
+@given(my.chopped(my.pdus.map(encode)))
+def test_chunking_does_not_change_what_is_received(case: tuple[bytes, list[bytes]]) -> None:
+    wire, chunks = case
+    whole, pieces = Decoder(), Decoder()
+    whole.feed(wire)
+    received = []
+    for chunk in chunks:
+        pieces.feed(chunk)
+        received += list(pieces.pdus())
+    assert received == list(whole.pdus())
+    assert b"".join(map(encode, received)) == wire
+    assert whole.pending == pieces.pending == 0
+
+
+@given(my.mutated(my.pdus.map(encode)), st.booleans())
+def test_a_mutated_pdu_never_does_more_than_raise(wire: bytes, strict: bool) -> None:
+    try:
+        decode(wire, strict=strict)
+    except DecodeError as e:
+        assert 0 <= e.offset <= len(wire)
+
+
+@given(st.binary(max_size=300), st.sampled_from([b"", b"\x01", b"\x02", b"\x04"]), st.booleans())
+def test_garbage_never_does_more_than_raise(body: bytes, head: bytes, strict: bool) -> None:
+    wire = head + b"\0" + len(body).to_bytes(4, "big") + body if head else body
+    try:
+        lenient = decode(wire)
+    except DecodeError as e:
+        assert 0 <= e.offset <= len(wire)
+        with pytest.raises(DecodeError):
+            decode(wire, strict=True)
+        return
+    if strict:
+        try:
+            assert decode(wire, strict=True) == lenient
+        except DecodeError as e:
+            assert e.kind not in ("need_more", "bad_pdu_type", "too_large")
+
+
+def test_a_pdv_is_a_view_of_the_input() -> None:
+    wire = bytearray(bytes.fromhex("04000000000a 00000006 01 03 01020304"))
+    pdv = decode(wire).pdvs[0]
+    wire[12] = 0xFF
+    assert bytes(pdv.data) == b"\xff\x02\x03\x04"
+    assert pdv.data.readonly
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_any_bytes_like_object_is_decoded(kind: Any) -> None:
+    wire = encode(AssociateReject(1, 2, 3))
+    decoder = Decoder()
+    decoder.feed(kind(wire))
+    assert list(decoder.pdus()) == [decode(kind(wire))]
+
+
+# ---- encoding --------------------------------------------------------------------------------
+
+
+def request(**fields: Any) -> ltdic.AssociateRequest:
+    return ltdic.AssociateRequest(**{"called_ae": "A", "calling_ae": "B", **fields})
+
+
+@pytest.mark.parametrize(
+    ("pdu", "field"),
+    [
+        (request(called_ae=""), "called_ae"),
+        (request(calling_ae="seventeen letters"), "calling_ae"),
+        (request(calling_ae="back\\slash"), "calling_ae"),
+        (request(called_ae="snow \u2603"), "called_ae"),
+        (request(application_context="1..2"), "application_context"),
+        (request(protocol_version=65536), "protocol_version"),
+        (request(contexts=(ltdic.ProposedContext(1, "x"),)), "abstract_syntax"),
+        (request(contexts=(ltdic.ProposedContext(1, "1.2", ("",)),)), "transfer_syntaxes"),
+        (request(contexts=(ltdic.ProposedContext(256, "1.2"),)), "contexts"),
+        (request(user_info=ltdic.UserInformation(max_length=-1)), "max_length"),
+        (
+            request(user_info=ltdic.UserInformation(implementation_version_name="\n")),
+            "implementation_version_name",
+        ),
+        (request(unknown_items=(ltdic.UnknownItem(0x60, bytes(65536)),)), "unknown_items"),
+        (AssociateReject(256, 1, 1), "reject"),
+        (ltdic.Abort(0, -1), "abort"),
+        (ltdic.DataTransfer(()), "pdvs"),
+    ],
+)
+def test_what_cannot_be_encoded_is_named(pdu: ltdic.PDU, field: str) -> None:
+    with pytest.raises(ValueError, match=f"^{field}: "):
+        encode(pdu)
+
+
+@given(my.triples)
+def test_codes_of_any_value_are_encoded(codes: tuple[int, int, int]) -> None:
+    assert encode(AssociateReject(*codes))[7:] == bytes(codes)
+    assert encode(ltdic.Abort(*codes[:2]))[8:] == bytes(codes[:2])
+
+
+def test_secrets_stay_out_of_repr() -> None:
+    info = ltdic.UserInformation(
+        user_identity=ltdic.UserIdentity(2, 1, b"jdoe", b"hunter2"),
+        user_identity_response=ltdic.UserIdentityResponse(b"ticket"),
+    )
+    text = repr(request(user_info=info))
+    assert not any(secret in text for secret in ("jdoe", "hunter2", "ticket"))
+
+
+# ---- the boundary ----------------------------------------------------------------------------
+
+
+def test_a_row_is_laid_out_as_in_c() -> None:
+    assert ROW.size == ffi.sizeof("ltdic_item")
+    names = ["offset", "length", "kind", "type", "id", "result", "source", "reason", "version"]
+    assert [name for name, _ in ffi.typeof("ltdic_item").fields] == names
+
+
+def test_more_rows_than_expected_are_fetched_in_a_second_call() -> None:
+    contexts = tuple(ltdic.ProposedContext(n, "1.2.3", ("1.2.4",) * 20) for n in range(1, 256, 2))
+    pdu = request(contexts=contexts)
+    assert decode(encode(pdu)) == pdu

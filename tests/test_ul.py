@@ -1,0 +1,192 @@
+"""The state machine: every cell of PS3.8 table 9-10, with the table as data from the standard."""
+
+from __future__ import annotations
+
+import csv
+from typing import Any
+
+import pytest
+from conftest import HERE
+
+from ltdic import Abort, AssociateReject, ReleaseRequest, ReleaseResponse, decode, encode
+from ltdic._ffi import ffi, lib
+
+NOW, ARTIM = 1000, 30
+
+with open(HERE / "vectors" / "fsm.csv", newline="") as file:
+    CELLS = {
+        (int(row["state"][3:]), int(row["event"][3:])): (
+            row["action"],
+            [int(state[3:]) for state in row["next_state"].split("|")],
+        )
+        for row in csv.DictReader(file)
+    }
+
+REQUEST = bytes.fromhex(
+    "0100000000c2000100004141202020202020202020202020202042422020202020202020202020202020"
+    + "00" * 32
+    + "10000015312e322e3834302e31303030382e332e312e312e31"
+    "2000002e0100000030000011312e322e3834302e31303030382e312e31"
+    "40000011312e322e3834302e31303030382e312e32"
+    "5000002f510000040000400052000018312e322e3832362e302e312e333638303034332e31302e31"
+    "550000074c544449435f30"
+)
+ACCEPT = bytes.fromhex(
+    "0200000000ad0001" + REQUEST[8:74].hex() + REQUEST[74:99].hex() + "2100001901000000"
+    "40000011312e322e3834302e31303030382e312e32" + REQUEST[149:].hex()
+)
+# Events that are PDUs from the peer.
+RECEIVED = {
+    3: ACCEPT,
+    4: encode(AssociateReject(1, 1, 1)),
+    6: REQUEST,
+    10: bytes.fromhex("040000000006000000020103"),
+    12: encode(ReleaseRequest()),
+    13: encode(ReleaseResponse()),
+    16: encode(Abort(0, 0)),
+}
+# What each action does (PS3.8 tables 9-6 to 9-9): PDU type sent, told, closed, ARTIM.
+ACTIONS = {
+    "AE-1": (0, 0, 0, None),
+    "AE-2": (1, 0, 0, None),
+    "AE-3": (0, 1, 0, None),
+    "AE-4": (0, 1, 1, None),
+    "AE-5": (0, 0, 0, True),
+    "AE-6": (0, 1, 0, False),
+    "AE-7": (2, 0, 0, None),
+    "AE-8": (3, 0, 0, True),
+    "DT-1": (4, 0, 0, None),
+    "DT-2": (0, 1, 0, None),
+    "AR-1": (5, 0, 0, None),
+    "AR-2": (0, 1, 0, None),
+    "AR-3": (0, 1, 1, None),
+    "AR-4": (6, 0, 0, True),
+    "AR-5": (0, 0, 0, False),
+    "AR-6": (0, 1, 0, None),
+    "AR-7": (4, 0, 0, None),
+    "AR-8": (0, 1, 0, None),
+    "AR-9": (6, 0, 0, None),
+    "AR-10": (0, 1, 0, None),
+    "AA-1": (7, 0, 0, True),
+    "AA-2": (0, 0, 1, False),
+    "AA-3": (0, 1, 1, None),
+    "AA-4": (0, 1, 0, None),
+    "AA-5": (0, 0, 0, False),
+    "AA-6": (0, 0, 0, None),
+    "AA-7": (7, 0, 0, None),
+    "AA-8": (7, 1, 0, True),
+}
+NAMES = {getattr(lib, f"LTDIC_{name.replace('-', '_')}"): name for name in ACTIONS}
+
+
+def machine(state: int, requestor: bool = False) -> Any:
+    ul = ffi.new("ltdic_ul *")
+    lib.ltdic_ul_init(ul, ARTIM)
+    ul.state, ul.requestor = state, requestor
+    return ul
+
+
+def fire(ul: Any, event: int, pdu: bytes | None = None) -> tuple[int, Any]:
+    effects = ffi.new("ltdic_effects *")
+    if event == 19:
+        return lib.ltdic_ul_fault(ul, effects, lib.LTDIC_ERR_BAD_PDU_TYPE, NOW), effects
+    if event in RECEIVED:
+        wire = pdu or RECEIVED[event]
+        return lib.ltdic_ul_receive(ul, effects, (ffi.from_buffer(wire), len(wire)), NOW), effects
+    return lib.ltdic_ul_event(ul, effects, event, NOW), effects
+
+
+def test_the_table_has_the_123_cells_of_the_standard() -> None:
+    assert len(CELLS) == 123
+    for wire in RECEIVED.values():
+        decode(wire, strict=True)
+
+
+@pytest.mark.parametrize("requestor", [False, True])
+@pytest.mark.parametrize("event", range(1, 20))
+@pytest.mark.parametrize("state", range(1, 14))
+def test_cell(state: int, event: int, requestor: bool) -> None:
+    ul = machine(state, requestor)
+    ul.deadline = 7  # so that stopping and starting both show
+    status, effects = fire(ul, event)
+    if (state, event) not in CELLS:
+        check_empty_cell(state, event, ul, status, effects)
+        return
+    action, states = CELLS[state, event]
+    assert NAMES[effects.action] == action
+    expected = states[0] if len(states) == 1 or action == "AE-6" or requestor else states[1]
+    assert ul.state == expected
+    send, tell, close, artim = ACTIONS[action]
+    assert (effects.send, effects.tell, effects.close) == (send, tell, close)
+    assert effects.open == (action == "AE-1")
+    assert ul.deadline == {None: 7, True: NOW + ARTIM, False: 0}[artim]
+    assert status == (lib.LTDIC_ERR_UNEXPECTED_PDU if send == 7 and event in RECEIVED else 0)
+
+
+def check_empty_cell(state: int, event: int, ul: Any, status: int, effects: Any) -> None:
+    """Ours to define: an abort request ends what there is, anything else is an error."""
+    if event == 15:
+        assert status == 0
+        assert NAMES.get(effects.action) == ("AA-2" if state == 2 else None)
+        assert ul.state == (1 if state == 2 else state)
+        return
+    assert status == lib.LTDIC_ERR_WRONG_STATE
+    assert (ul.state, ul.deadline, effects.action, effects.send) == (state, 7, 0, 0)
+
+
+def test_a_request_without_protocol_version_1_is_rejected_by_the_provider() -> None:
+    ul = machine(2)
+    wire = REQUEST[:6] + b"\0\x02" + REQUEST[8:]
+    status, effects = fire(ul, 6, wire)
+    codes = (effects.codes.result, effects.codes.source, effects.codes.reason)
+    assert (status, NAMES[effects.action], effects.send, effects.tell) == (0, "AE-6", 3, 0)
+    assert codes == (1, 2, 2)
+    assert (ul.state, ul.deadline) == (13, NOW + ARTIM)
+
+
+def test_only_bit_0_of_the_protocol_version_counts() -> None:
+    ul = machine(2)
+    assert fire(ul, 6, REQUEST[:6] + b"\xff\xff" + REQUEST[8:])[1].tell == 1
+    assert ul.state == 3
+
+
+def test_an_accept_without_protocol_version_1_is_aborted() -> None:
+    ul = machine(5, requestor=True)
+    status, effects = fire(ul, 3, ACCEPT[:6] + b"\0\0" + ACCEPT[8:])
+    assert status == lib.LTDIC_ERR_BAD_VALUE
+    assert (effects.send, effects.codes.source, effects.codes.reason) == (7, 2, 6)
+    assert ul.state == 13
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [("BAD_PDU_TYPE", 1), ("BAD_LENGTH", 6), ("ITEM_OVERRUN", 6), ("TOO_LARGE", 6)],
+)
+def test_the_abort_says_what_was_wrong(status: str, reason: int) -> None:
+    effects = ffi.new("ltdic_effects *")
+    lib.ltdic_ul_fault(machine(5), effects, getattr(lib, f"LTDIC_ERR_{status}"), NOW)
+    assert (effects.codes.source, effects.codes.reason) == (2, reason)
+    lib.ltdic_ul_fault(machine(2), effects, getattr(lib, f"LTDIC_ERR_{status}"), NOW)
+    assert (effects.codes.source, effects.codes.reason) == (0, 0)
+
+
+def test_an_unexpected_pdu_is_aborted_as_unexpected() -> None:
+    effects = fire(machine(6), 3)[1]
+    assert (effects.codes.source, effects.codes.reason) == (2, 2)
+
+
+def test_the_side_is_decided_by_who_asked() -> None:
+    ul = machine(1)
+    fire(ul, 1)
+    assert ul.requestor == 1
+    ul = machine(1, requestor=True)
+    fire(ul, 5)
+    assert ul.requestor == 0
+
+
+def test_every_status_has_a_name_a_text_and_an_unknown_one_does_too() -> None:
+    names = [name for name in dir(lib) if name.startswith("LTDIC_ERR_")]
+    assert len({ffi.string(lib.ltdic_status_name(getattr(lib, n))) for n in names}) == len(names)
+    assert ffi.string(lib.ltdic_status_name(-1000)) == b"unknown"
+    assert ffi.string(lib.ltdic_status_text(-1000)) == b"unknown status"
+    assert lib.ltdic_abort_reason(-1000) == 0
