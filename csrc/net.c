@@ -893,8 +893,9 @@ ltdic_loop *ltdic_loop_new(void)
 
 void ltdic_loop_free(ltdic_loop *loop)
 {
-    while (!list_empty(&loop->all)) {
-        ltdic_net_free(NET_OF(loop->all.next, all));
+    for (node *n = loop->all.next, *next; n != &loop->all; n = next) {
+        next = n->next;
+        ltdic_net_free(NET_OF(n, all));
     }
     poller_close(loop);
     free(loop->spare);

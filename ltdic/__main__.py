@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from . import __version__
 from .l_dicom import (  # type: ignore[attr-defined]
@@ -134,9 +136,17 @@ def run_demo() -> int:
     return 0 if agreed == len(DEFINED) else 1
 
 
+class Parser(argparse.ArgumentParser):
+    """With the exit code that sysexits.h has for wrong usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(os.EX_USAGE, f"{self.prog}: {message}\n")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code."""
-    parser = argparse.ArgumentParser(prog="ltdic", description="The DICOM Upper Layer.")
+    parser = Parser(prog="ltdic", description="The DICOM Upper Layer.")
     parser.add_argument("--version", action="version", version=f"ltdic {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     demo = commands.add_parser(

@@ -955,7 +955,7 @@ def test_pdvs_arrive_one_by_one_and_raw(server: socket.socket, request_pdu: Any)
     requestor.until("data")
     assert got == [(1, 3, b"ab"), (1, 0, b""), (1, 2, b"cdef")]
     requestor.peer.sendall(bytes.fromhex("04000000400100004001 0103") + bytes(16383))
-    while ("receive", DICOM_ERROR_PROTOCOL, 4) != requestor.events[-1][:3]:
+    while requestor.events[-1][:3] != ("receive", DICOM_ERROR_PROTOCOL, 4):
         check(L_DicomWait(requestor.handle, 10_000))  # more than was announced
     assert decode(receive_pdu(requestor.peer)) == Abort(2, 6)
     requestor.peer.close()

@@ -1,0 +1,47 @@
+"""What is installed: the package itself, its C sources, and nothing of the tree."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import HERE, run
+
+import ltdic
+from ltdic import _ffi
+
+
+def test_the_installed_package_is_tested_not_the_tree() -> None:
+    assert Path(ltdic.__file__).resolve().parent != HERE.parent / "ltdic"
+
+
+def test_the_version_is_written_once() -> None:
+    header = (Path(ltdic.get_include()) / "ltdic.h").read_text()
+    version = re.search(r'#define LTDIC_VERSION "(.*)"', header)
+    assert version is not None
+    assert ltdic.__version__ == version[1] == importlib.metadata.version("ltdic")
+
+
+def test_the_sources_are_those_of_the_tree() -> None:
+    tree = {path.name for path in (HERE.parent / "csrc").glob("*.[ch]")}
+    installed = {Path(path).name for path in ltdic.get_sources()}
+    installed |= {path.name for path in Path(ltdic.get_include()).glob("*.h")}
+    assert installed == tree
+
+
+@pytest.mark.skipif(shutil.which("nm") is None, reason="nm not installed")
+def test_the_extension_exports_nothing_but_its_own_start() -> None:
+    lines = run("nm", "-D", "--defined-only", _ffi.__file__).splitlines()
+    names = {line.split()[-1] for line in lines}
+    sanitizers = {name for name in names if name.startswith(("__asan", "__odr_asan", "__ubsan"))}
+    assert names - sanitizers <= {"PyInit__ffi", "_cffi_pypyinit__ffi"}
+
+
+def test_no_declaration_is_lost_between_header_and_extension() -> None:
+    text = "".join(path.read_text() for path in Path(ltdic.get_include()).glob("l*dic*.h"))
+    functions = set(re.findall(r"\b(L_Dicom\w+|ltdic_[a-z_0-9]+)\(", text))
+    assert functions <= set(dir(_ffi.lib))
+    assert len(functions) > 70
