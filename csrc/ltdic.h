@@ -401,7 +401,7 @@ LTDIC_API ltdic_loop *ltdic_loop_new(void);
 /** Frees every endpoint of the loop too, without events. No event may be held. */
 LTDIC_API void ltdic_loop_free(ltdic_loop *loop);
 
-/** Sleep until an endpoint may have an event, or for `milliseconds` (negative: for ever).
+/** Sleep until an endpoint may have an event, or for `milliseconds`, 0 or more.
  *  @return LTDIC_OK, LTDIC_NEED_MORE when the time is up, LTDIC_ERR_INTERRUPTED */
 LTDIC_API int ltdic_loop_wait(ltdic_loop *loop, int milliseconds);
 

@@ -523,6 +523,9 @@ static size_t send_now(ltdic_net *net, const uint8_t *data, size_t size)
 
 static void flush(ltdic_net *net)
 {
+    if (block_size(&net->out) == 0) {
+        return;
+    }
     net->out.start += send_now(net, net->out.data + net->out.start, block_size(&net->out));
     if (block_size(&net->out) == 0) {
         block_free(&net->out);
@@ -931,17 +934,16 @@ static int sleep_time(const ltdic_loop *loop, int milliseconds)
     return milliseconds;
 }
 
+/* Off the list with what has expired: an endpoint that is held is not looked at until it is done. */
 static void expire(ltdic_loop *loop)
 {
-    if (list_empty(&loop->timers)) {
-        return;
-    }
-    const uint64_t now = ltdic__now();
-    for (node *l = loop->timers.next; l != &loop->timers; l = l->next) {
-        ltdic_net *net = NET_OF(l, timer);
+    const uint64_t now = list_empty(&loop->timers) ? 0 : ltdic__now();
+    while (!list_empty(&loop->timers)) {
+        ltdic_net *net = NET_OF(loop->timers.next, timer);
         if (net->ul.deadline > now) {
             return;
         }
+        list_remove(&net->timer);
         net->expired = true;
         make_ready(net);
     }

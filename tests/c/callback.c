@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: MIT */
+/* A callback in a shared object that knows the header and nothing else of the library. */
+#include "ltdic.h"
+
+struct rejection {
+    unsigned count;
+    unsigned char result, source, reason;
+};
+
+LTDIC_API L_VOID pEXT_CALLBACK on_reject(HDICOMNET hNet, L_UCHAR nResult, L_UCHAR nSource,
+                                         L_UCHAR nReason, L_VOID *UserData)
+{
+    struct rejection *rejection = UserData;
+    (void)hNet;
+    rejection->count++;
+    rejection->result = nResult;
+    rejection->source = nSource;
+    rejection->reason = nReason;
+}
