@@ -7,9 +7,16 @@
 
 #include <stdbool.h>
 
-/* Which text PS3.8 and PS3.7 allow; pdu.c. */
+enum { HEADER = 6, UID_MAX = 64, TITLE_SIZE = 16 };
+
+/* What decoding and encoding have in common; pdu.c. */
+ltdic_options ltdic__effective(const ltdic_options *given);
+int ltdic__frame(ltdic_bytes *pdu, ltdic_bytes in, const ltdic_options *options,
+                 ltdic_fault *fault);
+bool ltdic__reason_is_listed(uint8_t source, uint8_t reason);
 ltdic_bytes ltdic__without_spaces(ltdic_bytes text); /* at both ends: they mean nothing there */
 bool ltdic__title_is_legal(ltdic_bytes title);
+bool ltdic__uid_is_spelled_right(ltdic_bytes uid); /* but for its length */
 bool ltdic__uid_is_legal(ltdic_bytes uid);
 bool ltdic__version_name_is_legal(ltdic_bytes name);
 

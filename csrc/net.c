@@ -934,7 +934,8 @@ static int sleep_time(const ltdic_loop *loop, int milliseconds)
     return milliseconds;
 }
 
-/* Off the list with what has expired: an endpoint that is held is not looked at until it is done. */
+/* Off the list with what has expired: an endpoint that is held is not looked at until it is done.
+ */
 static void expire(ltdic_loop *loop)
 {
     const uint64_t now = list_empty(&loop->timers) ? 0 : ltdic__now();

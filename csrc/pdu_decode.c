@@ -1,0 +1,578 @@
+/* SPDX-License-Identifier: MIT */
+/* From bytes to rows: PS3.8 9.3, PS3.7 D.3.3. Every check stands in the order of the bytes. */
+#include "bytes.h"
+#include "internal.h"
+
+enum { ITEM_HEADER = 4 };
+
+static ltdic_bytes until_nul(ltdic_bytes text)
+{
+    const uint8_t *nul = text.size == 0 ? NULL : memchr(text.data, 0, text.size);
+    if (nul != NULL) {
+        text.size = (size_t)(nul - text.data);
+    }
+    return text;
+}
+
+static ltdic_bytes without_pad(ltdic_bytes uid)
+{
+    if (uid.size > 0 && uid.size % 2 == 0 && uid.data[uid.size - 1] == 0) {
+        uid.size--;
+    }
+    return uid;
+}
+
+/* The sub-items 54, 56 and 57 met so far, by type and UID, to notice a repeat without comparing
+ * each with all. A slot holds where the sub-item starts in item 50, plus 1. */
+enum { UID_SLOTS = 16384 }; /* 1.7 times as many as fit into one item 50 */
+
+typedef struct uid_set {
+    const uint8_t *base; /* NULL: the slots are not cleared yet */
+    uint16_t slots[UID_SLOTS];
+} uid_set;
+
+typedef struct decoder {
+    ltdic_fault fault;
+    ltdic_items *out; /* NULL: check only */
+    ltdic_item spare; /* takes the rows nobody wants */
+    const uint8_t *base;
+    uint8_t type; /* of the PDU */
+    bool strict;
+    uint8_t rank;    /* of the last item in the order 10, 20 or 21, 50 */
+    uint32_t seen;   /* single items met so far: a bit for each of `single` */
+    uint32_t ids[8]; /* context ids met so far: a bit for each */
+    uid_set *uids;   /* when strict */
+} decoder;
+
+/* An item or sub-item and a cursor over its value (PS3.8 9.3.2). */
+typedef struct item {
+    uint8_t type, second;
+    size_t at;
+    cursor value;
+} item;
+
+static cursor cursor_over(decoder *d, size_t pos, size_t end)
+{
+    return (cursor){d->base, pos, end, &d->fault};
+}
+
+static ltdic_bytes slice(const cursor *c)
+{
+    return (ltdic_bytes){c->base + c->pos, cursor_left(c)};
+}
+
+/* False at the end of the container and after a fault. */
+static bool next_item(cursor *c, item *i)
+{
+    if (cursor_failed(c) || cursor_left(c) == 0) {
+        return false;
+    }
+    if (cursor_left(c) < ITEM_HEADER) {
+        cursor_fail(c, LTDIC_ERR_ITEM_OVERRUN, c->pos);
+        return false;
+    }
+    i->at = c->pos;
+    i->type = cursor_u8(c);
+    i->second = cursor_u8(c);
+    i->value = cursor_counted(c, 0);
+    return !cursor_failed(c);
+}
+
+static bool least(item *i, size_t length)
+{
+    if (cursor_left(&i->value) < length) {
+        cursor_fail(&i->value, LTDIC_ERR_BAD_LENGTH, i->at + 2);
+    }
+    return !cursor_failed(&i->value);
+}
+
+/* A fault that only strict mode finds. */
+static void forbid(decoder *d, bool wrong, int status, size_t offset)
+{
+    if (wrong && d->strict && d->fault.status == LTDIC_OK) {
+        d->fault.status = status;
+        d->fault.offset = offset;
+    }
+}
+
+/* Append a row and return it, for the fields that not every row has. */
+static ltdic_item *emit(decoder *d, uint8_t kind, uint8_t type, ltdic_bytes value)
+{
+    static const ltdic_item empty;
+    ltdic_item *row = &d->spare;
+    if (d->out != NULL) {
+        if (d->out->count < d->out->room) {
+            row = &d->out->items[d->out->count];
+        }
+        d->out->count++;
+    }
+    *row = empty;
+    row->kind = kind;
+    row->type = type;
+    row->offset = (uint32_t)(value.data - d->base);
+    row->length = (uint32_t)value.size;
+    return row;
+}
+
+/* Where only one is allowed, the first counts: false for all others. */
+static bool first_one(decoder *d, const item *i, uint32_t bit)
+{
+    const bool again = (d->seen & bit) != 0;
+    forbid(d, again, LTDIC_ERR_DUPLICATE_ITEM, i->at);
+    d->seen |= bit;
+    return !again;
+}
+
+/* The UID in c. `field` is the offset of its length; a pad is legal where PS3.5 is the rule. */
+static ltdic_bytes read_uid(decoder *d, const cursor *c, size_t field, bool padded)
+{
+    ltdic_bytes uid = padded ? without_pad(slice(c)) : slice(c);
+    if (!d->strict) {
+        return ltdic__without_spaces(until_nul(uid));
+    }
+    forbid(d, uid.size == 0 || uid.size > UID_MAX, LTDIC_ERR_BAD_VALUE, field);
+    forbid(d, !ltdic__uid_is_spelled_right(uid), LTDIC_ERR_BAD_VALUE, c->pos);
+    return uid;
+}
+
+static void decode_uid(decoder *d, item *i, uint8_t kind, bool padded, bool wanted)
+{
+    const ltdic_bytes uid = read_uid(d, &i->value, i->at + 2, padded);
+    if (wanted) {
+        emit(d, kind, i->type, uid);
+    }
+}
+
+/* ---- presentation contexts (PS3.8 9.3.2.2, 9.3.3.2) */
+
+enum { SEEN_ABSTRACT = 1, SEEN_TRANSFER = 2 };
+
+static void decode_context_syntaxes(decoder *d, item *context)
+{
+    const bool proposed = context->type == 0x20;
+    uint32_t seen = 0;
+    item i;
+    while (next_item(&context->value, &i)) {
+        if (i.type == 0x30) {
+            forbid(d, !proposed, LTDIC_ERR_BAD_VALUE, i.at);
+            forbid(d, (seen & SEEN_ABSTRACT) != 0, LTDIC_ERR_DUPLICATE_ITEM, i.at);
+            forbid(d, (seen & SEEN_TRANSFER) != 0, LTDIC_ERR_BAD_ORDER, i.at);
+            if (proposed) {
+                decode_uid(d, &i, LTDIC_ABSTRACT_SYNTAX, false, (seen & SEEN_ABSTRACT) == 0);
+            }
+            seen |= SEEN_ABSTRACT;
+        } else if (i.type == 0x40) {
+            const bool again = !proposed && (seen & SEEN_TRANSFER) != 0;
+            forbid(d, again, LTDIC_ERR_DUPLICATE_ITEM, i.at);
+            decode_uid(d, &i, LTDIC_TRANSFER_SYNTAX, false, !again);
+            seen |= SEEN_TRANSFER;
+        }
+    }
+    const bool complete = (seen & SEEN_TRANSFER) != 0 && (!proposed || (seen & SEEN_ABSTRACT) != 0);
+    forbid(d, !complete, LTDIC_ERR_MISSING_ITEM, context->at);
+}
+
+static void decode_context(decoder *d, item *i)
+{
+    if (!least(i, 4)) {
+        return;
+    }
+    const size_t at = i->value.pos;
+    const ltdic_bytes value = slice(&i->value);
+    const uint8_t id = value.data[0];
+    const uint8_t result = i->type == 0x21 ? value.data[2] : 0;
+    const uint32_t bit = 1U << id % 32;
+    forbid(d, id % 2 == 0, LTDIC_ERR_BAD_VALUE, at);
+    forbid(d, (d->ids[id / 32] & bit) != 0, LTDIC_ERR_DUPLICATE_ITEM, i->at);
+    forbid(d, result > 4, LTDIC_ERR_BAD_VALUE, at + 2);
+    d->ids[id / 32] |= bit;
+    ltdic_item *row = emit(d, LTDIC_CONTEXT, i->type, value);
+    row->id = id;
+    row->result = result;
+    if (result == 0) { /* else the rest has no meaning and is not tested */
+        cursor_take(&i->value, 4);
+        decode_context_syntaxes(d, i);
+    }
+}
+
+/* ---- user information (PS3.8 9.3.2.3, PS3.7 D.3.3) */
+
+/* Bits of decoder.seen. */
+enum {
+    SEEN_10 = 1 << 0,
+    SEEN_CONTEXT = 1 << 1,
+    SEEN_50 = 1 << 2,
+    SEEN_51 = 1 << 3,
+    SEEN_52 = 1 << 4,
+    SEEN_53 = 1 << 5,
+    SEEN_55 = 1 << 6,
+    SEEN_58 = 1 << 7,
+    SEEN_59 = 1 << 8
+};
+
+/* A sub-item of two or more bytes of which the first four count. */
+static void decode_four_bytes(decoder *d, item *i, uint8_t kind, bool wanted)
+{
+    if (!least(i, 4)) {
+        return;
+    }
+    forbid(d, cursor_left(&i->value) > 4, LTDIC_ERR_BAD_LENGTH, i->at + 2);
+    if (wanted) {
+        emit(d, kind, i->type, (ltdic_bytes){i->value.base + i->value.pos, 4});
+    }
+}
+
+static void decode_version_name(decoder *d, item *i, bool wanted)
+{
+    const ltdic_bytes name = slice(&i->value);
+    forbid(d, name.size == 0 || name.size > 16, LTDIC_ERR_BAD_VALUE, i->at + 2);
+    forbid(d, !ltdic__version_name_is_legal(name), LTDIC_ERR_BAD_VALUE, i->value.pos);
+    if (wanted) {
+        emit(d, LTDIC_VERSION_NAME, i->type, until_nul(name));
+    }
+}
+
+/* A UID behind a length of its own, with `reserve` bytes left after it. */
+static ltdic_bytes read_counted_uid(decoder *d, cursor *c, size_t reserve)
+{
+    const size_t field = c->pos;
+    const cursor uid = cursor_counted(c, reserve);
+    if (cursor_failed(c)) {
+        return (ltdic_bytes){c->base, 0};
+    }
+    return read_uid(d, &uid, field, true);
+}
+
+static ltdic_bytes uid_of_sub_item(const uint8_t *sub_item)
+{
+    return without_pad((ltdic_bytes){sub_item + 6, load_u16(sub_item + 4)});
+}
+
+static void forbid_repeated_uid(decoder *d, const item *i)
+{
+    if (!d->strict || d->fault.status != LTDIC_OK) {
+        return;
+    }
+    uid_set *set = d->uids;
+    if (set->base == NULL) {
+        memset(set->slots, 0, sizeof set->slots);
+        set->base = d->base + i->at; /* the first of them all */
+    }
+    const uint8_t *new_one = d->base + i->at;
+    const ltdic_bytes uid = uid_of_sub_item(new_one);
+    uint32_t hash = 2166136261U ^ i->type;
+    for (size_t k = 0; k < uid.size; k++) {
+        hash = (hash ^ uid.data[k]) * 16777619U;
+    }
+    size_t slot = (hash ^ hash >> 15) % UID_SLOTS;
+    for (; set->slots[slot] != 0; slot = (slot + 1) % UID_SLOTS) {
+        const uint8_t *old_one = set->base + set->slots[slot] - 1;
+        const ltdic_bytes old = uid_of_sub_item(old_one);
+        if (*old_one == i->type && old.size == uid.size &&
+            memcmp(old.data, uid.data, uid.size) == 0) {
+            forbid(d, true, LTDIC_ERR_DUPLICATE_ITEM, i->at);
+            return;
+        }
+    }
+    set->slots[slot] = (uint16_t)(new_one - set->base + 1);
+}
+
+static void forbid_rest(decoder *d, const cursor *c)
+{
+    forbid(d, cursor_left(c) > 0, LTDIC_ERR_TRAILING_BYTES, c->pos);
+}
+
+static void decode_role(decoder *d, item *i)
+{
+    cursor *c = &i->value;
+    if (!least(i, 4)) {
+        return;
+    }
+    const ltdic_bytes uid = read_counted_uid(d, c, 2);
+    const size_t at = c->pos;
+    const uint8_t scu = cursor_u8(c);
+    const uint8_t scp = cursor_u8(c);
+    forbid(d, scu > 1, LTDIC_ERR_BAD_VALUE, at);
+    forbid(d, scp > 1, LTDIC_ERR_BAD_VALUE, at + 1);
+    forbid_rest(d, c);
+    forbid_repeated_uid(d, i);
+    ltdic_item *row = emit(d, LTDIC_ROLE, i->type, uid);
+    row->id = scu;
+    row->result = scp;
+}
+
+static void decode_extended(decoder *d, item *i)
+{
+    if (!least(i, 2)) {
+        return;
+    }
+    const ltdic_bytes uid = read_counted_uid(d, &i->value, 0);
+    forbid_repeated_uid(d, i);
+    emit(d, LTDIC_EXTENDED, i->type, uid);
+    emit(d, LTDIC_EXTENDED_INFO, 0, slice(&i->value));
+}
+
+static void decode_common_extended(decoder *d, item *i)
+{
+    cursor *c = &i->value;
+    if (!least(i, 6)) {
+        return;
+    }
+    const ltdic_bytes sop_class = read_counted_uid(d, c, 0);
+    emit(d, LTDIC_COMMON_EXTENDED, i->type, sop_class)->version = i->second;
+    emit(d, LTDIC_COMMON_SERVICE, 0, read_counted_uid(d, c, 0));
+    cursor related = cursor_counted(c, 0);
+    while (!cursor_failed(c) && cursor_left(&related) > 0) {
+        const ltdic_bytes uid = read_counted_uid(d, &related, 0);
+        emit(d, LTDIC_COMMON_RELATED, 0, uid);
+    }
+    if (i->second == 0) {
+        forbid_rest(d, c);
+    }
+    forbid_repeated_uid(d, i);
+}
+
+static void decode_identity(decoder *d, item *i, bool wanted)
+{
+    cursor *c = &i->value;
+    if (!least(i, 6)) {
+        return;
+    }
+    const size_t at = c->pos;
+    const uint8_t type = cursor_u8(c);
+    const uint8_t response = cursor_u8(c);
+    forbid(d, type < 1 || type > 5, LTDIC_ERR_BAD_VALUE, at);
+    forbid(d, response > 1, LTDIC_ERR_BAD_VALUE, at + 1);
+    const cursor primary = cursor_counted(c, 2);
+    const cursor second = cursor_counted(c, 0);
+    forbid(d, type != 2 && cursor_left(&second) > 0, LTDIC_ERR_BAD_VALUE, second.pos - 2);
+    forbid_rest(d, c);
+    if (wanted) {
+        ltdic_item *row = emit(d, LTDIC_USER_IDENTITY, i->type, slice(&primary));
+        row->id = type;
+        row->result = response;
+        emit(d, LTDIC_USER_IDENTITY_SECOND, 0, slice(&second));
+    }
+}
+
+static void decode_identity_response(decoder *d, item *i, bool wanted)
+{
+    if (!least(i, 2)) {
+        return;
+    }
+    const cursor response = cursor_counted(&i->value, 0);
+    forbid_rest(d, &i->value);
+    if (wanted) {
+        emit(d, LTDIC_USER_IDENTITY_RESPONSE, i->type, slice(&response));
+    }
+}
+
+/* 57 and 58 belong into an RQ, 59 into an AC; elsewhere they are unknown sub-items. */
+static bool sub_item_is_foreign(const decoder *d, uint8_t type)
+{
+    return d->type == LTDIC_ASSOCIATE_RQ ? type == 0x59 : type == 0x57 || type == 0x58;
+}
+
+static void decode_sub_item(decoder *d, item *i)
+{
+    uint8_t type = i->type;
+    if (sub_item_is_foreign(d, type)) {
+        forbid(d, true, LTDIC_ERR_BAD_VALUE, i->at);
+        type = 0;
+    }
+    switch (type) {
+    case 0x51:
+        decode_four_bytes(d, i, LTDIC_MAX_LENGTH, first_one(d, i, SEEN_51));
+        break;
+    case 0x52:
+        decode_uid(d, i, LTDIC_CLASS_UID, true, first_one(d, i, SEEN_52));
+        break;
+    case 0x53:
+        decode_four_bytes(d, i, LTDIC_ASYNC_OPERATIONS, first_one(d, i, SEEN_53));
+        break;
+    case 0x54:
+        decode_role(d, i);
+        break;
+    case 0x55:
+        decode_version_name(d, i, first_one(d, i, SEEN_55));
+        break;
+    case 0x56:
+        decode_extended(d, i);
+        break;
+    case 0x57:
+        decode_common_extended(d, i);
+        break;
+    case 0x58:
+        decode_identity(d, i, first_one(d, i, SEEN_58));
+        break;
+    case 0x59:
+        decode_identity_response(d, i, first_one(d, i, SEEN_59));
+        break;
+    default:
+        emit(d, LTDIC_UNKNOWN_SUB_ITEM, i->type, slice(&i->value));
+    }
+}
+
+static void decode_user_information(decoder *d, item *user_information)
+{
+    const uint32_t required = SEEN_51 | SEEN_52;
+    uid_set uids;
+    uids.base = NULL;
+    d->uids = &uids;
+    item i;
+    emit(d, LTDIC_USER_INFORMATION, user_information->type, slice(&user_information->value));
+    while (next_item(&user_information->value, &i)) {
+        decode_sub_item(d, &i);
+    }
+    forbid(d, (d->seen & required) != required, LTDIC_ERR_MISSING_ITEM, user_information->at);
+}
+
+/* ---- A-ASSOCIATE-RQ and -AC (PS3.8 9.3.2, 9.3.3) */
+
+static void forbid_disorder(decoder *d, const item *i, uint8_t rank)
+{
+    forbid(d, rank < d->rank, LTDIC_ERR_BAD_ORDER, i->at);
+    d->rank = rank;
+}
+
+static void decode_item(decoder *d, item *i)
+{
+    const uint8_t context = d->type == LTDIC_ASSOCIATE_RQ ? 0x20 : 0x21;
+    if (i->type == 0x10) {
+        const bool wanted = first_one(d, i, SEEN_10);
+        forbid_disorder(d, i, 1);
+        decode_uid(d, i, LTDIC_APPLICATION_CONTEXT, false, wanted);
+    } else if (i->type == context) {
+        d->seen |= SEEN_CONTEXT;
+        forbid_disorder(d, i, 2);
+        decode_context(d, i);
+    } else if (i->type == 0x50) {
+        first_one(d, i, SEEN_50); /* the sub-items of another one follow those of the first */
+        forbid_disorder(d, i, 3);
+        decode_user_information(d, i);
+    } else {
+        forbid(d, i->type == 0x20 || i->type == 0x21, LTDIC_ERR_BAD_VALUE, i->at);
+        emit(d, LTDIC_UNKNOWN_ITEM, i->type, slice(&i->value));
+    }
+}
+
+/* Only the titles of an RQ are tested. */
+static void decode_title(decoder *d, cursor *c, uint8_t kind)
+{
+    const size_t at = c->pos;
+    const ltdic_bytes field = {cursor_take(c, TITLE_SIZE), TITLE_SIZE};
+    if (field.data == NULL) { /* the title before this one was at fault */
+        return;
+    }
+    ltdic_bytes title = ltdic__without_spaces(field);
+    if (!d->strict || d->type != LTDIC_ASSOCIATE_RQ) {
+        title = ltdic__without_spaces(until_nul(field));
+    } else {
+        forbid(d, !ltdic__title_is_legal(title), LTDIC_ERR_BAD_VALUE, at);
+    }
+    emit(d, kind, 0, title);
+}
+
+static void decode_associate(decoder *d, cursor c, ltdic_item *row)
+{
+    const uint32_t required = SEEN_10 | SEEN_CONTEXT | SEEN_50;
+    item i;
+    row->version = (uint16_t)cursor_u16(&c);
+    cursor_take(&c, 2);
+    decode_title(d, &c, LTDIC_CALLED_AE);
+    decode_title(d, &c, LTDIC_CALLING_AE);
+    cursor_take(&c, 32);
+    while (next_item(&c, &i)) {
+        decode_item(d, &i);
+    }
+    forbid(d, (d->seen & required) != required, LTDIC_ERR_MISSING_ITEM, 0);
+}
+
+/* ---- the others */
+
+/* PS3.8 9.3.4; strict refuses what table 9-21 does not list. */
+static void decode_reject(decoder *d, cursor c, ltdic_item *row)
+{
+    cursor_take(&c, 1);
+    row->result = cursor_u8(&c);
+    row->source = cursor_u8(&c);
+    row->reason = cursor_u8(&c);
+    forbid(d, row->result < 1 || row->result > 2, LTDIC_ERR_BAD_VALUE, 7);
+    forbid(d, row->source < 1 || row->source > 3, LTDIC_ERR_BAD_VALUE, 8);
+    forbid(d, !ltdic__reason_is_listed(row->source, row->reason), LTDIC_ERR_BAD_VALUE, 9);
+}
+
+/* PS3.8 9.3.8; the reason of a service-user is not tested. */
+static void decode_abort(decoder *d, cursor c, ltdic_item *row)
+{
+    cursor_take(&c, 2);
+    row->source = cursor_u8(&c);
+    row->reason = cursor_u8(&c);
+    forbid(d, row->source > 2, LTDIC_ERR_BAD_VALUE, 8);
+    forbid(d, row->source == 2 && row->reason > 6, LTDIC_ERR_BAD_VALUE, 9);
+}
+
+/* PS3.8 9.3.5 and annex E.1 (even fragments). */
+static void decode_data(decoder *d, cursor c)
+{
+    while (!cursor_failed(&c) && cursor_left(&c) > 0) {
+        const size_t at = c.pos;
+        if (cursor_left(&c) < 4 || load_u32(c.base + at) > cursor_left(&c) - 4) {
+            cursor_fail(&c, LTDIC_ERR_ITEM_OVERRUN, at);
+            return;
+        }
+        const uint32_t length = load_u32(cursor_take(&c, 4));
+        if (length < 2) {
+            cursor_fail(&c, LTDIC_ERR_BAD_LENGTH, at);
+            return;
+        }
+        const uint8_t *pdv = cursor_take(&c, length);
+        forbid(d, length % 2 != 0, LTDIC_ERR_BAD_VALUE, at);
+        forbid(d, pdv[0] % 2 == 0, LTDIC_ERR_BAD_VALUE, at + 4);
+        ltdic_item *row = emit(d, LTDIC_PDV, 0, (ltdic_bytes){pdv + 2, length - 2});
+        row->id = pdv[0];
+        row->result = pdv[1];
+    }
+}
+
+static void decode_body(decoder *d, cursor c)
+{
+    ltdic_item *row = emit(d, LTDIC_PDU, d->type, slice(&c));
+    switch (d->type) {
+    case LTDIC_ASSOCIATE_RQ:
+    case LTDIC_ASSOCIATE_AC:
+        decode_associate(d, c, row);
+        break;
+    case LTDIC_ASSOCIATE_RJ:
+        decode_reject(d, c, row);
+        break;
+    case LTDIC_DATA_TF:
+        decode_data(d, c);
+        break;
+    case LTDIC_ABORT:
+        decode_abort(d, c, row);
+        break;
+    default: /* RELEASE: four reserved bytes */
+        break;
+    }
+}
+
+int ltdic_decode(ltdic_items *out, ltdic_bytes in, const ltdic_options *options, ltdic_fault *fault)
+{
+    const ltdic_options effect = ltdic__effective(options);
+    ltdic_bytes pdu;
+    const int status = ltdic__frame(&pdu, in, &effect, fault);
+    if (status != LTDIC_OK) {
+        return status;
+    }
+    decoder d = {.out = out, .base = pdu.data, .type = pdu.data[0], .strict = effect.strict != 0};
+    if (out != NULL) {
+        out->count = 0;
+    }
+    decode_body(&d, cursor_over(&d, HEADER, pdu.size));
+    if (d.fault.status == LTDIC_OK && out != NULL && out->count > out->room) {
+        d.fault.status = LTDIC_ERR_ROOM;
+    }
+    *fault = d.fault;
+    return fault->status;
+}
