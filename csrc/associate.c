@@ -40,31 +40,68 @@ static bool reserve_rows(HDICOMPDU a, size_t count)
     return true;
 }
 
-static bool reserve_text(HDICOMPDU a, size_t size)
+/* User identity may be in there. */
+static void forget_text(HDICOMPDU a)
 {
-    if (size <= a->text_room) {
-        return true;
+    if (a->text != NULL) {
+        memset(a->text, 0, a->text_room);
     }
-    const size_t room = size > 2 * a->text_room ? size : 2 * a->text_room;
-    char *text = realloc(a->text, room);
+    free(a->text);
+    a->text = NULL;
+    a->text_size = a->text_room = 0;
+}
+
+/* Move the text that is in use, and `value` behind it, to a larger block. What was replaced or
+ * removed stays behind. */
+static bool move_text(HDICOMPDU a, const void *value, size_t size)
+{
+    size_t room = size + 2;
+    for (size_t i = 0; i < a->rows.count; i++) {
+        room += a->rows.items[i].length + 1;
+    }
+    room = 2 * room > FIRST_TEXT ? 2 * room : FIRST_TEXT;
+    char *text = calloc(room, 1);
     if (text == NULL) {
         return false;
     }
+    size_t used = 1; /* offset 0 is the value of a row that has none: "" */
+    for (size_t i = 0; i < a->rows.count; i++) {
+        ltdic_item *row = &a->rows.items[i];
+        if (row->offset != 0) {
+            memcpy(text + used, a->text + row->offset, row->length);
+            row->offset = (uint32_t)used;
+            used += row->length + 1;
+        }
+    }
+    if (size > 0) {
+        memcpy(text + used, value, size); /* which may be in the old text */
+    }
+    forget_text(a);
     a->text = text;
+    a->text_size = used;
     a->text_room = room;
     return true;
 }
 
-/* Give a row its value, over the old one where that is not shorter. Room has been reserved. */
-static void set_value(HDICOMPDU a, ltdic_item *row, const void *value, size_t size)
+/* Give `row` a copy of this value, followed by a NUL. False when out of memory. */
+static bool set_value(HDICOMPDU a, ltdic_item *row, const void *value, size_t size)
 {
-    if (row->offset == 0 || row->length < size) {
-        row->offset = (uint32_t)a->text_size;
-        a->text_size += size + 1;
+    if (size == 0) {
+        row->offset = row->length = 0;
+        return true;
     }
+    if (size + 1 > a->text_room - a->text_size) {
+        if (!move_text(a, value, size)) {
+            return false;
+        }
+    } else {
+        memcpy(a->text + a->text_size, value, size);
+        a->text[a->text_size + size] = '\0';
+    }
+    row->offset = (uint32_t)a->text_size;
     row->length = (uint32_t)size;
-    memcpy(a->text + row->offset, value, size);
-    a->text[row->offset + size] = '\0';
+    a->text_size += size + 1;
+    return true;
 }
 
 static ptrdiff_t count_of(HDICOMPDU a)
@@ -96,15 +133,13 @@ static ptrdiff_t place_of(HDICOMPDU a, uint8_t kind)
 /* A new row at a place, with its value; false when out of memory, and nothing has changed. */
 static bool insert(HDICOMPDU a, ptrdiff_t place, ltdic_item row, const void *value, size_t size)
 {
-    if (!reserve_rows(a, a->rows.count + 1) || !reserve_text(a, a->text_size + size + 1)) {
+    if (!reserve_rows(a, a->rows.count + 1) || !set_value(a, &row, value, size)) {
         return false;
     }
     ltdic_item *at = a->rows.items + place;
     memmove(at + 1, at, (size_t)(count_of(a) - place) * sizeof row);
     a->rows.count++;
-    row.offset = 0;
     *at = row;
-    set_value(a, at, value, size);
     return true;
 }
 
@@ -120,11 +155,7 @@ static bool set_single(HDICOMPDU a, uint8_t kind, const void *value, size_t size
 {
     const ptrdiff_t i = find(a, kind);
     if (i != NONE) {
-        if (!reserve_text(a, a->text_size + size + 1)) {
-            return false;
-        }
-        set_value(a, &a->rows.items[i], value, size);
-        return true;
+        return set_value(a, &a->rows.items[i], value, size);
     }
     if (kind > LTDIC_USER_INFORMATION && find(a, LTDIC_USER_INFORMATION) == NONE &&
         !set_single(a, LTDIC_USER_INFORMATION, "", 0)) {
@@ -135,7 +166,7 @@ static bool set_single(HDICOMPDU a, uint8_t kind, const void *value, size_t size
 
 static const char *text_at(HDICOMPDU a, ptrdiff_t i)
 {
-    return i == NONE ? "" : a->text + a->rows.items[i].offset;
+    return i == NONE || a->rows.items[i].offset == 0 ? "" : a->text + a->rows.items[i].offset;
 }
 
 static const char *single(HDICOMPDU a, uint8_t kind)
@@ -176,23 +207,19 @@ static void empty(HDICOMPDU a, uint8_t type)
     memcpy(a->rows.items, rows, sizeof rows);
     a->rows.items[0].type = type;
     a->rows.count = sizeof rows / sizeof *rows;
-    a->text[0] = '\0'; /* offset 0: the value of a row that has none yet */
-    a->text_size = 1;
+    forget_text(a);
 }
 
 HDICOMPDU L_DicomCreateAssociate(L_BOOL bRequest)
 {
     HDICOMPDU a = calloc(1, sizeof *a);
-    if (a != NULL && reserve_rows(a, FIRST_ROWS) && reserve_text(a, FIRST_TEXT)) {
-        a->count = 1;
-        empty(a, bRequest ? LTDIC_ASSOCIATE_RQ : LTDIC_ASSOCIATE_AC);
-        return a;
-    }
-    if (a != NULL) {
-        free(a->rows.items);
+    if (a == NULL || !reserve_rows(a, FIRST_ROWS)) {
         free(a);
+        return NULL;
     }
-    return NULL;
+    a->count = 1;
+    empty(a, bRequest ? LTDIC_ASSOCIATE_RQ : LTDIC_ASSOCIATE_AC);
+    return a;
 }
 
 HDICOMPDU ltdic__associate_keep(HDICOMPDU hPDU)
@@ -206,9 +233,7 @@ L_VOID L_DicomFreeAssociate(HDICOMPDU hPDU)
     if (hPDU == NULL || --hPDU->count > 0) {
         return;
     }
-    /* User identity may have been in there. */
-    memset(hPDU->text, 0, hPDU->text_size);
-    free(hPDU->text);
+    forget_text(hPDU);
     free(hPDU->rows.items);
     free(hPDU);
 }
@@ -227,22 +252,38 @@ bool ltdic__associate_is_request(HDICOMPDU hPDU)
     return hPDU->rows.items[0].type == LTDIC_ASSOCIATE_RQ;
 }
 
+static L_INT set_default(HDICOMPDU a, uint8_t kind, const void *value, size_t size)
+{
+    const ptrdiff_t i = find(a, kind);
+    const bool absent = i == NONE || a->rows.items[i].length == 0;
+    return memory_or_success(!absent || set_single(a, kind, value, size));
+}
+
 L_INT L_DicomDefaultAssociate(HDICOMPDU hPDU)
 {
-    L_INT code = hPDU == NULL ? DICOM_ERROR_PARAMETER : DICOM_SUCCESS;
-    const bool request = code == DICOM_SUCCESS && ltdic__associate_is_request(hPDU);
-    code = code != DICOM_SUCCESS ? code : L_DicomSetApplication(hPDU, application_context);
-    code = code != DICOM_SUCCESS ? code : L_DicomSetMaxLength(hPDU, 16384);
-    code = code != DICOM_SUCCESS ? code : L_DicomSetImplementClass(hPDU, class_uid);
-    code = code != DICOM_SUCCESS ? code : L_DicomSetImplementVersion(hPDU, version_name);
-    if (code != DICOM_SUCCESS || !request) {
-        return code;
+    static const struct {
+        uint8_t kind, only_in_request;
+        const char *value;
+        size_t size;
+    } defaults[] = {
+        {LTDIC_CALLED_AE, 1, "ANY-SCP", 7},
+        {LTDIC_CALLING_AE, 1, "LTDIC", 5},
+        {LTDIC_APPLICATION_CONTEXT, 0, application_context, sizeof application_context - 1},
+        {LTDIC_MAX_LENGTH, 0, "\0\0\x40\0", 4}, /* 16384, big endian */
+        {LTDIC_CLASS_UID, 0, class_uid, sizeof class_uid - 1},
+        {LTDIC_VERSION_NAME, 0, version_name, sizeof version_name - 1},
+    };
+    if (hPDU == NULL) {
+        return DICOM_ERROR_PARAMETER;
     }
-    code = *single(hPDU, LTDIC_CALLED_AE) ? code : L_DicomSetCalled(hPDU, "ANY-SCP");
-    if (code == DICOM_SUCCESS && *single(hPDU, LTDIC_CALLING_AE) == '\0') {
-        code = L_DicomSetCalling(hPDU, "LTDIC");
+    const bool request = ltdic__associate_is_request(hPDU);
+    L_INT code = DICOM_SUCCESS;
+    for (size_t i = 0; i < sizeof defaults / sizeof *defaults && code == DICOM_SUCCESS; i++) {
+        if (request || !defaults[i].only_in_request) {
+            code = set_default(hPDU, defaults[i].kind, defaults[i].value, defaults[i].size);
+        }
     }
-    if (code == DICOM_SUCCESS && find(hPDU, LTDIC_CONTEXT) == NONE) {
+    if (code == DICOM_SUCCESS && request && find(hPDU, LTDIC_CONTEXT) == NONE) {
         code = L_DicomAddPresentation(hPDU, 1, 0, verification);
         code = code != DICOM_SUCCESS ? code : L_DicomAddTransfer(hPDU, 1, implicit_little_endian);
     }
@@ -457,10 +498,11 @@ L_INT L_DicomAddTransfer(HDICOMPDU hPDU, L_UCHAR nID, const L_TCHAR *pszTransfer
 
 L_INT L_DicomGetTransferCount(HDICOMPDU hPDU, L_UCHAR nID)
 {
-    const ptrdiff_t i = find_context(hPDU, nID);
+    const ptrdiff_t first = find_context(hPDU, nID);
+    const ptrdiff_t end = first == NONE ? NONE : end_of_context(hPDU, first);
     L_INT count = 0;
-    while (i != NONE && find_in_context(hPDU, i, LTDIC_TRANSFER_SYNTAX, count) != NONE) {
-        count++;
+    for (ptrdiff_t i = first; i < end; i++) {
+        count += hPDU->rows.items[i].kind == LTDIC_TRANSFER_SYNTAX;
     }
     return count;
 }
@@ -473,26 +515,45 @@ const L_TCHAR *L_DicomGetTransfer(HDICOMPDU hPDU, L_UCHAR nID, L_INT nIndex)
 
 /* ---- to and from PDUs -------------------------------------------------------------------- */
 
+/* Of contexts with the same ID the first counts, so that there are never more than 256. */
+static void drop_repeated_contexts(HDICOMPDU a)
+{
+    uint32_t ids[8] = {0};
+    bool dropping = false;
+    size_t kept = 0;
+    for (size_t i = 0; i < a->rows.count; i++) {
+        const ltdic_item row = a->rows.items[i];
+        const bool inside = row.kind == LTDIC_ABSTRACT_SYNTAX || row.kind == LTDIC_TRANSFER_SYNTAX;
+        if (row.kind == LTDIC_CONTEXT) {
+            dropping = (ids[row.id / 32] >> row.id % 32 & 1) != 0;
+            ids[row.id / 32] |= 1U << row.id % 32;
+        }
+        if (!dropping || (row.kind != LTDIC_CONTEXT && !inside)) {
+            a->rows.items[kept++] = row;
+        }
+    }
+    a->rows.count = kept;
+}
+
 /* Point the rows at text of our own instead of at the PDU. */
 static bool own_values(HDICOMPDU a, ltdic_bytes pdu)
 {
-    size_t size = 1;
-    for (size_t i = 0; i < a->rows.count; i++) {
-        size += a->rows.items[i].length + 1;
-    }
-    if (!reserve_text(a, size)) {
-        return false;
-    }
+    size_t room = 1;
     for (size_t i = 0; i < a->rows.count; i++) {
         ltdic_item *row = &a->rows.items[i];
-        const uint8_t *value = pdu.data + row->offset;
         const bool container = row->kind == LTDIC_PDU || row->kind == LTDIC_CONTEXT ||
                                row->kind == LTDIC_USER_INFORMATION;
-        row->offset = 0;
         row->length = container ? 0 : row->length;
-        set_value(a, row, value, row->length);
+        room += row->length + 1;
     }
-    return true;
+    a->text = calloc(room, 1);
+    a->text_room = a->text == NULL ? 0 : room;
+    a->text_size = 1;
+    for (size_t i = 0; i < a->rows.count && a->text != NULL; i++) {
+        ltdic_item *row = &a->rows.items[i];
+        set_value(a, row, pdu.data + row->offset, row->length); /* there is room */
+    }
+    return a->text != NULL;
 }
 
 HDICOMPDU ltdic__associate_from_pdu(ltdic_bytes pdu)
@@ -507,7 +568,11 @@ HDICOMPDU ltdic__associate_from_pdu(ltdic_bytes pdu)
     if (status == LTDIC_ERR_ROOM && reserve_rows(a, a->rows.count)) {
         status = ltdic_decode(&a->rows, pdu, &options, &fault);
     }
+    if (status == LTDIC_OK) {
+        drop_repeated_contexts(a);
+    }
     if (status != LTDIC_OK || !own_values(a, pdu)) {
+        a->rows.count = 0;
         L_DicomFreeAssociate(a);
         return NULL;
     }
@@ -517,22 +582,32 @@ HDICOMPDU ltdic__associate_from_pdu(ltdic_bytes pdu)
 static HDICOMPDU copy_of(HDICOMPDU from)
 {
     HDICOMPDU a = L_DicomCreateAssociate(TRUE);
-    if (a == NULL || !reserve_rows(a, from->rows.count) || !reserve_text(a, from->text_size)) {
+    if (a == NULL || !reserve_rows(a, from->rows.count)) {
         L_DicomFreeAssociate(a);
         return NULL;
     }
     memcpy(a->rows.items, from->rows.items, from->rows.count * sizeof *from->rows.items);
-    memcpy(a->text, from->text, from->text_size);
     a->rows.count = from->rows.count;
+    a->text = malloc(from->text_room + 1);
+    if (a->text == NULL) {
+        L_DicomFreeAssociate(a);
+        return NULL;
+    }
+    if (from->text_size > 0) {
+        memcpy(a->text, from->text, from->text_size);
+    }
     a->text_size = from->text_size;
+    a->text_room = from->text_room;
     return a;
 }
 
 static bool proposes(HDICOMPDU request, uint8_t id, const char *transfer)
 {
-    L_INT n = 0;
-    for (const char *t; *(t = L_DicomGetTransfer(request, id, n)) != '\0'; n++) {
-        if (strcmp(t, transfer) == 0) {
+    const ptrdiff_t first = find_context(request, id);
+    const ptrdiff_t end = first == NONE ? NONE : end_of_context(request, first);
+    for (ptrdiff_t i = first; i < end; i++) {
+        if (request->rows.items[i].kind == LTDIC_TRANSFER_SYNTAX &&
+            strcmp(text_at(request, i), transfer) == 0) {
             return true;
         }
     }

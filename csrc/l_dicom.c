@@ -10,13 +10,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A handle is thread, use and place in one number: a freed handle, or one of another thread, is not
- * found. */
-enum { PLACE_BITS = sizeof(uintptr_t) >= 8 ? 24 : 14, USE_BITS = sizeof(uintptr_t) >= 8 ? 24 : 12 };
+/* A handle is a serial number and a place in one: a freed handle, or one of another thread, is not
+ * found. Where pointers have 32 bits the serial number starts again after 262,143 handles. */
+enum { PLACE_BITS = sizeof(uintptr_t) >= 8 ? 24 : 14 };
 
 typedef struct entry {
     HDICOMNET handle; /* NULL: free */
-    uintptr_t uses;
     size_t next_free; /* place, plus 1 */
     ltdic_net *net;
     DICOMNETCALLBACK callbacks;
@@ -28,17 +27,16 @@ typedef struct entry {
 /* The handle table. One for each thread: no lock, and no callback on a foreign thread. */
 typedef struct handle_table {
     ltdic_loop *loop; /* NULL: not in use */
-    uintptr_t thread;
     entry *entries;
     size_t count, live, first_free; /* place, plus 1 */
     unsigned starts;                /* L_DicomStartUp without L_DicomShutDown */
     unsigned depth;                 /* pumps running, one inside the other */
     unsigned waits;                 /* L_DicomWait running */
-    bool break_wait;
+    unsigned broken; /* which of the waits is to return, counted from the outermost; 0: none */
 } handle_table;
 
 static _Thread_local handle_table table;
-static atomic_uint threads; /* that ever had a table: makes their handles differ */
+static atomic_uintptr_t serial; /* of the last handle, on whatever thread */
 
 /* ---- handles ----------------------------------------------------------------------------- */
 
@@ -46,7 +44,6 @@ static bool open_table(void)
 {
     if (table.loop == NULL) {
         table.loop = ltdic_loop_new();
-        table.thread = atomic_fetch_add(&threads, 1);
     }
     return table.loop != NULL;
 }
@@ -60,11 +57,10 @@ static void close_unused_table(void)
     }
 }
 
-static HDICOMNET handle_of(size_t place, uintptr_t uses)
+static HDICOMNET new_handle(size_t place)
 {
-    const uintptr_t number = table.thread << (USE_BITS + PLACE_BITS) |
-                             (uses & ((1U << USE_BITS) - 1)) << PLACE_BITS | (place + 1);
-    return (HDICOMNET)number;
+    const uintptr_t number = atomic_fetch_add(&serial, 1) + 1;
+    return (HDICOMNET)(number << PLACE_BITS | (place + 1));
 }
 
 /* The entry of a handle of this thread, or NULL. Good until the next call of anything that may
@@ -105,11 +101,17 @@ static size_t free_place(void)
     return ++table.count;
 }
 
-static void free_entry(entry *e)
+static void forget_request(entry *e)
 {
     L_DicomFreeAssociate(e->request);
+    e->request = NULL;
+}
+
+static void free_entry(entry *e)
+{
+    forget_request(e);
     ltdic_net_free(e->net);
-    *e = (entry){.uses = e->uses, .next_free = table.first_free};
+    *e = (entry){.next_free = table.first_free};
     table.first_free = (size_t)(e - table.entries) + 1;
     table.live--;
 }
@@ -145,8 +147,7 @@ HDICOMNET L_DicomCreateNet(const L_TCHAR *pszPath, L_INT nMode)
         return NULL;
     }
     entry *e = &table.entries[place - 1];
-    e->uses++;
-    HDICOMNET handle = handle_of(place - 1, e->uses);
+    HDICOMNET handle = new_handle(place - 1);
     e->net = ltdic_net_new(table.loop, handle);
     if (e->net == NULL) {
         e->next_free = table.first_free;
@@ -289,32 +290,40 @@ const L_TCHAR *L_DicomErrorText(L_INT nError)
         } \
     } while (0)
 
-static void dispatch_request(HDICOMNET hNet, ltdic_bytes pdu)
+/* The associate object that comes with an RQ or AC, for as long as it is dispatched; an RQ's is
+ * kept with the handle, too, until it is answered. NULL for other PDUs, and when out of memory. */
+static HDICOMPDU take_associate(HDICOMNET hNet, ltdic_bytes pdu)
 {
     entry *receiver = find(hNet);
-    HDICOMPDU request = receiver == NULL ? NULL : ltdic__associate_from_pdu(pdu);
-    if (request == NULL) {
-        if (receiver != NULL) { /* out of memory: the peer may try again */
-            L_DicomSendAssociateReject(hNet, PDU_REJECT_RESULT_TRANSIENT,
-                                       PDU_REJECT_SOURCE_PROVIDER2, PDU_REJECT_REASON_LIMIT);
-        }
-        return;
+    const bool request = pdu.data[0] == PDU_ASSOCIATE_REQUEST;
+    if (receiver == NULL || (!request && pdu.data[0] != PDU_ASSOCIATE_ACCEPT)) {
+        return NULL;
     }
-    L_DicomFreeAssociate(receiver->request);
-    receiver->request = ltdic__associate_keep(request);
-    CALL(hNet, pfnReceiveAssociateRequest, (hNet, request, e->user_data));
-    L_DicomFreeAssociate(request);
+    HDICOMPDU hPDU = ltdic__associate_from_pdu(pdu);
+    if (request) {
+        forget_request(receiver);
+        receiver->request = hPDU == NULL ? NULL : ltdic__associate_keep(hPDU);
+    }
+    return hPDU;
 }
 
-static void dispatch_accept(HDICOMNET hNet, ltdic_bytes pdu)
+static void dispatch_request(HDICOMNET hNet, HDICOMPDU hPDU)
 {
-    HDICOMPDU accept = ltdic__associate_from_pdu(pdu);
-    if (accept == NULL) {
-        L_DicomSendAbort(hNet, PDU_ABORT_SOURCE_USER, PDU_ABORT_REASON_UNKNOWN);
-        return;
+    if (hPDU != NULL) {
+        CALL(hNet, pfnReceiveAssociateRequest, (hNet, hPDU, e->user_data));
+    } else { /* out of memory: the peer may try again */
+        L_DicomSendAssociateReject(hNet, PDU_REJECT_RESULT_TRANSIENT, PDU_REJECT_SOURCE_PROVIDER2,
+                                   PDU_REJECT_REASON_LIMIT);
     }
-    CALL(hNet, pfnReceiveAssociateAccept, (hNet, accept, e->user_data));
-    L_DicomFreeAssociate(accept);
+}
+
+static void dispatch_accept(HDICOMNET hNet, HDICOMPDU hPDU)
+{
+    if (hPDU != NULL) {
+        CALL(hNet, pfnReceiveAssociateAccept, (hNet, hPDU, e->user_data));
+    } else {
+        L_DicomSendAbort(hNet, PDU_ABORT_SOURCE_USER, PDU_ABORT_REASON_UNKNOWN);
+    }
 }
 
 static void dispatch_data(HDICOMNET hNet, ltdic_bytes pdu)
@@ -327,15 +336,15 @@ static void dispatch_data(HDICOMNET hNet, ltdic_bytes pdu)
     }
 }
 
-static void dispatch_pdu(HDICOMNET hNet, ltdic_bytes pdu)
+static void dispatch_pdu(HDICOMNET hNet, ltdic_bytes pdu, HDICOMPDU hPDU)
 {
     const uint8_t *b = pdu.data;
     switch (b[0]) {
     case PDU_ASSOCIATE_REQUEST:
-        dispatch_request(hNet, pdu);
+        dispatch_request(hNet, hPDU);
         break;
     case PDU_ASSOCIATE_ACCEPT:
-        dispatch_accept(hNet, pdu);
+        dispatch_accept(hNet, hPDU);
         break;
     case PDU_ASSOCIATE_REJECT:
         CALL(hNet, pfnReceiveAssociateReject, (hNet, b[7], b[8], b[9], e->user_data));
@@ -357,11 +366,23 @@ static void dispatch_pdu(HDICOMNET hNet, ltdic_bytes pdu)
     }
 }
 
+static void dispatch_received(HDICOMNET hNet, const ltdic_net_event *event)
+{
+    const L_INT code = code_of(event->status);
+    const ltdic_bytes pdu = event->pdu;
+    L_UCHAR *buffer = (L_UCHAR *)(uintptr_t)pdu.data; /* documented without const */
+    HDICOMPDU hPDU = code == DICOM_SUCCESS ? take_associate(hNet, pdu) : NULL;
+    CALL(hNet, pfnReceive, (hNet, code, event->type, buffer, (L_UINT32)pdu.size, e->user_data));
+    if (code == DICOM_SUCCESS) {
+        dispatch_pdu(hNet, pdu, hPDU);
+    }
+    L_DicomFreeAssociate(hPDU);
+}
+
 static void dispatch(HDICOMNET hNet, const ltdic_net_event *event)
 {
     const L_INT code = code_of(event->status);
     const L_UINT32 size = (L_UINT32)event->pdu.size;
-    L_UCHAR *buffer = (L_UCHAR *)(uintptr_t)event->pdu.data; /* documented without const */
     switch ((ltdic_net_kind)event->kind) {
     case LTDIC_NET_PENDING:
         CALL(hNet, pfnAccept, (hNet, code, e->user_data));
@@ -376,10 +397,7 @@ static void dispatch(HDICOMNET hNet, const ltdic_net_event *event)
         CALL(hNet, pfnClose, (hNet, code, e->user_data));
         break;
     case LTDIC_NET_RECEIVED:
-        CALL(hNet, pfnReceive, (hNet, code, event->type, buffer, size, e->user_data));
-        if (code == DICOM_SUCCESS) {
-            dispatch_pdu(hNet, event->pdu);
-        }
+        dispatch_received(hNet, event);
         break;
     }
 }
@@ -412,6 +430,7 @@ L_VOID L_DicomBreathe(L_VOID)
 
 static L_INT wait_for(HDICOMNET hNet, uint64_t deadline)
 {
+    const unsigned depth = table.waits;
     for (;;) {
         const uint64_t now = ltdic__now();
         const uint64_t left = now < deadline ? deadline - now : 0;
@@ -419,7 +438,7 @@ static L_INT wait_for(HDICOMNET hNet, uint64_t deadline)
         if (dispatch_ready(hNet) || find(hNet) == NULL) {
             return DICOM_SUCCESS;
         }
-        if (status == LTDIC_ERR_INTERRUPTED || table.break_wait) {
+        if (status == LTDIC_ERR_INTERRUPTED || table.broken == depth) {
             return DICOM_ERROR_INTERRUPTED;
         }
         if (left == 0) {
@@ -435,15 +454,17 @@ L_INT L_DicomWait(HDICOMNET hNet, L_UINT32 nMilliseconds)
     }
     table.waits++;
     const L_INT code = wait_for(hNet, ltdic__now() + nMilliseconds);
+    table.broken = table.broken == table.waits ? 0 : table.broken;
     table.waits--;
-    table.break_wait = false;
     close_unused_table();
     return code;
 }
 
 L_VOID L_DicomBreakWait(HDICOMNET hNet)
 {
-    table.break_wait = table.waits > 0 && (hNet == NULL || find(hNet) != NULL);
+    if (hNet == NULL || find(hNet) != NULL) {
+        table.broken = table.waits;
+    }
 }
 
 /* ---- connections ------------------------------------------------------------------------- */
@@ -477,6 +498,7 @@ L_INT L_DicomAccept(HDICOMNET hNet, HDICOMNET hNetClient)
     const int status = ltdic_net_accept(client->net, listener);
     if (status == LTDIC_OK) {
         client->listener = hNet;
+        forget_request(client);
     }
     return code_of(status);
 }
@@ -622,6 +644,9 @@ L_INT L_DicomSendAssociateAccept(HDICOMNET hNet, HDICOMPDU hPDU)
     }
     const L_INT code = send_associate(e->net, answer);
     L_DicomFreeAssociate(answer);
+    if (code == DICOM_SUCCESS) {
+        forget_request(e);
+    }
     return code;
 }
 

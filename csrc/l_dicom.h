@@ -43,7 +43,7 @@ typedef uint32_t L_UINT32;
 typedef char L_CHAR;
 typedef char L_TCHAR; /* UTF-8 */
 
-/** A connection or a listener. A handle that was freed stays unknown; it is never used again. */
+/** A connection or a listener. A handle that was freed stays unknown: it is not given out again. */
 typedef struct L_DICOMNET *HDICOMNET;
 /** An associate object: request or accept. */
 typedef struct L_DICOMPDU *HDICOMPDU;
@@ -123,8 +123,8 @@ L_LTDIC_API const L_TCHAR *L_DicomErrorText(L_INT nError);
 typedef L_VOID(EXT_CALLBACK *ACCEPTCALLBACK)(HDICOMNET hNet, L_INT nError, L_VOID *UserData);
 /** The connection asked for is up (nError 0), or not: DICOM_ERROR_CONNECT. */
 typedef L_VOID(EXT_CALLBACK *CONNECTCALLBACK)(HDICOMNET hNet, L_INT nError, L_VOID *UserData);
-/** A connection that was up is over, whoever ended it. nError 0: after reject, release or
- *  L_DicomClose; else the cause: CLOSED, TIMEOUT, ABORTED, PROTOCOL. */
+/** A connection that was up is over, whoever ended it. nError 0: after reject, release, an abort
+ *  of our own or L_DicomClose; else the cause: CLOSED, TIMEOUT, ABORTED, PROTOCOL. */
 typedef L_VOID(EXT_CALLBACK *CLOSECALLBACK)(HDICOMNET hNet, L_INT nError, L_VOID *UserData);
 /** Any PDU, header included, before the callback for its kind. pBuffer lives until this returns.
  *  nError DICOM_ERROR_PROTOCOL: what came was refused with an A-ABORT; no other callback follows.
@@ -153,6 +153,7 @@ typedef L_VOID(EXT_CALLBACK *RECEIVERELEASERESPONSECALLBACK)(HDICOMNET hNet, L_V
 /** The bytes are raw; nReason means something only with PDU_ABORT_SOURCE_PROVIDER. */
 typedef L_VOID(EXT_CALLBACK *RECEIVEABORTCALLBACK)(HDICOMNET hNet, L_UCHAR nSource, L_UCHAR nReason,
                                                    L_VOID *UserData);
+/** This one and the next are not called yet: a C-ECHO comes through RECEIVEDATACALLBACK. */
 typedef L_VOID(EXT_CALLBACK *RECEIVECECHOREQUESTCALLBACK)(HDICOMNET hNet, L_UCHAR nPresentationID,
                                                           L_UINT16 nMessageID, L_TCHAR *pszClass,
                                                           L_VOID *UserData);
@@ -272,9 +273,9 @@ L_LTDIC_API HDICOMPDU L_DicomCreateAssociate(L_BOOL bRequest);
 L_LTDIC_API L_VOID L_DicomFreeAssociate(HDICOMPDU hPDU);
 /** Make it empty, a request or an accept. */
 L_LTDIC_API L_INT L_DicomResetAssociate(HDICOMPDU hPDU, L_BOOL bRequest);
-/** Fill in what has a default: the DICOM application context, maximum length 16384, ltdic's
- *  implementation class UID and version name; in a request also the titles ANY-SCP and LTDIC and,
- *  if there is no context, Verification with Implicit VR Little Endian. */
+/** Fill in what is absent and has a default: the DICOM application context, maximum length 16384,
+ * ltdic's implementation class UID and version name; in a request also the titles ANY-SCP and LTDIC
+ * and, if there is no context, Verification with Implicit VR Little Endian. */
 L_LTDIC_API L_INT L_DicomDefaultAssociate(HDICOMPDU hPDU);
 
 /* Setters refuse with DICOM_ERROR_PARAMETER what PS3.8 does not allow. Getters of text give "" for

@@ -19,6 +19,7 @@
 #include "bytes.h"
 #include "internal.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -81,11 +82,14 @@ struct ltdic_net {
     bool told; /* the user knows of pending_fd */
     bool held; /* an event is out */
     bool dead; /* freed while held */
-    bool can_read, can_write, hung_up, eof;
+    bool can_read, can_write;
+    bool hung_up; /* the peer has, or sent urgent data: a short read is then not the last */
+    bool eof;
     bool lost;    /* sending has failed; reading goes on */
     bool broken;  /* the stream has no PDU boundaries any more */
-    bool expired; /* ARTIM */
-    bool over;    /* CLOSED is to be told, with over_status */
+    bool closing; /* when the event that is out is done with, for closing_cause */
+    int closing_cause;
+    bool over; /* CLOSED is to be told, with over_status */
     int over_status;
     int cause;      /* why the association in progress will end, if that is known */
     unsigned round; /* of the loop, when this last read or accepted */
@@ -181,7 +185,6 @@ static void make_ready_later(ltdic_net *net)
 static void schedule(ltdic_net *net)
 {
     list_remove(&net->timer);
-    net->expired = false;
     if (net->ul.deadline == 0) {
         return;
     }
@@ -246,7 +249,8 @@ static void poller_close(ltdic_loop *loop)
 
 static bool poller_ctl(ltdic_net *net, int operation, bool writing)
 {
-    struct epoll_event e = {.events = EPOLLIN | EPOLLRDHUP | EPOLLET, .data = {.ptr = net}};
+    struct epoll_event e = {.events = EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLET,
+                            .data = {.ptr = net}};
     if (writing) {
         e.events |= EPOLLOUT;
     }
@@ -278,7 +282,7 @@ static int poller_wait(ltdic_loop *loop, int milliseconds)
         const uint32_t flags = events[i].events;
         net->can_read |= (flags & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
         net->can_write |= (flags & (EPOLLOUT | EPOLLHUP | EPOLLERR)) != 0;
-        net->hung_up |= (flags & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
+        net->hung_up |= (flags & (EPOLLPRI | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
         make_ready(net);
     }
     return count;
@@ -472,7 +476,7 @@ static void close_socket(ltdic_net *net)
     free_addresses(&net->addresses);
     free_addresses(&net->local);
     net->transport = CLOSED;
-    net->told = net->can_read = net->can_write = net->hung_up = false;
+    net->told = net->can_read = net->can_write = net->hung_up = net->closing = false;
     ltdic_ul_init(&net->ul, net->ul.artim);
     schedule(net);
     fail_marks(net);
@@ -571,7 +575,8 @@ static bool report_sent(ltdic_net *net, ltdic_net_event *event)
 
 /* ---- effects of the machine --------------------------------------------------------------- */
 
-/* What the machine does by itself; `cause` is why, if the association ends by this. */
+/* What the machine does by itself; `cause` is why, if the association ends by this. The user may
+ * want to know of whom an event tells that ends the connection, so it is closed after it. */
 static void apply(ltdic_net *net, const ltdic_effects *effects, int cause)
 {
     if (effects->send != 0 && net->mark_count < MARKS) {
@@ -581,7 +586,10 @@ static void apply(ltdic_net *net, const ltdic_effects *effects, int cause)
         net->cause = cause;
     }
     schedule(net);
-    if (effects->close) {
+    if (effects->close && effects->tell) {
+        net->closing = true;
+        net->closing_cause = cause;
+    } else if (effects->close) {
         end_connection(net, cause);
     }
 }
@@ -613,8 +621,8 @@ static bool take_buffer(ltdic_net *net)
 static void give_buffer_back(ltdic_net *net)
 {
     block *in = &net->in;
-    const size_t size = block_size(in);
-    if (in->room < READ_SIZE || size > in->room / 2) {
+    const size_t size = net->transport == OPEN ? block_size(in) : 0;
+    if (size > 0 && (in->room < READ_SIZE || size > in->room / 2)) {
         return;
     }
     uint8_t *small = size > 0 ? malloc(size) : NULL;
@@ -693,7 +701,9 @@ static bool receive_fault(ltdic_net *net, ltdic_net_event *event, ltdic_bytes by
 static bool take_pdu(ltdic_net *net, ltdic_net_event *event, bool *tell)
 {
     block *in = &net->in;
-    const ltdic_options options = {sizeof options, net->max_pdata, LTDIC_MAX_ASSOCIATE, 0};
+    const bool data_may_come = net->ul.state == 6 || net->ul.state == 7;
+    const uint32_t max_pdata = data_may_come ? net->max_pdata : LTDIC_MAX_ASSOCIATE;
+    const ltdic_options options = {sizeof options, max_pdata, LTDIC_MAX_ASSOCIATE, 0};
     const ltdic_bytes bytes = {in->data + in->start, block_size(in)};
     ltdic_bytes pdu;
     ltdic_fault fault;
@@ -730,7 +740,7 @@ static void connection_lost(ltdic_net *net)
 {
     ltdic_effects effects;
     ltdic_ul_event(&net->ul, &effects, LTDIC_EVT_CLOSED, ltdic__now());
-    end_connection(net, effects.action == LTDIC_AA_4 ? LTDIC_ERR_CLOSED : net->cause);
+    end_connection(net, effects.action == LTDIC_AR_5 ? net->cause : LTDIC_ERR_CLOSED);
 }
 
 /* A requestor that has not asked yet: nothing is read, so that an early answer is kept in order,
@@ -738,9 +748,9 @@ static void connection_lost(ltdic_net *net)
 static void watch_idle(ltdic_net *net)
 {
     uint8_t byte;
-    const ssize_t size = net->hung_up ? recv(net->fd, &byte, 1, MSG_PEEK) : 1;
+    const ssize_t size = net->can_read ? recv(net->fd, &byte, 1, MSG_PEEK) : 1;
     if (size == 0 || (size < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)) {
-        end_connection(net, LTDIC_OK);
+        end_connection(net, LTDIC_ERR_CLOSED);
     }
 }
 
@@ -759,6 +769,9 @@ static bool receive(ltdic_net *net, ltdic_net_event *event)
             return false;
         }
         if (!net->can_read) {
+            if (net->lost) { /* nothing more will come of it */
+                connection_lost(net);
+            }
             return false;
         }
         if (net->round == net->loop->round) {
@@ -814,6 +827,10 @@ static bool finish_connect(ltdic_net *net, ltdic_net_event *event)
     if (net->fd >= 0 && !net->can_write) {
         return false;
     }
+    if (net->fd < 0 && net->round == net->loop->round) { /* failed at once: not told at once */
+        make_ready_later(net);
+        return false;
+    }
     if (net->fd >= 0) {
         getsockopt(net->fd, SOL_SOCKET, SO_ERROR, &error, &size);
     }
@@ -823,6 +840,8 @@ static bool finish_connect(ltdic_net *net, ltdic_net_event *event)
     *event = (ltdic_net_event){.net = net, .kind = LTDIC_NET_CONNECTED};
     if (net->fd >= 0 && error == 0) {
         net->transport = OPEN;
+        free_addresses(&net->addresses);
+        free_addresses(&net->local);
         if (net->ul.state == 4) {
             ltdic_ul_event(&net->ul, &effects, LTDIC_EVT_CONNECTED, ltdic__now());
         }
@@ -945,7 +964,6 @@ static void expire(ltdic_loop *loop)
             return;
         }
         list_remove(&net->timer);
-        net->expired = true;
         make_ready(net);
     }
 }
@@ -996,7 +1014,7 @@ static bool produce_open(ltdic_net *net, ltdic_net_event *event)
     } else if (receive(net, event)) {
         return true;
     }
-    if (net->expired && net->transport == OPEN) {
+    if (net->transport == OPEN && net->ul.deadline != 0 && net->ul.deadline <= ltdic__now()) {
         artim_is_up(net);
     }
     return false;
@@ -1006,11 +1024,11 @@ static bool produce_open(ltdic_net *net, ltdic_net_event *event)
  * what is new. */
 static bool produce(ltdic_net *net, ltdic_net_event *event)
 {
-    if (net->transport == LISTENING) {
-        return report_pending(net, event);
-    }
     if (report_sent(net, event) || report_over(net, event)) {
         return true;
+    }
+    if (net->transport == LISTENING) {
+        return report_pending(net, event);
     }
     if (net->transport == CONNECTING) {
         return finish_connect(net, event);
@@ -1047,9 +1065,12 @@ void ltdic_net_done(ltdic_net *net)
     net->held = false;
     if (net->dead) {
         destroy(net);
-    } else {
-        make_ready(net);
+        return;
     }
+    if (net->closing) {
+        end_connection(net, net->closing_cause);
+    }
+    make_ready(net);
 }
 
 /* ---- endpoints --------------------------------------------------------------------------- */
@@ -1147,6 +1168,10 @@ int ltdic_net_listen(ltdic_net *net, const ltdic_address *address, int backlog)
             listen_at(net, a, address->family, backlog > LEAST_BACKLOG ? backlog : LEAST_BACKLOG);
     }
     free_addresses(&found);
+    if (!listening && address->family == LTDIC_IP_BOTH) { /* a host without IPv6 has only one */
+        const ltdic_address v4 = {address->host, address->port, LTDIC_IP_V4};
+        return ltdic_net_listen(net, &v4, backlog);
+    }
     if (!listening) {
         return LTDIC_ERR_ADDRESS;
     }
@@ -1185,6 +1210,9 @@ int ltdic_net_accept(ltdic_net *net, ltdic_net *listener)
 
 int ltdic_net_connect(ltdic_net *net, const ltdic_address *peer, const ltdic_address *local)
 {
+    if (net->closing) {
+        end_connection(net, net->closing_cause);
+    }
     if (net->transport != CLOSED) {
         return LTDIC_ERR_WRONG_STATE;
     }
@@ -1196,8 +1224,10 @@ int ltdic_net_connect(ltdic_net *net, const ltdic_address *peer, const ltdic_add
         return LTDIC_ERR_ADDRESS;
     }
     net->address = net->addresses;
-    try_next_address(net); /* that none could be tried is told by an event, too */
     begin(net, CONNECTING);
+    if (!try_next_address(net)) {
+        net->round = net->loop->round;
+    }
     return LTDIC_OK;
 }
 
@@ -1205,7 +1235,7 @@ int ltdic_net_connect(ltdic_net *net, const ltdic_address *peer, const ltdic_add
 static int send_request(ltdic_net *net, ltdic_bytes pdu)
 {
     ltdic_effects effects;
-    if (net->transport != CONNECTING && net->transport != OPEN) {
+    if ((net->transport != CONNECTING && net->transport != OPEN) || net->closing) {
         return LTDIC_ERR_WRONG_STATE;
     }
     const int status = ltdic_ul_event(&net->ul, &effects, LTDIC_EVT_REQUEST, ltdic__now());
@@ -1219,20 +1249,6 @@ static int send_request(ltdic_net *net, ltdic_bytes pdu)
     return LTDIC_OK;
 }
 
-/* An AC repeats what the RQ had in the fields that are reserved in an AC. */
-static int send_accept(ltdic_net *net, ltdic_bytes pdu)
-{
-    uint8_t *copy = malloc(pdu.size);
-    if (copy == NULL) {
-        return LTDIC_ERR_MEMORY;
-    }
-    memcpy(copy, pdu.data, pdu.size);
-    memcpy(copy + ECHO_AT, net->echo, ECHO_SIZE);
-    transmit(net, copy, pdu.size);
-    free(copy);
-    return LTDIC_OK;
-}
-
 int ltdic_net_send(ltdic_net *net, ltdic_bytes pdu)
 {
     static const uint8_t events[] = {
@@ -1243,27 +1259,35 @@ int ltdic_net_send(ltdic_net *net, ltdic_bytes pdu)
     };
     ltdic_effects effects;
     const uint8_t type = pdu.data[0];
-    if (net->mark_count >= MARKS - MARKS_FOR_US) {
+    const bool accept = type == LTDIC_ASSOCIATE_AC;
+    assert(type >= LTDIC_ASSOCIATE_RQ && type <= LTDIC_ABORT);
+    assert(pdu.size >= (accept ? ECHO_AT + ECHO_SIZE : LTDIC_FIXED_PDU_SIZE));
+    if (net->mark_count >= MARKS - MARKS_FOR_US && type != LTDIC_ABORT) {
         return LTDIC_ERR_ROOM;
     }
     if (type == LTDIC_ASSOCIATE_RQ) {
         return send_request(net, pdu);
     }
-    const int status = ltdic_ul_event(&net->ul, &effects, (ltdic_event)events[type], ltdic__now());
-    if (status != LTDIC_OK) {
-        return status;
+    uint8_t *copy = accept ? malloc(pdu.size) : NULL;
+    if (accept && copy == NULL) {
+        return LTDIC_ERR_MEMORY;
     }
-    schedule(net);
+    if (accept) { /* it repeats the RQ in the fields that are reserved in an AC */
+        memcpy(copy, pdu.data, pdu.size);
+        memcpy(copy + ECHO_AT, net->echo, ECHO_SIZE);
+    }
+    const int status = ltdic_ul_event(&net->ul, &effects, (ltdic_event)events[type], ltdic__now());
+    if (status == LTDIC_OK) {
+        schedule(net);
+    }
     if (effects.close) {
         end_connection(net, LTDIC_OK);
     }
-    if (effects.send == LTDIC_ASSOCIATE_AC) {
-        return send_accept(net, pdu);
-    }
     if (effects.send != 0) {
-        transmit(net, pdu.data, pdu.size);
+        transmit(net, accept ? copy : pdu.data, pdu.size);
     }
-    return LTDIC_OK;
+    free(copy);
+    return status;
 }
 
 void ltdic_net_close(ltdic_net *net)
@@ -1288,6 +1312,9 @@ int ltdic_net_name(const ltdic_net *net, int peer, ltdic_buffer *host, uint16_t 
     struct sockaddr *a = (struct sockaddr *)&address;
     socklen_t size = sizeof address;
     char digits[8];
+    if (host->room == 0) {
+        return LTDIC_ERR_ROOM;
+    }
     if (net->fd < 0 ||
         (peer ? getpeername(net->fd, a, &size) : getsockname(net->fd, a, &size)) != 0) {
         return LTDIC_ERR_WRONG_STATE;

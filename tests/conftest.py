@@ -8,6 +8,8 @@ import shutil
 import socket
 import struct
 import subprocess
+import sys
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +39,16 @@ COMPILERS = {"gcc": ("gcc", "g++"), "clang": ("clang", "clang++")}
 
 
 def clean_environment() -> dict[str, str]:
-    """The environment for programs that are not ours: without a sanitizer's preloaded runtime."""
-    return {k: v for k, v in os.environ.items() if k not in ("LD_PRELOAD", "ASAN_OPTIONS")}
+    """The environment for programs that are not ours.
+
+    Without a sanitizer's preloaded runtime, and without the scripts of this Python: pynetdicom
+    installs an echoscu and a storescp, which are not the ones meant.
+    """
+    environment = {k: v for k, v in os.environ.items() if k not in ("LD_PRELOAD", "ASAN_OPTIONS")}
+    folders = environment.get("PATH", os.defpath).split(os.pathsep)
+    ours = {str(Path(sys.executable).parent), sysconfig.get_path("scripts")}
+    environment["PATH"] = os.pathsep.join(folder for folder in folders if folder not in ours)
+    return environment
 
 
 def run(*command: str | Path, timeout: float = 120, **options: Any) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib.metadata
 import re
 import shutil
+import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import HERE, run
+from conftest import HERE, STRICT, Toolchain, receive_pdu, run
 
 import ltdic
 from ltdic import _ffi
@@ -30,6 +32,35 @@ def test_the_sources_are_those_of_the_tree() -> None:
     installed = {Path(path).name for path in ltdic.get_sources()}
     installed |= {path.name for path in Path(ltdic.get_include()).glob("*.h")}
     assert installed == tree
+
+
+def test_the_c_program_of_the_readme_is_built_and_rejected(
+    toolchain: Toolchain, tmp_path: Path
+) -> None:
+    readme = (HERE.parent / "README.md").read_text()
+    program = re.search(r"```c\n(.*?)```", readme, re.DOTALL)
+    commands = re.findall(r"^    (cc .*)$", readme, re.MULTILINE)
+    assert program is not None
+    assert len(commands) == 2
+    shutil.copytree(ltdic.get_include(), tmp_path / "csrc")
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+        port = str(server.getsockname()[1])
+        (tmp_path / "rejected.c").write_text(program[1].replace("11112", port))
+        for command in commands:
+            cc = f"{toolchain.cc} {' '.join([*toolchain.flags, *STRICT])} "
+            run("sh", "-ec", command.replace("cc ", cc, 1), cwd=tmp_path)
+        served = pool.submit(reject_one, server)
+        assert run(tmp_path / "rejected", timeout=30) == "rejected: 1 1 7\n"
+        served.result(timeout=10)
+
+
+def reject_one(server: socket.socket) -> None:
+    server.settimeout(10)
+    connection, _ = server.accept()
+    with connection:
+        receive_pdu(connection)
+        connection.sendall(ltdic.encode(ltdic.AssociateReject(1, 1, 7)))
+        connection.recv(1)
 
 
 @pytest.mark.skipif(shutil.which("nm") is None, reason="nm not installed")
