@@ -8,10 +8,14 @@
 #if !defined(_POSIX_C_SOURCE)
 #define _POSIX_C_SOURCE 200809L
 #endif
+#if !defined(_DEFAULT_SOURCE)
 #define _DEFAULT_SOURCE
+#endif
 #if defined(__linux__) && !defined(LTDIC_POLL)
 #define USE_EPOLL 1
+#if !defined(_GNU_SOURCE)
 #define _GNU_SOURCE
+#endif
 #else
 #define USE_EPOLL 0
 #endif

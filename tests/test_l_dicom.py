@@ -30,6 +30,7 @@ from ltdic import (
     AssociateReject,
     DataTransfer,
     ReleaseRequest,
+    ReleaseResponse,
     decode,
     encode,
     ffi,
@@ -439,7 +440,122 @@ def test_each_connection_is_told_once_and_the_oldest_is_accepted_first() -> None
     acceptor.free()
 
 
+def test_traffic_does_not_put_artim_off(raw_request: bytes) -> None:
+    def on_request(hNet: Any, hPDU: Any, _: Any) -> None:
+        check(L_DicomSetArtim(hNet, 100))
+        check(L_DicomSendAssociateReject(hNet, 1, 1, 1))
+
+    acceptor = Acceptor(request=on_request)
+    with socket.create_connection(acceptor.address, 10) as peer:
+        peer.sendall(raw_request)
+        acceptor.until("accept")
+        child = acceptor.children[0]
+        child.until("request")
+        begun = time.monotonic()
+        while child.events[-1][0] != "close" and time.monotonic() - begun < 5:
+            peer.sendall(encode(ReleaseResponse()))
+            L_DicomWait(child.handle, 5)
+        assert child.events[-1] == ("close", DICOM_ERROR_TIMEOUT)
+        assert time.monotonic() - begun < 2
+    acceptor.free()
+
+
+def test_no_data_is_buffered_before_an_association() -> None:
+    acceptor = Acceptor()
+    with socket.create_connection(acceptor.address, 10) as peer:
+        peer.sendall(b"\x04\0\xff\xff\xff\xff")
+        acceptor.until("accept")
+        for _ in range(3):
+            L_DicomWait(acceptor.handle, 20)
+        assert decode(receive_pdu(peer)) == Abort(0, 0)
+    acceptor.free()
+
+
+def test_a_request_is_answered_for_what_it_asked(raw_request: bytes) -> None:
+    """Also from RECEIVECALLBACK, and on a handle that had another request before."""
+    child = Recorder(receive=lambda h, *_: answer(h))
+    codes: list[int] = []
+
+    def answer(hNet: Any) -> None:
+        accept = L_DicomCreateAssociate(False)
+        check(L_DicomDefaultAssociate(accept))
+        codes.append(L_DicomSendAssociateAccept(hNet, accept))
+        L_DicomFreeAssociate(accept)
+
+    listener = Acceptor()
+    listener.more["accept"] = lambda h, *_: check(L_DicomAccept(h, child.handle))
+    for ident in (1, 77):
+        with socket.create_connection(listener.address, 10) as peer:
+            peer.sendall(raw_request[:103] + bytes([ident]) + raw_request[104:])
+            child.until("receive")
+            assert [c.id for c in decode(receive_pdu(peer)).contexts] == [ident]
+        child.until("close")
+        child.events.clear()
+    assert codes == [DICOM_SUCCESS] * 2
+    child.free()
+    listener.free()
+
+
 # ---- callbacks ---------------------------------------------------------------------------------
+
+
+def test_a_callback_can_ask_who_rejected(server: socket.socket, request_pdu: Any) -> None:
+    seen = []
+
+    def on_reject(hNet: Any, *_: Any) -> None:
+        seen.append((L_DicomGetPeerInfo(hNet), L_DicomIsConnected(hNet)))
+        assert L_DicomSendAssociateRequest(hNet, request_pdu) == DICOM_ERROR_STATE
+
+    requestor = Requestor(server, request_pdu, reject=on_reject)
+    requestor.peer.sendall(REJECT)
+    assert requestor.until("close") == ORDER
+    assert seen == [(server.getsockname(), 1)]
+    requestor.peer.close()
+    requestor.free()
+
+
+def test_closing_in_the_callback_closes_once(server: socket.socket, request_pdu: Any) -> None:
+    requestor = Requestor(server, request_pdu, reject=lambda h, *_: check(L_DicomClose(h)))
+    requestor.peer.sendall(REJECT)
+    requestor.until("close")
+    for _ in range(3):
+        L_DicomWait(requestor.handle, 5)
+    assert requestor.events == ORDER
+    requestor.peer.close()
+    requestor.free()
+
+
+def test_break_wait_ends_the_wait_it_was_called_in(server: socket.socket, request_pdu: Any) -> None:
+    codes = []
+    other = Recorder()
+
+    def on_receive(hNet: Any, *_: Any) -> None:
+        L_DicomBreakWait(hNet)
+        codes.append(lib.L_DicomWait(other.handle, 20))
+
+    requestor = Requestor(server, request_pdu, receive=on_receive)
+    requestor.peer.sendall(REJECT)
+    begun = time.monotonic()
+    codes.append(lib.L_DicomWait(other.handle, 20_000))
+    assert codes == [DICOM_ERROR_TIMEOUT, DICOM_ERROR_INTERRUPTED]
+    assert time.monotonic() - begun < 5
+    requestor.peer.close()
+    requestor.free()
+    other.free()
+
+
+def test_connecting_again_and_again_in_vain_leaves_the_wait() -> None:
+    """An address of this end that is not ours fails at once, each time."""
+    recorder = Recorder(connect=lambda h, *_: connect(h))
+
+    def connect(hNet: Any) -> None:
+        check(L_DicomConnect(hNet, "203.0.113.1", 0, "127.0.0.1", 9))
+
+    connect(recorder.handle)
+    for _ in range(5):
+        check(L_DicomWait(recorder.handle, 1000))
+    assert recorder.events == [("connect", DICOM_ERROR_CONNECT)] * 5
+    recorder.free()
 
 
 @pytest.mark.parametrize("slot", ["receive", "reject", "close"])
@@ -901,6 +1017,14 @@ def test_an_associate_object_keeps_what_is_legal_and_refuses_the_rest() -> None:
     check(L_DicomSetCalled(pdu, "LONGER THAN IT"))
     check(L_DicomSetCalled(pdu, "C"))
     assert L_DicomGetCalled(pdu) == "C"
+    check(L_DicomSetApplication(pdu, "1.2.3"))
+    check(L_DicomDefaultAssociate(pdu))
+    assert L_DicomGetApplication(pdu) == "1.2.3"
+    check(L_DicomDeletePresentation(pdu, 1))
+    for n in range(200):  # an object's own text, while it moves
+        check(L_DicomSetCalled(pdu, f"TITLE {n}"))
+        check(lib.L_DicomSetCalling(pdu, lib.L_DicomGetCalled(pdu)))
+        assert L_DicomGetCalling(pdu) == f"TITLE {n}"
     assert L_DicomAddPresentation(pdu, 2, 0, "1.2") == DICOM_ERROR_PARAMETER
     assert L_DicomAddPresentation(pdu, 1, 0, None) == DICOM_ERROR_PARAMETER
     check(L_DicomAddPresentation(pdu, 1, 0, "1.2"))
