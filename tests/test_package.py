@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import re
 import shutil
 import socket
@@ -52,6 +53,19 @@ def test_the_c_program_of_the_readme_is_built_and_rejected(
         served = pool.submit(reject_one, server)
         assert run(tmp_path / "rejected", timeout=30) == "rejected: 1 1 7\n"
         served.result(timeout=10)
+
+
+def test_the_figures_of_the_readme_are_those_of_the_committed_result() -> None:
+    readme = (HERE.parent / "README.md").read_text()
+    result = json.loads((HERE.parent / "bench" / "results" / "rejections.json").read_text())
+    assert f"{result['count']} of each" in readme
+    assert result["date"] in readme
+    for contenders in result["ends"].values():
+        for name, found in contenders.items():
+            counts = [found["outcomes"].get(what, 0) for what in ("rejected", "aborted")]
+            cells = [f"{name} {result['versions'][name]}", *map(str, counts)]
+            cells.append(f"{1000 * found['seconds'] / result['count']:.2f}")
+            assert f"| {' | '.join(cells)} |" in readme
 
 
 def reject_one(server: socket.socket) -> None:
