@@ -8,7 +8,6 @@ import shutil
 import socket
 import struct
 import subprocess
-import sys
 import sysconfig
 from pathlib import Path
 from typing import Any
@@ -41,13 +40,17 @@ COMPILERS = {"gcc": ("gcc", "g++"), "clang": ("clang", "clang++")}
 def clean_environment() -> dict[str, str]:
     """The environment for programs that are not ours.
 
-    Without a sanitizer's preloaded runtime, and without the scripts of this Python: pynetdicom
-    installs an echoscu and a storescp, which are not the ones meant.
+    Without a sanitizer's preloaded runtime, and without the scripts of virtual environments:
+    pynetdicom installs an echoscu and a storescp, which are not the ones meant.
     """
     environment = {k: v for k, v in os.environ.items() if k not in ("LD_PRELOAD", "ASAN_OPTIONS")}
     folders = environment.get("PATH", os.defpath).split(os.pathsep)
-    ours = {str(Path(sys.executable).parent), sysconfig.get_path("scripts")}
-    environment["PATH"] = os.pathsep.join(folder for folder in folders if folder not in ours)
+    scripts = sysconfig.get_path("scripts")
+    environment["PATH"] = os.pathsep.join(
+        folder
+        for folder in folders
+        if folder != scripts and not (Path(folder).parent / "pyvenv.cfg").exists()
+    )
     return environment
 
 
