@@ -1253,6 +1253,17 @@ static int send_request(ltdic_net *net, ltdic_bytes pdu)
     return LTDIC_OK;
 }
 
+/* A copy of an AC that repeats the RQ in the fields that are reserved in an AC. */
+static uint8_t *with_echo(const ltdic_net *net, ltdic_bytes pdu)
+{
+    uint8_t *copy = malloc(pdu.size);
+    if (copy != NULL) {
+        memcpy(copy, pdu.data, pdu.size);
+        memcpy(copy + ECHO_AT, net->echo, ECHO_SIZE);
+    }
+    return copy;
+}
+
 int ltdic_net_send(ltdic_net *net, ltdic_bytes pdu)
 {
     static const uint8_t events[] = {
@@ -1272,13 +1283,13 @@ int ltdic_net_send(ltdic_net *net, ltdic_bytes pdu)
     if (type == LTDIC_ASSOCIATE_RQ) {
         return send_request(net, pdu);
     }
-    uint8_t *copy = accept ? malloc(pdu.size) : NULL;
-    if (accept && copy == NULL) {
-        return LTDIC_ERR_MEMORY;
-    }
-    if (accept) { /* it repeats the RQ in the fields that are reserved in an AC */
-        memcpy(copy, pdu.data, pdu.size);
-        memcpy(copy + ECHO_AT, net->echo, ECHO_SIZE);
+    uint8_t *copy = NULL;
+    if (accept) {
+        copy = with_echo(net, pdu);
+        if (copy == NULL) {
+            return LTDIC_ERR_MEMORY;
+        }
+        pdu.data = copy;
     }
     const int status = ltdic_ul_event(&net->ul, &effects, (ltdic_event)events[type], ltdic__now());
     if (status == LTDIC_OK) {
@@ -1288,7 +1299,7 @@ int ltdic_net_send(ltdic_net *net, ltdic_bytes pdu)
         end_connection(net, LTDIC_OK);
     }
     if (effects.send != 0) {
-        transmit(net, accept ? copy : pdu.data, pdu.size);
+        transmit(net, pdu.data, pdu.size);
     }
     free(copy);
     return status;
