@@ -708,13 +708,13 @@ static bool take_pdu(ltdic_net *net, ltdic_net_event *event, bool *tell)
     const bool data_may_come = net->ul.state == 6 || net->ul.state == 7;
     const uint32_t max_pdata = data_may_come ? net->max_pdata : LTDIC_MAX_ASSOCIATE;
     const ltdic_options options = {sizeof options, max_pdata, LTDIC_MAX_ASSOCIATE, 0};
-    const ltdic_bytes bytes = {in->data + in->start, block_size(in)};
     ltdic_bytes pdu;
     ltdic_fault fault;
-    if (net->broken || bytes.size == 0) {
+    if (net->broken || block_size(in) == 0) {
         in->start = in->end = 0;
         return false;
     }
+    const ltdic_bytes bytes = {in->data + in->start, block_size(in)};
     int status = ltdic_frame(&pdu, bytes, &options, &fault);
     if (status == LTDIC_NEED_MORE) {
         return false;
