@@ -534,7 +534,8 @@ static void flush(ltdic_net *net)
     if (block_size(&net->out) == 0) {
         return;
     }
-    net->out.start += send_now(net, net->out.data + net->out.start, block_size(&net->out));
+    const size_t done = send_now(net, net->out.data + net->out.start, block_size(&net->out));
+    net->out.start += net->lost ? 0 : done; /* what is lost is gone already */
     if (block_size(&net->out) == 0) {
         block_free(&net->out);
     }
