@@ -39,6 +39,19 @@ def plain(value: Any) -> Any:
     return [plain(item) for item in value] if isinstance(value, tuple) else value
 
 
+def value_of(pdu: ltdic.PDU, size: int) -> dict[str, Any]:
+    """A PDU of this size in the form of the vectors."""
+    value: dict[str, Any] = {"type": pdu.type, "pdu_length": size - 6, **plain(pdu)}
+    if value.get("user_info"):
+        foreign = "user_identity_response" if pdu.type == 1 else "user_identity"
+        assert value["user_info"].pop(foreign) is None
+    for pdv in value.get("pdvs", ()):
+        pdv["length"] = len(pdv["data"]) // 2
+        if pdv["length"] > 64:
+            del pdv["data"]
+    return value
+
+
 def describe(wire: bytes, mode: str, config: dict[str, int]) -> dict[str, Any]:
     """What `decode` makes of the bytes, in the form of the vectors."""
     try:
@@ -47,15 +60,7 @@ def describe(wire: bytes, mode: str, config: dict[str, int]) -> dict[str, Any]:
         return {"ok": False, "kind": e.kind, "offset": e.offset, "need": e.need}
     except DecodeError as e:
         return {"ok": False, "kind": e.kind, "offset": e.offset}
-    value = {"type": pdu.type, "pdu_length": len(wire) - 6, **plain(pdu)}
-    if value.get("user_info"):
-        foreign = "user_identity_response" if pdu.type == 1 else "user_identity"
-        assert value["user_info"].pop(foreign) is None
-    for pdv in value.get("pdvs", ()):
-        pdv["length"] = len(pdv["data"]) // 2
-        if pdv["length"] > 64:
-            del pdv["data"]
-    return {"ok": True, "consumed": len(wire), "expect": value}
+    return {"ok": True, "consumed": len(wire), "expect": value_of(pdu, len(wire))}
 
 
 @pytest.mark.parametrize("mode", MODES)
