@@ -97,7 +97,7 @@ static void encode_context(encoder *e)
     if (proposed && next_is(e, LTDIC_ABSTRACT_SYNTAX)) {
         put_item(e, 0x30, uid_of(e, take_row(e, LTDIC_ABSTRACT_SYNTAX)));
     }
-    if (!proposed && !next_is(e, LTDIC_TRANSFER_SYNTAX)) {
+    if (!proposed && row->result != 0 && !next_is(e, LTDIC_TRANSFER_SYNTAX)) {
         put_item(e, 0x40, (ltdic_bytes){NULL, 0}); /* there, but without meaning: PS3.8 9.3.3.2 */
     }
     while (next_is(e, LTDIC_TRANSFER_SYNTAX)) {

@@ -139,6 +139,17 @@ def test_every_vector_gives_in_c_what_it_must(toolchain: Toolchain) -> None:
     print(f"{len({v['id'] for _, v, _ in cases})} vectors in C, both modes")
 
 
+def test_the_codec_keeps_its_promises_for_every_prefix_of_every_vector(
+    toolchain: Toolchain, tmp_path: Path
+) -> None:
+    files = []
+    for param in [*vectors("valid.json"), *vectors("invalid.json")]:
+        files.append(tmp_path / param.values[0]["id"])
+        files[-1].write_bytes(bytes.fromhex(param.values[0]["hex"]))
+    program = toolchain.program(SOURCES / "fuzz_pdu.c", "c11")
+    assert run(program, *files) == "440 files and all their prefixes\n"
+
+
 # ---- a callback in C, set from Python --------------------------------------------------------
 
 ffi = cffi.FFI()
