@@ -93,28 +93,24 @@ class Toolchain:
             run("ar", "rcs", self._library, *objects)
         return self._library
 
-    def program(self, source: Path, standard: str) -> Path:
-        """An executable of one C file against the static library, compiled as this standard."""
+    def _compile(self, source: Path, standard: str) -> list[str]:
+        """The start of a command that compiles this C file as this standard, C or C++."""
         cxx = standard.startswith("c++")
+        language = ["-x", "c++" if cxx else "c", str(source), "-x", "none"]
+        compiler = self.cxx if cxx else self.cc
+        return [compiler, f"-std={standard}", "-O2", "-I", ltdic.get_include(), *STRICT, *language]
+
+    def program(self, source: Path, standard: str) -> Path:
+        """An executable of one C file against the static library."""
         built = self.folder / f"{source.stem}-{standard}"
-        run(
-            self.cxx if cxx else self.cc,
-            *[f"-std={standard}", *(["-x", "c++"] if cxx else []), "-O2", "-DLTDIC_STATIC"],
-            *["-I", ltdic.get_include(), *self.flags, *STRICT, source],
-            *(["-x", "none"] if cxx else []),
-            *[self.library, "-pthread", "-o", built],
-        )
+        link = [self.library, "-pthread", "-DLTDIC_STATIC", *self.flags, "-o", built]
+        run(*self._compile(source, standard), *link)
         return built
 
-    def shared_object(self, source: Path) -> Path:
+    def shared_object(self, source: Path, standard: str) -> Path:
         """A shared object of one C file, compiled against the header alone."""
-        built = self.folder / f"{source.stem}.so"
-        flags = [flag for flag in self.flags if not flag.startswith("-fsanitize")]
-        run(
-            self.cc,
-            *["-std=c11", "-O2", "-shared", "-fPIC", "-I", ltdic.get_include()],
-            *[*flags, *STRICT, source, "-o", built],
-        )
+        built = self.folder / f"{source.stem}-{standard}.so"
+        run(*self._compile(source, standard), "-shared", "-fPIC", "-o", built)
         return built
 
 

@@ -156,10 +156,10 @@ ffi = cffi.FFI()
 ffi.cdef("struct rejection { unsigned count; unsigned char result, source, reason; };")
 
 
-@pytest.fixture
-def on_reject(toolchain: Toolchain) -> int:
+@pytest.fixture(params=STANDARDS)
+def on_reject(toolchain: Toolchain, request: pytest.FixtureRequest) -> int:
     """The address of the function in the shared object; ctypes never unloads it."""
-    library = ctypes.CDLL(str(toolchain.shared_object(SOURCES / "callback.c")))
+    library = ctypes.CDLL(str(toolchain.shared_object(SOURCES / "callback.c", request.param)))
     address = ctypes.cast(library.on_reject, ctypes.c_void_p).value
     assert address
     return address
