@@ -13,6 +13,8 @@ enum { HEADER = 6, UID_MAX = 64, TITLE_SIZE = 16 };
 ltdic_options ltdic__effective(const ltdic_options *given);
 int ltdic__frame(ltdic_bytes *pdu, ltdic_bytes in, const ltdic_options *options,
                  ltdic_fault *fault);
+int ltdic__header(ltdic_bytes in, const ltdic_options *options, ltdic_fault *fault);
+int ltdic__fault_at(ltdic_fault *fault, int status, uint64_t offset, uint64_t need);
 bool ltdic__reason_is_listed(uint8_t source, uint8_t reason);
 ltdic_bytes ltdic__without_spaces(ltdic_bytes text); /* at both ends: they mean nothing there */
 bool ltdic__title_is_legal(ltdic_bytes title);

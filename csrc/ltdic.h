@@ -6,6 +6,7 @@
  *
  *    bytes, status   what everything else speaks
  *    PDUs            decode and encode (PS3.8 9.3, PS3.7 annex D): no malloc, no I/O, no clock
+ *    stream          a byte stream into PDUs, and P-DATA as it comes: the same
  *    upper layer     the state machine of PS3.8 table 9-10: no malloc, no I/O, no clock
  *    net             sockets that turn the crank of the above; one loop serves many associations
  *    L_Dicom         the documented callback API, in l_dicom.h, included at the end
@@ -254,6 +255,41 @@ typedef struct ltdic_pdv {
  *  @param[in,out] rest  the PDU without its six header bytes, then what is left of it
  *  @return LTDIC_OK, or LTDIC_NEED_MORE after the last one */
 LTDIC_API int ltdic_next_pdv(ltdic_bytes *rest, ltdic_pdv *pdv);
+
+/* ---- stream ------------------------------------------------------------------------------ */
+
+/** A byte stream's place inside its PDUs. Lives where the caller likes, begins as all zeroes; its
+ *  fields are private. */
+typedef struct ltdic_stream {
+    uint64_t offset;   /* of the next byte, from the first of the PDU in progress */
+    uint32_t pdu_left; /* bytes of a P-DATA-TF that are to come */
+    uint32_t pdv_left; /* bytes of its PDV that are to come */
+    uint8_t id, control;
+} ltdic_stream;
+
+/** What a stream hands out: a whole PDU, or some of a PDV. */
+typedef struct ltdic_piece {
+    ltdic_bytes data; /**< the PDU, header included; or bytes of the PDV's fragment, maybe none */
+    uint8_t type;     /**< PDU type; LTDIC_DATA_TF: the rest is about the PDV */
+    uint8_t id, control;
+    uint8_t first; /**< 1: the PDV begins here */
+    uint8_t last;  /**< 1: it ends here */
+    uint8_t end;   /**< 1: and so does the PDU */
+} ltdic_piece;
+
+/** Take the next piece off a stream. A P-DATA-TF is handed out as it comes, so that its size costs
+ * no memory; the bodies of other PDUs are for ltdic_decode to look into.
+ *
+ *  Nothing is copied: `piece->data` points into what was in `*in`.
+ *
+ *  @param[in,out] in       bytes as they came, then what is left of them, to be kept in front of
+ *                          those that come next
+ *  @param         options  as of ltdic_decode
+ *  @return LTDIC_OK; LTDIC_NEED_MORE, and `fault->need` counts from the first byte of the PDU in
+ *          progress, as `fault->offset` does; as ltdic_frame, and for a P-DATA-TF as ltdic_decode:
+ *          then the stream is at its end */
+LTDIC_API int ltdic_stream_next(ltdic_stream *stream, ltdic_piece *piece, ltdic_bytes *in,
+                                const ltdic_options *options, ltdic_fault *fault);
 
 /* ---- upper layer ------------------------------------------------------------------------- */
 

@@ -65,7 +65,7 @@ static int header_status(uint8_t type, uint32_t length, const ltdic_options *opt
     return limit != 0 && length > limit ? LTDIC_ERR_TOO_LARGE : LTDIC_OK;
 }
 
-static int fault_at(ltdic_fault *fault, int status, uint64_t offset, uint64_t need)
+int ltdic__fault_at(ltdic_fault *fault, int status, uint64_t offset, uint64_t need)
 {
     fault->status = status;
     fault->offset = offset;
@@ -73,29 +73,39 @@ static int fault_at(ltdic_fault *fault, int status, uint64_t offset, uint64_t ne
     return status;
 }
 
-int ltdic__frame(ltdic_bytes *pdu, ltdic_bytes in, const ltdic_options *options, ltdic_fault *fault)
+/* Can these bytes start a PDU? With LTDIC_OK `fault->need` is its whole size. */
+int ltdic__header(ltdic_bytes in, const ltdic_options *options, ltdic_fault *fault)
 {
     if (in.size > 0 && (in.data[0] < LTDIC_ASSOCIATE_RQ || in.data[0] > LTDIC_ABORT)) {
-        return fault_at(fault, LTDIC_ERR_BAD_PDU_TYPE, 0, 0);
+        return ltdic__fault_at(fault, LTDIC_ERR_BAD_PDU_TYPE, 0, 0);
     }
     if (in.size < HEADER) {
-        return fault_at(fault, LTDIC_NEED_MORE, in.size, HEADER);
+        return ltdic__fault_at(fault, LTDIC_NEED_MORE, in.size, HEADER);
     }
     const uint32_t length = load_u32(in.data + 2);
     const int status = header_status(in.data[0], length, options);
     if (status != LTDIC_OK) {
-        return fault_at(fault, status, 2, 0);
+        return ltdic__fault_at(fault, status, 2, 0);
     }
-    const uint64_t total = (uint64_t)length + HEADER;
+    return ltdic__fault_at(fault, LTDIC_OK, 0, (uint64_t)length + HEADER);
+}
+
+int ltdic__frame(ltdic_bytes *pdu, ltdic_bytes in, const ltdic_options *options, ltdic_fault *fault)
+{
+    const int status = ltdic__header(in, options, fault);
+    if (status != LTDIC_OK) {
+        return status;
+    }
+    const uint64_t total = fault->need;
     if (in.size < total) {
-        return fault_at(fault, LTDIC_NEED_MORE, in.size, total);
+        return ltdic__fault_at(fault, LTDIC_NEED_MORE, in.size, total);
     }
     if (total > UINT32_MAX) { /* rows count in 32 bits */
-        return fault_at(fault, LTDIC_ERR_TOO_LARGE, 2, 0);
+        return ltdic__fault_at(fault, LTDIC_ERR_TOO_LARGE, 2, 0);
     }
     pdu->data = in.data;
     pdu->size = (size_t)total;
-    return fault_at(fault, LTDIC_OK, 0, 0);
+    return ltdic__fault_at(fault, LTDIC_OK, 0, 0);
 }
 
 int ltdic_frame(ltdic_bytes *pdu, ltdic_bytes in, const ltdic_options *options, ltdic_fault *fault)

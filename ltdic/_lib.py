@@ -115,6 +115,50 @@ def decode(data: Buffer, start: int, limits: Any) -> tuple[Fault, list[Row]]:
     return result
 
 
+class Piece(NamedTuple):
+    """`ltdic_piece`: bytes `start` to `end` of the input are its data."""
+
+    start: int
+    end: int
+    type: int
+    id: int
+    control: int
+    first: bool
+    last: bool
+    pdu_ends: bool
+
+
+class Stream:
+    """`ltdic_stream`, with its out-parameters made once."""
+
+    def __init__(self, limits: Any) -> None:
+        self._limits = limits
+        self._stream = ffi.new("ltdic_stream *")
+        self._piece = ffi.new("ltdic_piece *")
+        self._in = ffi.new("ltdic_bytes *")
+        self._fault = ffi.new("ltdic_fault *")
+
+    @property
+    def inside(self) -> bool:
+        """True in the middle of a P-DATA-TF."""
+        return bool(self._stream.offset)
+
+    def next(self, data: Buffer, start: int) -> tuple[Fault, int, Piece | None]:
+        """`ltdic_stream_next` on `data[start:]`: what it says, where it stopped, and the piece."""
+        piece = self._piece
+        with ffi.from_buffer(data) as raw:
+            left = self._in
+            left.data, left.size = raw + start, len(raw) - start
+            status = lib.ltdic_stream_next(self._stream, piece, left, self._limits, self._fault)
+            at = len(raw) - left.size
+            fault = Fault(status, self._fault.offset, self._fault.need)
+            if status != 0:
+                return fault, at, None
+            codes = piece.type, piece.id, piece.control
+            flags = bool(piece.first), bool(piece.last), bool(piece.end)
+            return fault, at, Piece(at - piece.data.size, at, *codes, *flags)
+
+
 def encode(rows: list[Row], values: bytes) -> tuple[bytes, Fault]:
     """`ltdic_encode`; a fault's offset is the number of the row."""
     fault, count = ffi.new("ltdic_fault *"), len(rows)

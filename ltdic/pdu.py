@@ -294,6 +294,24 @@ class DataTransfer:
 
 
 @dataclass(frozen=True, slots=True)
+class Fragment:
+    """Some bytes of a PDV, as they came: what `Decoder.fragments` makes of P-DATA-TF.
+
+    `is_command` and `is_last` are those of the whole PDV. `begins` and `ends` tell whether it
+    begins and ends with these bytes, `ends_pdu` whether the P-DATA-TF ends, too. `data` may be
+    empty.
+    """
+
+    context_id: int
+    is_command: bool
+    is_last: bool
+    begins: bool
+    ends: bool
+    ends_pdu: bool
+    data: memoryview
+
+
+@dataclass(frozen=True, slots=True)
 class ReleaseRequest:
     """A-RELEASE-RQ (PS3.8 9.3.6)."""
 
@@ -564,6 +582,7 @@ class Decoder:
         max_associate: int = MAX_ASSOCIATE,
     ) -> None:
         self._options = _lib.options(strict, max_pdata, max_associate)
+        self._stream = _lib.Stream(self._options)
         self._data = memoryview(b"")  # being decoded, from _start on
         self._start = 0
         self._chunks: list[bytes] = []  # fed since
@@ -573,7 +592,7 @@ class Decoder:
 
     @property
     def pending(self) -> int:
-        """Bytes that have been fed and are not yet part of a PDU taken."""
+        """Bytes that have been fed and are not yet part of anything taken."""
         return self._pending
 
     @property
@@ -593,34 +612,77 @@ class Decoder:
         Raises `DecodeError` where the bytes are no good PDU, after all PDUs before that place, and
         again whenever it is called after that.
         """
+        if self._stream.inside:
+            raise RuntimeError("some of a P-DATA-TF has been taken: go on with fragments()")
         while (pdu := self._next()) is not None:
             yield pdu
         if self._error is not None:
             raise self._error
 
-    def _next(self) -> PDU | None:
-        # Before the header is whole a first byte may be wrong already; after it, wait for the rest.
-        enough = self._pending >= self._need or (self._need == 6 and self._pending > 0)
-        if self._error is not None or not enough:
-            return None
+    def fragments(self) -> Iterator[PDU | Fragment]:
+        """Yield as `pdus` does, but P-DATA-TF in pieces as they come, so that none is ever held.
+
+        What precedes a fault inside a P-DATA-TF has been handed out when it is raised.
+        """
+        while (piece := self._next_piece()) is not None:
+            yield piece
+        if self._error is not None:
+            raise self._error
+
+    def _enough(self, have: int) -> bool:
+        """Is it worth looking? A first byte may be wrong long before the header is whole."""
+        if self._error is not None or self._pending == 0:
+            return False
+        if have < self._need and self._need != 6:
+            return False
         if self._chunks:
             rest = self._data[self._start :]
             self._data = memoryview(b"".join([rest, *self._chunks]))
             self._start = 0
             self._chunks.clear()
-        fault, rows = _lib.decode(self._data, self._start, self._options)
-        if fault.status == _lib.NEED_MORE:
-            self._need = fault.need
+        return True
+
+    def _next(self) -> PDU | None:
+        if not self._enough(self._pending):
             return None
+        fault, rows = _lib.decode(self._data, self._start, self._options)
         if fault.status != 0:
-            self._error = _error(*fault)
+            self._stop(fault)
             return None
         size = 6 + rows[0][1]
         view = self._data[self._start : self._start + size]
-        self._start += size
-        self._pending -= size
-        self._need = 6
+        self._advance(self._start + size)
         return _build(view, rows)
+
+    def _next_piece(self) -> PDU | Fragment | None:
+        if not self._enough(self._need if self._stream.inside else self._pending):
+            return None
+        start = self._start
+        fault, at, piece = self._stream.next(self._data, start)
+        self._advance(at)
+        if piece is None:
+            self._stop(fault)
+            return None
+        view = self._data[piece.start : piece.end]
+        if piece.type == DataTransfer.type:
+            flags = bool(piece.control & 1), bool(piece.control & 2), piece.first, piece.last
+            return Fragment(piece.id, *flags, piece.pdu_ends, view)
+        fault, rows = _lib.decode(view, 0, self._options)
+        if fault.status != 0:
+            self._stop(fault)
+            return None
+        return _build(view, rows)
+
+    def _advance(self, to: int) -> None:
+        self._pending -= to - self._start
+        self._start = to
+        self._need = 6
+
+    def _stop(self, fault: _lib.Fault) -> None:
+        if fault.status == _lib.NEED_MORE:
+            self._need = fault.need
+        else:
+            self._error = _error(*fault)
 
 
 # ---- encode ----------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import socket
 import struct
@@ -122,6 +123,12 @@ def toolchain(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     if missing:
         pytest.skip(f"{' and '.join(missing)} not installed")
     return Toolchain(name, tmp_path_factory.mktemp(name))
+
+
+def memory_in_use() -> int:
+    """Resident bytes now, not at their peak."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
 
 
 # ---- loopback --------------------------------------------------------------------------------

@@ -139,14 +139,15 @@ def test_every_vector_gives_in_c_what_it_must(toolchain: Toolchain) -> None:
     print(f"{len({v['id'] for _, v, _ in cases})} vectors in C, both modes")
 
 
-def test_the_codec_keeps_its_promises_for_every_prefix_of_every_vector(
-    toolchain: Toolchain, tmp_path: Path
+@pytest.mark.parametrize("target", ["fuzz_pdu", "fuzz_stream"])
+def test_promises_are_kept_for_the_prefixes_of_every_vector(
+    toolchain: Toolchain, tmp_path: Path, target: str
 ) -> None:
     files = []
     for param in [*vectors("valid.json"), *vectors("invalid.json")]:
         files.append(tmp_path / param.values[0]["id"])
         files[-1].write_bytes(bytes.fromhex(param.values[0]["hex"]))
-    program = toolchain.program(SOURCES / "fuzz_pdu.c", "c11")
+    program = toolchain.program(SOURCES / f"{target}.c", "c11")
     assert run(program, *files) == "440 files and all their prefixes\n"
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import random
-import resource
 import signal
 import socket
 import subprocess
@@ -18,7 +17,7 @@ from typing import Any
 
 import pytest
 import strategies as my
-from conftest import close_with_reset, receive_pdu
+from conftest import close_with_reset, memory_in_use, receive_pdu
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_pdu import DEFINED
@@ -1088,12 +1087,6 @@ def test_pdvs_arrive_one_by_one_and_raw(server: socket.socket, request_pdu: Any)
 
 
 # ---- many --------------------------------------------------------------------------------------
-
-
-def memory_in_use() -> int:
-    """Resident bytes now, not at their peak."""
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * resource.getpagesize()
 
 
 def reject_many(count: int, seed: int) -> int:

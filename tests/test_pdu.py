@@ -8,12 +8,20 @@ from typing import Any
 
 import pytest
 import strategies as my
-from conftest import vectors
+from conftest import memory_in_use, vectors
 from hypothesis import given
 from hypothesis import strategies as st
 
 import ltdic
-from ltdic import AssociateReject, DecodeError, Decoder, IncompleteError, decode, encode
+from ltdic import (
+    AssociateReject,
+    DecodeError,
+    Decoder,
+    Fragment,
+    IncompleteError,
+    decode,
+    encode,
+)
 from ltdic._ffi import ffi
 from ltdic._lib import ROW
 from ltdic.pdu import AcseReason, PresentationReason, RejectResult, RejectSource, UserReason
@@ -258,6 +266,85 @@ def test_garbage_never_does_more_than_raise(body: bytes, head: bytes, strict: bo
             assert decode(wire, strict=True) == lenient
         except DecodeError as e:
             assert e.kind not in ("need_more", "bad_pdu_type", "too_large")
+
+
+def joined(decoder: Decoder, chunks: list[bytes]) -> list[ltdic.PDU]:
+    """What `fragments` yields, with P-DATA-TF put together again."""
+    pdus: list[ltdic.PDU] = []
+    pdvs: list[ltdic.PDV] = []
+    for chunk in chunks:
+        decoder.feed(chunk)
+        for piece in decoder.fragments():
+            if not isinstance(piece, Fragment):
+                assert not pdvs
+                pdus.append(piece)
+                continue
+            before = b"" if piece.begins else bytes(pdvs.pop().data)
+            data = before + bytes(piece.data)
+            pdvs.append(ltdic.PDV(piece.context_id, piece.is_command, piece.is_last, data))
+            if piece.ends_pdu:
+                assert piece.ends
+                pdus.append(ltdic.DataTransfer(tuple(pdvs)))
+                pdvs.clear()
+    return pdus
+
+
+@given(my.chopped(my.pdus.map(encode)))
+def test_fragments_are_the_same_data(case: tuple[bytes, list[bytes]]) -> None:
+    wire, chunks = case
+    whole, pieces = Decoder(), Decoder()
+    whole.feed(wire)
+    assert joined(pieces, chunks) == list(whole.pdus())
+    assert pieces.pending == 0
+
+
+@given(my.mutated(my.transfers.map(encode)), st.booleans())
+def test_a_fault_in_fragments_is_that_of_the_whole(wire: bytes, strict: bool) -> None:
+    faults = []
+    for method in (Decoder.pdus, Decoder.fragments):
+        decoder = Decoder(strict=strict)
+        try:
+            decoder.feed(wire)
+            for _ in method(decoder):
+                pass
+            faults.append(None)
+        except DecodeError as e:
+            faults.append((e.kind, e.offset))
+    pdus, fragments = faults
+    # A PDU longer than what came is no fault yet, but a fault inside it shows at once.
+    assert pdus == fragments or pdus is None
+
+
+def test_fragments_come_before_their_pdu_is_complete() -> None:
+    decoder = Decoder()
+    decoder.feed(bytes.fromhex("0400ffffffff fffffffb 03 02"))
+    decoder.feed(b"abc")
+    (piece,) = decoder.fragments()
+    assert (piece.context_id, piece.is_command, piece.is_last) == (3, False, True)
+    assert (piece.begins, piece.ends, bytes(piece.data)) == (True, False, b"abc")
+    assert decoder.pending == 0
+    with pytest.raises(RuntimeError, match="fragments"):
+        next(decoder.pdus())
+    decoder.feed(b"de")
+    (piece,) = decoder.fragments()
+    assert (piece.begins, bytes(piece.data)) == (False, b"de")
+
+
+def test_a_gibibyte_in_one_pdu_needs_no_memory() -> None:
+    size, chunk = 1 << 30, bytes(1 << 16)
+    decoder, received, most = Decoder(), 0, 0
+    decoder.feed(b"\x04\0" + (size + 6).to_bytes(4, "big"))
+    decoder.feed((size + 2).to_bytes(4, "big") + b"\x01\x02")
+    before = memory_in_use()
+    for n in range(size // len(chunk)):
+        decoder.feed(chunk)
+        received += sum(len(piece.data) for piece in decoder.fragments())
+        if n % 256 == 0:
+            most = max(most, memory_in_use() - before)
+    assert received == size
+    assert not decoder.pending
+    assert most < 4 << 20
+    print(f"1 GiB in one P-DATA-TF: at most {most / 1024:.0f} KiB more")
 
 
 def test_a_pdv_is_a_view_of_the_input() -> None:

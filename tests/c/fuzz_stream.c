@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: MIT */
+/* Any bytes, cut anywhere, through the stream decoder. The first byte of the input seeds the cuts.
+ *
+ * Promised: cutting changes nothing, and what the pieces add up to is what ltdic_decode finds in
+ * each whole PDU. Two mains, as in fuzz_pdu.c. */
+#include "ltdic.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PROMISE(condition) \
+    do { \
+        if (!(condition)) { \
+            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
+            abort(); \
+        } \
+    } while (0)
+
+/* A hash of all that was handed out, byte for byte, wherever it was cut. */
+typedef struct digest {
+    uint64_t hash, bytes, pdus;
+} digest;
+
+static void add(digest *d, const void *data, size_t size)
+{
+    const uint8_t *p = data;
+    for (size_t i = 0; i < size; i++) {
+        d->hash = (d->hash ^ p[i]) * 1099511628211U;
+    }
+    d->bytes += size;
+}
+
+static void add_piece(digest *d, const ltdic_piece *piece)
+{
+    const uint8_t head[3] = {piece->type, piece->id, piece->control};
+    if (piece->type != LTDIC_DATA_TF || piece->first) {
+        add(d, head, sizeof head);
+    }
+    add(d, piece->data.data, piece->data.size);
+    d->pdus += piece->end;
+}
+
+/* Everything, as far as it goes, in pieces of at most `chunk` bytes. */
+static digest stream(ltdic_bytes all, size_t chunk, ltdic_fault *fault)
+{
+    ltdic_stream s = {0};
+    ltdic_piece piece;
+    digest d = {0};
+    size_t start = 0, end = 0;
+    for (;;) {
+        uint8_t *exact = malloc(end - start); /* a byte too many is then seen */
+        if (end > start) {
+            memcpy(exact, all.data + start, end - start);
+        }
+        ltdic_bytes in = {exact, end - start};
+        int status;
+        while ((status = ltdic_stream_next(&s, &piece, &in, NULL, fault)) == LTDIC_OK) {
+            add_piece(&d, &piece);
+        }
+        start = end - in.size;
+        free(exact);
+        if (status != LTDIC_NEED_MORE || end == all.size) {
+            return d;
+        }
+        PROMISE(fault->need > fault->offset);
+        end = all.size - end < chunk ? all.size : end + chunk;
+    }
+}
+
+/* The same from whole PDUs. False where one is not whole or not good. */
+static int whole(ltdic_bytes all, digest *d)
+{
+    ltdic_fault fault;
+    ltdic_bytes pdu, rest;
+    ltdic_pdv pdv;
+    for (; all.size > 0; all.data += pdu.size, all.size -= pdu.size) {
+        if (ltdic_frame(&pdu, all, NULL, &fault) != LTDIC_OK ||
+            (pdu.data[0] == LTDIC_DATA_TF && ltdic_decode(NULL, pdu, NULL, &fault) != LTDIC_OK)) {
+            return 0;
+        }
+        ltdic_piece piece = {.data = pdu, .type = pdu.data[0], .first = 1};
+        rest = (ltdic_bytes){pdu.data + 6, pdu.size - 6};
+        while (piece.type == LTDIC_DATA_TF && ltdic_next_pdv(&rest, &pdv) == LTDIC_OK) {
+            piece.id = pdv.id;
+            piece.control = pdv.control;
+            piece.data = pdv.data;
+            add_piece(d, &piece);
+        }
+        if (piece.type != LTDIC_DATA_TF) {
+            add_piece(d, &piece);
+        }
+        d->pdus++;
+    }
+    return 1;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    if (size == 0) {
+        return 0;
+    }
+    const ltdic_bytes all = {data + 1, size - 1};
+    ltdic_fault once, cut;
+    const digest a = stream(all, size, &once);
+    const digest b = stream(all, 1U + data[0] % 16U, &cut);
+    digest c = {0};
+    PROMISE(memcmp(&a, &b, sizeof a) == 0);
+    PROMISE(once.status == cut.status && once.offset == cut.offset && once.need == cut.need);
+    if (whole(all, &c)) {
+        PROMISE(memcmp(&a, &c, sizeof a) == 0 && once.status == LTDIC_NEED_MORE);
+        PROMISE(once.offset == 0 && once.need == 6);
+    }
+    return 0;
+}
+
+#ifndef FUZZ_ENGINE
+enum { LARGEST = 1 << 20 };
+
+int main(int count, char **names)
+{
+    static uint8_t data[LARGEST];
+    for (int i = 1; i < count; i++) {
+        FILE *file = fopen(names[i], "rb");
+        PROMISE(file != NULL);
+        const size_t size = fread(data + 1, 1, sizeof data - 1, file);
+        fclose(file);
+        for (size_t prefix = 0; prefix <= size && prefix < 600; prefix++) {
+            data[0] = (uint8_t)prefix;
+            LLVMFuzzerTestOneInput(data, prefix + 1);
+        }
+        LLVMFuzzerTestOneInput(data, size + 1);
+    }
+    printf("%d files and all their prefixes\n", count - 1);
+    return 0;
+}
+#endif
