@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from . import __version__
+from .errors import DecodeError
 from .l_dicom import (  # type: ignore[attr-defined]
     DICOM_SECURE_NONE,
     DICOM_SUCCESS,
@@ -30,7 +33,18 @@ from .l_dicom import (  # type: ignore[attr-defined]
     L_DicomWait,
     pEXT_CALLBACK,
 )
-from .pdu import AcseReason, AssociateReject, PresentationReason, RejectResult, UserReason
+from .pdu import (
+    CLAUSES,
+    AcseReason,
+    AssociateReject,
+    Layout,
+    PresentationReason,
+    RejectResult,
+    UserReason,
+    lay_out,
+)
+
+# ---- demo ------------------------------------------------------------------------------------
 
 REASONS = (UserReason, AcseReason, PresentationReason)
 DEFINED = [
@@ -136,6 +150,71 @@ def run_demo() -> int:
     return 0 if agreed == len(DEFINED) else 1
 
 
+# ---- dump ------------------------------------------------------------------------------------
+
+
+def read_input(source: str) -> bytes:
+    """The bytes that an argument stands for: standard input, a file, or hexadecimal digits."""
+    if source == "-":
+        return sys.stdin.buffer.read()
+    if os.path.exists(source):
+        return Path(source).read_bytes()
+    try:
+        return bytes.fromhex(source)
+    except ValueError:
+        raise SystemExit(f"ltdic dump: {source!r} is no file and no hexadecimal digits") from None
+
+
+def around(data: bytes, offset: int) -> str:
+    """The bytes near an offset, with a mark under it."""
+    start = max(0, offset - 8)
+    shown = data[start : offset + 9].hex(" ")
+    return f"{start:8}  {shown}\n{'':10}{'   ' * (offset - start)}^^"
+
+
+def print_pdu(at: int, layout: Layout, as_json: bool) -> None:
+    """One PDU, which starts at `at`: one line for each field, or one JSON object."""
+    if as_json:
+        fields = [
+            {"offset": at + field.offset, "name": field.name, "value": field.value}
+            for field in layout.fields
+        ]
+        whole = {"offset": at, "pdu": layout.name, "length": layout.size, "fields": fields}
+        print(json.dumps(whole))
+        return
+    print(f"{at:8}  {layout.name}, {layout.size} bytes")
+    for field in layout.fields:
+        print(f"{at + field.offset:8}    {'  ' * field.depth}{field.name}: {field.value}")
+
+
+def print_fault(data: bytes, at: int, fault: DecodeError, as_json: bool) -> None:
+    """What is wrong with the PDU that starts at `at`."""
+    place = at + fault.offset
+    clause = CLAUSES.get(data[at], "9.3.1") if at < len(data) else "9.3.1"
+    if as_json:
+        print(json.dumps({"offset": place, "fault": fault.kind, "pdu_offset": at}))
+        return
+    print(f"{place:8}  {fault}, of the PDU at {at} (PS3.8 {clause})")
+    print(around(data, place))
+
+
+def run_dump(source: str, as_json: bool, strict: bool) -> int:
+    """Print every PDU of a stream; 65 (EX_DATAERR) if it ends in anything but a whole one."""
+    data, at = read_input(source), 0
+    while at < len(data):
+        try:
+            layout = lay_out(data, at, strict=strict)
+        except DecodeError as e:
+            print_fault(data, at, e, as_json)
+            return os.EX_DATAERR
+        print_pdu(at, layout, as_json)
+        at += layout.size
+    return 0
+
+
+# ---- the command line ------------------------------------------------------------------------
+
+
 class Parser(argparse.ArgumentParser):
     """With the exit code that sysexits.h has for wrong usage."""
 
@@ -148,13 +227,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code."""
     parser = Parser(prog="ltdic", description="The DICOM Upper Layer.")
     parser.add_argument("--version", action="version", version=f"ltdic {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    demo = commands.add_parser(
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser(
         "demo", help="reject an association with each defined code and show what arrives"
     )
-    demo.set_defaults(run=run_demo)
+    dump = commands.add_parser("dump", help="show the PDUs of a byte stream, field by field")
+    dump.add_argument("source", nargs="?", default="-", metavar="FILE|-|HEX")
+    dump.add_argument("--json", action="store_true", help="one object for each PDU")
+    dump.add_argument("--strict", action="store_true", help="refuse all that PS3.8 forbids")
     chosen = parser.parse_args(arguments)
-    return int(chosen.run())
+    if chosen.command == "dump":
+        return run_dump(chosen.source, chosen.json, chosen.strict)
+    return run_demo()
 
 
 if __name__ == "__main__":

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
+from conftest import vectors
 from test_pdu import DEFINED
 
+from ltdic import (
+    AssociateReject,
+    AssociateRequest,
+    ProposedContext,
+    UserIdentity,
+    UserInformation,
+    encode,
+)
 from ltdic import __main__ as cli
+from ltdic.pdu import lay_out
 
 
 def ltdic(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -52,3 +65,87 @@ def test_help_and_version_are_there_and_nonsense_is_a_usage_error() -> None:
     assert ltdic("--version").stdout.startswith("ltdic ")
     assert ltdic("nonsense").returncode == 64
     assert ltdic().returncode == 64
+
+
+# ---- dump ------------------------------------------------------------------------------------
+
+REJECT = encode(AssociateReject(1, 1, 7))
+SECRET = AssociateRequest(
+    "A~[2J",
+    "B",
+    (ProposedContext(1, "1.2.840.10008.1.1", ("1.2.840.10008.1.2",)),),
+    user_info=UserInformation(
+        max_length=16384,
+        implementation_class_uid="1.2.3",
+        user_identity=UserIdentity(2, 1, b"jdoe", b"hunter2"),
+    ),
+)
+
+
+def dump(data: bytes, *options: str) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-I", "-m", "ltdic", "dump", *options]
+    return subprocess.run(command, input=data, capture_output=True, timeout=60)
+
+
+def test_dump_shows_pdus_field_by_field_and_keeps_secrets() -> None:
+    result = dump(encode(SECRET) + REJECT)
+    text = result.stdout.decode()
+    assert result.returncode == 0
+    assert "       0  A-ASSOCIATE-RQ, " in text
+    assert "      10    called AE title: 'A~[2J'" in text
+    assert "maximum length: 16384" in text
+    assert "Rejected permanently by the service user" in text
+    assert "jdoe" not in text
+    assert "hunter2" not in text
+
+
+def test_dump_shows_the_fault_after_the_pdus_before_it() -> None:
+    wire = REJECT + bytes.fromhex("05 00 00000005 00000000 00") + REJECT
+    result = dump(wire)
+    lines = result.stdout.decode().splitlines()
+    assert result.returncode == 65
+    assert lines[0] == "       0  A-ASSOCIATE-RJ, 10 bytes"
+    assert lines[2].startswith("      12  bad_length at byte 2: ")
+    assert lines[2].endswith("of the PDU at 10 (PS3.8 9.3.6)")
+    assert lines[3][lines[4].index("^^") :].startswith("00 00 00 05")
+    assert len(lines) == 5
+
+
+def test_dump_escapes_what_a_peer_wrote() -> None:
+    wire = bytearray(encode(SECRET))
+    wire[10:16] = b"\x1b[31m\xff"
+    text = dump(bytes(wire)).stdout
+    assert b"\x1b" not in text
+    assert b"called AE title: '\\x1b[31m\\xff" in text
+
+
+def test_dump_reads_files_and_digits_and_writes_json(tmp_path: Path) -> None:
+    file = tmp_path / "wire"
+    file.write_bytes(REJECT * 2)
+    from_file = dump(b"", "--json", str(file))
+    objects = [json.loads(line) for line in from_file.stdout.splitlines()]
+    assert [(o["offset"], o["pdu"], o["length"]) for o in objects] == [
+        (0, "A-ASSOCIATE-RJ", 10),
+        (10, "A-ASSOCIATE-RJ", 10),
+    ]
+    assert dump(b"", "--json", (REJECT * 2).hex()).stdout == from_file.stdout
+    fault = json.loads(dump(b"\x09", "--json").stdout)
+    assert fault == {"offset": 0, "fault": "bad_pdu_type", "pdu_offset": 0}
+    assert dump(b"", "neither a file nor digits").returncode != 0
+
+
+def test_dump_in_strict_mode_refuses_what_the_standard_forbids() -> None:
+    undefined = encode(AssociateReject(1, 3, 8))
+    assert dump(undefined).returncode == 0
+    result = dump(undefined, "--strict")
+    assert result.returncode == 65
+    assert b"bad_value at byte 9" in result.stdout
+
+
+@pytest.mark.parametrize("vector", vectors("valid.json"))
+def test_every_valid_vector_is_laid_out_within_its_bounds(vector: dict[str, Any]) -> None:
+    wire = bytes.fromhex(vector["hex"])
+    layout = lay_out(wire)
+    assert layout.size == len(wire)
+    assert all(6 <= field.offset <= len(wire) for field in layout.fields)
+    assert all(str(field.value).isprintable() for field in layout.fields)
