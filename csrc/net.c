@@ -535,7 +535,7 @@ static void flush(ltdic_net *net)
         return;
     }
     const size_t done = send_now(net, net->out.data + net->out.start, block_size(&net->out));
-    net->out.start += net->lost ? 0 : done; /* what is lost is gone already */
+    net->out.start += done; /* read after the call: a send that fails empties the block */
     if (block_size(&net->out) == 0) {
         block_free(&net->out);
     }
