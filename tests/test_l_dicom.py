@@ -325,12 +325,18 @@ def test_the_acceptor_waits_for_the_requestor_to_close(raw_request: bytes) -> No
     acceptor.free()
 
 
-def test_artim_ends_a_rejected_association_that_is_not_closed(raw_request: bytes) -> None:
+def reject_under_artim(milliseconds: int) -> Any:
+    """A callback that rejects and gives the requestor so long to close."""
+
     def on_request(hNet: Any, hPDU: Any, _: Any) -> None:
-        check(L_DicomSetArtim(hNet, 60))
+        check(L_DicomSetArtim(hNet, milliseconds))
         check(L_DicomSendAssociateReject(hNet, 1, 1, 1))
 
-    acceptor = Acceptor(request=on_request)
+    return on_request
+
+
+def test_artim_ends_a_rejected_association_that_is_not_closed(raw_request: bytes) -> None:
+    acceptor = Acceptor(request=reject_under_artim(60))
     with socket.create_connection(acceptor.address, 10) as peer:
         peer.sendall(raw_request)
         acceptor.until("accept")
@@ -440,11 +446,7 @@ def test_each_connection_is_told_once_and_the_oldest_is_accepted_first() -> None
 
 
 def test_traffic_does_not_put_artim_off(raw_request: bytes) -> None:
-    def on_request(hNet: Any, hPDU: Any, _: Any) -> None:
-        check(L_DicomSetArtim(hNet, 100))
-        check(L_DicomSendAssociateReject(hNet, 1, 1, 1))
-
-    acceptor = Acceptor(request=on_request)
+    acceptor = Acceptor(request=reject_under_artim(100))
     with socket.create_connection(acceptor.address, 10) as peer:
         peer.sendall(raw_request)
         acceptor.until("accept")

@@ -3,19 +3,11 @@
  *
  * Built with -fsanitize=fuzzer -DFUZZ_ENGINE it is a libFuzzer target; without, it replays the
  * files named on the command line, each with all its prefixes. */
-#include "ltdic.h"
+#define PREFIXES SIZE_MAX
+#include "fuzz.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define PROMISE(condition) \
-    do { \
-        if (!(condition)) { \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
-            abort(); \
-        } \
-    } while (0)
 
 static void check_fault(const ltdic_fault *fault, size_t size)
 {
@@ -109,8 +101,6 @@ static void check_pdvs(const ltdic_items *rows, ltdic_bytes in)
     PROMISE(count == rows->count && rest.size == 0);
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     uint8_t *exact = malloc(size); /* a byte too many is then seen */
@@ -137,22 +127,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     return 0;
 }
 
-#ifndef FUZZ_ENGINE
-enum { LARGEST = 1 << 20 };
-
-int main(int count, char **names)
+void replay(const uint8_t *data, size_t size)
 {
-    static uint8_t data[LARGEST];
-    for (int i = 1; i < count; i++) {
-        FILE *file = fopen(names[i], "rb");
-        PROMISE(file != NULL);
-        const size_t size = fread(data, 1, sizeof data, file);
-        fclose(file);
-        for (size_t prefix = 0; prefix <= size; prefix++) {
-            LLVMFuzzerTestOneInput(data, prefix);
-        }
-    }
-    printf("%d files and all their prefixes\n", count - 1);
-    return 0;
+    LLVMFuzzerTestOneInput(data + 1, size);
 }
-#endif

@@ -3,19 +3,11 @@
  *
  * Promised: cutting changes nothing, and what the pieces add up to is what ltdic_decode finds in
  * each whole PDU. Two mains, as in fuzz_pdu.c. */
-#include "ltdic.h"
+#define PREFIXES 600
+#include "fuzz.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define PROMISE(condition) \
-    do { \
-        if (!(condition)) { \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
-            abort(); \
-        } \
-    } while (0)
 
 /* A hash of all that was handed out, byte for byte, wherever it was cut. */
 typedef struct digest {
@@ -95,8 +87,6 @@ static int whole(ltdic_bytes all, digest *d)
     return 1;
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (size == 0) {
@@ -116,24 +106,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     return 0;
 }
 
-#ifndef FUZZ_ENGINE
-enum { LARGEST = 1 << 20 };
-
-int main(int count, char **names)
+void replay(const uint8_t *data, size_t size)
 {
-    static uint8_t data[LARGEST];
-    for (int i = 1; i < count; i++) {
-        FILE *file = fopen(names[i], "rb");
-        PROMISE(file != NULL);
-        const size_t size = fread(data + 1, 1, sizeof data - 1, file);
-        fclose(file);
-        for (size_t prefix = 0; prefix <= size && prefix < 600; prefix++) {
-            data[0] = (uint8_t)prefix;
-            LLVMFuzzerTestOneInput(data, prefix + 1);
-        }
-        LLVMFuzzerTestOneInput(data, size + 1);
-    }
-    printf("%d files and all their prefixes\n", count - 1);
-    return 0;
+    LLVMFuzzerTestOneInput(data, size + 1);
 }
-#endif
