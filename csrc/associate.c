@@ -558,7 +558,7 @@ static bool own_values(HDICOMPDU a, ltdic_bytes pdu)
 
 HDICOMPDU ltdic__associate_from_pdu(ltdic_bytes pdu)
 {
-    const ltdic_options options = {sizeof options, 0, 0, 0};
+    const ltdic_options options = {.size = sizeof options};
     ltdic_fault fault;
     HDICOMPDU a = L_DicomCreateAssociate(TRUE);
     if (a == NULL) {

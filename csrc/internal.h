@@ -7,7 +7,8 @@
 
 #include <stdbool.h>
 
-enum { HEADER = 6, UID_MAX = 64, TITLE_SIZE = 16 };
+enum { HEADER = 6, ITEM_HEADER = 4, CONTEXT_HEADER = 8, UID_MAX = 64, TITLE_SIZE = 16 };
+enum { TITLES_RESERVED = 32 }; /* bytes after the titles (PS3.8 table 9-11) */
 
 /* What decoding and encoding have in common; pdu.c. */
 ltdic_options ltdic__effective(const ltdic_options *given);
@@ -15,6 +16,7 @@ int ltdic__frame(ltdic_bytes *pdu, ltdic_bytes in, const ltdic_options *options,
                  ltdic_fault *fault);
 int ltdic__header(ltdic_bytes in, const ltdic_options *options, ltdic_fault *fault);
 int ltdic__fault_at(ltdic_fault *fault, int status, uint64_t offset, uint64_t need);
+size_t ltdic__values_start(uint8_t type); /* of a PDU: its size up to its first value */
 bool ltdic__reason_is_listed(uint8_t source, uint8_t reason);
 ltdic_bytes ltdic__without_spaces(ltdic_bytes text); /* at both ends: they mean nothing there */
 bool ltdic__title_is_legal(ltdic_bytes title);

@@ -130,17 +130,20 @@ enum {
 #define LTDIC_MAX_ASSOCIATE 1048576 /* default of max_associate, bytes */
 #define LTDIC_FIXED_PDU_SIZE 10     /* of RJ, RELEASE and ABORT, header included */
 
-/** What a decoder lets through. NULL where one is taken means strict 0, max_pdata 0 and
- *  max_associate LTDIC_MAX_ASSOCIATE; a field that `size` does not reach means the same. */
+/** What a decoder lets through and tells. NULL where one is taken means max_associate
+ *  LTDIC_MAX_ASSOCIATE and 0 for the others; a field that `size` does not reach means the same. */
 typedef struct ltdic_options {
     size_t size;            /**< sizeof(ltdic_options), as the caller was compiled */
     uint32_t max_pdata;     /**< largest PDU length of a P-DATA-TF; 0: no limit */
     uint32_t max_associate; /**< largest PDU length of an RQ or AC; 0: no limit */
     uint8_t strict;         /**< 1: refuse all that PS3.8 forbids, not only what is unsafe */
+    uint8_t exact;          /**< 1: rows for every byte, so that ltdic_encode gives the same PDU */
 } ltdic_options;
 
 /** What a row of a decoded PDU is about. In brackets: what `offset` and `length` cover, then the
- *  other fields that are set. Text is already trimmed (titles: spaces; UIDs: a NUL pad). */
+ *  other fields that are set. Text is already trimmed (titles: spaces; UIDs: a NUL pad), but when
+ *  exact it is the whole field, and a cut at the first NUL and at the spaces around is to be made.
+ */
 typedef enum ltdic_kind {
     LTDIC_PDU = 1,                   /**< always first [the body]; type; RQ, AC: version;
                                           RJ: result, source, reason; ABORT: source, reason */
@@ -167,7 +170,11 @@ typedef enum ltdic_kind {
     LTDIC_USER_IDENTITY_RESPONSE = 21, /**< item 59 [server response] */
     LTDIC_UNKNOWN_ITEM = 22,           /**< any other item of the PDU [value]; type */
     LTDIC_UNKNOWN_SUB_ITEM = 23,       /**< any other sub-item of item 50 [value]; type */
-    LTDIC_PDV = 24                     /**< P-DATA-TF [fragment]; id; control header in result */
+    LTDIC_PDV = 24,                    /**< P-DATA-TF [fragment]; id; control header in result */
+    LTDIC_HEADER = 25, /**< exact: right after each PDU and item [its bytes up to the first value,
+                            reserved ones included; of an RJ or ABORT, up to the codes] */
+    LTDIC_IGNORED = 26 /**< exact [bytes that mean nothing]; id: where they are: 0 between the
+                            items of the PDU, 1 in item 20, 21 or 50, 2 at the end of a sub-item */
 } ltdic_kind;
 
 /** One row: a piece of a PDU and where it lies. */
@@ -228,7 +235,11 @@ LTDIC_API int ltdic_decode(ltdic_items *out, ltdic_bytes in, const ltdic_options
  *
  *  Rows come in the order of the PDU; offsets count from the start of `values`. Reserved bytes are
  *  zero, titles are padded with spaces, UIDs are not padded. A context of an AC that has no
- * transfer syntax gets an empty sub-item 40. Code fields take any value.
+ *  transfer syntax gets an empty sub-item 40. Code fields take any value.
+ *
+ *  Rows of an exact decoding, known by the LTDIC_HEADER after LTDIC_PDU, give the bytes that were
+ *  decoded, whatever lenient mode let through. A row may be pointed to another value before: the
+ *  lengths are made to fit, and no text is checked but for a title's size.
  *
  *  @param[in,out] out     `size` is set to the bytes written
  *  @param         rows    the first is LTDIC_PDU
@@ -244,6 +255,15 @@ LTDIC_API int ltdic_encode(ltdic_buffer *out, const ltdic_items *rows, ltdic_byt
 /** Encode an RJ, RELEASE or ABORT (PS3.8 9.3.4, 9.3.6 to 9.3.8) into LTDIC_FIXED_PDU_SIZE bytes;
  *  `codes` are the last three of them. */
 LTDIC_API void ltdic_encode_fixed(uint8_t *out, uint8_t type, ltdic_reject codes);
+
+/** Decode a run of A-ASSOCIATE-RJ (PS3.8 9.3.4), one right after another, as lenient mode does.
+ *
+ *  @param[out] out    three bytes for each: result, source, reason. What comes before a fault is
+ *                     there with it
+ *  @param[out] fault  offset and need count from the first byte of `in`
+ *  @return LTDIC_OK when `in` is at its end; as ltdic_frame; LTDIC_ERR_UNEXPECTED_PDU at a PDU of
+ *          another type; LTDIC_ERR_ROOM, and `fault->offset` is that of the PDU to go on with */
+LTDIC_API int ltdic_decode_rejects(ltdic_buffer *out, ltdic_bytes in, ltdic_fault *fault);
 
 /** A presentation data value (PS3.8 9.3.5.1), pointing into the PDU. */
 typedef struct ltdic_pdv {

@@ -708,7 +708,8 @@ static bool take_pdu(ltdic_net *net, ltdic_net_event *event, bool *tell)
     block *in = &net->in;
     const bool data_may_come = net->ul.state == 6 || net->ul.state == 7;
     const uint32_t max_pdata = data_may_come ? net->max_pdata : LTDIC_MAX_ASSOCIATE;
-    const ltdic_options options = {sizeof options, max_pdata, LTDIC_MAX_ASSOCIATE, 0};
+    const ltdic_options options = {
+        .size = sizeof options, .max_pdata = max_pdata, .max_associate = LTDIC_MAX_ASSOCIATE};
     ltdic_bytes pdu;
     ltdic_fault fault;
     if (net->broken || block_size(in) == 0) {

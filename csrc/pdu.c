@@ -32,12 +32,18 @@ int ltdic_reject_is_defined(ltdic_reject reject)
 
 ltdic_options ltdic__effective(const ltdic_options *given)
 {
-    ltdic_options options = {sizeof options, 0, LTDIC_MAX_ASSOCIATE, 0};
+    ltdic_options options = {.size = sizeof options, .max_associate = LTDIC_MAX_ASSOCIATE};
     if (given != NULL) {
         const size_t size = given->size < sizeof options ? given->size : sizeof options;
         memcpy(&options, given, size);
     }
     return options;
+}
+
+size_t ltdic__values_start(uint8_t type)
+{
+    static const uint8_t starts[] = {0, 10, 10, 7, HEADER, 10, 10, 8};
+    return starts[type];
 }
 
 static int header_status(uint8_t type, uint32_t length, const ltdic_options *options)
@@ -185,6 +191,36 @@ int ltdic_next_pdv(ltdic_bytes *rest, ltdic_pdv *pdv)
     rest->data += 4 + length;
     rest->size -= 4 + length;
     return LTDIC_OK;
+}
+
+/* What is wrong with the bytes at `at`, where an RJ should be. */
+static int no_reject(ltdic_bytes in, size_t at, ltdic_fault *fault)
+{
+    const ltdic_bytes rest = {in.data + at, in.size - at};
+    ltdic_bytes pdu;
+    const int status = ltdic_frame(&pdu, rest, NULL, fault);
+    if (status == LTDIC_OK) {
+        return ltdic__fault_at(fault, LTDIC_ERR_UNEXPECTED_PDU, at, 0);
+    }
+    return ltdic__fault_at(fault, status, fault->offset + at, fault->need + at);
+}
+
+int ltdic_decode_rejects(ltdic_buffer *out, ltdic_bytes in, ltdic_fault *fault)
+{
+    out->size = 0;
+    for (size_t at = 0; at < in.size; at += LTDIC_FIXED_PDU_SIZE) {
+        const uint8_t *pdu = in.data + at;
+        if (in.size - at < LTDIC_FIXED_PDU_SIZE || pdu[0] != LTDIC_ASSOCIATE_RJ ||
+            load_u32(pdu + 2) != LTDIC_FIXED_PDU_SIZE - HEADER) {
+            return no_reject(in, at, fault);
+        }
+        if (out->room - out->size < 3) {
+            return ltdic__fault_at(fault, LTDIC_ERR_ROOM, at, 0);
+        }
+        memcpy(out->data + out->size, pdu + 7, 3);
+        out->size += 3;
+    }
+    return ltdic__fault_at(fault, LTDIC_OK, 0, 0);
 }
 
 void ltdic_encode_fixed(uint8_t *out, uint8_t type, ltdic_reject codes)

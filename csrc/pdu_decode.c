@@ -3,8 +3,6 @@
 #include "bytes.h"
 #include "internal.h"
 
-enum { ITEM_HEADER = 4 };
-
 static ltdic_bytes until_nul(ltdic_bytes text)
 {
     const uint8_t *nul = text.size == 0 ? NULL : memchr(text.data, 0, text.size);
@@ -37,9 +35,10 @@ typedef struct decoder {
     ltdic_item spare; /* takes the rows nobody wants */
     const uint8_t *base;
     uint8_t type; /* of the PDU */
-    bool strict;
+    bool strict, exact;
+    bool muted;      /* inside an item that does not count */
     uint8_t rank;    /* of the last item in the order 10, 20 or 21, 50 */
-    uint32_t seen;   /* single items met so far: a bit for each of `single` */
+    uint32_t seen;   /* single items met so far: a bit for each */
     uint32_t ids[8]; /* context ids met so far: a bit for each */
     uid_set *uids;   /* when strict */
 } decoder;
@@ -100,7 +99,7 @@ static ltdic_item *emit(decoder *d, uint8_t kind, uint8_t type, ltdic_bytes valu
 {
     static const ltdic_item empty;
     ltdic_item *row = &d->spare;
-    if (d->out != NULL) {
+    if (d->out != NULL && !d->muted) {
         if (d->out->count < d->out->room) {
             row = &d->out->items[d->out->count];
         }
@@ -114,59 +113,85 @@ static ltdic_item *emit(decoder *d, uint8_t kind, uint8_t type, ltdic_bytes valu
     return row;
 }
 
-/* Where only one is allowed, the first counts: false for all others. */
-static bool first_one(decoder *d, const item *i, uint32_t bit)
+/* The row of an item and, when exact, that of its header. */
+static ltdic_item *emit_item(decoder *d, uint8_t kind, const item *i, ltdic_bytes value)
+{
+    ltdic_item *row = emit(d, kind, i->type, value);
+    if (d->exact) {
+        const size_t size = kind == LTDIC_CONTEXT ? CONTEXT_HEADER : ITEM_HEADER;
+        emit(d, LTDIC_HEADER, 0, (ltdic_bytes){d->base + i->at, size});
+    }
+    return row;
+}
+
+/* Where bytes that mean nothing are: the `id` of their row. */
+enum { IN_PDU = 0, IN_ITEM = 1, IN_SUB_ITEM = 2 };
+
+static void ignore(decoder *d, uint8_t where, size_t from, size_t to)
+{
+    if (d->exact && to > from) {
+        emit(d, LTDIC_IGNORED, 0, (ltdic_bytes){d->base + from, to - from})->id = where;
+    }
+}
+
+/* Was there one before? Where only one is allowed, the first counts. */
+static bool repeated(decoder *d, const item *i, uint32_t bit)
 {
     const bool again = (d->seen & bit) != 0;
     forbid(d, again, LTDIC_ERR_DUPLICATE_ITEM, i->at);
     d->seen |= bit;
-    return !again;
+    return again;
 }
 
 /* The UID in c. `field` is the offset of its length; a pad is legal where PS3.5 is the rule. */
 static ltdic_bytes read_uid(decoder *d, const cursor *c, size_t field, bool padded)
 {
-    ltdic_bytes uid = padded ? without_pad(slice(c)) : slice(c);
-    if (!d->strict) {
-        return ltdic__without_spaces(until_nul(uid));
-    }
+    const ltdic_bytes whole = slice(c);
+    const ltdic_bytes uid = padded ? without_pad(whole) : whole;
     forbid(d, uid.size == 0 || uid.size > UID_MAX, LTDIC_ERR_BAD_VALUE, field);
     forbid(d, !ltdic__uid_is_spelled_right(uid), LTDIC_ERR_BAD_VALUE, c->pos);
-    return uid;
+    return d->exact ? whole : ltdic__without_spaces(until_nul(uid));
 }
 
-static void decode_uid(decoder *d, item *i, uint8_t kind, bool padded, bool wanted)
+static void decode_uid(decoder *d, item *i, uint8_t kind, bool padded)
 {
-    const ltdic_bytes uid = read_uid(d, &i->value, i->at + 2, padded);
-    if (wanted) {
-        emit(d, kind, i->type, uid);
-    }
+    emit_item(d, kind, i, read_uid(d, &i->value, i->at + 2, padded));
 }
 
 /* ---- presentation contexts (PS3.8 9.3.2.2, 9.3.3.2) */
 
 enum { SEEN_ABSTRACT = 1, SEEN_TRANSFER = 2 };
 
-static void decode_context_syntaxes(decoder *d, item *context)
+/* One sub-item of a context; `seen` are those before it. */
+static void decode_syntax(decoder *d, item *i, bool proposed, uint32_t *seen)
+{
+    bool ignored = true;
+    if (i->type == 0x30) {
+        forbid(d, !proposed, LTDIC_ERR_BAD_VALUE, i->at);
+        forbid(d, (*seen & SEEN_ABSTRACT) != 0, LTDIC_ERR_DUPLICATE_ITEM, i->at);
+        forbid(d, (*seen & SEEN_TRANSFER) != 0, LTDIC_ERR_BAD_ORDER, i->at);
+        ignored = !proposed || (*seen & SEEN_ABSTRACT) != 0;
+        *seen |= SEEN_ABSTRACT;
+    } else if (i->type == 0x40) {
+        ignored = !proposed && (*seen & SEEN_TRANSFER) != 0;
+        forbid(d, ignored, LTDIC_ERR_DUPLICATE_ITEM, i->at);
+        *seen |= SEEN_TRANSFER;
+    }
+    if (ignored) {
+        ignore(d, IN_ITEM, i->at, i->value.end);
+    } else {
+        const uint8_t kind = i->type == 0x30 ? LTDIC_ABSTRACT_SYNTAX : LTDIC_TRANSFER_SYNTAX;
+        decode_uid(d, i, kind, false);
+    }
+}
+
+static void decode_syntaxes(decoder *d, item *context)
 {
     const bool proposed = context->type == 0x20;
     uint32_t seen = 0;
     item i;
     while (next_item(&context->value, &i)) {
-        if (i.type == 0x30) {
-            forbid(d, !proposed, LTDIC_ERR_BAD_VALUE, i.at);
-            forbid(d, (seen & SEEN_ABSTRACT) != 0, LTDIC_ERR_DUPLICATE_ITEM, i.at);
-            forbid(d, (seen & SEEN_TRANSFER) != 0, LTDIC_ERR_BAD_ORDER, i.at);
-            if (proposed) {
-                decode_uid(d, &i, LTDIC_ABSTRACT_SYNTAX, false, (seen & SEEN_ABSTRACT) == 0);
-            }
-            seen |= SEEN_ABSTRACT;
-        } else if (i.type == 0x40) {
-            const bool again = !proposed && (seen & SEEN_TRANSFER) != 0;
-            forbid(d, again, LTDIC_ERR_DUPLICATE_ITEM, i.at);
-            decode_uid(d, &i, LTDIC_TRANSFER_SYNTAX, false, !again);
-            seen |= SEEN_TRANSFER;
-        }
+        decode_syntax(d, &i, proposed, &seen);
     }
     const bool complete = (seen & SEEN_TRANSFER) != 0 && (!proposed || (seen & SEEN_ABSTRACT) != 0);
     forbid(d, !complete, LTDIC_ERR_MISSING_ITEM, context->at);
@@ -186,12 +211,14 @@ static void decode_context(decoder *d, item *i)
     forbid(d, (d->ids[id / 32] & bit) != 0, LTDIC_ERR_DUPLICATE_ITEM, i->at);
     forbid(d, result > 4, LTDIC_ERR_BAD_VALUE, at + 2);
     d->ids[id / 32] |= bit;
-    ltdic_item *row = emit(d, LTDIC_CONTEXT, i->type, value);
+    ltdic_item *row = emit_item(d, LTDIC_CONTEXT, i, value);
     row->id = id;
     row->result = result;
-    if (result == 0) { /* else the rest has no meaning and is not tested */
-        cursor_take(&i->value, 4);
-        decode_context_syntaxes(d, i);
+    cursor_take(&i->value, 4);
+    if (result == 0) {
+        decode_syntaxes(d, i);
+    } else { /* the rest has no meaning and is not tested */
+        ignore(d, IN_ITEM, i->value.pos, i->value.end);
     }
 }
 
@@ -210,26 +237,34 @@ enum {
     SEEN_59 = 1 << 8
 };
 
-/* A sub-item of two or more bytes of which the first four count. */
-static void decode_four_bytes(decoder *d, item *i, uint8_t kind, bool wanted)
+/* What is left of a sub-item after its last field. */
+static void forbid_rest(decoder *d, const cursor *c)
+{
+    forbid(d, cursor_left(c) > 0, LTDIC_ERR_TRAILING_BYTES, c->pos);
+}
+
+static void ignore_rest(decoder *d, const cursor *c)
+{
+    ignore(d, IN_SUB_ITEM, c->pos, c->end);
+}
+
+/* A sub-item of which the first four bytes count. */
+static void decode_four_bytes(decoder *d, item *i, uint8_t kind)
 {
     if (!least(i, 4)) {
         return;
     }
     forbid(d, cursor_left(&i->value) > 4, LTDIC_ERR_BAD_LENGTH, i->at + 2);
-    if (wanted) {
-        emit(d, kind, i->type, (ltdic_bytes){i->value.base + i->value.pos, 4});
-    }
+    emit_item(d, kind, i, (ltdic_bytes){cursor_take(&i->value, 4), 4});
+    ignore_rest(d, &i->value);
 }
 
-static void decode_version_name(decoder *d, item *i, bool wanted)
+static void decode_version_name(decoder *d, item *i)
 {
     const ltdic_bytes name = slice(&i->value);
     forbid(d, name.size == 0 || name.size > 16, LTDIC_ERR_BAD_VALUE, i->at + 2);
     forbid(d, !ltdic__version_name_is_legal(name), LTDIC_ERR_BAD_VALUE, i->value.pos);
-    if (wanted) {
-        emit(d, LTDIC_VERSION_NAME, i->type, until_nul(name));
-    }
+    emit_item(d, LTDIC_VERSION_NAME, i, d->exact ? name : until_nul(name));
 }
 
 /* A UID behind a length of its own, with `reserve` bytes left after it. */
@@ -277,11 +312,6 @@ static void forbid_repeated_uid(decoder *d, const item *i)
     set->slots[slot] = (uint16_t)(new_one - set->base + 1);
 }
 
-static void forbid_rest(decoder *d, const cursor *c)
-{
-    forbid(d, cursor_left(c) > 0, LTDIC_ERR_TRAILING_BYTES, c->pos);
-}
-
 static void decode_role(decoder *d, item *i)
 {
     cursor *c = &i->value;
@@ -296,9 +326,10 @@ static void decode_role(decoder *d, item *i)
     forbid(d, scp > 1, LTDIC_ERR_BAD_VALUE, at + 1);
     forbid_rest(d, c);
     forbid_repeated_uid(d, i);
-    ltdic_item *row = emit(d, LTDIC_ROLE, i->type, uid);
+    ltdic_item *row = emit_item(d, LTDIC_ROLE, i, uid);
     row->id = scu;
     row->result = scp;
+    ignore_rest(d, c);
 }
 
 static void decode_extended(decoder *d, item *i)
@@ -308,7 +339,7 @@ static void decode_extended(decoder *d, item *i)
     }
     const ltdic_bytes uid = read_counted_uid(d, &i->value, 0);
     forbid_repeated_uid(d, i);
-    emit(d, LTDIC_EXTENDED, i->type, uid);
+    emit_item(d, LTDIC_EXTENDED, i, uid);
     emit(d, LTDIC_EXTENDED_INFO, 0, slice(&i->value));
 }
 
@@ -319,20 +350,21 @@ static void decode_common_extended(decoder *d, item *i)
         return;
     }
     const ltdic_bytes sop_class = read_counted_uid(d, c, 0);
-    emit(d, LTDIC_COMMON_EXTENDED, i->type, sop_class)->version = i->second;
+    emit_item(d, LTDIC_COMMON_EXTENDED, i, sop_class)->version = i->second;
     emit(d, LTDIC_COMMON_SERVICE, 0, read_counted_uid(d, c, 0));
     cursor related = cursor_counted(c, 0);
     while (!cursor_failed(c) && cursor_left(&related) > 0) {
         const ltdic_bytes uid = read_counted_uid(d, &related, 0);
         emit(d, LTDIC_COMMON_RELATED, 0, uid);
     }
-    if (i->second == 0) {
+    if (i->second == 0) { /* later versions may have more fields */
         forbid_rest(d, c);
     }
+    ignore_rest(d, c);
     forbid_repeated_uid(d, i);
 }
 
-static void decode_identity(decoder *d, item *i, bool wanted)
+static void decode_identity(decoder *d, item *i)
 {
     cursor *c = &i->value;
     if (!least(i, 6)) {
@@ -347,24 +379,22 @@ static void decode_identity(decoder *d, item *i, bool wanted)
     const cursor second = cursor_counted(c, 0);
     forbid(d, type != 2 && cursor_left(&second) > 0, LTDIC_ERR_BAD_VALUE, second.pos - 2);
     forbid_rest(d, c);
-    if (wanted) {
-        ltdic_item *row = emit(d, LTDIC_USER_IDENTITY, i->type, slice(&primary));
-        row->id = type;
-        row->result = response;
-        emit(d, LTDIC_USER_IDENTITY_SECOND, 0, slice(&second));
-    }
+    ltdic_item *row = emit_item(d, LTDIC_USER_IDENTITY, i, slice(&primary));
+    row->id = type;
+    row->result = response;
+    emit(d, LTDIC_USER_IDENTITY_SECOND, 0, slice(&second));
+    ignore_rest(d, c);
 }
 
-static void decode_identity_response(decoder *d, item *i, bool wanted)
+static void decode_identity_response(decoder *d, item *i)
 {
     if (!least(i, 2)) {
         return;
     }
     const cursor response = cursor_counted(&i->value, 0);
     forbid_rest(d, &i->value);
-    if (wanted) {
-        emit(d, LTDIC_USER_IDENTITY_RESPONSE, i->type, slice(&response));
-    }
+    emit_item(d, LTDIC_USER_IDENTITY_RESPONSE, i, slice(&response));
+    ignore_rest(d, &i->value);
 }
 
 /* 57 and 58 belong into an RQ, 59 into an AC; elsewhere they are unknown sub-items. */
@@ -373,28 +403,44 @@ static bool sub_item_is_foreign(const decoder *d, uint8_t type)
     return d->type == LTDIC_ASSOCIATE_RQ ? type == 0x59 : type == 0x57 || type == 0x58;
 }
 
-static void decode_sub_item(decoder *d, item *i)
+/* The bit of a sub-item that may be there once; 0 for the others. */
+static uint32_t single(uint8_t type)
 {
-    uint8_t type = i->type;
-    if (sub_item_is_foreign(d, type)) {
-        forbid(d, true, LTDIC_ERR_BAD_VALUE, i->at);
-        type = 0;
-    }
     switch (type) {
     case 0x51:
-        decode_four_bytes(d, i, LTDIC_MAX_LENGTH, first_one(d, i, SEEN_51));
+        return SEEN_51;
+    case 0x52:
+        return SEEN_52;
+    case 0x53:
+        return SEEN_53;
+    case 0x55:
+        return SEEN_55;
+    case 0x58:
+        return SEEN_58;
+    case 0x59:
+        return SEEN_59;
+    default:
+        return 0;
+    }
+}
+
+static void decode_known_sub_item(decoder *d, item *i, uint8_t type)
+{
+    switch (type) {
+    case 0x51:
+        decode_four_bytes(d, i, LTDIC_MAX_LENGTH);
         break;
     case 0x52:
-        decode_uid(d, i, LTDIC_CLASS_UID, true, first_one(d, i, SEEN_52));
+        decode_uid(d, i, LTDIC_CLASS_UID, true);
         break;
     case 0x53:
-        decode_four_bytes(d, i, LTDIC_ASYNC_OPERATIONS, first_one(d, i, SEEN_53));
+        decode_four_bytes(d, i, LTDIC_ASYNC_OPERATIONS);
         break;
     case 0x54:
         decode_role(d, i);
         break;
     case 0x55:
-        decode_version_name(d, i, first_one(d, i, SEEN_55));
+        decode_version_name(d, i);
         break;
     case 0x56:
         decode_extended(d, i);
@@ -403,13 +449,26 @@ static void decode_sub_item(decoder *d, item *i)
         decode_common_extended(d, i);
         break;
     case 0x58:
-        decode_identity(d, i, first_one(d, i, SEEN_58));
+        decode_identity(d, i);
         break;
     case 0x59:
-        decode_identity_response(d, i, first_one(d, i, SEEN_59));
+        decode_identity_response(d, i);
         break;
     default:
-        emit(d, LTDIC_UNKNOWN_SUB_ITEM, i->type, slice(&i->value));
+        emit_item(d, LTDIC_UNKNOWN_SUB_ITEM, i, slice(&i->value));
+    }
+}
+
+static void decode_sub_item(decoder *d, item *i)
+{
+    const bool foreign = sub_item_is_foreign(d, i->type);
+    const uint8_t type = foreign ? 0 : i->type;
+    forbid(d, foreign, LTDIC_ERR_BAD_VALUE, i->at);
+    d->muted = repeated(d, i, single(type));
+    decode_known_sub_item(d, i, type);
+    if (d->muted) {
+        d->muted = false;
+        ignore(d, IN_ITEM, i->at, i->value.end);
     }
 }
 
@@ -420,7 +479,7 @@ static void decode_user_information(decoder *d, item *user_information)
     uids.base = NULL;
     d->uids = &uids;
     item i;
-    emit(d, LTDIC_USER_INFORMATION, user_information->type, slice(&user_information->value));
+    emit_item(d, LTDIC_USER_INFORMATION, user_information, slice(&user_information->value));
     while (next_item(&user_information->value, &i)) {
         decode_sub_item(d, &i);
     }
@@ -439,20 +498,24 @@ static void decode_item(decoder *d, item *i)
 {
     const uint8_t context = d->type == LTDIC_ASSOCIATE_RQ ? 0x20 : 0x21;
     if (i->type == 0x10) {
-        const bool wanted = first_one(d, i, SEEN_10);
+        d->muted = repeated(d, i, SEEN_10);
         forbid_disorder(d, i, 1);
-        decode_uid(d, i, LTDIC_APPLICATION_CONTEXT, false, wanted);
+        decode_uid(d, i, LTDIC_APPLICATION_CONTEXT, false);
     } else if (i->type == context) {
         d->seen |= SEEN_CONTEXT;
         forbid_disorder(d, i, 2);
         decode_context(d, i);
     } else if (i->type == 0x50) {
-        first_one(d, i, SEEN_50); /* the sub-items of another one follow those of the first */
+        repeated(d, i, SEEN_50); /* the sub-items of another one follow those of the first */
         forbid_disorder(d, i, 3);
         decode_user_information(d, i);
     } else {
         forbid(d, i->type == 0x20 || i->type == 0x21, LTDIC_ERR_BAD_VALUE, i->at);
-        emit(d, LTDIC_UNKNOWN_ITEM, i->type, slice(&i->value));
+        emit_item(d, LTDIC_UNKNOWN_ITEM, i, slice(&i->value));
+    }
+    if (d->muted) {
+        d->muted = false;
+        ignore(d, IN_PDU, i->at, i->value.end);
     }
 }
 
@@ -470,7 +533,7 @@ static void decode_title(decoder *d, cursor *c, uint8_t kind)
     } else {
         forbid(d, !ltdic__title_is_legal(title), LTDIC_ERR_BAD_VALUE, at);
     }
-    emit(d, kind, 0, title);
+    emit(d, kind, 0, d->exact ? field : title);
 }
 
 static void decode_associate(decoder *d, cursor c, ltdic_item *row)
@@ -481,7 +544,8 @@ static void decode_associate(decoder *d, cursor c, ltdic_item *row)
     cursor_take(&c, 2);
     decode_title(d, &c, LTDIC_CALLED_AE);
     decode_title(d, &c, LTDIC_CALLING_AE);
-    cursor_take(&c, 32);
+    ignore(d, IN_PDU, c.pos, c.pos + TITLES_RESERVED);
+    cursor_take(&c, TITLES_RESERVED);
     while (next_item(&c, &i)) {
         decode_item(d, &i);
     }
@@ -538,6 +602,9 @@ static void decode_data(decoder *d, cursor c)
 static void decode_body(decoder *d, cursor c)
 {
     ltdic_item *row = emit(d, LTDIC_PDU, d->type, slice(&c));
+    if (d->exact) {
+        emit(d, LTDIC_HEADER, 0, (ltdic_bytes){d->base, ltdic__values_start(d->type)});
+    }
     switch (d->type) {
     case LTDIC_ASSOCIATE_RQ:
     case LTDIC_ASSOCIATE_AC:
@@ -565,7 +632,13 @@ int ltdic_decode(ltdic_items *out, ltdic_bytes in, const ltdic_options *options,
     if (status != LTDIC_OK) {
         return status;
     }
-    decoder d = {.out = out, .base = pdu.data, .type = pdu.data[0], .strict = effect.strict != 0};
+    decoder d = {
+        .out = out,
+        .base = pdu.data,
+        .type = pdu.data[0],
+        .strict = effect.strict != 0,
+        .exact = effect.exact != 0,
+    };
     if (out != NULL) {
         out->count = 0;
     }

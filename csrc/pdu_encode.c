@@ -10,6 +10,7 @@ typedef struct encoder {
     ltdic_bytes values;
     ltdic_fault fault;
     uint8_t type; /* of the PDU */
+    bool exact;
 } encoder;
 
 /* A fault of the row just taken. */
@@ -54,8 +55,20 @@ static ltdic_bytes value_of(encoder *e, const ltdic_item *row)
 static ltdic_bytes uid_of(encoder *e, const ltdic_item *row)
 {
     const ltdic_bytes uid = value_of(e, row);
-    refuse(e, !ltdic__uid_is_legal(uid), LTDIC_ERR_BAD_VALUE);
+    refuse(e, !e->exact && !ltdic__uid_is_legal(uid), LTDIC_ERR_BAD_VALUE);
     return uid;
+}
+
+/* The header of the row just taken, for its reserved bytes: as received, or zeroes. */
+static const uint8_t *header_of(encoder *e, size_t size)
+{
+    static const uint8_t zeroes[LTDIC_FIXED_PDU_SIZE];
+    if (!next_is(e, LTDIC_HEADER)) {
+        return zeroes;
+    }
+    const ltdic_bytes header = value_of(e, take_row(e, LTDIC_HEADER));
+    refuse(e, header.size != size, LTDIC_ERR_BAD_VALUE);
+    return header.size == size ? header.data : zeroes;
 }
 
 static size_t open_item(encoder *e, uint8_t type, uint8_t second)
@@ -66,16 +79,37 @@ static size_t open_item(encoder *e, uint8_t type, uint8_t second)
     return e->w.pos - 2;
 }
 
+/* Of the row just taken, whose second byte is reserved. */
+static size_t open_plain_item(encoder *e, uint8_t type)
+{
+    return open_item(e, type, header_of(e, ITEM_HEADER)[1]);
+}
+
+/* Bytes that mean nothing, as they came; `where` is the `id` of their rows. */
+static void put_ignored(encoder *e, uint8_t where)
+{
+    while (next_is(e, LTDIC_IGNORED) && e->row->id == where) {
+        const ltdic_bytes bytes = value_of(e, take_row(e, LTDIC_IGNORED));
+        writer_bytes(&e->w, bytes.data, bytes.size);
+    }
+}
+
 static void close_item(encoder *e, size_t length_at)
 {
     refuse(e, !writer_close_u16(&e->w, length_at), LTDIC_ERR_TOO_LARGE);
 }
 
+static void close_sub_item(encoder *e, size_t length_at)
+{
+    put_ignored(e, 2);
+    close_item(e, length_at);
+}
+
 static void put_item(encoder *e, uint8_t type, ltdic_bytes value)
 {
-    const size_t at = open_item(e, type, 0);
+    const size_t at = open_plain_item(e, type);
     writer_bytes(&e->w, value.data, value.size);
-    close_item(e, at);
+    close_sub_item(e, at);
 }
 
 static void put_counted(encoder *e, ltdic_bytes value)
@@ -85,23 +119,35 @@ static void put_counted(encoder *e, ltdic_bytes value)
     writer_bytes(&e->w, value.data, value.size);
 }
 
+/* PS3.8 tables 9-13 and 9-18. */
+static size_t open_context(encoder *e, const ltdic_item *row, bool proposed)
+{
+    const uint8_t *header = header_of(e, CONTEXT_HEADER);
+    const size_t at = open_item(e, proposed ? 0x20 : 0x21, header[1]);
+    writer_u8(&e->w, row->id);
+    writer_u8(&e->w, header[5]);
+    writer_u8(&e->w, proposed ? header[6] : row->result);
+    writer_u8(&e->w, header[7]);
+    return at;
+}
+
 static void encode_context(encoder *e)
 {
     const ltdic_item *row = take_row(e, LTDIC_CONTEXT);
     const bool proposed = e->type == LTDIC_ASSOCIATE_RQ;
-    const size_t at = open_item(e, proposed ? 0x20 : 0x21, 0);
-    writer_u8(&e->w, row->id);
-    writer_u8(&e->w, 0);
-    writer_u8(&e->w, proposed ? 0 : row->result);
-    writer_u8(&e->w, 0);
-    if (proposed && next_is(e, LTDIC_ABSTRACT_SYNTAX)) {
-        put_item(e, 0x30, uid_of(e, take_row(e, LTDIC_ABSTRACT_SYNTAX)));
-    }
-    if (!proposed && row->result != 0 && !next_is(e, LTDIC_TRANSFER_SYNTAX)) {
+    const size_t at = open_context(e, row, proposed);
+    if (!proposed && row->result != 0 && !e->exact && !next_is(e, LTDIC_TRANSFER_SYNTAX)) {
         put_item(e, 0x40, (ltdic_bytes){NULL, 0}); /* there, but without meaning: PS3.8 9.3.3.2 */
     }
-    while (next_is(e, LTDIC_TRANSFER_SYNTAX)) {
-        put_item(e, 0x40, uid_of(e, take_row(e, LTDIC_TRANSFER_SYNTAX)));
+    for (;;) {
+        put_ignored(e, 1);
+        if (proposed && next_is(e, LTDIC_ABSTRACT_SYNTAX)) {
+            put_item(e, 0x30, uid_of(e, take_row(e, LTDIC_ABSTRACT_SYNTAX)));
+        } else if (next_is(e, LTDIC_TRANSFER_SYNTAX)) {
+            put_item(e, 0x40, uid_of(e, take_row(e, LTDIC_TRANSFER_SYNTAX)));
+        } else {
+            break;
+        }
     }
     close_item(e, at);
 }
@@ -116,34 +162,38 @@ static void encode_four_bytes(encoder *e, uint8_t kind, uint8_t type)
 static void encode_version_name(encoder *e)
 {
     const ltdic_bytes name = value_of(e, take_row(e, LTDIC_VERSION_NAME));
-    refuse(e, !ltdic__version_name_is_legal(name), LTDIC_ERR_BAD_VALUE);
+    refuse(e, !e->exact && !ltdic__version_name_is_legal(name), LTDIC_ERR_BAD_VALUE);
     put_item(e, 0x55, name);
 }
 
 static void encode_role(encoder *e)
 {
     const ltdic_item *row = take_row(e, LTDIC_ROLE);
-    const size_t at = open_item(e, 0x54, 0);
-    put_counted(e, uid_of(e, row));
+    const ltdic_bytes uid = uid_of(e, row);
+    const size_t at = open_plain_item(e, 0x54);
+    put_counted(e, uid);
     writer_u8(&e->w, row->id);
     writer_u8(&e->w, row->result);
-    close_item(e, at);
+    close_sub_item(e, at);
 }
 
 static void encode_extended(encoder *e)
 {
-    const size_t at = open_item(e, 0x56, 0);
-    put_counted(e, uid_of(e, take_row(e, LTDIC_EXTENDED)));
+    const ltdic_bytes uid = uid_of(e, take_row(e, LTDIC_EXTENDED));
+    const size_t at = open_plain_item(e, 0x56);
+    put_counted(e, uid);
     const ltdic_bytes info = value_of(e, take_row(e, LTDIC_EXTENDED_INFO));
     writer_bytes(&e->w, info.data, info.size);
-    close_item(e, at);
+    close_sub_item(e, at);
 }
 
 static void encode_common_extended(encoder *e)
 {
     const ltdic_item *row = take_row(e, LTDIC_COMMON_EXTENDED);
+    const ltdic_bytes uid = uid_of(e, row);
+    header_of(e, ITEM_HEADER); /* nothing is reserved in it: the second byte is the version */
     const size_t at = open_item(e, 0x57, (uint8_t)row->version);
-    put_counted(e, uid_of(e, row));
+    put_counted(e, uid);
     put_counted(e, uid_of(e, take_row(e, LTDIC_COMMON_SERVICE)));
     writer_u16(&e->w, 0);
     const size_t related_at = e->w.pos - 2;
@@ -151,25 +201,27 @@ static void encode_common_extended(encoder *e)
         put_counted(e, uid_of(e, take_row(e, LTDIC_COMMON_RELATED)));
     }
     close_item(e, related_at);
-    close_item(e, at);
+    close_sub_item(e, at);
 }
 
 static void encode_identity(encoder *e)
 {
     const ltdic_item *row = take_row(e, LTDIC_USER_IDENTITY);
-    const size_t at = open_item(e, 0x58, 0);
+    const ltdic_bytes primary = value_of(e, row);
+    const size_t at = open_plain_item(e, 0x58);
     writer_u8(&e->w, row->id);
     writer_u8(&e->w, row->result);
-    put_counted(e, value_of(e, row));
+    put_counted(e, primary);
     put_counted(e, value_of(e, take_row(e, LTDIC_USER_IDENTITY_SECOND)));
-    close_item(e, at);
+    close_sub_item(e, at);
 }
 
 static void encode_identity_response(encoder *e)
 {
-    const size_t at = open_item(e, 0x59, 0);
-    put_counted(e, value_of(e, take_row(e, LTDIC_USER_IDENTITY_RESPONSE)));
-    close_item(e, at);
+    const ltdic_bytes response = value_of(e, take_row(e, LTDIC_USER_IDENTITY_RESPONSE));
+    const size_t at = open_plain_item(e, 0x59);
+    put_counted(e, response);
+    close_sub_item(e, at);
 }
 
 static void encode_unknown(encoder *e, uint8_t kind)
@@ -220,29 +272,41 @@ static bool encode_sub_item(encoder *e)
 static void encode_user_information(encoder *e)
 {
     take_row(e, LTDIC_USER_INFORMATION);
-    const size_t at = open_item(e, 0x50, 0);
-    while (e->fault.status == LTDIC_OK && e->row < e->end && encode_sub_item(e)) {
-    }
+    const size_t at = open_plain_item(e, 0x50);
+    do {
+        put_ignored(e, 1);
+    } while (e->fault.status == LTDIC_OK && e->row < e->end && encode_sub_item(e));
     close_item(e, at);
 }
 
 /* An AC only echoes the titles, so they may be anything there. */
 static void encode_title(encoder *e, uint8_t kind)
 {
-    const ltdic_bytes title = ltdic__without_spaces(value_of(e, take_row(e, kind)));
-    const bool legal = e->type == LTDIC_ASSOCIATE_AC || ltdic__title_is_legal(title);
-    refuse(e, !legal || title.size > TITLE_SIZE, LTDIC_ERR_BAD_VALUE);
+    const ltdic_bytes field = value_of(e, take_row(e, kind));
+    const ltdic_bytes title = e->exact ? field : ltdic__without_spaces(field);
+    const bool any = e->exact || e->type == LTDIC_ASSOCIATE_AC;
+    refuse(e, !any && !ltdic__title_is_legal(title), LTDIC_ERR_BAD_VALUE);
+    refuse(e, title.size > TITLE_SIZE, LTDIC_ERR_BAD_VALUE);
     writer_bytes(&e->w, title.data, title.size);
     writer_fill(&e->w, ' ', TITLE_SIZE - (title.size <= TITLE_SIZE ? title.size : TITLE_SIZE));
 }
 
-static void encode_associate(encoder *e, const ltdic_item *pdu)
+/* After the titles. */
+static void encode_reserved(encoder *e)
 {
-    writer_u16(&e->w, pdu->version);
-    writer_u16(&e->w, 0);
+    const size_t at = e->w.pos;
+    put_ignored(e, 0);
+    if (e->w.pos == at) {
+        writer_fill(&e->w, 0, TITLES_RESERVED);
+    }
+    refuse(e, e->w.pos - at != TITLES_RESERVED, LTDIC_ERR_BAD_VALUE);
+}
+
+static void encode_associate(encoder *e)
+{
     encode_title(e, LTDIC_CALLED_AE);
     encode_title(e, LTDIC_CALLING_AE);
-    writer_fill(&e->w, 0, 32);
+    encode_reserved(e);
     while (e->fault.status == LTDIC_OK && e->row < e->end) {
         if (next_is(e, LTDIC_CONTEXT)) {
             encode_context(e);
@@ -253,6 +317,7 @@ static void encode_associate(encoder *e, const ltdic_item *pdu)
         } else {
             encode_unknown(e, LTDIC_UNKNOWN_ITEM);
         }
+        put_ignored(e, 0);
     }
 }
 
@@ -269,30 +334,57 @@ static void encode_data(encoder *e)
     } while (e->fault.status == LTDIC_OK && e->row < e->end);
 }
 
-static void encode_body(encoder *e)
+/* The PDU up to its first value, with its reserved bytes; its length comes at the end. */
+static void encode_header(encoder *e, const ltdic_item *pdu)
 {
-    const ltdic_item *pdu = take_row(e, LTDIC_PDU);
-    uint8_t fixed[LTDIC_FIXED_PDU_SIZE];
-    ltdic_reject codes = {0, 0, 0};
-    e->type = pdu->type;
-    if (e->type == LTDIC_ASSOCIATE_RJ) {
-        codes = (ltdic_reject){pdu->result, pdu->source, pdu->reason};
-    } else if (e->type == LTDIC_ABORT) {
-        codes = (ltdic_reject){0, pdu->source, pdu->reason};
-    }
-    refuse(e, e->type < LTDIC_ASSOCIATE_RQ || e->type > LTDIC_ABORT, LTDIC_ERR_BAD_VALUE);
-    ltdic_encode_fixed(fixed, e->type, codes);
+    const size_t size = ltdic__values_start(e->type);
+    const uint8_t *header = header_of(e, size);
+    writer_u8(&e->w, e->type);
+    writer_u8(&e->w, header[1]);
+    writer_u32(&e->w, 0);
     if (e->type == LTDIC_ASSOCIATE_RQ || e->type == LTDIC_ASSOCIATE_AC) {
-        writer_bytes(&e->w, fixed, HEADER);
-        encode_associate(e, pdu);
-    } else if (e->type == LTDIC_DATA_TF) {
-        writer_bytes(&e->w, fixed, HEADER);
+        writer_u16(&e->w, pdu->version);
+    }
+    writer_bytes(&e->w, header + e->w.pos, size - e->w.pos);
+}
+
+static void encode_body(encoder *e, const ltdic_item *pdu)
+{
+    switch (e->type) {
+    case LTDIC_ASSOCIATE_RQ:
+    case LTDIC_ASSOCIATE_AC:
+        encode_associate(e);
+        break;
+    case LTDIC_ASSOCIATE_RJ:
+        writer_u8(&e->w, pdu->result);
+        writer_u8(&e->w, pdu->source);
+        writer_u8(&e->w, pdu->reason);
+        break;
+    case LTDIC_DATA_TF:
         encode_data(e);
-    } else {
-        writer_bytes(&e->w, fixed, sizeof fixed);
+        break;
+    case LTDIC_ABORT:
+        writer_u8(&e->w, pdu->source);
+        writer_u8(&e->w, pdu->reason);
+        break;
+    default: /* RELEASE: reserved bytes alone */
+        break;
     }
     if (e->row < e->end) {
         take_row(e, 0); /* a row too many: there is no such kind */
+    }
+}
+
+static void encode_pdu(encoder *e)
+{
+    const ltdic_item *pdu = take_row(e, LTDIC_PDU);
+    const bool known = pdu->type >= LTDIC_ASSOCIATE_RQ && pdu->type <= LTDIC_ABORT;
+    refuse(e, !known, LTDIC_ERR_BAD_VALUE);
+    if (known) {
+        e->type = pdu->type;
+        e->exact = next_is(e, LTDIC_HEADER);
+        encode_header(e, pdu);
+        encode_body(e, pdu);
     }
 }
 
@@ -305,8 +397,8 @@ int ltdic_encode(ltdic_buffer *out, const ltdic_items *rows, ltdic_bytes values,
         .first = rows->items,
         .values = values,
     };
-    encode_body(&e);
-    refuse(&e, e.w.pos - HEADER > UINT32_MAX, LTDIC_ERR_TOO_LARGE);
+    encode_pdu(&e);
+    refuse(&e, e.w.pos > HEADER && e.w.pos - HEADER > UINT32_MAX, LTDIC_ERR_TOO_LARGE);
     out->size = e.w.pos;
     if (e.fault.status == LTDIC_OK && e.w.pos > out->room) {
         e.fault.status = LTDIC_ERR_ROOM;

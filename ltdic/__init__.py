@@ -37,6 +37,7 @@ from .pdu import (
     UserInformation,
     UserReason,
     decode,
+    decode_rejects,
     encode,
 )
 
@@ -74,6 +75,7 @@ __all__ = [
     "UserReason",
     "__version__",
     "decode",
+    "decode_rejects",
     "encode",
     "ffi",
     "get_include",

@@ -33,15 +33,13 @@ from .l_dicom import (  # type: ignore[attr-defined]
     L_DicomWait,
     pEXT_CALLBACK,
 )
+from .layout import CLAUSES, Layout, lay_out
 from .pdu import (
-    CLAUSES,
     AcseReason,
     AssociateReject,
-    Layout,
     PresentationReason,
     RejectResult,
     UserReason,
-    lay_out,
 )
 
 # ---- demo ------------------------------------------------------------------------------------

@@ -35,6 +35,8 @@ USER_IDENTITY_RESPONSE: int = lib.LTDIC_USER_IDENTITY_RESPONSE
 UNKNOWN_ITEM: int = lib.LTDIC_UNKNOWN_ITEM
 UNKNOWN_SUB_ITEM: int = lib.LTDIC_UNKNOWN_SUB_ITEM
 PDV: int = lib.LTDIC_PDV
+HEADER: int = lib.LTDIC_HEADER
+IGNORED: int = lib.LTDIC_IGNORED
 
 NEED_MORE: int = lib.LTDIC_NEED_MORE
 TRAILING_BYTES: int = lib.LTDIC_ERR_TRAILING_BYTES
@@ -76,6 +78,10 @@ def options(strict: bool, max_pdata: int, max_associate: int) -> Any:
     return ffi.new("ltdic_options *", (size, max_pdata, max_associate, strict))
 
 
+EXACT = ffi.new("ltdic_options *", {"size": ffi.sizeof("ltdic_options"), "exact": 1})
+"""Rows for every byte, without limits."""
+
+
 class _Scratch:
     """Room for the rows of one call. Too little of it is made larger."""
 
@@ -113,6 +119,18 @@ def decode(data: Buffer, start: int, limits: Any) -> tuple[Fault, list[Row]]:
     result = Fault(status, fault.offset, fault.need), scratch.rows() if status == 0 else []
     _scratches.append(scratch)
     return result
+
+
+def decode_rejects(data: Buffer) -> tuple[Fault, memoryview]:
+    """`ltdic_decode_rejects`: what it says, and the rows before that."""
+    fault, out = ffi.new("ltdic_fault *"), ffi.new("ltdic_buffer *")
+    with ffi.from_buffer(data) as raw:
+        rows = bytearray(3 * (len(raw) // 10 + 1))  # one too many: no view is made of none
+        with ffi.from_buffer(rows) as room:
+            out.data, out.room = room, len(rows)
+            status = lib.ltdic_decode_rejects(out, (raw, len(raw)), fault)
+    view = memoryview(rows).toreadonly().cast("B", (len(rows) // 3, 3))
+    return Fault(status, fault.offset, fault.need), view[: out.size // 3]
 
 
 class Piece(NamedTuple):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, ClassVar, NamedTuple, Union
+from typing import Any, ClassVar, Union
 
 from . import _lib
 from ._lib import Buffer
@@ -112,8 +113,16 @@ class UserInformation:
     unknown: tuple[UnknownItem, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Received:
+    """What every PDU has."""
+
+    wire: bytes | memoryview | None = field(default=None, compare=False, repr=False)
+    """The bytes of the PDU where it was decoded with `exact`; of P-DATA-TF a view of the input."""
+
+
 @dataclass(frozen=True, slots=True)
-class AssociateRequest:
+class AssociateRequest(_Received):
     """A-ASSOCIATE-RQ (PS3.8 9.3.2)."""
 
     type: ClassVar[int] = 1
@@ -127,7 +136,7 @@ class AssociateRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class AssociateAccept:
+class AssociateAccept(_Received):
     """A-ASSOCIATE-AC (PS3.8 9.3.3). The titles are reserved fields that repeat the request's."""
 
     type: ClassVar[int] = 2
@@ -229,7 +238,7 @@ _REASON_WORDS = {
 
 
 @dataclass(frozen=True, slots=True)
-class AssociateReject:
+class AssociateReject(_Received):
     """A-ASSOCIATE-RJ (PS3.8 9.3.4).
 
     The three codes are members of `RejectResult`, `RejectSource` and of the reasons of that source
@@ -286,7 +295,7 @@ class PDV:
 
 
 @dataclass(frozen=True, slots=True)
-class DataTransfer:
+class DataTransfer(_Received):
     """P-DATA-TF (PS3.8 9.3.5)."""
 
     type: ClassVar[int] = 4
@@ -312,21 +321,21 @@ class Fragment:
 
 
 @dataclass(frozen=True, slots=True)
-class ReleaseRequest:
+class ReleaseRequest(_Received):
     """A-RELEASE-RQ (PS3.8 9.3.6)."""
 
     type: ClassVar[int] = 5
 
 
 @dataclass(frozen=True, slots=True)
-class ReleaseResponse:
+class ReleaseResponse(_Received):
     """A-RELEASE-RP (PS3.8 9.3.7)."""
 
     type: ClassVar[int] = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Abort:
+class Abort(_Received):
     """A-ABORT (PS3.8 9.3.8). The reason means something only with source 2, the provider."""
 
     type: ClassVar[int] = 7
@@ -362,13 +371,18 @@ class _AssociateBuilder:
     def add(self, row: _lib.Row) -> None:
         _ADD[row[2]](self, row)
 
-    def build(self) -> AssociateRequest | AssociateAccept:
+    def build(self, wire: bytes | None) -> AssociateRequest | AssociateAccept:
         fields = self._fields
+        fields["wire"] = wire
         if self._user_info is not None:
             info: dict[str, Any] = {
                 name: tuple(value) if type(value) is list else value
                 for name, value in self._user_info.items()
             }
+            info["common_extended"] = tuple(
+                CommonExtendedNegotiation(version, sop_class, service, tuple(related))
+                for version, sop_class, service, related in info.get("common_extended", ())
+            )
             fields["user_info"] = UserInformation(**info)
         fields["unknown_items"] = tuple(self._unknown_items)
         if self._type == AssociateRequest.type:
@@ -444,22 +458,13 @@ class _AssociateBuilder:
         values[-1] = ExtendedNegotiation(values[-1].sop_class_uid, self._bytes(row))
 
     def _common_extended(self, row: _lib.Row) -> None:
-        self._list("common_extended").append(CommonExtendedNegotiation(row[8], self._text(row), ""))
+        self._list("common_extended").append([row[8], self._text(row), "", []])
 
     def _common_service(self, row: _lib.Row) -> None:
-        values = self._list("common_extended")
-        last = values[-1]
-        values[-1] = CommonExtendedNegotiation(last.version, last.sop_class_uid, self._text(row))
+        self._list("common_extended")[-1][2] = self._text(row)
 
     def _common_related(self, row: _lib.Row) -> None:
-        values = self._list("common_extended")
-        last = values[-1]
-        values[-1] = CommonExtendedNegotiation(
-            last.version,
-            last.sop_class_uid,
-            last.service_class_uid,
-            (*last.related, self._text(row)),
-        )
+        self._list("common_extended")[-1][3].append(self._text(row))
 
     def _user_identity(self, row: _lib.Row) -> None:
         self._set("user_identity", UserIdentity(row[4], row[5], self._bytes(row)))
@@ -506,39 +511,43 @@ _ADD: dict[int, Callable[[_AssociateBuilder, _lib.Row], None]] = {
 }
 
 
-def _associate(view: memoryview, rows: list[_lib.Row]) -> AssociateRequest | AssociateAccept:
+def _associate(
+    view: memoryview, rows: list[_lib.Row], wire: bytes | None
+) -> AssociateRequest | AssociateAccept:
     builder = _AssociateBuilder(view, rows[0])
     for row in rows[1:]:
         builder.add(row)
-    return builder.build()
+    return builder.build(wire)
 
 
-def _data_transfer(view: memoryview, rows: list[_lib.Row]) -> DataTransfer:
+def _data_transfer(view: memoryview, rows: list[_lib.Row], wire: memoryview | None) -> DataTransfer:
     return DataTransfer(
         tuple(
             PDV(row[4], bool(row[5] & 1), bool(row[5] & 2), view[row[0] : row[0] + row[1]], row[0])
             for row in rows[1:]
-        )
+        ),
+        wire=wire,
     )
 
 
-def _build(view: memoryview, rows: list[_lib.Row]) -> PDU:
+def _build(view: memoryview, rows: list[_lib.Row], exact: bool) -> PDU:
     pdu = rows[0]
     kind = pdu[3]
-    if kind == AssociateReject.type:
-        return AssociateReject(pdu[5], pdu[6], pdu[7])
     if kind == DataTransfer.type:
-        return _data_transfer(view, rows)
+        return _data_transfer(view, rows, view if exact else None)
+    wire = bytes(view) if exact else None
+    if kind == AssociateReject.type:
+        return AssociateReject(pdu[5], pdu[6], pdu[7], wire=wire)
     if kind == Abort.type:
-        return Abort(pdu[6], pdu[7])
+        return Abort(pdu[6], pdu[7], wire=wire)
     if kind == ReleaseRequest.type:
-        return ReleaseRequest()
+        return ReleaseRequest(wire=wire)
     if kind == ReleaseResponse.type:
-        return ReleaseResponse()
-    return _associate(view, rows)
+        return ReleaseResponse(wire=wire)
+    return _associate(view, rows, wire)
 
 
-def _error(status: int, offset: int, need: int = 0) -> DecodeError:
+def error_of(status: int, offset: int, need: int = 0) -> DecodeError:
     if status == _lib.NEED_MORE:
         return IncompleteError(offset, need, Abort(2, 0))
     reason = _lib.abort_reason(status)
@@ -546,13 +555,19 @@ def _error(status: int, offset: int, need: int = 0) -> DecodeError:
 
 
 def decode(
-    data: Buffer, *, strict: bool = False, max_pdata: int = 0, max_associate: int = MAX_ASSOCIATE
+    data: Buffer,
+    *,
+    strict: bool = False,
+    max_pdata: int = 0,
+    max_associate: int = MAX_ASSOCIATE,
+    exact: bool = False,
 ) -> PDU:
     """Decode one whole PDU.
 
     `data` is any contiguous bytes-like object. A `PDV`'s data is a view of it, everything else a
     copy. `strict` refuses all that PS3.8 forbids; otherwise only what cannot be parsed safely is
-    refused. The limits are in bytes of the PDU length field; 0 is no limit.
+    refused. The limits are in bytes of the PDU length field; 0 is no limit. With `exact` the PDU
+    remembers how it was written, and `encode` writes it like that again.
 
     Raises `IncompleteError` where bytes are missing, and `DecodeError` with kind and offset for
     anything else that is wrong, `trailing_bytes` after the PDU included.
@@ -560,11 +575,25 @@ def decode(
     view = memoryview(data).cast("B").toreadonly()
     fault, rows = _lib.decode(view, 0, _lib.options(strict, max_pdata, max_associate))
     if fault.status != 0:
-        raise _error(*fault)
+        raise error_of(*fault)
     end = 6 + rows[0][1]
     if end < len(view):
-        raise _error(_lib.TRAILING_BYTES, end)
-    return _build(view, rows)
+        raise error_of(_lib.TRAILING_BYTES, end)
+    return _build(view, rows, exact)
+
+
+def decode_rejects(data: Buffer) -> memoryview:
+    """Decode a run of A-ASSOCIATE-RJ, one right after another, in one go.
+
+    A row of three bytes for each, result, source and reason: a buffer of shape (n, 3), which numpy
+    and pyarrow take as it is. Raises as `decode` does, and `DecodeError` with kind
+    `unexpected_pdu` at a PDU of another type; the offset counts from the first byte of `data`, so
+    that the `offset // 10` PDUs before it are good.
+    """
+    fault, rows = _lib.decode_rejects(data)
+    if fault.status != 0:
+        raise error_of(*fault)
+    return rows
 
 
 class Decoder:
@@ -580,7 +609,9 @@ class Decoder:
         strict: bool = False,
         max_pdata: int = 0,
         max_associate: int = MAX_ASSOCIATE,
+        exact: bool = False,
     ) -> None:
+        self._exact = exact
         self._options = _lib.options(strict, max_pdata, max_associate)
         self._stream = _lib.Stream(self._options)
         self._data = memoryview(b"")  # being decoded, from _start on
@@ -652,7 +683,7 @@ class Decoder:
         size = 6 + rows[0][1]
         view = self._data[self._start : self._start + size]
         self._advance(self._start + size)
-        return _build(view, rows)
+        return _build(view, rows, self._exact)
 
     def _next_piece(self) -> PDU | Fragment | None:
         if not self._enough(self._need if self._stream.inside else self._pending):
@@ -671,7 +702,7 @@ class Decoder:
         if fault.status != 0:
             self._stop(fault)
             return None
-        return _build(view, rows)
+        return _build(view, rows, self._exact)
 
     def _advance(self, to: int) -> None:
         self._pending -= to - self._start
@@ -682,136 +713,7 @@ class Decoder:
         if fault.status == _lib.NEED_MORE:
             self._need = fault.need
         else:
-            self._error = _error(*fault)
-
-
-# ---- layout ----------------------------------------------------------------------------------
-
-CLAUSES = {1: "9.3.2", 2: "9.3.3", 3: "9.3.4", 4: "9.3.5", 5: "9.3.6", 6: "9.3.7", 7: "9.3.8"}
-"""Where PS3.8 has each PDU type."""
-
-_PDU_NAMES = {
-    1: "A-ASSOCIATE-RQ",
-    2: "A-ASSOCIATE-AC",
-    3: "A-ASSOCIATE-RJ",
-    4: "P-DATA-TF",
-    5: "A-RELEASE-RQ",
-    6: "A-RELEASE-RP",
-    7: "A-ABORT",
-}
-
-
-class Field(NamedTuple):
-    """A field of a PDU as a person reads it."""
-
-    offset: int
-    depth: int
-    name: str
-    value: str
-
-
-class Layout(NamedTuple):
-    """A PDU laid out: its name, its size with the header, and its fields in order."""
-
-    name: str
-    size: int
-    fields: list[Field]
-
-
-# Rows whose value is text: depth and name.
-_TEXTS = {
-    _lib.CALLED_AE: (0, "called AE title"),
-    _lib.CALLING_AE: (0, "calling AE title"),
-    _lib.APPLICATION_CONTEXT: (0, "application context"),
-    _lib.ABSTRACT_SYNTAX: (1, "abstract syntax"),
-    _lib.TRANSFER_SYNTAX: (1, "transfer syntax"),
-    _lib.CLASS_UID: (1, "implementation class UID"),
-    _lib.VERSION_NAME: (1, "implementation version name"),
-    _lib.EXTENDED: (1, "SOP class extended negotiation"),
-    _lib.COMMON_EXTENDED: (1, "SOP class common extended negotiation"),
-    _lib.COMMON_SERVICE: (2, "service class"),
-    _lib.COMMON_RELATED: (2, "related general SOP class"),
-}
-# Rows whose value is bytes; those of a user identity are secrets.
-_BYTES = {
-    _lib.EXTENDED_INFO: (2, "application information", False),
-    _lib.USER_IDENTITY: (1, "user identity", True),
-    _lib.USER_IDENTITY_SECOND: (2, "user identity, secondary field", True),
-    _lib.USER_IDENTITY_RESPONSE: (1, "user identity response", True),
-    _lib.UNKNOWN_ITEM: (0, "unknown item", False),
-    _lib.UNKNOWN_SUB_ITEM: (1, "unknown sub-item", False),
-    _lib.PDV: (0, "PDV", False),
-}
-
-
-def _hex(data: bytes) -> str:
-    shown = data[:16].hex(" ") + (" ..." if len(data) > 16 else "")
-    return f"{len(data)} bytes {shown}".rstrip()
-
-
-def _bytes_field(row: _lib.Row, data: bytes) -> Field:
-    depth, name, secret = _BYTES[row[2]]
-    value = f"{len(data)} bytes, not shown" if secret else _hex(data)
-    if row[2] == _lib.PDV:
-        kind = "command" if row[5] & 1 else "data"
-        value = f"context {row[4]}, {kind}{', last' if row[5] & 2 else ''}, {value}"
-    elif row[2] == _lib.USER_IDENTITY:
-        value = f"type {row[4]}, response requested {row[5]}, {value}"
-    elif row[3]:
-        name = f"{name} {row[3]:02X}"
-    return Field(row[0], depth, name, value)
-
-
-def _number_field(row: _lib.Row, data: bytes) -> Field:
-    if row[2] == _lib.CONTEXT:
-        result = f", result {row[5]}" if row[3] == 0x21 else ""
-        return Field(row[0], 0, "presentation context", f"{row[4]}{result}")
-    if row[2] == _lib.MAX_LENGTH:
-        return Field(row[0], 1, "maximum length", str(int.from_bytes(data, "big")))
-    if row[2] == _lib.ASYNC_OPERATIONS:
-        counts = int.from_bytes(data[:2], "big"), int.from_bytes(data[2:], "big")
-        value = f"invoked {counts[0]}, performed {counts[1]}"
-        return Field(row[0], 1, "asynchronous operations", value)
-    return Field(row[0], 0, "user information", f"{row[1]} bytes")
-
-
-def _codes(pdu: _lib.Row) -> list[Field]:
-    kind = pdu[3]
-    if kind == AssociateReject.type:
-        return [Field(7, 0, "codes", str(AssociateReject(*pdu[5:8])))]
-    if kind == Abort.type:
-        return [Field(8, 0, "source", str(pdu[6])), Field(9, 0, "reason", str(pdu[7]))]
-    if kind in (AssociateRequest.type, AssociateAccept.type):
-        return [Field(6, 0, "protocol version", f"{pdu[8]:04X}")]
-    return []
-
-
-def lay_out(
-    data: Buffer, start: int = 0, *, strict: bool = False, max_associate: int = MAX_ASSOCIATE
-) -> Layout:
-    """The first PDU of `data[start:]`, for a person to read; offsets count from its start.
-
-    Text is escaped, so that it can be printed anywhere. Raises as `decode` does, but for what comes
-    after the PDU.
-    """
-    fault, rows = _lib.decode(data, start, _lib.options(strict, 0, max_associate))
-    if fault.status != 0:
-        raise _error(*fault)
-    view = memoryview(data).cast("B")[start:]
-    fields = _codes(rows[0])
-    for row in rows[1:]:
-        value = bytes(view[row[0] : row[0] + row[1]])
-        if row[2] in _TEXTS:
-            depth, name = _TEXTS[row[2]]
-            fields.append(Field(row[0], depth, name, ascii(value.decode("latin-1"))))
-        elif row[2] == _lib.ROLE:
-            roles = f"{value.decode('latin-1')!a}, SCU {row[4]}, SCP {row[5]}"
-            fields.append(Field(row[0], 1, "role selection", roles))
-        elif row[2] in _BYTES:
-            fields.append(_bytes_field(row, value))
-        else:
-            fields.append(_number_field(row, value))
-    return Layout(_PDU_NAMES[rows[0][3]], 6 + rows[0][1], fields)
+            self._error = error_of(*fault)
 
 
 # ---- encode ----------------------------------------------------------------------------------
@@ -855,6 +757,54 @@ class _Writer:
             name = self._names[min(fault.offset, len(self._names) - 1)]
             raise ValueError(f"{name}: {_lib.text_of(fault.status)}")
         return data
+
+    def encode_like(self, wire: Buffer) -> bytes | None:
+        """As `wire` was written, but for values that are others now.
+
+        None where there are rows that `wire` lacks, or the other way round.
+        """
+        mine: dict[int, deque[tuple[_lib.Row, bytes]]] = defaultdict(deque)
+        for row, value in zip(self._rows, self._values, strict=True):
+            if row[2] != _lib.USER_INFORMATION:  # there may be more of it in `wire`
+                mine[row[2]].append((row, value))
+        rows: list[_lib.Row] = []
+        values: list[bytes] = []
+        size = 0
+        for row, value, plain in _rows_for_every_byte(wire):
+            if plain is not None:
+                # Canonical order is that of `wire` as far as rows of one kind go.
+                if not mine[row[2]]:
+                    return None
+                new, new_value = mine[row[2]].popleft()
+                value = value if plain == new_value else new_value
+                # Of a PDV's control byte, six bits are reserved.
+                result = new[5] | row[5] & 0xFC if row[2] == _lib.PDV else new[5]
+                row = (*new[:5], result, *new[6:])
+            rows.append((size, len(value), *row[2:]))
+            values.append(value)
+            size += len(value)
+        if any(mine.values()):
+            return None
+        data, fault = _lib.encode(rows, b"".join(values))
+        return data if fault.status == 0 else None
+
+
+def _rows_for_every_byte(wire: Buffer) -> Iterator[tuple[_lib.Row, bytes, bytes | None]]:
+    """Rows of an exact decoding with their bytes, and with their value, where they have one."""
+    fault, received = _lib.decode(wire, 0, _lib.EXACT)
+    if fault.status != 0:
+        raise ValueError(f"wire: {_lib.text_of(fault.status)}")
+    plain = iter(_lib.decode(wire, 0, _lib.options(False, 0, 0))[1])
+    for row in received:
+        if row[2] in (_lib.HEADER, _lib.IGNORED):
+            yield row, bytes(wire[row[0] : row[0] + row[1]]), None
+        elif row[2] in (_lib.PDU, _lib.CONTEXT, _lib.USER_INFORMATION):
+            next(plain)  # what they contain follows
+            yield row, b"", None if row[2] == _lib.USER_INFORMATION else b""
+        else:
+            trimmed = next(plain)
+            value = bytes(wire[trimmed[0] : trimmed[0] + trimmed[1]])
+            yield row, bytes(wire[row[0] : row[0] + row[1]]), value
 
 
 _CODES = ("type", "id", "result", "source", "reason", "version")
@@ -932,12 +882,8 @@ def _add_associate(w: _Writer, pdu: AssociateRequest | AssociateAccept) -> None:
         w.add("unknown_items", _lib.UNKNOWN_ITEM, item.value, type=item.type)
 
 
-def encode(pdu: PDU) -> bytes:
-    """Encode a PDU, canonically: items in the order of PS3.8, reserved bytes zero, no padding.
-
-    Code fields may be any byte: what may be sent is for the association to decide. Raises
-    `ValueError` that names the field where a value cannot be encoded.
-    """
+def _rows_of(pdu: PDU) -> _Writer:
+    """The rows of a PDU in canonical order."""
     w = _Writer()
     if isinstance(pdu, (AssociateRequest, AssociateAccept)):
         _add_associate(w, pdu)
@@ -947,16 +893,28 @@ def encode(pdu: PDU) -> bytes:
             control = pdv.is_command | pdv.is_last << 1
             w.add("pdvs", _lib.PDV, pdv.data, id=pdv.context_id, result=control)
     elif isinstance(pdu, AssociateReject):
-        w.add(
-            "reject",
-            _lib.PDU,
-            type=pdu.type,
-            result=pdu.result,
-            source=pdu.source,
-            reason=pdu.reason,
-        )
+        codes = pdu.result, pdu.source, pdu.reason
+        w.add("reject", _lib.PDU, type=3, result=codes[0], source=codes[1], reason=codes[2])
     elif isinstance(pdu, Abort):
         w.add("abort", _lib.PDU, type=pdu.type, source=pdu.source, reason=pdu.reason)
     else:
         w.add("pdu", _lib.PDU, type=pdu.type)
+    return w
+
+
+def encode(pdu: PDU) -> bytes:
+    """Encode a PDU, canonically: items in the order of PS3.8, reserved bytes zero, no padding.
+
+    A PDU that was decoded with `exact` is encoded as it came, to the byte, and so is one that
+    `dataclasses.replace` made of it, but for the values that are others; if items were added or
+    taken away it is encoded canonically.
+
+    Code fields may be any byte: what may be sent is for the association to decide. Raises
+    `ValueError` that names the field where a value cannot be encoded.
+    """
+    w = _rows_of(pdu)
+    if pdu.wire is not None:
+        data = w.encode_like(pdu.wire)
+        if data is not None and decode(data, max_associate=0) == pdu:
+            return data
     return w.encode()

@@ -17,13 +17,11 @@ from typing import Any
 import cffi
 import pytest
 from conftest import STRICT, Toolchain, receive_pdu, run, vectors
-from test_pdu import value_of
 
 import ltdic
 from ltdic import l_dicom
 from ltdic._ffi import ffi as ltdic_ffi
 from ltdic._ffi import lib
-from ltdic.pdu import _build as build
 
 SOURCES = Path(__file__).parent / "c"
 STANDARDS = ["c11", "c++17"]
@@ -108,38 +106,7 @@ def test_every_rejection_there_can_be_is_told_as_it_came(toolchain: Toolchain) -
     assert re.match(r"16777216 triples, 20000 over TCP, 0 wrong, ", printed)
 
 
-def all_vectors() -> list[tuple[str, Any, str]]:
-    """Every decoding there is a vector for: mode, vector, and the line that asks C for it."""
-    cases = []
-    for param in [*vectors("valid.json"), *vectors("invalid.json")]:
-        vector = param.values[0]
-        config = vector.get("config", {})
-        limits = config.get("max_pdata", 0), config.get("max_associate", 1 << 20)
-        for mode in ("strict", "lenient"):
-            line = f"{mode == 'strict':d} {limits[0]} {limits[1]} {vector['hex'] or '-'}"
-            cases.append((mode, vector, line))
-    return cases
-
-
-def test_every_vector_gives_in_c_what_it_must(toolchain: Toolchain) -> None:
-    cases = all_vectors()
-    program = toolchain.program(SOURCES / "vectors.c", "c11")
-    answers = run(program, input="\n".join(line for _, _, line in cases)).splitlines()
-    assert len(answers) == len(cases) == 2 * (183 + 257)
-    for (mode, vector, _), answer in zip(cases, answers, strict=True):
-        expected = vector.get(mode) or {"ok": True, "expect": vector["expect"]}
-        if expected["ok"]:
-            wire = bytes.fromhex(vector["hex"])
-            rows = [tuple(map(int, row.split(","))) for row in answer.split()[1:]]
-            assert answer.startswith("ok"), vector["id"]
-            assert value_of(build(memoryview(wire), rows), len(wire)) == expected["expect"]
-        else:
-            fault = f"{expected['kind']} {expected['offset']} {expected.get('need', 0)}"
-            assert answer == fault, vector["id"]
-    print(f"{len({v['id'] for _, v, _ in cases})} vectors in C, both modes")
-
-
-@pytest.mark.parametrize("target", ["fuzz_pdu", "fuzz_stream"])
+@pytest.mark.parametrize("target", ["fuzz_pdu", "fuzz_stream", "fuzz_encode"])
 def test_promises_are_kept_for_the_prefixes_of_every_vector(
     toolchain: Toolchain, tmp_path: Path, target: str
 ) -> None:

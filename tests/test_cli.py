@@ -21,7 +21,7 @@ from ltdic import (
     encode,
 )
 from ltdic import __main__ as cli
-from ltdic.pdu import lay_out
+from ltdic.layout import lay_out
 
 
 def ltdic(*arguments: str) -> subprocess.CompletedProcess[str]:

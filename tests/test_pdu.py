@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import strategies as my
-from conftest import memory_allowed, memory_in_use, vectors
+from conftest import memory_allowed, memory_in_use
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,87 +26,12 @@ from ltdic._ffi import ffi
 from ltdic._lib import ROW
 from ltdic.pdu import AcseReason, PresentationReason, RejectResult, RejectSource, UserReason
 
-MODES = ("strict", "lenient")
 DEFINED = [
     (result, source, int(reason))
     for result in (1, 2)
     for source, reasons in enumerate((UserReason, AcseReason, PresentationReason), 1)
     for reason in reasons
 ]
-
-
-# ---- vectors ---------------------------------------------------------------------------------
-
-
-def plain(value: Any) -> Any:
-    """A decoded value in the form of the vectors."""
-    if isinstance(value, (bytes, memoryview)):
-        return bytes(value).hex()
-    if dataclasses.is_dataclass(value):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    return [plain(item) for item in value] if isinstance(value, tuple) else value
-
-
-def value_of(pdu: ltdic.PDU, size: int) -> dict[str, Any]:
-    """A PDU of this size in the form of the vectors."""
-    value: dict[str, Any] = {"type": pdu.type, "pdu_length": size - 6, **plain(pdu)}
-    if value.get("user_info"):
-        foreign = "user_identity_response" if pdu.type == 1 else "user_identity"
-        assert value["user_info"].pop(foreign) is None
-    for pdv in value.get("pdvs", ()):
-        pdv["length"] = len(pdv["data"]) // 2
-        if pdv["length"] > 64:
-            del pdv["data"]
-    return value
-
-
-def describe(wire: bytes, mode: str, config: dict[str, int]) -> dict[str, Any]:
-    """What `decode` makes of the bytes, in the form of the vectors."""
-    try:
-        pdu = decode(wire, strict=mode == "strict", **config)
-    except IncompleteError as e:
-        return {"ok": False, "kind": e.kind, "offset": e.offset, "need": e.need}
-    except DecodeError as e:
-        return {"ok": False, "kind": e.kind, "offset": e.offset}
-    return {"ok": True, "consumed": len(wire), "expect": value_of(pdu, len(wire))}
-
-
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("vector", vectors("valid.json"))
-def test_valid_vector(vector: dict[str, Any], mode: str) -> None:
-    expected = {"ok": True, "consumed": vector["consumed"], "expect": vector["expect"]}
-    assert describe(bytes.fromhex(vector["hex"]), mode, vector.get("config", {})) == expected
-
-
-@pytest.mark.parametrize("vector", [v for v in vectors("valid.json") if v.values[0]["reencode"]])
-def test_valid_vector_is_encoded_to_the_byte(vector: dict[str, Any]) -> None:
-    assert encode(decode(bytes.fromhex(vector["hex"]))).hex() == vector["hex"]
-
-
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("vector", vectors("invalid.json"))
-def test_invalid_vector(vector: dict[str, Any], mode: str) -> None:
-    wire = bytes.fromhex(vector["hex"])
-    assert describe(wire, mode, vector.get("config", {})) == vector[mode]
-
-
-@pytest.mark.parametrize("vector", vectors("streams.json"))
-def test_stream_vector(vector: dict[str, Any]) -> None:
-    decoder = Decoder(strict=vector["mode"] == "strict", **vector.get("config", {}))
-    types, fault = [], None
-    for chunk in vector["chunks"]:
-        decoder.feed(bytes.fromhex(chunk))
-        try:
-            for pdu in decoder.pdus():
-                types.append(pdu.type)
-        except DecodeError as e:
-            fault = {"ok": False, "kind": e.kind, "offset": e.offset}
-            break
-    if fault is None:
-        state = {"kind": "need_more", "offset": decoder.pending, "need": decoder.need}
-        fault = {"ok": False, **state}
-    assert types == [pdu["type"] for pdu in vector["pdus"]]
-    assert fault == {"ok": False, **vector["final"]}
 
 
 # ---- rejections ------------------------------------------------------------------------------
@@ -366,6 +291,9 @@ def test_any_bytes_like_object_is_decoded(kind: Any) -> None:
 # ---- encoding --------------------------------------------------------------------------------
 
 
+PROPOSED = ltdic.ProposedContext(1, "1.2.840.10008.1.1", ("1.2.840.10008.1.2",))
+
+
 def request(**fields: Any) -> ltdic.AssociateRequest:
     return ltdic.AssociateRequest(**{"called_ae": "A", "calling_ae": "B", **fields})
 
@@ -411,6 +339,72 @@ def test_secrets_stay_out_of_repr() -> None:
     )
     text = repr(request(user_info=info))
     assert not any(secret in text for secret in ("jdoe", "hunter2", "ticket"))
+
+
+# ---- as it came ------------------------------------------------------------------------------
+
+
+def test_a_changed_value_leaves_all_else_as_it_came() -> None:
+    """As a proxy does that gives associations another name."""
+    wire = bytearray(encode(request(called_ae="ARCHIVE", contexts=(PROPOSED,))))
+    wire[1] = wire[8] = wire[60] = 0xEE  # reserved
+    pdu = decode(wire, exact=True)
+    renamed = encode(dataclasses.replace(pdu, called_ae="ARCHIVE2"))
+    wire[10:26] = b"ARCHIVE2".ljust(16)
+    assert renamed == wire
+
+
+@given(my.strict_pdus, my.strict_pdus)
+def test_a_pdu_with_the_wire_of_another_is_encoded_as_what_it_is(
+    pdu: ltdic.PDU, other: ltdic.PDU
+) -> None:
+    assert decode(encode(dataclasses.replace(pdu, wire=encode(other)))) == pdu
+
+
+def test_an_item_more_or_less_is_encoded_canonically() -> None:
+    pdu = decode(encode(request(contexts=(PROPOSED,))), exact=True)
+    assert encode(dataclasses.replace(pdu, contexts=())) == encode(request())
+
+
+def test_a_wire_that_is_no_pdu_is_named() -> None:
+    with pytest.raises(ValueError, match=r"^wire: "):
+        encode(AssociateReject(1, 1, 1, wire=b"\x03"))
+
+
+def test_reserved_bits_of_a_control_header_come_back() -> None:
+    wire = bytes.fromhex("0477 00000006 00000002 01ff")
+    pdu = decode(wire, exact=True)
+    assert encode(pdu) == wire
+    pdv = dataclasses.replace(pdu.pdvs[0], is_last=False)
+    assert encode(dataclasses.replace(pdu, pdvs=(pdv,)))[-1:] == b"\xfd"
+
+
+# ---- rejections in bulk ----------------------------------------------------------------------
+
+
+@given(st.lists(my.triples, max_size=20))
+def test_rejects_in_bulk_are_rows_of_bytes(sent: list[tuple[int, int, int]]) -> None:
+    rows = ltdic.decode_rejects(b"".join(encode(AssociateReject(*codes)) for codes in sent))
+    assert (rows.shape, rows.format, rows.c_contiguous) == ((len(sent), 3), "B", True)
+    assert [tuple(row) for row in rows.tolist()] == sent
+
+
+@pytest.mark.parametrize(
+    ("after", "kind", "offset"),
+    [
+        ("03", "need_more", 21),
+        ("0300000000040001", "need_more", 28),
+        ("09", "bad_pdu_type", 20),
+        ("03000000000500", "bad_length", 22),
+        ("05000000000400000000", "unexpected_pdu", 20),
+    ],
+)
+def test_rejects_in_bulk_end_where_there_is_none(after: str, kind: str, offset: int) -> None:
+    wire = encode(AssociateReject(1, 1, 7)) * 2 + bytes.fromhex(after)
+    with pytest.raises(DecodeError) as caught:
+        ltdic.decode_rejects(wire)
+    assert (caught.value.kind, caught.value.offset) == (kind, offset)
+    assert ltdic.decode_rejects(wire[:20]).tolist() == [[1, 1, 7]] * 2
 
 
 # ---- the boundary ----------------------------------------------------------------------------

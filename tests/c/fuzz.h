@@ -5,6 +5,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define PROMISE(condition) \
     do { \
@@ -13,6 +14,34 @@
             abort(); \
         } \
     } while (0)
+
+/* Decode into rows of the heap, which are to be freed. Rows lie inside the PDU, faults in the
+ * input. */
+static inline int decode(ltdic_items *rows, ltdic_bytes in, ltdic_options options,
+                         ltdic_fault *fault)
+{
+    options.size = sizeof options;
+    options.max_associate = LTDIC_MAX_ASSOCIATE;
+    rows->room = in.size / 2 + 8; /* an item of four bytes has no more than two */
+    rows->items = malloc(rows->room * sizeof *rows->items);
+    rows->count = 0;
+    PROMISE(rows->items != NULL);
+    const int status = ltdic_decode(rows, in, &options, fault);
+    PROMISE(status == fault->status && status != LTDIC_ERR_ROOM);
+    if (status != LTDIC_OK) {
+        PROMISE(fault->offset <= in.size);
+        PROMISE((fault->need > in.size) == (status == LTDIC_NEED_MORE));
+        PROMISE(strcmp(ltdic_status_name(status), "unknown") != 0);
+        return status;
+    }
+    PROMISE(rows->count > 0 && rows->items[0].kind == LTDIC_PDU);
+    PROMISE(rows->items[0].offset == 6 && rows->items[0].length <= in.size - 6);
+    for (size_t i = 0; i < rows->count; i++) {
+        PROMISE(rows->items[i].offset <= in.size);
+        PROMISE(rows->items[i].length <= in.size - rows->items[i].offset);
+    }
+    return LTDIC_OK;
+}
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

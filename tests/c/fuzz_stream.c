@@ -6,9 +6,6 @@
 #define PREFIXES 600
 #include "fuzz.h"
 
-#include <stdlib.h>
-#include <string.h>
-
 /* A hash of all that was handed out, byte for byte, wherever it was cut. */
 typedef struct digest {
     uint64_t hash, bytes, pdus;

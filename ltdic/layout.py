@@ -1,0 +1,142 @@
+"""PDUs as a person reads them: one line for each field, with its place."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from . import _lib
+from ._lib import Buffer
+from .pdu import (
+    MAX_ASSOCIATE,
+    Abort,
+    AssociateAccept,
+    AssociateReject,
+    AssociateRequest,
+    error_of,
+)
+
+CLAUSES = {1: "9.3.2", 2: "9.3.3", 3: "9.3.4", 4: "9.3.5", 5: "9.3.6", 6: "9.3.7", 7: "9.3.8"}
+"""Where PS3.8 has each PDU type."""
+
+_PDU_NAMES = {
+    1: "A-ASSOCIATE-RQ",
+    2: "A-ASSOCIATE-AC",
+    3: "A-ASSOCIATE-RJ",
+    4: "P-DATA-TF",
+    5: "A-RELEASE-RQ",
+    6: "A-RELEASE-RP",
+    7: "A-ABORT",
+}
+
+
+class Field(NamedTuple):
+    """A field of a PDU as a person reads it."""
+
+    offset: int
+    depth: int
+    name: str
+    value: str
+
+
+class Layout(NamedTuple):
+    """A PDU laid out: its name, its size with the header, and its fields in order."""
+
+    name: str
+    size: int
+    fields: list[Field]
+
+
+# Rows whose value is text: depth and name.
+_TEXTS = {
+    _lib.CALLED_AE: (0, "called AE title"),
+    _lib.CALLING_AE: (0, "calling AE title"),
+    _lib.APPLICATION_CONTEXT: (0, "application context"),
+    _lib.ABSTRACT_SYNTAX: (1, "abstract syntax"),
+    _lib.TRANSFER_SYNTAX: (1, "transfer syntax"),
+    _lib.CLASS_UID: (1, "implementation class UID"),
+    _lib.VERSION_NAME: (1, "implementation version name"),
+    _lib.EXTENDED: (1, "SOP class extended negotiation"),
+    _lib.COMMON_EXTENDED: (1, "SOP class common extended negotiation"),
+    _lib.COMMON_SERVICE: (2, "service class"),
+    _lib.COMMON_RELATED: (2, "related general SOP class"),
+}
+# Rows whose value is bytes; those of a user identity are secrets.
+_BYTES = {
+    _lib.EXTENDED_INFO: (2, "application information", False),
+    _lib.USER_IDENTITY: (1, "user identity", True),
+    _lib.USER_IDENTITY_SECOND: (2, "user identity, secondary field", True),
+    _lib.USER_IDENTITY_RESPONSE: (1, "user identity response", True),
+    _lib.UNKNOWN_ITEM: (0, "unknown item", False),
+    _lib.UNKNOWN_SUB_ITEM: (1, "unknown sub-item", False),
+    _lib.PDV: (0, "PDV", False),
+}
+
+
+def _hex(data: bytes) -> str:
+    shown = data[:16].hex(" ") + (" ..." if len(data) > 16 else "")
+    return f"{len(data)} bytes {shown}".rstrip()
+
+
+def _bytes_field(row: _lib.Row, data: bytes) -> Field:
+    depth, name, secret = _BYTES[row[2]]
+    value = f"{len(data)} bytes, not shown" if secret else _hex(data)
+    if row[2] == _lib.PDV:
+        kind = "command" if row[5] & 1 else "data"
+        value = f"context {row[4]}, {kind}{', last' if row[5] & 2 else ''}, {value}"
+    elif row[2] == _lib.USER_IDENTITY:
+        value = f"type {row[4]}, response requested {row[5]}, {value}"
+    elif row[3]:
+        name = f"{name} {row[3]:02X}"
+    return Field(row[0], depth, name, value)
+
+
+def _number_field(row: _lib.Row, data: bytes) -> Field:
+    if row[2] == _lib.CONTEXT:
+        result = f", result {row[5]}" if row[3] == 0x21 else ""
+        return Field(row[0], 0, "presentation context", f"{row[4]}{result}")
+    if row[2] == _lib.MAX_LENGTH:
+        return Field(row[0], 1, "maximum length", str(int.from_bytes(data, "big")))
+    if row[2] == _lib.ASYNC_OPERATIONS:
+        counts = int.from_bytes(data[:2], "big"), int.from_bytes(data[2:], "big")
+        value = f"invoked {counts[0]}, performed {counts[1]}"
+        return Field(row[0], 1, "asynchronous operations", value)
+    return Field(row[0], 0, "user information", f"{row[1]} bytes")
+
+
+def _codes(pdu: _lib.Row) -> list[Field]:
+    kind = pdu[3]
+    if kind == AssociateReject.type:
+        return [Field(7, 0, "codes", str(AssociateReject(*pdu[5:8])))]
+    if kind == Abort.type:
+        return [Field(8, 0, "source", str(pdu[6])), Field(9, 0, "reason", str(pdu[7]))]
+    if kind in (AssociateRequest.type, AssociateAccept.type):
+        return [Field(6, 0, "protocol version", f"{pdu[8]:04X}")]
+    return []
+
+
+def lay_out(
+    data: Buffer, start: int = 0, *, strict: bool = False, max_associate: int = MAX_ASSOCIATE
+) -> Layout:
+    """The first PDU of `data[start:]`, for a person to read; offsets count from its start.
+
+    Text is escaped, so that it can be printed anywhere. Raises as `decode` does, but for what comes
+    after the PDU.
+    """
+    fault, rows = _lib.decode(data, start, _lib.options(strict, 0, max_associate))
+    if fault.status != 0:
+        raise error_of(*fault)
+    view = memoryview(data).cast("B")[start:]
+    fields = _codes(rows[0])
+    for row in rows[1:]:
+        value = bytes(view[row[0] : row[0] + row[1]])
+        if row[2] in _TEXTS:
+            depth, name = _TEXTS[row[2]]
+            fields.append(Field(row[0], depth, name, ascii(value.decode("latin-1"))))
+        elif row[2] == _lib.ROLE:
+            roles = f"{value.decode('latin-1')!a}, SCU {row[4]}, SCP {row[5]}"
+            fields.append(Field(row[0], 1, "role selection", roles))
+        elif row[2] in _BYTES:
+            fields.append(_bytes_field(row, value))
+        else:
+            fields.append(_number_field(row, value))
+    return Layout(_PDU_NAMES[rows[0][3]], 6 + rows[0][1], fields)
