@@ -20,14 +20,14 @@ static ltdic_bytes without_pad(ltdic_bytes uid)
     return uid;
 }
 
-/* The sub-items 54, 56 and 57 met so far, by type and UID, to notice a repeat without comparing
- * each with all. A slot holds where the sub-item starts in item 50, plus 1. */
-enum { UID_SLOTS = 16384 }; /* 1.7 times as many as fit into one item 50 */
+/* Where in an item 50 the sub-items 54, 56 and 57 are, to find repeated UIDs. */
+enum { SUB_ITEMS_WITH_UID = UINT16_MAX / 7 }; /* no more fit: four bytes, two of length, a UID */
 
-typedef struct uid_set {
-    const uint8_t *base; /* NULL: the slots are not cleared yet */
-    uint16_t slots[UID_SLOTS];
-} uid_set;
+typedef struct uid_list {
+    const uint8_t *base; /* of the item's value */
+    size_t count;
+    uint16_t at[SUB_ITEMS_WITH_UID];
+} uid_list;
 
 typedef struct decoder {
     ltdic_fault fault;
@@ -40,7 +40,7 @@ typedef struct decoder {
     uint8_t rank;    /* of the last item in the order 10, 20 or 21, 50 */
     uint32_t seen;   /* single items met so far: a bit for each */
     uint32_t ids[8]; /* context ids met so far: a bit for each */
-    uid_set *uids;   /* when strict */
+    uid_list *uids;  /* when strict */
 } decoder;
 
 /* An item or sub-item and a cursor over its value (PS3.8 9.3.2). */
@@ -283,33 +283,11 @@ static ltdic_bytes uid_of_sub_item(const uint8_t *sub_item)
     return without_pad((ltdic_bytes){sub_item + 6, load_u16(sub_item + 4)});
 }
 
-static void forbid_repeated_uid(decoder *d, const item *i)
+static void remember_uid(decoder *d, const item *i)
 {
-    if (!d->strict || d->fault.status != LTDIC_OK) {
-        return;
+    if (d->strict && d->fault.status == LTDIC_OK) {
+        d->uids->at[d->uids->count++] = (uint16_t)(d->base + i->at - d->uids->base);
     }
-    uid_set *set = d->uids;
-    if (set->base == NULL) {
-        memset(set->slots, 0, sizeof set->slots);
-        set->base = d->base + i->at; /* the first of them all */
-    }
-    const uint8_t *new_one = d->base + i->at;
-    const ltdic_bytes uid = uid_of_sub_item(new_one);
-    uint32_t hash = 2166136261U ^ i->type;
-    for (size_t k = 0; k < uid.size; k++) {
-        hash = (hash ^ uid.data[k]) * 16777619U;
-    }
-    size_t slot = (hash ^ hash >> 15) % UID_SLOTS;
-    for (; set->slots[slot] != 0; slot = (slot + 1) % UID_SLOTS) {
-        const uint8_t *old_one = set->base + set->slots[slot] - 1;
-        const ltdic_bytes old = uid_of_sub_item(old_one);
-        if (*old_one == i->type && old.size == uid.size &&
-            memcmp(old.data, uid.data, uid.size) == 0) {
-            forbid(d, true, LTDIC_ERR_DUPLICATE_ITEM, i->at);
-            return;
-        }
-    }
-    set->slots[slot] = (uint16_t)(new_one - set->base + 1);
 }
 
 static void decode_role(decoder *d, item *i)
@@ -325,7 +303,7 @@ static void decode_role(decoder *d, item *i)
     forbid(d, scu > 1, LTDIC_ERR_BAD_VALUE, at);
     forbid(d, scp > 1, LTDIC_ERR_BAD_VALUE, at + 1);
     forbid_rest(d, c);
-    forbid_repeated_uid(d, i);
+    remember_uid(d, i);
     ltdic_item *row = emit_item(d, LTDIC_ROLE, i, uid);
     row->id = scu;
     row->result = scp;
@@ -338,7 +316,7 @@ static void decode_extended(decoder *d, item *i)
         return;
     }
     const ltdic_bytes uid = read_counted_uid(d, &i->value, 0);
-    forbid_repeated_uid(d, i);
+    remember_uid(d, i);
     emit_item(d, LTDIC_EXTENDED, i, uid);
     emit(d, LTDIC_EXTENDED_INFO, 0, slice(&i->value));
 }
@@ -361,7 +339,7 @@ static void decode_common_extended(decoder *d, item *i)
         forbid_rest(d, c);
     }
     ignore_rest(d, c);
-    forbid_repeated_uid(d, i);
+    remember_uid(d, i);
 }
 
 static void decode_identity(decoder *d, item *i)
@@ -472,17 +450,84 @@ static void decode_sub_item(decoder *d, item *i)
     }
 }
 
+static int compare_uids(const uid_list *l, uint16_t a, uint16_t b)
+{
+    const uint8_t *x = l->base + a, *y = l->base + b;
+    const ltdic_bytes u = uid_of_sub_item(x), v = uid_of_sub_item(y);
+    if (*x != *y) {
+        return *x - *y;
+    }
+    return u.size != v.size ? (u.size < v.size ? -1 : 1) : memcmp(u.data, v.data, u.size);
+}
+
+static void swap(uid_list *l, size_t i, size_t j)
+{
+    const uint16_t at = l->at[i];
+    l->at[i] = l->at[j];
+    l->at[j] = at;
+}
+
+/* By type and UID, equal ones by place. */
+static bool is_before(const uid_list *l, size_t i, size_t j)
+{
+    const int order = compare_uids(l, l->at[i], l->at[j]);
+    return order != 0 ? order < 0 : l->at[i] < l->at[j];
+}
+
+static void sift_down(uid_list *l, size_t root, size_t end)
+{
+    for (size_t child = 2 * root + 1; child < end; root = child, child = 2 * root + 1) {
+        if (child + 1 < end && is_before(l, child, child + 1)) {
+            child++;
+        }
+        if (!is_before(l, root, child)) {
+            return;
+        }
+        swap(l, root, child);
+    }
+}
+
+/* A heap sort: no peer can make it slow, as it could a hash table. */
+static void sort_uids(uid_list *l)
+{
+    for (size_t root = l->count / 2; root > 0; root--) {
+        sift_down(l, root - 1, l->count);
+    }
+    for (size_t end = l->count; end > 1; end--) {
+        swap(l, 0, end - 1);
+        sift_down(l, 0, end - 1);
+    }
+}
+
+/* The first repeat comes before whatever fault the decoder has met since. */
+static void forbid_repeated_uids(decoder *d, uid_list *l)
+{
+    sort_uids(l);
+    uint32_t first = UINT32_MAX;
+    for (size_t i = 1; i < l->count; i++) {
+        if (l->at[i] < first && compare_uids(l, l->at[i - 1], l->at[i]) == 0) {
+            first = l->at[i];
+        }
+    }
+    if (first != UINT32_MAX) {
+        d->fault.status = LTDIC_ERR_DUPLICATE_ITEM;
+        d->fault.offset = (uint64_t)(l->base - d->base) + first;
+    }
+}
+
 static void decode_user_information(decoder *d, item *user_information)
 {
     const uint32_t required = SEEN_51 | SEEN_52;
-    uid_set uids;
-    uids.base = NULL;
+    uid_list uids;
+    uids.base = slice(&user_information->value).data;
+    uids.count = 0;
     d->uids = &uids;
     item i;
     emit_item(d, LTDIC_USER_INFORMATION, user_information, slice(&user_information->value));
     while (next_item(&user_information->value, &i)) {
         decode_sub_item(d, &i);
     }
+    forbid_repeated_uids(d, &uids);
     forbid(d, (d->seen & required) != required, LTDIC_ERR_MISSING_ITEM, user_information->at);
 }
 

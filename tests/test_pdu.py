@@ -145,6 +145,27 @@ def test_strict_mode_takes_what_the_standard_allows(pdu: ltdic.PDU) -> None:
     assert decode(wire, strict=True) == decode(wire)
 
 
+@given(st.lists(st.tuples(st.sampled_from([0x54, 0x56]), st.sampled_from(["1", "1.2", "2.1"]))))
+def test_strict_mode_finds_the_first_repeated_uid(items: list[tuple[int, str]]) -> None:
+    sub_items = [b"\x51\0\0\x04\0\0\0\0", b"\x52\0\0\x031.2"]
+    for kind, uid in items:
+        value = len(uid).to_bytes(2, "big") + uid.encode() + b"\0\0"
+        sub_items.append(bytes([kind, 0]) + len(value).to_bytes(2, "big") + value)
+    value = b"".join(sub_items)
+    head = encode(request(contexts=(PROPOSED,)))
+    wire = bytearray(head + b"\x50\0" + len(value).to_bytes(2, "big") + value)
+    wire[2:6] = (len(wire) - 6).to_bytes(4, "big")
+    repeats = [n for n, item in enumerate(items) if item in items[:n]]
+    if not repeats:
+        assert decode(wire, strict=True) == decode(wire)
+        return
+    with pytest.raises(DecodeError) as caught:
+        decode(wire, strict=True)
+    before = sum(map(len, sub_items[: 2 + repeats[0]]))
+    assert caught.value.kind == "duplicate_item"
+    assert caught.value.offset == len(head) + 4 + before
+
+
 @given(my.pdus, st.data())
 def test_every_proper_prefix_needs_more(pdu: ltdic.PDU, data: st.DataObject) -> None:
     wire = encode(pdu)
