@@ -86,7 +86,7 @@ static inline cursor cursor_counted(cursor *c, size_t reserve)
 {
     const size_t field = c->pos;
     const size_t length = cursor_u16(c);
-    if (!cursor_failed(c) && (reserve > cursor_left(c) || length > cursor_left(c) - reserve)) {
+    if (!cursor_failed(c) && length + reserve > cursor_left(c)) { /* both are small */
         cursor_fail(c, LTDIC_ERR_ITEM_OVERRUN, field);
     }
     cursor child = {c->base, c->pos, c->pos, c->fault};
@@ -104,20 +104,30 @@ typedef struct writer {
     size_t room, pos;
 } writer;
 
+static inline bool writer_fits(const writer *w, size_t size)
+{
+    return size > 0 && w->pos <= w->room && size <= w->room - w->pos;
+}
+
+static inline void writer_advance(writer *w, size_t size)
+{
+    w->pos = size > SIZE_MAX - w->pos ? SIZE_MAX : w->pos + size;
+}
+
 static inline void writer_bytes(writer *w, const uint8_t *data, size_t size)
 {
-    if (size > 0 && w->pos <= w->room && size <= w->room - w->pos) {
+    if (writer_fits(w, size)) {
         memcpy(w->data + w->pos, data, size);
     }
-    w->pos += size;
+    writer_advance(w, size);
 }
 
 static inline void writer_fill(writer *w, uint8_t value, size_t size)
 {
-    if (size > 0 && w->pos <= w->room && size <= w->room - w->pos) {
+    if (writer_fits(w, size)) {
         memset(w->data + w->pos, value, size);
     }
-    w->pos += size;
+    writer_advance(w, size);
 }
 
 static inline void writer_u8(writer *w, uint8_t value)

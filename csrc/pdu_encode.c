@@ -18,7 +18,7 @@ static void refuse(encoder *e, bool wrong, int status)
 {
     if (wrong && e->fault.status == LTDIC_OK) {
         e->fault.status = status;
-        e->fault.offset = e->row == e->first ? 0 : (uint64_t)(e->row - e->first) - 1;
+        e->fault.offset = (uint64_t)(e->row - e->first) - 1;
     }
 }
 
@@ -385,6 +385,7 @@ static void encode_pdu(encoder *e)
         e->exact = next_is(e, LTDIC_HEADER);
         encode_header(e, pdu);
         encode_body(e, pdu);
+        refuse(e, e->w.pos - HEADER > UINT32_MAX, LTDIC_ERR_TOO_LARGE);
     }
 }
 
@@ -398,7 +399,6 @@ int ltdic_encode(ltdic_buffer *out, const ltdic_items *rows, ltdic_bytes values,
         .values = values,
     };
     encode_pdu(&e);
-    refuse(&e, e.w.pos > HEADER && e.w.pos - HEADER > UINT32_MAX, LTDIC_ERR_TOO_LARGE);
     out->size = e.w.pos;
     if (e.fault.status == LTDIC_OK && e.w.pos > out->room) {
         e.fault.status = LTDIC_ERR_ROOM;

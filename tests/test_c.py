@@ -106,6 +106,10 @@ def test_every_rejection_there_can_be_is_told_as_it_came(toolchain: Toolchain) -
     assert re.match(r"16777216 triples, 20000 over TCP, 0 wrong, ", printed)
 
 
+def test_what_only_c_can_ask_of_the_codec_is_answered(toolchain: Toolchain) -> None:
+    assert run(toolchain.program(SOURCES / "unit.c", "c11")) == "13 tests\n"
+
+
 @pytest.mark.parametrize("target", ["fuzz_pdu", "fuzz_stream", "fuzz_encode"])
 def test_promises_are_kept_for_the_prefixes_of_every_vector(
     toolchain: Toolchain, tmp_path: Path, target: str

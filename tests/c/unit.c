@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: MIT */
+/* What only a C caller can ask of the codec: rows of its own making, little room, and sizes that
+ * are claimed and never read. */
+#include "ltdic.h"
+
+#undef NDEBUG
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+static const uint8_t reject[LTDIC_FIXED_PDU_SIZE] = {3, 0, 0, 0, 0, 4, 0, 1, 1, 7};
+
+/* ---- status ------------------------------------------------------------------------------ */
+
+static void every_status_has_a_name_a_text_and_a_reason(void)
+{
+    int named = 0;
+    for (int status = -100; status <= 10; status++) {
+        const int known = strcmp(ltdic_status_name(status), "unknown") != 0;
+        assert(known == (strcmp(ltdic_status_text(status), "unknown status") != 0));
+        assert(ltdic_abort_reason(status) <= 6);
+        assert(known || ltdic_abort_reason(status) == 0);
+        named += known;
+    }
+    assert(named == 22);
+    assert(ltdic_abort_reason(LTDIC_ERR_BAD_PDU_TYPE) == 1);
+    assert(ltdic_abort_reason(LTDIC_ERR_UNEXPECTED_PDU) == 2);
+    assert(ltdic_abort_reason(LTDIC_ERR_ITEM_OVERRUN) == 6);
+    assert(strcmp(ltdic_version(), LTDIC_VERSION) == 0);
+}
+
+static void sixteen_rejections_are_defined(void)
+{
+    int defined = 0;
+    for (uint32_t n = 0; n < 1 << 24; n++) {
+        const ltdic_reject codes = {(uint8_t)(n >> 16), (uint8_t)(n >> 8), (uint8_t)n};
+        defined += ltdic_reject_is_defined(codes);
+    }
+    assert(defined == 16);
+}
+
+/* ---- decoding ---------------------------------------------------------------------------- */
+
+/* The size is only compared: the body is not looked at before its length is taken. */
+static void a_pdu_that_rows_cannot_count_is_too_large(void)
+{
+    const uint8_t header[6] = {4, 0, 0xFF, 0xFF, 0xFF, 0xFA};
+    ltdic_bytes pdu;
+    ltdic_fault fault;
+    if (SIZE_MAX > UINT32_MAX) {
+        const ltdic_bytes in = {header, (size_t)((uint64_t)UINT32_MAX + 1)};
+        assert(ltdic_frame(&pdu, in, NULL, &fault) == LTDIC_ERR_TOO_LARGE && fault.offset == 2);
+    }
+    assert(ltdic_frame(&pdu, (ltdic_bytes){header, 6}, NULL, &fault) == LTDIC_NEED_MORE);
+    assert(fault.need == (uint64_t)UINT32_MAX + 1);
+}
+
+static void options_of_an_older_caller_are_the_defaults(void)
+{
+    const ltdic_options options = {.size = offsetof(ltdic_options, strict), .strict = 1};
+    const uint8_t undefined[LTDIC_FIXED_PDU_SIZE] = {3, 0, 0, 0, 0, 4, 0, 9, 9, 9};
+    ltdic_fault fault;
+    assert(ltdic_decode(NULL, (ltdic_bytes){undefined, sizeof undefined}, &options, &fault) ==
+           LTDIC_OK);
+}
+
+static void a_row_too_few_is_asked_for(void)
+{
+    const uint8_t pdvs[] = {4, 0, 0, 0, 0, 12, 0, 0, 0, 2, 1, 3, 0, 0, 0, 2, 3, 0};
+    ltdic_item items[3];
+    ltdic_items rows = {items, 2, 0};
+    ltdic_fault fault;
+    const ltdic_bytes in = {pdvs, sizeof pdvs};
+    assert(ltdic_decode(&rows, in, NULL, &fault) == LTDIC_ERR_ROOM && rows.count == 3);
+    rows.room = 3;
+    assert(ltdic_decode(&rows, in, NULL, &fault) == LTDIC_OK && rows.count == 3);
+    assert(items[2].kind == LTDIC_PDV && items[2].id == 3);
+}
+
+static void rejects_fill_the_room_there_is(void)
+{
+    uint8_t in[3 * sizeof reject + 1], out[9];
+    ltdic_buffer few = {out, 8, 99}, enough = {out, 9, 0};
+    ltdic_fault fault;
+    for (size_t i = 0; i < 3; i++) {
+        memcpy(in + i * sizeof reject, reject, sizeof reject);
+    }
+    in[3 * sizeof reject] = LTDIC_ASSOCIATE_RJ;
+    assert(ltdic_decode_rejects(&few, (ltdic_bytes){in, 30}, &fault) == LTDIC_ERR_ROOM);
+    assert(few.size == 6 && fault.offset == 20);
+    assert(ltdic_decode_rejects(&enough, (ltdic_bytes){in, 30}, &fault) == LTDIC_OK);
+    assert(enough.size == 9 && memcmp(out + 6, reject + 7, 3) == 0);
+    assert(ltdic_decode_rejects(&enough, (ltdic_bytes){in, 31}, &fault) == LTDIC_NEED_MORE);
+    assert(enough.size == 9 && fault.offset == 31 && fault.need == 36);
+    in[25] = 5;
+    assert(ltdic_decode_rejects(&enough, (ltdic_bytes){in, 30}, &fault) == LTDIC_ERR_BAD_LENGTH);
+    assert(enough.size == 6 && fault.offset == 22);
+    in[20] = LTDIC_ABORT;
+    in[25] = 4;
+    assert(ltdic_decode_rejects(&enough, (ltdic_bytes){in, 30}, &fault) ==
+           LTDIC_ERR_UNEXPECTED_PDU);
+    assert(enough.size == 6 && fault.offset == 20);
+}
+
+/* ---- stream ------------------------------------------------------------------------------ */
+
+static int stream_strictly(const uint8_t *data, size_t size, ltdic_fault *fault)
+{
+    const ltdic_options options = {.size = sizeof options, .strict = 1};
+    ltdic_stream stream = {0};
+    ltdic_piece piece;
+    ltdic_bytes in = {data, size};
+    int status;
+    while ((status = ltdic_stream_next(&stream, &piece, &in, &options, fault)) == LTDIC_OK) {
+    }
+    return status;
+}
+
+static void a_strict_stream_refuses_odd_fragments_and_even_ids(void)
+{
+    uint8_t pdv[] = {4, 0, 0, 0, 0, 7, 0, 0, 0, 3, 1, 3, 0};
+    ltdic_fault fault;
+    assert(stream_strictly(pdv, sizeof pdv, &fault) == LTDIC_ERR_BAD_VALUE && fault.offset == 6);
+    pdv[5] = 6;
+    pdv[9] = 2;
+    assert(stream_strictly(pdv, 10, &fault) == LTDIC_NEED_MORE && fault.need == 12);
+    assert(stream_strictly(pdv, 11, &fault) == LTDIC_NEED_MORE && fault.need == 12);
+    pdv[10] = 2;
+    assert(stream_strictly(pdv, 11, &fault) == LTDIC_ERR_BAD_VALUE && fault.offset == 10);
+}
+
+/* ---- encoding ---------------------------------------------------------------------------- */
+
+static const uint8_t text[32] = "1.2.3 CALLED          CALLING";
+static const ltdic_item request[] = {
+    {.kind = LTDIC_PDU, .type = LTDIC_ASSOCIATE_RQ, .version = 1},
+    {.kind = LTDIC_CALLED_AE, .offset = 6, .length = 6},
+    {.kind = LTDIC_CALLING_AE, .offset = 22, .length = 7},
+    {.kind = LTDIC_APPLICATION_CONTEXT, .offset = 0, .length = 5},
+};
+enum { REQUEST_SIZE = 74 + 4 + 5 };
+
+static int encode(ltdic_buffer *out, const ltdic_item *rows, size_t count, ltdic_fault *fault)
+{
+    ltdic_item copy[8];
+    memcpy(copy, rows, count * sizeof *rows);
+    const ltdic_items items = {copy, count, count};
+    return ltdic_encode(out, &items, (ltdic_bytes){text, sizeof text}, fault);
+}
+
+static void a_pdu_of_fixed_size_is_encoded_without_rows(void)
+{
+    uint8_t memory[LTDIC_FIXED_PDU_SIZE];
+    ltdic_encode_fixed(memory, LTDIC_ASSOCIATE_RJ, (ltdic_reject){1, 1, 7});
+    assert(memcmp(memory, reject, sizeof reject) == 0);
+}
+
+static void what_does_not_fit_is_not_written(void)
+{
+    uint8_t memory[REQUEST_SIZE];
+    ltdic_fault fault;
+    for (size_t room = 0; room <= REQUEST_SIZE; room++) {
+        memset(memory, 0xEE, sizeof memory);
+        ltdic_buffer out = {memory, room, 0};
+        const int status = encode(&out, request, 4, &fault);
+        assert(status == (room < REQUEST_SIZE ? LTDIC_ERR_ROOM : LTDIC_OK));
+        assert(out.size == REQUEST_SIZE);
+        assert(room == REQUEST_SIZE || memory[room] == 0xEE);
+    }
+}
+
+/* Encode `request` with one of its rows replaced: the status, if the fault names that row. */
+static int with_row(size_t n, ltdic_item row)
+{
+    ltdic_item rows[4];
+    uint8_t memory[REQUEST_SIZE + 100];
+    ltdic_buffer out = {memory, sizeof memory, 0};
+    ltdic_fault fault;
+    memcpy(rows, request, sizeof rows);
+    rows[n] = row;
+    const int status = encode(&out, rows, 4, &fault);
+    assert(status == LTDIC_OK || fault.offset == n);
+    return status;
+}
+
+static void a_row_that_cannot_be_encoded_is_named(void)
+{
+    ltdic_buffer none = {NULL, 0, 0};
+    ltdic_fault fault;
+    assert(encode(&none, request, 0, &fault) == LTDIC_ERR_BAD_VALUE && fault.offset == 0);
+    assert(encode(&none, request, 1, &fault) == LTDIC_ERR_BAD_VALUE && fault.offset == 1);
+    assert(with_row(3, request[3]) == LTDIC_OK);
+    assert(with_row(0, (ltdic_item){.kind = LTDIC_PDV}) == LTDIC_ERR_BAD_VALUE);
+    assert(with_row(0, (ltdic_item){.kind = LTDIC_PDU, .type = 8}) == LTDIC_ERR_BAD_VALUE);
+    assert(with_row(0, (ltdic_item){.kind = LTDIC_PDU, .type = 0}) == LTDIC_ERR_BAD_VALUE);
+    assert(with_row(1, (ltdic_item){.kind = LTDIC_CALLED_AE}) == LTDIC_ERR_BAD_VALUE);
+    assert(with_row(1, (ltdic_item){.kind = LTDIC_CALLED_AE, .length = 26}) == LTDIC_ERR_BAD_VALUE);
+    const ltdic_item outside = {.kind = LTDIC_APPLICATION_CONTEXT, .offset = 33};
+    assert(with_row(3, outside) == LTDIC_ERR_BAD_VALUE);
+    const ltdic_item beyond = {.kind = LTDIC_APPLICATION_CONTEXT, .offset = 30, .length = 3};
+    assert(with_row(3, beyond) == LTDIC_ERR_BAD_VALUE);
+    assert(with_row(3, (ltdic_item){.kind = 99}) == LTDIC_ERR_BAD_VALUE);
+    const ltdic_item pdvs[3] = {{.kind = LTDIC_PDU, .type = LTDIC_DATA_TF},
+                                {.kind = LTDIC_PDV, .offset = 99},
+                                {.kind = LTDIC_PDV}};
+    assert(encode(&none, pdvs, 3, &fault) == LTDIC_ERR_BAD_VALUE && fault.offset == 1);
+}
+
+/* The values are never read: there is no room to write them to. */
+static void a_pdu_beyond_four_gibibytes_is_too_large(void)
+{
+    ltdic_item rows[3] = {{.kind = LTDIC_PDU, .type = LTDIC_DATA_TF}};
+    const ltdic_items items = {rows, 3, 3};
+    const ltdic_bytes values = {text, UINT32_MAX / 2};
+    ltdic_buffer none = {NULL, 0, 0};
+    ltdic_fault fault;
+    rows[1] = rows[2] = (ltdic_item){.kind = LTDIC_PDV, .id = 1, .length = UINT32_MAX / 2};
+    const int status = ltdic_encode(&none, &items, values, &fault);
+    assert(status == (SIZE_MAX > UINT32_MAX ? LTDIC_ERR_TOO_LARGE : LTDIC_ERR_ROOM));
+    assert(none.size > UINT32_MAX - 16);
+}
+
+static void a_rejected_context_keeps_the_transfer_syntax_it_is_given(void)
+{
+    uint8_t memory[200];
+    ltdic_buffer out = {memory, sizeof memory, 0};
+    ltdic_fault fault;
+    ltdic_item rows[5];
+    memcpy(rows, request, 3 * sizeof *rows);
+    rows[0].type = LTDIC_ASSOCIATE_AC;
+    rows[3] = (ltdic_item){.kind = LTDIC_CONTEXT, .id = 1, .result = 3};
+    rows[4] = (ltdic_item){.kind = LTDIC_TRANSFER_SYNTAX, .length = 5};
+    assert(encode(&out, rows, 5, &fault) == LTDIC_OK);
+    assert(out.size == 74 + 8 + 9 && memcmp(memory + out.size - 9,
+                                            "\x40\0\0\5"
+                                            "1.2.3",
+                                            9) == 0);
+    assert(encode(&out, rows, 4, &fault) == LTDIC_OK);
+    assert(out.size == 74 + 8 + 4 && memcmp(memory + out.size - 4, "\x40\0\0\0", 4) == 0);
+}
+
+static void an_exact_row_may_be_pointed_to_another_value(void)
+{
+    uint8_t wire[REQUEST_SIZE], memory[REQUEST_SIZE + 3];
+    ltdic_buffer first = {wire, sizeof wire, 0}, out = {memory, sizeof memory, 0};
+    ltdic_fault fault;
+    ltdic_item items[16];
+    ltdic_items rows = {items, 16, 0};
+    const ltdic_options exact = {.size = sizeof exact, .exact = 1};
+    assert(encode(&first, request, 4, &fault) == LTDIC_OK);
+    wire[1] = wire[50] = wire[75] = 0xEE; /* reserved in the PDU, after the titles, in the item */
+    assert(ltdic_decode(&rows, (ltdic_bytes){wire, sizeof wire}, &exact, &fault) == LTDIC_OK);
+    const ltdic_item *last = &items[rows.count - 2];
+    assert(last->kind == LTDIC_APPLICATION_CONTEXT && items[rows.count - 1].kind == LTDIC_HEADER);
+    uint8_t values[REQUEST_SIZE + 8];
+    memcpy(values, wire, sizeof wire);
+    memcpy(values + sizeof wire, "not a UID", 8);
+    items[rows.count - 2].offset = sizeof wire;
+    items[rows.count - 2].length = 8;
+    assert(ltdic_encode(&out, &rows, (ltdic_bytes){values, sizeof values}, &fault) == LTDIC_OK);
+    assert(out.size == REQUEST_SIZE + 3 && memory[5] == wire[5] + 3 && memory[77] == 8);
+    assert(memcmp(memory + 78, "not a UI", 8) == 0);
+    assert(memory[1] == 0xEE && memory[50] == 0xEE && memory[75] == 0xEE);
+    items[rows.count - 1].length = 3;
+    assert(ltdic_encode(&out, &rows, (ltdic_bytes){values, sizeof values}, &fault) ==
+           LTDIC_ERR_BAD_VALUE);
+    assert(fault.offset == rows.count - 1);
+}
+
+int main(void)
+{
+    every_status_has_a_name_a_text_and_a_reason();
+    sixteen_rejections_are_defined();
+    a_pdu_that_rows_cannot_count_is_too_large();
+    options_of_an_older_caller_are_the_defaults();
+    a_row_too_few_is_asked_for();
+    rejects_fill_the_room_there_is();
+    a_strict_stream_refuses_odd_fragments_and_even_ids();
+    a_pdu_of_fixed_size_is_encoded_without_rows();
+    what_does_not_fit_is_not_written();
+    a_row_that_cannot_be_encoded_is_named();
+    a_pdu_beyond_four_gibibytes_is_too_large();
+    a_rejected_context_keeps_the_transfer_syntax_it_is_given();
+    an_exact_row_may_be_pointed_to_another_value();
+    printf("13 tests\n");
+    return 0;
+}
