@@ -110,6 +110,14 @@ def test_what_only_c_can_ask_of_the_codec_is_answered(toolchain: Toolchain) -> N
     assert run(toolchain.program(SOURCES / "unit.c", "c11")) == "13 tests\n"
 
 
+def test_a_gibibyte_in_one_pdu_needs_no_memory(toolchain: Toolchain) -> None:
+    printed = run(toolchain.program(SOURCES / "gibibyte.c", "c11"))
+    found = re.match(r"1073741824 bytes in 1 PDU, 0 left: peak [1-9]\d* KiB, (\d+) more\n", printed)
+    print(printed, end="")
+    assert found
+    assert int(found[1]) < 1024
+
+
 @pytest.mark.parametrize("target", ["fuzz_pdu", "fuzz_stream", "fuzz_encode"])
 def test_promises_are_kept_for_the_prefixes_of_every_vector(
     toolchain: Toolchain, tmp_path: Path, target: str
