@@ -10,6 +10,8 @@ import socket
 import struct
 import subprocess
 import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +140,9 @@ def memory_allowed(size: int) -> int:
 
 # ---- loopback --------------------------------------------------------------------------------
 
+LOCALHOST = "127.0.0.1"
+TIMEOUT = 10  # s, for what takes milliseconds
+
 
 def close_with_reset(connection: socket.socket) -> None:
     """Close so that the peer gets a reset instead of an orderly end."""
@@ -154,6 +159,61 @@ def receive_pdu(connection: socket.socket) -> bytes:
             break
         data += chunk
     return data
+
+
+# ---- DCMTK -----------------------------------------------------------------------------------
+
+needs_dcmtk = pytest.mark.skipif(
+    shutil.which("echoscu", path=clean_environment()["PATH"]) is None,
+    reason="DCMTK is not installed",
+)
+
+DCMQRSCP_CONFIG = """\
+MaxPDUSize = 16384
+MaxAssociations = 1
+HostTable BEGIN
+friend = (FRIEND, localhost, 104)
+HostTable END
+VendorTable BEGIN
+VendorTable END
+AETable BEGIN
+CALLED {folder} RW (9, 1024mb) ANY
+CLOSED {folder} RW (9, 1024mb) friend
+AETable END
+"""
+
+
+@contextmanager
+def reserved_port() -> Iterator[int]:
+    """A free port that nobody else is given, but a server that sets SO_REUSEADDR can listen on."""
+    with socket.socket() as reservation:
+        reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reservation.bind((LOCALHOST, 0))
+        yield reservation.getsockname()[1]
+
+
+@contextmanager
+def dcmtk_server(folder: Path, *command: str) -> Iterator[int]:
+    """A DCMTK acceptor that works in `folder`; its port, on which it may not listen yet."""
+    (folder / "dcmqrscp.cfg").write_text(DCMQRSCP_CONFIG.format(folder=folder))
+    (folder / "CALLED").mkdir()
+    (folder / "CALLED" / "lockfile").touch()  # for wlmscpfs, that makes it a title it knows
+    with reserved_port() as port, (folder / "log").open("wb") as log:
+        server = subprocess.Popen(
+            [*command, str(port)], cwd=folder, stdout=log, stderr=log, env=clean_environment()
+        )
+        try:
+            yield port
+        finally:
+            server.kill()
+            server.wait(TIMEOUT)
+
+
+STORESCP = ["storescp", "-dhl"]
+DCMRECV = ["dcmrecv", "-dhl"]
+WLMSCPFS = ["wlmscpfs", "-dhl"]
+DCMQRSCP = ["dcmqrscp", "-c", "dcmqrscp.cfg"]
+SERVERS = [STORESCP, DCMRECV, WLMSCPFS, DCMQRSCP]
 
 
 # ---- skips -------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import queue
-import socket
 import subprocess
 import threading
 import time
@@ -11,11 +10,23 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from shutil import which
 from typing import Any
 
 import pytest
-from conftest import HERE, clean_environment, run
+from conftest import (
+    DCMQRSCP,
+    DCMRECV,
+    HERE,
+    LOCALHOST,
+    SERVERS,
+    STORESCP,
+    TIMEOUT,
+    WLMSCPFS,
+    clean_environment,
+    dcmtk_server,
+    needs_dcmtk,
+    run,
+)
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import Verification
 
@@ -71,8 +82,6 @@ from ltdic.l_dicom import (
 APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 VERIFICATION = "1.2.840.10008.1.1"
 IMPLICIT_VR_LE = "1.2.840.10008.1.2"
-LOCALHOST = "127.0.0.1"
-TIMEOUT = 10  # s, for what takes milliseconds
 
 # PS3.8 table 9-21, in DCMTK's words.
 RESULTS = {1: "Rejected Permanent", 2: "Rejected Transient"}
@@ -103,9 +112,6 @@ def named(codes: Codes) -> str:
 
 
 each_rejection = pytest.mark.parametrize("codes", REJECTIONS, ids=named)
-needs_dcmtk = pytest.mark.skipif(
-    which("echoscu", path=clean_environment()["PATH"]) is None, reason="DCMTK is not installed"
-)
 
 # ---- our side --------------------------------------------------------------------------------
 
@@ -627,52 +633,6 @@ def test_echoscu_is_accepted_by_our_acceptor_and_told_of_its_abort() -> None:
 
 # ---- DCMTK accepts or rejects ----------------------------------------------------------------
 
-DCMQRSCP_CONFIG = """\
-MaxPDUSize = 16384
-MaxAssociations = 1
-HostTable BEGIN
-friend = (FRIEND, localhost, 104)
-HostTable END
-VendorTable BEGIN
-VendorTable END
-AETable BEGIN
-CALLED {folder} RW (9, 1024mb) ANY
-CLOSED {folder} RW (9, 1024mb) friend
-AETable END
-"""
-
-
-@contextmanager
-def reserved_port() -> Iterator[int]:
-    """A free port that nobody else is given, but a server that sets SO_REUSEADDR can listen on."""
-    with socket.socket() as reservation:
-        reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        reservation.bind((LOCALHOST, 0))
-        yield reservation.getsockname()[1]
-
-
-@contextmanager
-def dcmtk_server(folder: Path, *command: str) -> Iterator[int]:
-    """A DCMTK acceptor that works in `folder`; its port, on which it may not listen yet."""
-    (folder / "dcmqrscp.cfg").write_text(DCMQRSCP_CONFIG.format(folder=folder))
-    (folder / "CALLED").mkdir()
-    (folder / "CALLED" / "lockfile").touch()  # for wlmscpfs, that makes it a title it knows
-    with reserved_port() as port, (folder / "log").open("wb") as log:
-        server = subprocess.Popen(
-            [*command, str(port)], cwd=folder, stdout=log, stderr=log, env=clean_environment()
-        )
-        try:
-            yield port
-        finally:
-            server.kill()
-            server.wait(TIMEOUT)
-
-
-STORESCP = ["storescp", "-dhl"]
-DCMRECV = ["dcmrecv", "-dhl"]
-WLMSCPFS = ["wlmscpfs", "-dhl"]
-DCMQRSCP = ["dcmqrscp", "-c", "dcmqrscp.cfg"]
-SERVERS = [STORESCP, DCMRECV, WLMSCPFS, DCMQRSCP]
 OTHER_CONTEXT = {"change": with_other_application_context}
 NO_CLASS = {"change": without_implementation_class}
 REFUSALS = [
