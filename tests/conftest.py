@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import resource
 import shutil
 import socket
@@ -74,10 +75,10 @@ def run(*command: str | Path, timeout: float = 120, **options: Any) -> str:
 class Toolchain:
     """A C and C++ compiler, and the library built with it as a static one."""
 
-    def __init__(self, name: str, folder: Path) -> None:
+    def __init__(self, name: str, folder: Path, *flags: str) -> None:
         self.cc, self.cxx = COMPILERS[name]
         self.name, self.folder = name, folder
-        self.flags = os.environ.get("LTDIC_TEST_CFLAGS", "").split()
+        self.flags = [*flags, *os.environ.get("LTDIC_TEST_CFLAGS", "").split()]
         self._library: Path | None = None
 
     @property
@@ -125,6 +126,27 @@ def toolchain(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     if missing:
         pytest.skip(f"{' and '.join(missing)} not installed")
     return Toolchain(name, tmp_path_factory.mktemp(name))
+
+
+WITH_32_BITS = [*COMPILERS, "gcc -m32"] if platform.machine() == "x86_64" else [*COMPILERS]
+
+
+@pytest.fixture(scope="session", params=WITH_32_BITS)
+def codec_toolchain(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Any:
+    """As `toolchain`, and for 32 bits, which Python could not load."""
+    name, *flags = request.param.split()
+    if shutil.which(name) is None:
+        pytest.skip(f"{name} not installed")
+    built = Toolchain(name, tmp_path_factory.mktemp("codec"), *flags)
+    source = built.folder / "nothing.c"
+    source.write_text("int main(void) { return 0; }\n")
+    command = [built.cc, *built.flags, source, "-o", built.folder / "nothing"]
+    linked = subprocess.run(command, capture_output=True, env=clean_environment())
+    if flags and linked.returncode != 0:
+        pytest.skip(f"{request.param} links no program: gcc-multilib not installed")
+    return built
 
 
 def memory_in_use() -> int:
