@@ -72,6 +72,9 @@ _BYTES = {
 }
 
 
+_IDENTITIES = (0x58, 0x59)  # in the wrong place they are unknown sub-items, and as secret
+
+
 def _hex(data: bytes) -> str:
     shown = data[:16].hex(" ") + (" ..." if len(data) > 16 else "")
     return f"{len(data)} bytes {shown}".rstrip()
@@ -79,6 +82,7 @@ def _hex(data: bytes) -> str:
 
 def _bytes_field(row: _lib.Row, data: bytes) -> Field:
     depth, name, secret = _BYTES[row[2]]
+    secret = secret or row[3] in _IDENTITIES
     value = f"{len(data)} bytes, not shown" if secret else _hex(data)
     if row[2] == _lib.PDV:
         kind = "command" if row[5] & 1 else "data"

@@ -91,10 +91,13 @@ class UserIdentityResponse:
 
 @dataclass(frozen=True, slots=True)
 class UnknownItem:
-    """An item or sub-item of a type that PS3.8 does not define there."""
+    """An item or sub-item of a type that PS3.8 does not define there.
+
+    Its value stays out of `repr`: a user identity in the wrong place is one of these.
+    """
 
     type: int
-    value: bytes
+    value: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,6 +152,17 @@ def test_hostile_text_is_shown_escaped_and_secrets_are_not() -> None:
         assert any(value.startswith(shown) for value in values) == is_text
 
 
+def test_an_identity_in_the_wrong_place_is_as_secret() -> None:
+    for kind, who in (
+        (2, item(0x58, b"\2\1", counted(b"jdoe"), counted(b"hunter2"))),
+        (1, item(0x59, counted(b"jdoe hunter2"))),
+    ):
+        wire = with_info(who, kind=kind)
+        assert answer(wire).user_info.unknown[0].value == who[4:]
+        shown = repr(answer(wire)) + repr(lay_out(wire))
+        assert not any(secret in shown for secret in ("jdoe", "6a 64 6f 65", "hunter2"))
+
+
 def test_of_a_longer_fixed_item_the_first_four_bytes_count() -> None:
     for size in range(4, 9):
         value = bytes(range(1, size + 1))
@@ -243,9 +254,11 @@ def test_eight_times_the_bytes_take_about_eight_times_as_long(what: str, strict:
     def per_byte(wire: bytes) -> float:
         return min(timeit.repeat(lambda: answer(wire, strict), number=1, repeat=3)) / len(wire)
 
-    one, eight = per_byte(make(n)), per_byte(make(8 * n))
-    print(f"{one * 1e9:.0f} and {eight * 1e9:.0f} ns a byte")
-    assert eight < 4 * one
+    def growth() -> float:
+        return per_byte(make(8 * n)) / per_byte(make(n))
+
+    # Where time grew with the square this would be 8, however often it is tried.
+    assert any(growth() < 4 for _ in range(5))
 
 
 def test_malformed_pdus_leave_no_memory_behind() -> None:
