@@ -77,7 +77,7 @@ class Toolchain:
 
     def __init__(self, name: str, folder: Path, *flags: str) -> None:
         self.cc, self.cxx = COMPILERS[name]
-        self.name, self.folder = name, folder
+        self.name, self.folder = " ".join([name, *flags]), folder
         self.flags = [*flags, *os.environ.get("LTDIC_TEST_CFLAGS", "").split()]
         self._library: Path | None = None
 

@@ -106,12 +106,12 @@ def test_every_rejection_there_can_be_is_told_as_it_came(toolchain: Toolchain) -
     assert re.match(r"16777216 triples, 20000 over TCP, 0 wrong, ", printed)
 
 
-def test_what_only_c_can_ask_of_the_codec_is_answered(toolchain: Toolchain) -> None:
-    assert run(toolchain.program(SOURCES / "unit.c", "c11")) == "13 tests\n"
+def test_what_only_c_can_ask_of_the_codec_is_answered(codec_toolchain: Toolchain) -> None:
+    assert run(codec_toolchain.program(SOURCES / "unit.c", "c11")) == "13 tests\n"
 
 
-def test_a_gibibyte_in_one_pdu_needs_no_memory(toolchain: Toolchain) -> None:
-    printed = run(toolchain.program(SOURCES / "gibibyte.c", "c11"))
+def test_a_gibibyte_in_one_pdu_needs_no_memory(codec_toolchain: Toolchain) -> None:
+    printed = run(codec_toolchain.program(SOURCES / "gibibyte.c", "c11"))
     found = re.match(r"1073741824 bytes in 1 PDU, 0 left: peak [1-9]\d* KiB, (\d+) more\n", printed)
     print(printed, end="")
     assert found
@@ -120,13 +120,13 @@ def test_a_gibibyte_in_one_pdu_needs_no_memory(toolchain: Toolchain) -> None:
 
 @pytest.mark.parametrize("target", ["fuzz_pdu", "fuzz_stream", "fuzz_encode"])
 def test_promises_are_kept_for_the_prefixes_of_every_vector(
-    toolchain: Toolchain, tmp_path: Path, target: str
+    codec_toolchain: Toolchain, tmp_path: Path, target: str
 ) -> None:
     files = []
     for param in [*vectors("valid.json"), *vectors("invalid.json")]:
         files.append(tmp_path / param.values[0]["id"])
         files[-1].write_bytes(bytes.fromhex(param.values[0]["hex"]))
-    program = toolchain.program(SOURCES / f"{target}.c", "c11")
+    program = codec_toolchain.program(SOURCES / f"{target}.c", "c11")
     assert run(program, *files) == "440 files and all their prefixes\n"
 
 

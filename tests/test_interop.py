@@ -287,10 +287,11 @@ class Link:
         self.connection.sendall(encode(pdu))
 
     def receive(self) -> tuple[Any, bytes]:
-        """The next PDU and its bytes."""
+        """The next PDU and its bytes, which an exact decoding gives back whatever they are."""
         wire = self.file.read(6)
         assert wire, "the peer has closed"
         wire += self.file.read(int.from_bytes(wire[2:], "big"))
+        assert encode(decode(wire, exact=True)) == wire
         self.decoder.feed(wire)
         (pdu,) = self.decoder.pdus()
         return pdu, wire

@@ -174,9 +174,9 @@ def test_every_vector_gives_in_python_what_it_must() -> None:
     check_all("Python", python, python_streams)
 
 
-def test_every_vector_gives_in_c_what_it_must(toolchain: Toolchain) -> None:
-    in_c = InC(toolchain)
-    check_all(f"C ({toolchain.name})", in_c.pdus, in_c.streams)
+def test_every_vector_gives_in_c_what_it_must(codec_toolchain: Toolchain) -> None:
+    in_c = InC(codec_toolchain)
+    check_all(f"C ({codec_toolchain.name})", in_c.pdus, in_c.streams)
 
 
 def test_every_canonical_vector_is_encoded_to_the_byte() -> None:
@@ -216,9 +216,9 @@ def test_reserved_bytes_change_nothing_and_come_back() -> None:
     print(f"{len(VALID)} of {len(VALID)} valid vectors with {len(cases)} random fillings")
 
 
-def test_reserved_bytes_change_nothing_and_come_back_in_c(toolchain: Toolchain) -> None:
+def test_reserved_bytes_change_nothing_and_come_back_in_c(codec_toolchain: Toolchain) -> None:
     cases = untested_bytes()
-    answers = InC(toolchain).pdus([(wire, "strict", {}) for wire, _ in cases])
+    answers = InC(codec_toolchain).pdus([(wire, "strict", {}) for wire, _ in cases])
     assert answers == [expected for _, expected in cases]
 
 
@@ -232,10 +232,10 @@ def test_ten_thousand_untidy_pdus_come_back() -> None:
     print("10000 of 10000 untidy PDUs")
 
 
-def test_ten_thousand_untidy_pdus_come_back_in_c(toolchain: Toolchain) -> None:
+def test_ten_thousand_untidy_pdus_come_back_in_c(codec_toolchain: Toolchain) -> None:
     untidy = Untidy(seed=3)
     questions = [(untidy.pdu(), "strict", LIMITS) for _ in range(10_000)]
-    assert all(answer["ok"] for answer in InC(toolchain).pdus(questions))
+    assert all(answer["ok"] for answer in InC(codec_toolchain).pdus(questions))
 
 
 @pytest.mark.parametrize("vector", TOLERATED, ids=lambda vector: vector["id"])
