@@ -232,6 +232,7 @@ static L_INT code_of(int status)
     case LTDIC_ERR_DUPLICATE_ITEM:
     case LTDIC_ERR_BAD_ORDER:
     case LTDIC_ERR_TRAILING_BYTES:
+    case LTDIC_ERR_UNEXPECTED_ITEM:
     case LTDIC_ERR_TOO_LARGE:
     case LTDIC_ERR_UNEXPECTED_PDU:
         return DICOM_ERROR_PROTOCOL;

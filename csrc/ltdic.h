@@ -72,14 +72,16 @@ typedef enum ltdic_status {
     LTDIC_OK = 0,
     LTDIC_NEED_MORE = 1, /**< nothing wrong, nothing yet */
 
-    LTDIC_ERR_BAD_PDU_TYPE = -1,   /**< byte 0 is not 01 to 07 */
-    LTDIC_ERR_BAD_LENGTH = -2,     /**< a length field that the type cannot have */
-    LTDIC_ERR_ITEM_OVERRUN = -3,   /**< an item, PDV or field runs past what contains it */
-    LTDIC_ERR_BAD_VALUE = -4,      /**< strict: illegal value; encoding: value not encodable */
-    LTDIC_ERR_MISSING_ITEM = -5,   /**< strict: a required item is absent */
-    LTDIC_ERR_DUPLICATE_ITEM = -6, /**< strict: a second one where one is allowed */
-    LTDIC_ERR_BAD_ORDER = -7,      /**< strict: items out of order */
-    LTDIC_ERR_TRAILING_BYTES = -8, /**< strict: bytes after the last field of an item */
+    LTDIC_ERR_BAD_PDU_TYPE = -1,    /**< byte 0 is not 01 to 07 */
+    LTDIC_ERR_BAD_LENGTH = -2,      /**< a length field that the type cannot have */
+    LTDIC_ERR_ITEM_OVERRUN = -3,    /**< an item, PDV or field runs past what contains it */
+    LTDIC_ERR_BAD_VALUE = -4,       /**< strict: illegal value; encoding: value not encodable */
+    LTDIC_ERR_MISSING_ITEM = -5,    /**< strict: a required item is absent */
+    LTDIC_ERR_DUPLICATE_ITEM = -6,  /**< strict: a second one where one is allowed */
+    LTDIC_ERR_BAD_ORDER = -7,       /**< strict: items out of order */
+    LTDIC_ERR_TRAILING_BYTES = -8,  /**< strict: bytes after the last field of an item */
+    LTDIC_ERR_UNEXPECTED_ITEM = -9, /**< strict: a bad_value, namely an item of the other
+                                         direction, as 21 in an RQ */
 
     LTDIC_ERR_TOO_LARGE = -20, /**< PDU length above the limit set by the caller */
     LTDIC_ERR_ROOM = -21,      /**< the caller's memory is too small */

@@ -167,7 +167,7 @@ static void decode_syntax(decoder *d, item *i, bool proposed, uint32_t *seen)
 {
     bool ignored = true;
     if (i->type == 0x30) {
-        forbid(d, !proposed, LTDIC_ERR_BAD_VALUE, i->at);
+        forbid(d, !proposed, LTDIC_ERR_UNEXPECTED_ITEM, i->at);
         forbid(d, (*seen & SEEN_ABSTRACT) != 0, LTDIC_ERR_DUPLICATE_ITEM, i->at);
         forbid(d, (*seen & SEEN_TRANSFER) != 0, LTDIC_ERR_BAD_ORDER, i->at);
         ignored = !proposed || (*seen & SEEN_ABSTRACT) != 0;
@@ -255,7 +255,8 @@ static void decode_four_bytes(decoder *d, item *i, uint8_t kind)
         return;
     }
     forbid(d, cursor_left(&i->value) > 4, LTDIC_ERR_BAD_LENGTH, i->at + 2);
-    emit_item(d, kind, i, (ltdic_bytes){cursor_take(&i->value, 4), 4});
+    emit_item(d, kind, i, (ltdic_bytes){slice(&i->value).data, 4});
+    cursor_take(&i->value, 4);
     ignore_rest(d, &i->value);
 }
 
@@ -441,7 +442,7 @@ static void decode_sub_item(decoder *d, item *i)
 {
     const bool foreign = sub_item_is_foreign(d, i->type);
     const uint8_t type = foreign ? 0 : i->type;
-    forbid(d, foreign, LTDIC_ERR_BAD_VALUE, i->at);
+    forbid(d, foreign, LTDIC_ERR_UNEXPECTED_ITEM, i->at);
     d->muted = repeated(d, i, single(type));
     decode_known_sub_item(d, i, type);
     if (d->muted) {
@@ -555,7 +556,7 @@ static void decode_item(decoder *d, item *i)
         forbid_disorder(d, i, 3);
         decode_user_information(d, i);
     } else {
-        forbid(d, i->type == 0x20 || i->type == 0x21, LTDIC_ERR_BAD_VALUE, i->at);
+        forbid(d, i->type == 0x20 || i->type == 0x21, LTDIC_ERR_UNEXPECTED_ITEM, i->at);
         emit_item(d, LTDIC_UNKNOWN_ITEM, i, slice(&i->value));
     }
     if (d->muted) {

@@ -3,7 +3,13 @@
 #include "ltdic.h"
 
 /* Reasons of PS3.8 table 9-26. */
-enum { NOT_SPECIFIED = 0, UNRECOGNIZED_PDU = 1, UNEXPECTED_PDU = 2, INVALID_VALUE = 6 };
+enum {
+    NOT_SPECIFIED = 0,
+    UNRECOGNIZED_PDU = 1,
+    UNEXPECTED_PDU = 2,
+    UNEXPECTED_PARAMETER = 5,
+    INVALID_VALUE = 6
+};
 
 /* clang-format off */
 #define STATUS_MAP(ROW) \
@@ -17,6 +23,7 @@ enum { NOT_SPECIFIED = 0, UNRECOGNIZED_PDU = 1, UNEXPECTED_PDU = 2, INVALID_VALU
     ROW(LTDIC_ERR_DUPLICATE_ITEM, "duplicate_item", INVALID_VALUE, "a second item where one is allowed") \
     ROW(LTDIC_ERR_BAD_ORDER, "bad_order", INVALID_VALUE, "an item is out of order") \
     ROW(LTDIC_ERR_TRAILING_BYTES, "trailing_bytes", INVALID_VALUE, "bytes are left after the last field") \
+    ROW(LTDIC_ERR_UNEXPECTED_ITEM, "bad_value", UNEXPECTED_PARAMETER, "an item that does not belong here") \
     ROW(LTDIC_ERR_TOO_LARGE, "too_large", INVALID_VALUE, "larger than the limit set for it") \
     ROW(LTDIC_ERR_ROOM, "room", NOT_SPECIFIED, "the memory given is too small") \
     ROW(LTDIC_ERR_WRONG_STATE, "wrong_state", NOT_SPECIFIED, "not possible in this state") \

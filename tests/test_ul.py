@@ -186,7 +186,8 @@ def test_the_side_is_decided_by_who_asked() -> None:
 
 def test_every_status_has_a_name_a_text_and_an_unknown_one_does_too() -> None:
     names = [name for name in dir(lib) if name.startswith("LTDIC_ERR_")]
-    assert len({ffi.string(lib.ltdic_status_name(getattr(lib, n))) for n in names}) == len(names)
+    assert len({ffi.string(lib.ltdic_status_text(getattr(lib, n))) for n in names}) == len(names)
+    assert all(ffi.string(lib.ltdic_status_name(getattr(lib, n))) != b"unknown" for n in names)
     assert ffi.string(lib.ltdic_status_name(-1000)) == b"unknown"
     assert ffi.string(lib.ltdic_status_text(-1000)) == b"unknown status"
     assert lib.ltdic_abort_reason(-1000) == 0

@@ -186,6 +186,17 @@ def test_every_canonical_vector_is_encoded_to_the_byte() -> None:
         assert encode(decode(bytes.fromhex(vector["hex"]))).hex() == vector["hex"], vector["id"]
 
 
+def test_every_fault_says_which_a_abort_the_peer_should_get() -> None:
+    """PS3.8 table 9-26: unrecognised PDU, unexpected or invalid PDU parameter."""
+    reasons = {"bad_pdu_type": 1, "need_more": 0}
+    for vector in INVALID:
+        wire = bytes.fromhex(vector["hex"])
+        with pytest.raises(DecodeError) as caught:
+            decode(wire, strict=True, **vector.get("config", {}))
+        reason = 5 if vector["id"].startswith("dir-") else reasons.get(caught.value.kind, 6)
+        assert caught.value.abort == ltdic.Abort(2, reason), vector["id"]
+
+
 # ---- to the byte -----------------------------------------------------------------------------
 
 
