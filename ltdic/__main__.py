@@ -33,7 +33,7 @@ from .l_dicom import (  # type: ignore[attr-defined]
     L_DicomWait,
     pEXT_CALLBACK,
 )
-from .layout import CLAUSES, Layout, lay_out
+from .layout import Layout, clause_of, lay_out
 from .pdu import (
     AcseReason,
     AssociateReject,
@@ -188,11 +188,10 @@ def print_pdu(at: int, layout: Layout, as_json: bool) -> None:
 def print_fault(data: bytes, at: int, fault: DecodeError, as_json: bool) -> None:
     """What is wrong with the PDU that starts at `at`."""
     place = at + fault.offset
-    clause = CLAUSES.get(data[at], "9.3.1") if at < len(data) else "9.3.1"
     if as_json:
         print(json.dumps({"offset": place, "fault": fault.kind, "pdu_offset": at}))
         return
-    print(f"{place:8}  {fault}, of the PDU at {at} (PS3.8 {clause})")
+    print(f"{place:8}  {fault}, of the PDU at {at} ({clause_of(data[at:], fault.offset)})")
     print(around(data, place))
 
 

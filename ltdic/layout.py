@@ -15,8 +15,50 @@ from .pdu import (
     error_of,
 )
 
-CLAUSES = {1: "9.3.2", 2: "9.3.3", 3: "9.3.4", 4: "9.3.5", 5: "9.3.6", 6: "9.3.7", 7: "9.3.8"}
-"""Where PS3.8 has each PDU type."""
+# Where the standard has each PDU type, and each item of an RQ.
+_PDU_CLAUSES = {1: "2", 2: "3", 3: "4", 4: "5", 5: "6", 6: "7", 7: "8"}
+_ITEM_CLAUSES = {
+    0x10: "PS3.8 9.3.2.1",
+    0x20: "PS3.8 9.3.2.2",
+    0x30: "PS3.8 9.3.2.2.1",
+    0x40: "PS3.8 9.3.2.2.2",
+    0x50: "PS3.8 9.3.2.3",
+    0x51: "PS3.8 D.1",
+    0x52: "PS3.7 D.3.3.2",
+    0x53: "PS3.7 D.3.3.3",
+    0x54: "PS3.7 D.3.3.4",
+    0x55: "PS3.7 D.3.3.2",
+    0x56: "PS3.7 D.3.3.5",
+    0x57: "PS3.7 D.3.3.6",
+    0x58: "PS3.7 D.3.3.7",
+    0x59: "PS3.7 D.3.3.7",
+}
+# The same of an AC, where it differs.
+_ACCEPT_CLAUSES = {
+    0x10: "PS3.8 9.3.3.1",
+    0x21: "PS3.8 9.3.3.2",
+    0x40: "PS3.8 9.3.3.2.1",
+    0x50: "PS3.8 9.3.3.3",
+}
+_FIRST_SUB_ITEM = {0x20: 8, 0x21: 8, 0x50: 4}
+
+
+def clause_of(pdu: bytes, offset: int) -> str:
+    """Where the standard has what stands at this place of a PDU, which may be a broken one."""
+    kind = pdu[0] if pdu else 0
+    clause = f"PS3.8 9.3.{_PDU_CLAUSES.get(kind, '1')}"
+    if kind not in (AssociateRequest.type, AssociateAccept.type):
+        return clause
+    clauses = _ITEM_CLAUSES | (_ACCEPT_CLAUSES if kind == AssociateAccept.type else {})
+    at = 74
+    while at <= offset and at + 4 <= len(pdu):
+        item, end = pdu[at], at + 4 + int.from_bytes(pdu[at + 2 : at + 4], "big")
+        if offset < end:
+            clause = clauses.get(item, clause)
+            end = at + _FIRST_SUB_ITEM.get(item, len(pdu))
+        at = end
+    return clause
+
 
 _PDU_NAMES = {
     1: "A-ASSOCIATE-RQ",

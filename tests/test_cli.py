@@ -142,6 +142,26 @@ def test_dump_in_strict_mode_refuses_what_the_standard_forbids() -> None:
     assert b"bad_value at byte 9" in result.stdout
 
 
+CLAUSES = [
+    ("len-rj-2", "PS3.8 9.3.4"),
+    ("type-0", "PS3.8 9.3.1"),
+    ("miss-10-rq", "PS3.8 9.3.2"),
+    ("miss-40", "PS3.8 9.3.2.2"),
+    ("dup-30", "PS3.8 9.3.2.2.1"),
+    ("miss-40-ac", "PS3.8 9.3.3.2"),
+    ("dup-40-ac", "PS3.8 9.3.3.2.1"),
+    ("dup-51", "PS3.8 D.1"),
+    ("dup-54-uid", "PS3.7 D.3.3.4"),
+    ("dup-57-uid", "PS3.7 D.3.3.6"),
+]
+
+
+@pytest.mark.parametrize(("ident", "clause"), CLAUSES)
+def test_dump_names_the_clause_of_the_item_at_fault(ident: str, clause: str) -> None:
+    (wire,) = (v.values[0]["hex"] for v in vectors("invalid.json") if v.id == ident)
+    assert f" ({clause})\n" in dump(bytes.fromhex(wire), "--strict").stdout.decode()
+
+
 @pytest.mark.parametrize("vector", vectors("valid.json"))
 def test_every_valid_vector_is_laid_out_within_its_bounds(vector: dict[str, Any]) -> None:
     wire = bytes.fromhex(vector["hex"])
