@@ -140,6 +140,7 @@ typedef struct ltdic_options {
     uint32_t max_associate; /**< largest PDU length of an RQ or AC; 0: no limit */
     uint8_t strict;         /**< 1: refuse all that PS3.8 forbids, not only what is unsafe */
     uint8_t exact;          /**< 1: rows for every byte, so that ltdic_encode gives the same PDU */
+    uint8_t reserved[6];    /**< 0 */
 } ltdic_options;
 
 /** What a row of a decoded PDU is about. In brackets: what `offset` and `length` cover, then the
@@ -191,8 +192,9 @@ typedef struct ltdic_item {
 /** Rows in memory of the caller. */
 typedef struct ltdic_items {
     ltdic_item *items;
-    size_t room;  /**< rows at `items` */
-    size_t count; /**< rows filled, or needed where the room was too small */
+    size_t room; /**< rows at `items` */
+    size_t
+        count; /**< rows filled, or needed where LTDIC_ERR_ROOM says that the room was too small */
 } ltdic_items;
 
 /** The codes of an A-ASSOCIATE-RJ (PS3.8 table 9-21), raw. */
@@ -214,7 +216,8 @@ LTDIC_API int ltdic_reject_is_defined(ltdic_reject reject);
  *  @param[out] fault    status, offset, need
  *  @return LTDIC_OK, LTDIC_NEED_MORE,
  *          LTDIC_ERR_BAD_PDU_TYPE on the first byte, without waiting for more,
- *          LTDIC_ERR_BAD_LENGTH or LTDIC_ERR_TOO_LARGE on the sixth, without waiting for the body
+ *          LTDIC_ERR_BAD_LENGTH or LTDIC_ERR_TOO_LARGE on the sixth, without waiting for the body,
+ *          LTDIC_ERR_TOO_LARGE too for a PDU of more than UINT32_MAX bytes, once it is there
  */
 LTDIC_API int ltdic_frame(ltdic_bytes *pdu, ltdic_bytes in, const ltdic_options *options,
                           ltdic_fault *fault);
@@ -223,12 +226,12 @@ LTDIC_API int ltdic_frame(ltdic_bytes *pdu, ltdic_bytes in, const ltdic_options 
  *
  *  Nothing is copied: the rows say where in `in` each value lies. Time is linear in the PDU's size.
  *
- *  @param[out] out    rows; NULL to check only. Where the room is too small, LTDIC_ERR_ROOM and
- *                     `count` is the number of rows needed
+ *  @param[out] out    rows, up to the fault where there is one; NULL to check only. Where the room
+ *                     is too small, LTDIC_ERR_ROOM and `count` is the number of rows needed
  *  @param      in, options, fault  as of ltdic_frame
  *  @return as ltdic_frame; LTDIC_ERR_ROOM; the first fault of the body, left to right:
  *          LTDIC_ERR_BAD_LENGTH, LTDIC_ERR_ITEM_OVERRUN, and when strict LTDIC_ERR_BAD_VALUE,
- *          _MISSING_ITEM, _DUPLICATE_ITEM, _BAD_ORDER, _TRAILING_BYTES
+ *          _MISSING_ITEM, _DUPLICATE_ITEM, _BAD_ORDER, _TRAILING_BYTES, _UNEXPECTED_ITEM
  */
 LTDIC_API int ltdic_decode(ltdic_items *out, ltdic_bytes in, const ltdic_options *options,
                            ltdic_fault *fault);
@@ -236,8 +239,8 @@ LTDIC_API int ltdic_decode(ltdic_items *out, ltdic_bytes in, const ltdic_options
 /** Encode one PDU from rows such as ltdic_decode makes.
  *
  *  Rows come in the order of the PDU; offsets count from the start of `values`. Reserved bytes are
- *  zero, titles are padded with spaces, UIDs are not padded. A context of an AC that has no
- *  transfer syntax gets an empty sub-item 40. Code fields take any value.
+ *  zero, titles are padded with spaces, UIDs are not padded. A rejected context of an AC that has
+ *  no transfer syntax gets an empty sub-item 40. Code fields take any value.
  *
  *  Rows of an exact decoding, known by the LTDIC_HEADER after LTDIC_PDU, give the bytes that were
  *  decoded, whatever lenient mode let through. A row may be pointed to another value before: the

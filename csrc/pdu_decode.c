@@ -99,7 +99,7 @@ static ltdic_item *emit(decoder *d, uint8_t kind, uint8_t type, ltdic_bytes valu
 {
     static const ltdic_item empty;
     ltdic_item *row = &d->spare;
-    if (d->out != NULL && !d->muted) {
+    if (d->out != NULL && !d->muted && d->fault.status == LTDIC_OK) {
         if (d->out->count < d->out->room) {
             row = &d->out->items[d->out->count];
         }
@@ -622,26 +622,30 @@ static void decode_abort(decoder *d, cursor c, ltdic_item *row)
     forbid(d, row->source == 2 && row->reason > 6, LTDIC_ERR_BAD_VALUE, 9);
 }
 
-/* PS3.8 9.3.5 and annex E.1 (even fragments). */
+/* PS3.8 9.3.5.1 and annex E.1 (even fragments). */
+static void decode_pdv(decoder *d, const uint8_t *pdv, uint32_t length)
+{
+    const size_t at = (size_t)(pdv - d->base);
+    forbid(d, length % 2 != 0, LTDIC_ERR_BAD_VALUE, at - 4);
+    forbid(d, pdv[0] % 2 == 0, LTDIC_ERR_BAD_VALUE, at);
+    ltdic_item *row = emit(d, LTDIC_PDV, 0, (ltdic_bytes){pdv + 2, length - 2});
+    row->id = pdv[0];
+    row->result = pdv[1];
+}
+
 static void decode_data(decoder *d, cursor c)
 {
     while (!cursor_failed(&c) && cursor_left(&c) > 0) {
         const size_t at = c.pos;
-        if (cursor_left(&c) < 4 || load_u32(c.base + at) > cursor_left(&c) - 4) {
+        const uint8_t *field = cursor_take(&c, 4);
+        const uint32_t length = field == NULL ? 0 : load_u32(field);
+        if (length > cursor_left(&c)) {
             cursor_fail(&c, LTDIC_ERR_ITEM_OVERRUN, at);
-            return;
-        }
-        const uint32_t length = load_u32(cursor_take(&c, 4));
-        if (length < 2) {
+        } else if (length < 2) {
             cursor_fail(&c, LTDIC_ERR_BAD_LENGTH, at);
-            return;
+        } else {
+            decode_pdv(d, cursor_take(&c, length), length);
         }
-        const uint8_t *pdv = cursor_take(&c, length);
-        forbid(d, length % 2 != 0, LTDIC_ERR_BAD_VALUE, at);
-        forbid(d, pdv[0] % 2 == 0, LTDIC_ERR_BAD_VALUE, at + 4);
-        ltdic_item *row = emit(d, LTDIC_PDV, 0, (ltdic_bytes){pdv + 2, length - 2});
-        row->id = pdv[0];
-        row->result = pdv[1];
     }
 }
 
@@ -689,8 +693,12 @@ int ltdic_decode(ltdic_items *out, ltdic_bytes in, const ltdic_options *options,
         out->count = 0;
     }
     decode_body(&d, cursor_over(&d, HEADER, pdu.size));
-    if (d.fault.status == LTDIC_OK && out != NULL && out->count > out->room) {
-        d.fault.status = LTDIC_ERR_ROOM;
+    if (out != NULL && out->count > out->room) {
+        if (d.fault.status == LTDIC_OK) {
+            d.fault.status = LTDIC_ERR_ROOM;
+        } else {
+            out->count = out->room;
+        }
     }
     *fault = d.fault;
     return fault->status;

@@ -63,7 +63,7 @@ static ltdic_bytes uid_of(encoder *e, const ltdic_item *row)
 static const uint8_t *header_of(encoder *e, size_t size)
 {
     static const uint8_t zeroes[LTDIC_FIXED_PDU_SIZE];
-    if (!next_is(e, LTDIC_HEADER)) {
+    if (!e->exact || !next_is(e, LTDIC_HEADER)) {
         return zeroes;
     }
     const ltdic_bytes header = value_of(e, take_row(e, LTDIC_HEADER));
@@ -88,7 +88,7 @@ static size_t open_plain_item(encoder *e, uint8_t type)
 /* Bytes that mean nothing, as they came; `where` is the `id` of their rows. */
 static void put_ignored(encoder *e, uint8_t where)
 {
-    while (next_is(e, LTDIC_IGNORED) && e->row->id == where) {
+    while (e->exact && next_is(e, LTDIC_IGNORED) && e->row->id == where) {
         const ltdic_bytes bytes = value_of(e, take_row(e, LTDIC_IGNORED));
         writer_bytes(&e->w, bytes.data, bytes.size);
     }
@@ -187,10 +187,20 @@ static void encode_extended(encoder *e)
     close_sub_item(e, at);
 }
 
+/* Does this type mean something in item 50 of this PDU? (PS3.7 D.3.3) */
+static bool has_sub_item(const encoder *e, uint8_t type)
+{
+    const bool request = e->type == LTDIC_ASSOCIATE_RQ;
+    return (type >= 0x51 && type <= 0x56) || ((type == 0x57 || type == 0x58) && request) ||
+           (type == 0x59 && !request);
+}
+
 static void encode_common_extended(encoder *e)
 {
     const ltdic_item *row = take_row(e, LTDIC_COMMON_EXTENDED);
+    refuse(e, !has_sub_item(e, 0x57), LTDIC_ERR_BAD_VALUE);
     const ltdic_bytes uid = uid_of(e, row);
+    refuse(e, row->version > UINT8_MAX, LTDIC_ERR_BAD_VALUE);
     header_of(e, ITEM_HEADER); /* nothing is reserved in it: the second byte is the version */
     const size_t at = open_item(e, 0x57, (uint8_t)row->version);
     put_counted(e, uid);
@@ -207,6 +217,7 @@ static void encode_common_extended(encoder *e)
 static void encode_identity(encoder *e)
 {
     const ltdic_item *row = take_row(e, LTDIC_USER_IDENTITY);
+    refuse(e, !has_sub_item(e, 0x58), LTDIC_ERR_BAD_VALUE);
     const ltdic_bytes primary = value_of(e, row);
     const size_t at = open_plain_item(e, 0x58);
     writer_u8(&e->w, row->id);
@@ -219,14 +230,22 @@ static void encode_identity(encoder *e)
 static void encode_identity_response(encoder *e)
 {
     const ltdic_bytes response = value_of(e, take_row(e, LTDIC_USER_IDENTITY_RESPONSE));
+    refuse(e, !has_sub_item(e, 0x59), LTDIC_ERR_BAD_VALUE);
     const size_t at = open_plain_item(e, 0x59);
     put_counted(e, response);
     close_sub_item(e, at);
 }
 
-static void encode_unknown(encoder *e, uint8_t kind)
+/* Does it between the items of this PDU? (PS3.8 9.3.2, 9.3.3) */
+static bool has_item(const encoder *e, uint8_t type)
+{
+    return type == 0x10 || type == 0x50 || type == (e->type == LTDIC_ASSOCIATE_RQ ? 0x20 : 0x21);
+}
+
+static void encode_unknown(encoder *e, uint8_t kind, bool (*is_known)(const encoder *, uint8_t))
 {
     const ltdic_item *row = take_row(e, kind);
+    refuse(e, is_known(e, row->type), LTDIC_ERR_BAD_VALUE);
     put_item(e, row->type, value_of(e, row));
 }
 
@@ -262,7 +281,7 @@ static bool encode_sub_item(encoder *e)
         encode_identity_response(e);
         return true;
     case LTDIC_UNKNOWN_SUB_ITEM:
-        encode_unknown(e, LTDIC_UNKNOWN_SUB_ITEM);
+        encode_unknown(e, LTDIC_UNKNOWN_SUB_ITEM, has_sub_item);
         return true;
     default:
         return false;
@@ -315,7 +334,7 @@ static void encode_associate(encoder *e)
         } else if (next_is(e, LTDIC_APPLICATION_CONTEXT)) {
             put_item(e, 0x10, uid_of(e, take_row(e, LTDIC_APPLICATION_CONTEXT)));
         } else {
-            encode_unknown(e, LTDIC_UNKNOWN_ITEM);
+            encode_unknown(e, LTDIC_UNKNOWN_ITEM, has_item);
         }
         put_ignored(e, 0);
     }
@@ -391,6 +410,10 @@ static void encode_pdu(encoder *e)
 
 int ltdic_encode(ltdic_buffer *out, const ltdic_items *rows, ltdic_bytes values, ltdic_fault *fault)
 {
+    out->size = 0;
+    if (rows->count == 0) {
+        return ltdic__fault_at(fault, LTDIC_ERR_BAD_VALUE, 0, 0);
+    }
     encoder e = {
         .w = {out->data, out->room, 0},
         .row = rows->items,

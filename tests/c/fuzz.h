@@ -28,6 +28,11 @@ static inline int decode(ltdic_items *rows, ltdic_bytes in, ltdic_options option
     PROMISE(rows->items != NULL);
     const int status = ltdic_decode(rows, in, &options, fault);
     PROMISE(status == fault->status && status != LTDIC_ERR_ROOM);
+    PROMISE(rows->count <= rows->room);
+    for (size_t i = 0; i < rows->count; i++) {
+        PROMISE(rows->items[i].offset <= in.size);
+        PROMISE(rows->items[i].length <= in.size - rows->items[i].offset);
+    }
     if (status != LTDIC_OK) {
         PROMISE(fault->offset <= in.size);
         PROMISE((fault->need > in.size) == (status == LTDIC_NEED_MORE));
@@ -36,10 +41,6 @@ static inline int decode(ltdic_items *rows, ltdic_bytes in, ltdic_options option
     }
     PROMISE(rows->count > 0 && rows->items[0].kind == LTDIC_PDU);
     PROMISE(rows->items[0].offset == 6 && rows->items[0].length <= in.size - 6);
-    for (size_t i = 0; i < rows->count; i++) {
-        PROMISE(rows->items[i].offset <= in.size);
-        PROMISE(rows->items[i].length <= in.size - rows->items[i].offset);
-    }
     return LTDIC_OK;
 }
 

@@ -75,6 +75,14 @@ static void a_row_too_few_is_asked_for(void)
     rows.room = 3;
     assert(ltdic_decode(&rows, in, NULL, &fault) == LTDIC_OK && rows.count == 3);
     assert(items[2].kind == LTDIC_PDV && items[2].id == 3);
+    const ltdic_options strict = {.size = sizeof strict, .strict = 1};
+    uint8_t even[sizeof pdvs];
+    memcpy(even, pdvs, sizeof even);
+    even[16] = 2;
+    const ltdic_bytes bad = {even, sizeof even};
+    assert(ltdic_decode(&rows, bad, &strict, &fault) == LTDIC_ERR_BAD_VALUE && rows.count == 2);
+    rows.room = 1;
+    assert(ltdic_decode(&rows, bad, &strict, &fault) == LTDIC_ERR_BAD_VALUE && rows.count == 1);
 }
 
 static void rejects_fill_the_room_there_is(void)
@@ -200,10 +208,57 @@ static void a_row_that_cannot_be_encoded_is_named(void)
     const ltdic_item beyond = {.kind = LTDIC_APPLICATION_CONTEXT, .offset = 30, .length = 3};
     assert(with_row(3, beyond) == LTDIC_ERR_BAD_VALUE);
     assert(with_row(3, (ltdic_item){.kind = 99}) == LTDIC_ERR_BAD_VALUE);
+    assert(with_row(3, (ltdic_item){.kind = LTDIC_IGNORED, .length = 4}) == LTDIC_ERR_BAD_VALUE);
+    assert(with_row(3, (ltdic_item){.kind = LTDIC_UNKNOWN_ITEM, .type = 0x21}) == LTDIC_OK);
+    for (int known = 0; known < 3; known++) {
+        static const uint8_t types[] = {0x10, 0x20, 0x50};
+        const ltdic_item item = {.kind = LTDIC_UNKNOWN_ITEM, .type = types[known]};
+        assert(with_row(3, item) == LTDIC_ERR_BAD_VALUE);
+    }
     const ltdic_item pdvs[3] = {{.kind = LTDIC_PDU, .type = LTDIC_DATA_TF},
                                 {.kind = LTDIC_PDV, .offset = 99},
                                 {.kind = LTDIC_PDV}};
     assert(encode(&none, pdvs, 3, &fault) == LTDIC_ERR_BAD_VALUE && fault.offset == 1);
+}
+
+/* Encode an RQ or AC that has nothing but one sub-item in its user information. */
+static int with_sub_item(uint8_t pdu, ltdic_item sub_item, ltdic_item second)
+{
+    ltdic_item rows[6];
+    uint8_t memory[200];
+    ltdic_buffer out = {memory, sizeof memory, 0};
+    ltdic_fault fault;
+    memcpy(rows, request, 3 * sizeof *rows);
+    rows[0].type = pdu;
+    rows[3] = (ltdic_item){.kind = LTDIC_USER_INFORMATION};
+    rows[4] = sub_item;
+    rows[5] = second;
+    return encode(&out, rows, second.kind == 0 ? 5 : 6, &fault);
+}
+
+static void a_sub_item_is_encoded_where_it_has_a_meaning(void)
+{
+    const ltdic_item none = {.kind = 0};
+    for (unsigned type = 0; type < 256; type++) {
+        const ltdic_item unknown = {.kind = LTDIC_UNKNOWN_SUB_ITEM, .type = (uint8_t)type};
+        const int rq = type >= 0x51 && type <= 0x58, ac = type >= 0x51 && type <= 0x56;
+        assert((with_sub_item(LTDIC_ASSOCIATE_RQ, unknown, none) == LTDIC_OK) == !rq);
+        assert((with_sub_item(LTDIC_ASSOCIATE_AC, unknown, none) == LTDIC_OK) ==
+               !(ac || type == 0x59));
+    }
+    const ltdic_item response = {.kind = LTDIC_USER_IDENTITY_RESPONSE};
+    assert(with_sub_item(LTDIC_ASSOCIATE_AC, response, none) == LTDIC_OK);
+    assert(with_sub_item(LTDIC_ASSOCIATE_RQ, response, none) == LTDIC_ERR_BAD_VALUE);
+    const ltdic_item identity = {.kind = LTDIC_USER_IDENTITY, .id = 1};
+    const ltdic_item second = {.kind = LTDIC_USER_IDENTITY_SECOND};
+    assert(with_sub_item(LTDIC_ASSOCIATE_RQ, identity, second) == LTDIC_OK);
+    assert(with_sub_item(LTDIC_ASSOCIATE_AC, identity, second) == LTDIC_ERR_BAD_VALUE);
+    ltdic_item common = {.kind = LTDIC_COMMON_EXTENDED, .length = 5, .version = 255};
+    const ltdic_item service = {.kind = LTDIC_COMMON_SERVICE, .length = 5};
+    assert(with_sub_item(LTDIC_ASSOCIATE_RQ, common, service) == LTDIC_OK);
+    assert(with_sub_item(LTDIC_ASSOCIATE_AC, common, service) == LTDIC_ERR_BAD_VALUE);
+    common.version = 256;
+    assert(with_sub_item(LTDIC_ASSOCIATE_RQ, common, service) == LTDIC_ERR_BAD_VALUE);
 }
 
 /* The values are never read: there is no room to write them to. */
@@ -279,9 +334,10 @@ int main(void)
     a_pdu_of_fixed_size_is_encoded_without_rows();
     what_does_not_fit_is_not_written();
     a_row_that_cannot_be_encoded_is_named();
+    a_sub_item_is_encoded_where_it_has_a_meaning();
     a_pdu_beyond_four_gibibytes_is_too_large();
     a_rejected_context_keeps_the_transfer_syntax_it_is_given();
     an_exact_row_may_be_pointed_to_another_value();
-    printf("13 tests\n");
+    printf("14 tests\n");
     return 0;
 }
