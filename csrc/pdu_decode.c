@@ -678,6 +678,9 @@ int ltdic_decode(ltdic_items *out, ltdic_bytes in, const ltdic_options *options,
 {
     const ltdic_options effect = ltdic__effective(options);
     ltdic_bytes pdu;
+    if (out != NULL) {
+        out->count = 0;
+    }
     const int status = ltdic__frame(&pdu, in, &effect, fault);
     if (status != LTDIC_OK) {
         return status;
@@ -689,9 +692,6 @@ int ltdic_decode(ltdic_items *out, ltdic_bytes in, const ltdic_options *options,
         .strict = effect.strict != 0,
         .exact = effect.exact != 0,
     };
-    if (out != NULL) {
-        out->count = 0;
-    }
     decode_body(&d, cursor_over(&d, HEADER, pdu.size));
     if (out != NULL && out->count > out->room) {
         if (d.fault.status == LTDIC_OK) {

@@ -24,7 +24,6 @@ static inline int decode(ltdic_items *rows, ltdic_bytes in, ltdic_options option
     options.max_associate = LTDIC_MAX_ASSOCIATE;
     rows->room = in.size / 2 + 8; /* an item of four bytes has no more than two */
     rows->items = malloc(rows->room * sizeof *rows->items);
-    rows->count = 0;
     PROMISE(rows->items != NULL);
     const int status = ltdic_decode(rows, in, &options, fault);
     PROMISE(status == fault->status && status != LTDIC_ERR_ROOM);
