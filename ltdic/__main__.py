@@ -7,11 +7,11 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
 from . import __version__
-from .errors import DecodeError
 from .l_dicom import (  # type: ignore[attr-defined]
     DICOM_SECURE_NONE,
     DICOM_SUCCESS,
@@ -33,7 +33,7 @@ from .l_dicom import (  # type: ignore[attr-defined]
     L_DicomWait,
     pEXT_CALLBACK,
 )
-from .layout import Layout, clause_of, lay_out
+from .layout import Layout, clause_of, is_secret, lay_out
 from .pdu import (
     AcseReason,
     AssociateReject,
@@ -41,6 +41,9 @@ from .pdu import (
     RejectResult,
     UserReason,
 )
+
+# The exit codes of sysexits.h; `os` has them on POSIX alone.
+EX_USAGE, EX_DATAERR, EX_NOINPUT = 64, 65, 66
 
 # ---- demo ------------------------------------------------------------------------------------
 
@@ -155,12 +158,10 @@ def read_input(source: str) -> bytes:
     """The bytes that an argument stands for: standard input, a file, or hexadecimal digits."""
     if source == "-":
         return sys.stdin.buffer.read()
-    if os.path.exists(source):
-        return Path(source).read_bytes()
-    try:
-        return bytes.fromhex(source)
-    except ValueError:
-        raise SystemExit(f"ltdic dump: {source!r} is no file and no hexadecimal digits") from None
+    if not os.path.exists(source):
+        with suppress(ValueError):
+            return bytes.fromhex(source.removeprefix("0x"))
+    return Path(source).read_bytes()
 
 
 def around(data: bytes, offset: int) -> str:
@@ -170,41 +171,53 @@ def around(data: bytes, offset: int) -> str:
     return f"{start:8}  {shown}\n{'':10}{'   ' * (offset - start)}^^"
 
 
-def print_pdu(at: int, layout: Layout, as_json: bool) -> None:
-    """One PDU, which starts at `at`: one line for each field, or one JSON object."""
-    if as_json:
-        fields = [
-            {"offset": at + field.offset, "name": field.name, "value": field.value}
-            for field in layout.fields
-        ]
-        whole = {"offset": at, "pdu": layout.name, "length": layout.size, "fields": fields}
-        print(json.dumps(whole))
-        return
-    print(f"{at:8}  {layout.name}, {layout.size} bytes")
+def print_as_json(data: bytes, at: int, layout: Layout) -> None:
+    """The PDU that starts at `at` as one JSON object; all offsets count from the first byte."""
+    whole: dict[str, object] = {"offset": at, "pdu": layout.name or None, "length": layout.size}
+    whole["fields"] = [
+        {"offset": at + field.offset, "name": field.name, "value": field.value}
+        for field in layout.fields
+    ]
+    if layout.fault is not None:
+        fault = layout.fault
+        whole["fault"] = {
+            "offset": at + fault.offset,
+            "kind": fault.kind,
+            "text": fault.text,
+            "clause": clause_of(data[at:], fault.offset),
+        }
+    print(json.dumps(whole))
+
+
+def print_as_text(data: bytes, at: int, layout: Layout) -> None:
+    """The PDU that starts at `at`, one line for each field."""
+    if layout.name:
+        print(f"{at:8}  {layout.name}, {layout.size} bytes")
     for field in layout.fields:
         print(f"{at + field.offset:8}    {'  ' * field.depth}{field.name}: {field.value}")
-
-
-def print_fault(data: bytes, at: int, fault: DecodeError, as_json: bool) -> None:
-    """What is wrong with the PDU that starts at `at`."""
-    place = at + fault.offset
-    if as_json:
-        print(json.dumps({"offset": place, "fault": fault.kind, "pdu_offset": at}))
-        return
-    print(f"{place:8}  {fault}, of the PDU at {at} ({clause_of(data[at:], fault.offset)})")
-    print(around(data, place))
+    if layout.fault is not None:
+        fault, place = layout.fault, at + layout.fault.offset
+        clause = clause_of(data[at:], fault.offset)
+        print(f"{place:8}  {fault}, of the PDU at {at} ({clause})")
+        secret = is_secret(data[at:], fault.offset)
+        print("          a user identity, not shown" if secret else around(data, place))
 
 
 def run_dump(source: str, as_json: bool, strict: bool) -> int:
-    """Print every PDU of a stream; 65 (EX_DATAERR) if it ends in anything but a whole one."""
-    data, at = read_input(source), 0
+    """Print every PDU of a stream.
+
+    EX_DATAERR if it ends in anything but a whole one, EX_NOINPUT if it cannot be read.
+    """
+    try:
+        data, at = read_input(source), 0
+    except OSError as e:
+        print(f"ltdic dump: {e}", file=sys.stderr)
+        return EX_NOINPUT
     while at < len(data):
-        try:
-            layout = lay_out(data, at, strict=strict)
-        except DecodeError as e:
-            print_fault(data, at, e, as_json)
-            return os.EX_DATAERR
-        print_pdu(at, layout, as_json)
+        layout = lay_out(data, at, strict=strict)
+        (print_as_json if as_json else print_as_text)(data, at, layout)
+        if layout.fault is not None:
+            return EX_DATAERR
         at += layout.size
     return 0
 
@@ -217,7 +230,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
-        self.exit(os.EX_USAGE, f"{self.prog}: {message}\n")
+        self.exit(EX_USAGE, f"{self.prog}: {message}\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -233,9 +246,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     dump.add_argument("--json", action="store_true", help="one object for each PDU")
     dump.add_argument("--strict", action="store_true", help="refuse all that PS3.8 forbids")
     chosen = parser.parse_args(arguments)
-    if chosen.command == "dump":
-        return run_dump(chosen.source, chosen.json, chosen.strict)
-    return run_demo()
+    if chosen.command == "demo":
+        return run_demo()
+    try:
+        code = run_dump(chosen.source, chosen.json, chosen.strict)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    return code
 
 
 if __name__ == "__main__":

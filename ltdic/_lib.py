@@ -107,7 +107,7 @@ _scratches: list[_Scratch] = []
 
 
 def decode(data: Buffer, start: int, limits: Any) -> tuple[Fault, list[Row]]:
-    """`ltdic_decode` on `data[start:]`; the rows count from `start`."""
+    """`ltdic_decode` on `data[start:]`; the rows, up to a fault, count from `start`."""
     try:
         scratch = _scratches.pop()
     except IndexError:
@@ -119,7 +119,7 @@ def decode(data: Buffer, start: int, limits: Any) -> tuple[Fault, list[Row]]:
         if status == lib.LTDIC_ERR_ROOM:
             scratch.reserve(scratch.items.count)
             status = lib.ltdic_decode(scratch.items, bytes_in, limits, fault)
-    result = Fault(status, fault.offset, fault.need), scratch.rows() if status == 0 else []
+    result = Fault(status, fault.offset, fault.need), scratch.rows()
     if scratch.items.room <= _Scratch.MOST:
         _scratches.append(scratch)
     return result

@@ -16,13 +16,18 @@ class DecodeError(ValueError):
     """Bytes that are no good PDU."""
 
     def __init__(self, kind: str, offset: int, text: str, abort: Abort) -> None:
-        super().__init__(f"{kind} at byte {offset}: {text}")
+        super().__init__(kind, offset, text, abort)
         self.kind = kind
         """What is wrong, in one word, as `bad_length`."""
         self.offset = offset
         """Of the field at fault, from the first byte of the PDU."""
+        self.text = text
+        """What is wrong, in words."""
         self.abort = abort
         """The A-ABORT that a peer should get for this."""
+
+    def __str__(self) -> str:
+        return f"{self.kind} at byte {self.offset}: {self.text}"
 
 
 class IncompleteError(DecodeError):
@@ -30,5 +35,6 @@ class IncompleteError(DecodeError):
 
     def __init__(self, offset: int, need: int, abort: Abort) -> None:
         super().__init__("need_more", offset, f"a PDU of at least {need} bytes", abort)
+        self.args = (offset, need, abort)  # what it takes to make a copy
         self.need = need
         """Bytes, from the first of the PDU, that are required to go on."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from . import _lib
 from ._lib import Buffer
+from .errors import DecodeError
 from .pdu import (
     MAX_ASSOCIATE,
     Abort,
@@ -40,24 +42,34 @@ _ACCEPT_CLAUSES = {
     0x40: "PS3.8 9.3.3.2.1",
     0x50: "PS3.8 9.3.3.3",
 }
+_IDENTITIES = (0x58, 0x59)  # in the wrong place they are unknown sub-items, and as secret
 _FIRST_SUB_ITEM = {0x20: 8, 0x21: 8, 0x50: 4}
 
 
 def clause_of(pdu: bytes, offset: int) -> str:
     """Where the standard has what stands at this place of a PDU, which may be a broken one."""
     kind = pdu[0] if pdu else 0
-    clause = f"PS3.8 9.3.{_PDU_CLAUSES.get(kind, '1')}"
-    if kind not in (AssociateRequest.type, AssociateAccept.type):
-        return clause
     clauses = _ITEM_CLAUSES | (_ACCEPT_CLAUSES if kind == AssociateAccept.type else {})
-    at = 74
+    clause = f"PS3.8 9.3.{_PDU_CLAUSES.get(kind, '1')}"
+    for item in _items_at(pdu, offset):
+        clause = clauses.get(item, clause)
+    return clause
+
+
+def is_secret(pdu: bytes, offset: int) -> bool:
+    """Is this place of a PDU inside a user identity?"""
+    return any(item in _IDENTITIES for item in _items_at(pdu, offset))
+
+
+def _items_at(pdu: bytes, offset: int) -> Iterator[int]:
+    """The types of the item that this place is in, and of the sub-item."""
+    at = 74 if pdu[:1] in (b"\1", b"\2") else len(pdu)
     while at <= offset and at + 4 <= len(pdu):
         item, end = pdu[at], at + 4 + int.from_bytes(pdu[at + 2 : at + 4], "big")
         if offset < end:
-            clause = clauses.get(item, clause)
+            yield item
             end = at + _FIRST_SUB_ITEM.get(item, len(pdu))
         at = end
-    return clause
 
 
 _PDU_NAMES = {
@@ -81,11 +93,16 @@ class Field(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """A PDU laid out: its name, its size with the header, and its fields in order."""
+    """A PDU laid out: its name, its size with the header, and its fields in order.
+
+    Where there is a fault, the fields are those before it; there is no name and no size unless the
+    whole PDU was there.
+    """
 
     name: str
     size: int
     fields: list[Field]
+    fault: DecodeError | None = None
 
 
 # Rows whose value is text: depth and name.
@@ -114,9 +131,6 @@ _BYTES = {
 }
 
 
-_IDENTITIES = (0x58, 0x59)  # in the wrong place they are unknown sub-items, and as secret
-
-
 def _hex(data: bytes) -> str:
     shown = data[:16].hex(" ") + (" ..." if len(data) > 16 else "")
     return f"{len(data)} bytes {shown}".rstrip()
@@ -131,7 +145,7 @@ def _bytes_field(row: _lib.Row, data: bytes) -> Field:
         value = f"context {row[4]}, {kind}{', last' if row[5] & 2 else ''}, {value}"
     elif row[2] == _lib.USER_IDENTITY:
         value = f"type {row[4]}, response requested {row[5]}, {value}"
-    elif row[3]:
+    elif row[2] in (_lib.UNKNOWN_ITEM, _lib.UNKNOWN_SUB_ITEM):
         name = f"{name} {row[3]:02X}"
     return Field(row[0], depth, name, value)
 
@@ -165,24 +179,26 @@ def lay_out(
 ) -> Layout:
     """The first PDU of `data[start:]`, for a person to read; offsets count from its start.
 
-    Text is escaped, so that it can be printed anywhere. Raises as `decode` does, but for what comes
-    after the PDU.
+    Text is escaped, so that it can be printed anywhere.
     """
     fault, rows = _lib.decode(data, start, _lib.options(strict, 0, max_associate))
-    if fault.status != 0:
-        raise error_of(*fault)
+    error = error_of(*fault) if fault.status != 0 else None
+    if not rows:
+        return Layout("", 0, [], error)
     view = memoryview(data).cast("B")[start:]
     fields = _codes(rows[0])
     for row in rows[1:]:
-        value = bytes(view[row[0] : row[0] + row[1]])
-        if row[2] in _TEXTS:
-            depth, name = _TEXTS[row[2]]
-            fields.append(Field(row[0], depth, name, ascii(value.decode("latin-1"))))
-        elif row[2] == _lib.ROLE:
-            roles = f"{value.decode('latin-1')!a}, SCU {row[4]}, SCP {row[5]}"
-            fields.append(Field(row[0], 1, "role selection", roles))
-        elif row[2] in _BYTES:
-            fields.append(_bytes_field(row, value))
-        else:
-            fields.append(_number_field(row, value))
-    return Layout(_PDU_NAMES[rows[0][3]], 6 + rows[0][1], fields)
+        fields.append(_field(row, bytes(view[row[0] : row[0] + row[1]])))
+    return Layout(_PDU_NAMES[rows[0][3]], 6 + rows[0][1], fields, error)
+
+
+def _field(row: _lib.Row, value: bytes) -> Field:
+    if row[2] in _TEXTS:
+        depth, name = _TEXTS[row[2]]
+        return Field(row[0], depth, name, ascii(value.decode("latin-1")))
+    if row[2] == _lib.ROLE:
+        roles = f"{value.decode('latin-1')!a}, SCU {row[4]}, SCP {row[5]}"
+        return Field(row[0], 1, "role selection", roles)
+    if row[2] in _BYTES:
+        return _bytes_field(row, value)
+    return _number_field(row, value)

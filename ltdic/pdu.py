@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import IntEnum
+from operator import index
 from typing import Any, ClassVar, Union
 
 from . import _lib
@@ -120,8 +122,8 @@ class UserInformation:
 class _Received:
     """What every PDU has."""
 
-    wire: bytes | memoryview | None = field(default=None, compare=False, repr=False)
-    """The bytes of the PDU where it was decoded with `exact`; of P-DATA-TF a view of the input."""
+    wire: bytes | None = field(default=None, compare=False, repr=False)
+    """The bytes that it, or the PDU it was made from, was decoded from with `exact`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,9 +257,10 @@ class AssociateReject(_Received):
 
     def __post_init__(self) -> None:
         set_field = object.__setattr__
-        set_field(self, "result", _RESULTS.get(self.result, self.result))
-        set_field(self, "reason", _REASONS.get((self.source, self.reason), self.reason))
-        set_field(self, "source", _SOURCES.get(self.source, self.source))
+        result, source, reason = index(self.result), index(self.source), index(self.reason)
+        set_field(self, "result", _RESULTS.get(result, result))
+        set_field(self, "source", _SOURCES.get(source, source))
+        set_field(self, "reason", _REASONS.get((source, reason), reason))
 
     @property
     def transient(self) -> bool:
@@ -270,7 +273,8 @@ class AssociateReject(_Received):
         known = _REASON_WORDS.get((self.source, self.reason))
         if known is None:
             return (
-                "Ask the vendor of the acceptor what it means by these codes; PS3.8 has none such."
+                "Ask the vendor of the acceptor what it means by these codes: in PS3.8 they have no"
+                " meaning."
             )
         return known[1]
 
@@ -295,6 +299,11 @@ class PDV:
     is_last: bool
     data: bytes | memoryview
     offset: int = field(default=0, compare=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy, or what is pickled, has bytes of its own."""
+        whole = self.context_id, self.is_command, self.is_last, bytes(self.data), self.offset
+        return PDV, whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -523,7 +532,7 @@ def _associate(
     return builder.build(wire)
 
 
-def _data_transfer(view: memoryview, rows: list[_lib.Row], wire: memoryview | None) -> DataTransfer:
+def _data_transfer(view: memoryview, rows: list[_lib.Row], wire: bytes | None) -> DataTransfer:
     return DataTransfer(
         tuple(
             PDV(row[4], bool(row[5] & 1), bool(row[5] & 2), view[row[0] : row[0] + row[1]], row[0])
@@ -536,9 +545,9 @@ def _data_transfer(view: memoryview, rows: list[_lib.Row], wire: memoryview | No
 def _build(view: memoryview, rows: list[_lib.Row], exact: bool) -> PDU:
     pdu = rows[0]
     kind = pdu[3]
-    if kind == DataTransfer.type:
-        return _data_transfer(view, rows, view if exact else None)
     wire = bytes(view) if exact else None
+    if kind == DataTransfer.type:
+        return _data_transfer(view, rows, wire)
     if kind == AssociateReject.type:
         return AssociateReject(pdu[5], pdu[6], pdu[7], wire=wire)
     if kind == Abort.type:
@@ -569,7 +578,8 @@ def decode(
 
     `data` is any contiguous bytes-like object. A `PDV`'s data is a view of it, everything else a
     copy. `strict` refuses all that PS3.8 forbids; otherwise only what cannot be parsed safely is
-    refused. The limits are in bytes of the PDU length field; 0 is no limit. With `exact` the PDU
+    refused. The limits are in bytes of the PDU length field; 0 is no limit, and a P-DATA-TF of
+    empty PDVs takes some 70 times its size: `Decoder.fragments` holds none. With `exact` the PDU
     remembers how it was written, and `encode` writes it like that again.
 
     Raises `IncompleteError` where bytes are missing, and `DecodeError` with kind and offset for
@@ -589,9 +599,9 @@ def decode_rejects(data: Buffer) -> memoryview:
     """Decode a run of A-ASSOCIATE-RJ, one right after another, in one go.
 
     A row of three bytes for each, result, source and reason: a buffer of shape (n, 3), which numpy
-    and pyarrow take as it is. Raises as `decode` does, and `DecodeError` with kind
-    `unexpected_pdu` at a PDU of another type; the offset counts from the first byte of `data`, so
-    that the `offset // 10` PDUs before it are good.
+    and pyarrow take as it is, and `tolist()` makes a list of. Raises as `decode` does, and
+    `DecodeError` with kind `unexpected_pdu` at a PDU of another type; the offset counts from the
+    first byte of `data`, so that the `offset // 10` PDUs before it are good.
     """
     fault, rows = _lib.decode_rejects(data)
     if fault.status != 0:
@@ -621,8 +631,9 @@ class Decoder:
         self._start = 0
         self._chunks: list[bytes] = []  # fed since
         self._pending = 0
+        self._required = 1  # bytes from _start on that are worth a look
         self._need = 6
-        self._error: DecodeError | None = None
+        self._fault: _lib.Fault | None = None
 
     @property
     def pending(self) -> int:
@@ -636,9 +647,10 @@ class Decoder:
 
     def feed(self, data: Buffer) -> None:
         """Add bytes as they came from the transport."""
-        if data:
-            self._chunks.append(bytes(data))
-            self._pending += len(self._chunks[-1])
+        chunk = data if type(data) is bytes else bytes(memoryview(data))
+        if chunk:
+            self._chunks.append(chunk)
+            self._pending += len(chunk)
 
     def pdus(self) -> Iterator[PDU]:
         """Yield each whole PDU, and forget it.
@@ -646,80 +658,124 @@ class Decoder:
         Raises `DecodeError` where the bytes are no good PDU, after all PDUs before that place, and
         again whenever it is called after that.
         """
-        if self._stream.inside:
-            raise RuntimeError("some of a P-DATA-TF has been taken: go on with fragments()")
         while (pdu := self._next()) is not None:
             yield pdu
-        if self._error is not None:
-            raise self._error
+        self._raise()
 
     def fragments(self) -> Iterator[PDU | Fragment]:
         """Yield as `pdus` does, but P-DATA-TF in pieces as they come, so that none is ever held.
 
         What precedes a fault inside a P-DATA-TF has been handed out when it is raised.
         """
+        if self._left() and not self._stream.inside and self._data[self._start] == 4:
+            self._required = 1  # and not the whole of it, as pdus() may have said
         while (piece := self._next_piece()) is not None:
             yield piece
-        if self._error is not None:
-            raise self._error
+        self._raise()
 
-    def _enough(self, have: int) -> bool:
-        """Is it worth looking? A first byte may be wrong long before the header is whole."""
-        if self._error is not None or self._pending == 0:
+    def _raise(self) -> None:
+        if self._fault is not None:
+            raise error_of(*self._fault)
+
+    def _left(self) -> int:
+        return len(self._data) - self._start
+
+    def _is_worth_a_look(self) -> bool:
+        """Are there as many bytes as were asked for? Those that were fed are joined on demand."""
+        if self._fault is not None:
             return False
-        if have < self._need and self._need != 6:
+        if self._left() >= self._required:
+            return True
+        if not self._chunks or self._pending < self._required:
             return False
-        if self._chunks:
-            rest = self._data[self._start :]
-            self._data = memoryview(b"".join([rest, *self._chunks]))
-            self._start = 0
-            self._chunks.clear()
+        self._data = memoryview(b"".join([self._data[self._start :], *self._chunks]))
+        self._start = 0
+        self._chunks.clear()
         return True
 
     def _next(self) -> PDU | None:
-        if not self._enough(self._pending):
-            return None
-        fault, rows = _lib.decode(self._data, self._start, self._options)
-        if fault.status != 0:
+        if self._stream.inside:
+            raise RuntimeError("some of a P-DATA-TF has been taken: go on with fragments()")
+        while self._is_worth_a_look():
+            fault, rows = _lib.decode(self._data, self._start, self._options)
+            if fault.status == 0:
+                size = 6 + rows[0][1]
+                view = self._data[self._start : self._start + size]
+                self._advance(self._start + size)
+                return _build(view, rows, self._exact)
             self._stop(fault)
-            return None
-        size = 6 + rows[0][1]
-        view = self._data[self._start : self._start + size]
-        self._advance(self._start + size)
-        return _build(view, rows, self._exact)
+        return None
 
     def _next_piece(self) -> PDU | Fragment | None:
-        if not self._enough(self._need if self._stream.inside else self._pending):
-            return None
-        start = self._start
-        fault, at, piece = self._stream.next(self._data, start)
-        self._advance(at)
-        if piece is None:
+        while self._is_worth_a_look():
+            data = self._data
+            fault, at, piece = self._stream.next(data, self._start)
+            self._advance(at)
+            if piece is None:
+                self._stop(fault)
+                continue
+            view = data[piece.start : piece.end]
+            if piece.type == DataTransfer.type:
+                flags = bool(piece.control & 1), bool(piece.control & 2), piece.first, piece.last
+                return Fragment(piece.id, *flags, piece.pdu_ends, view)
+            fault, rows = _lib.decode(view, 0, self._options)
+            if fault.status == 0:
+                return _build(view, rows, self._exact)
             self._stop(fault)
-            return None
-        view = self._data[piece.start : piece.end]
-        if piece.type == DataTransfer.type:
-            flags = bool(piece.control & 1), bool(piece.control & 2), piece.first, piece.last
-            return Fragment(piece.id, *flags, piece.pdu_ends, view)
-        fault, rows = _lib.decode(view, 0, self._options)
-        if fault.status != 0:
-            self._stop(fault)
-            return None
-        return _build(view, rows, self._exact)
+        return None
 
     def _advance(self, to: int) -> None:
         self._pending -= to - self._start
         self._start = to
-        self._need = 6
+        self._required, self._need = 1, 6
+        if not self._left():
+            self._data, self._start = memoryview(b""), 0
 
     def _stop(self, fault: _lib.Fault) -> None:
-        if fault.status == _lib.NEED_MORE:
-            self._need = fault.need
-        else:
-            self._error = error_of(*fault)
+        if fault.status != _lib.NEED_MORE:
+            self._fault = fault
+            return
+        self._need = fault.need
+        left = self._left()
+        # A first byte may be wrong long before the header is whole.
+        self._required = left + fault.need - fault.offset if left else 1
 
 
 # ---- encode ----------------------------------------------------------------------------------
+
+
+# Rows whose value is text.
+_TEXTS = {
+    _lib.CALLED_AE,
+    _lib.CALLING_AE,
+    _lib.APPLICATION_CONTEXT,
+    _lib.ABSTRACT_SYNTAX,
+    _lib.TRANSFER_SYNTAX,
+    _lib.CLASS_UID,
+    _lib.ROLE,
+    _lib.VERSION_NAME,
+    _lib.EXTENDED,
+    _lib.COMMON_EXTENDED,
+    _lib.COMMON_SERVICE,
+    _lib.COMMON_RELATED,
+}
+
+
+def _bytes_of(name: str, kind: int, value: Any) -> bytes:
+    """What a field is written as. What it holds may be a secret, so that an error leaves it out."""
+    is_text = kind in _TEXTS
+    if is_text and isinstance(value, str):
+        try:
+            encoded = value.encode("latin-1")
+            return encoded.strip(b" ") if kind in (_lib.CALLED_AE, _lib.CALLING_AE) else encoded
+        except UnicodeEncodeError:
+            raise ValueError(f"{name}: {value!a} has characters outside Latin-1") from None
+    if not is_text and not isinstance(value, (str, int)):
+        with suppress(TypeError):
+            return bytes(memoryview(value))
+    raise TypeError(
+        f"{name}: {type(value).__name__} where {'text' if is_text else 'bytes'} must be"
+    )
 
 
 class _Writer:
@@ -731,28 +787,26 @@ class _Writer:
         self._size = 0
         self._names: list[str] = []
 
-    def add(
-        self,
-        name: str,
-        kind: int,
-        value: str | bytes | memoryview = b"",
-        **codes: int,
-    ) -> None:
+    def add(self, name: str, kind: int, value: Any = b"", **codes: int) -> None:
         """A row; `codes` are its fields type, id, result, source, reason, version."""
-        if isinstance(value, str):
-            try:
-                value = value.encode("latin-1")
-            except UnicodeEncodeError:
-                raise ValueError(f"{name}: {value!r} has characters outside Latin-1") from None
+        encoded = _bytes_of(name, kind, value)
         for code, number in codes.items():
-            limit = 0xFFFF if code == "version" else 0xFF
-            if not 0 <= number <= limit:
+            limit = 0xFFFF if kind == _lib.PDU and code == "version" else 0xFF
+            if not 0 <= index(number) <= limit:
                 raise ValueError(f"{name}: {code} is {number}, not 0 to {limit}")
-        numbers = [codes.get(code, 0) for code in _CODES]
-        self._rows.append((self._size, len(value), kind, *numbers))  # type: ignore[arg-type]
-        self._values.append(bytes(value))
+        self._append(name, kind, encoded, *[index(codes.get(code, 0)) for code in _CODES])
+
+    def _append(self, name: str, kind: int, value: bytes, *codes: int) -> None:
+        if self._size > 0xFFFFFFFF:
+            raise ValueError(f"{name}: beyond what a PDU can hold")
+        self._rows.append((self._size, len(value), kind, *codes))  # type: ignore[arg-type]
+        self._values.append(value)
         self._size += len(value)
         self._names.append(name)
+
+    def same(self, other: _Writer) -> bool:
+        """Do both stand for one PDU?"""
+        return self._rows == other._rows and self._values == other._values
 
     def encode(self) -> bytes:
         data, fault = _lib.encode(self._rows, b"".join(self._values))
@@ -761,38 +815,50 @@ class _Writer:
             raise ValueError(f"{name}: {_lib.text_of(fault.status)}")
         return data
 
-    def encode_like(self, wire: Buffer) -> bytes | None:
+    def encode_like(self, wire: bytes) -> bytes | None:
         """As `wire` was written, but for values that are others now.
 
         None where there are rows that `wire` lacks, or the other way round.
         """
-        mine: dict[int, deque[tuple[_lib.Row, bytes]]] = defaultdict(deque)
-        for row, value in zip(self._rows, self._values, strict=True):
+        mine: dict[int, deque[int]] = defaultdict(deque)
+        for n, row in enumerate(self._rows):
             if row[2] != _lib.USER_INFORMATION:  # there may be more of it in `wire`
-                mine[row[2]].append((row, value))
-        rows: list[_lib.Row] = []
-        values: list[bytes] = []
-        size = 0
+                mine[row[2]].append(n)
+        like, received, changed = _Writer(), set(), False
         for row, value, plain in _rows_for_every_byte(wire):
+            codes = row[3:]
             if plain is not None:
                 # Canonical order is that of `wire` as far as rows of one kind go.
                 if not mine[row[2]]:
                     return None
-                new, new_value = mine[row[2]].popleft()
-                value = value if plain == new_value else new_value
-                # Of a PDV's control byte, six bits are reserved.
-                result = new[5] | row[5] & 0xFC if row[2] == _lib.PDV else new[5]
-                row = (*new[:5], result, *new[6:])
-            rows.append((size, len(value), *row[2:]))
-            values.append(value)
-            size += len(value)
+                n = mine[row[2]].popleft()
+                codes = self._rows[n][3:]
+                if row[2] == _lib.PDV:  # six bits of the control byte are reserved
+                    codes = (*codes[:2], codes[2] | row[5] & 0xFC, *codes[3:])
+                if plain == self._values[n]:
+                    received.add(n)
+                else:
+                    value, changed = self._values[n], True
+            like._append("wire", row[2], value, *codes)
         if any(mine.values()):
             return None
-        data, fault = _lib.encode(rows, b"".join(values))
+        if changed:
+            self._refuse_all_but(received)
+        data, fault = _lib.encode(like._rows, b"".join(like._values))
         return data if fault.status == 0 else None
 
+    def _refuse_all_but(self, received: set[int]) -> None:
+        """Raise `ValueError` for an illegal text, but for those that came like that."""
+        judged = _Writer()
+        for n, (row, value, name) in enumerate(
+            zip(self._rows, self._values, self._names, strict=True)
+        ):
+            legal = n in received and row[2] in _TEXTS
+            judged._append(name, row[2], b"1" if legal else value, *row[3:])
+        judged.encode()
 
-def _rows_for_every_byte(wire: Buffer) -> Iterator[tuple[_lib.Row, bytes, bytes | None]]:
+
+def _rows_for_every_byte(wire: bytes) -> Iterator[tuple[_lib.Row, bytes, bytes | None]]:
     """Rows of an exact decoding with their bytes, and with their value, where they have one."""
     fault, received = _lib.decode(wire, 0, _lib.EXACT)
     if fault.status != 0:
@@ -800,14 +866,14 @@ def _rows_for_every_byte(wire: Buffer) -> Iterator[tuple[_lib.Row, bytes, bytes 
     plain = iter(_lib.decode(wire, 0, _lib.options(False, 0, 0))[1])
     for row in received:
         if row[2] in (_lib.HEADER, _lib.IGNORED):
-            yield row, bytes(wire[row[0] : row[0] + row[1]]), None
+            yield row, wire[row[0] : row[0] + row[1]], None
         elif row[2] in (_lib.PDU, _lib.CONTEXT, _lib.USER_INFORMATION):
             next(plain)  # what they contain follows
             yield row, b"", None if row[2] == _lib.USER_INFORMATION else b""
         else:
             trimmed = next(plain)
-            value = bytes(wire[trimmed[0] : trimmed[0] + trimmed[1]])
-            yield row, bytes(wire[row[0] : row[0] + row[1]]), value
+            value = wire[trimmed[0] : trimmed[0] + trimmed[1]]
+            yield row, wire[row[0] : row[0] + row[1]], value
 
 
 _CODES = ("type", "id", "result", "source", "reason", "version")
@@ -815,7 +881,7 @@ _CODES = ("type", "id", "result", "source", "reason", "version")
 
 def _number(name: str, value: int, size: int) -> bytes:
     try:
-        return value.to_bytes(size, "big")
+        return index(value).to_bytes(size, "big")
     except OverflowError:
         raise ValueError(f"{name}: {value} does not fit into {size} bytes") from None
 
@@ -839,8 +905,6 @@ def _add_user_info(w: _Writer, info: UserInformation) -> None:
         w.add("extended", _lib.EXTENDED_INFO, extended.info)
     for common in info.common_extended:
         name = "common_extended"
-        if not 0 <= common.version <= 0xFF:
-            raise ValueError(f"{name}: version is {common.version}, not 0 to 255")
         w.add(name, _lib.COMMON_EXTENDED, common.sop_class_uid, version=common.version)
         w.add(name, _lib.COMMON_SERVICE, common.service_class_uid)
         for uid in common.related:
@@ -864,15 +928,20 @@ def _add_user_info(w: _Writer, info: UserInformation) -> None:
 
 def _add_associate(w: _Writer, pdu: AssociateRequest | AssociateAccept) -> None:
     w.add("protocol_version", _lib.PDU, type=pdu.type, version=pdu.protocol_version)
-    w.add("called_ae", _lib.CALLED_AE, pdu.called_ae.strip(" "))
-    w.add("calling_ae", _lib.CALLING_AE, pdu.calling_ae.strip(" "))
+    w.add("called_ae", _lib.CALLED_AE, pdu.called_ae)
+    w.add("calling_ae", _lib.CALLING_AE, pdu.calling_ae)
     if pdu.application_context is not None:
         w.add("application_context", _lib.APPLICATION_CONTEXT, pdu.application_context)
+    kind = ProposedContext if isinstance(pdu, AssociateRequest) else ContextResult
     for context in pdu.contexts:
+        if not isinstance(context, kind):
+            raise TypeError(f"contexts: {type(context).__name__} where {kind.__name__} must be")
         if isinstance(context, ProposedContext):
             w.add("contexts", _lib.CONTEXT, id=context.id)
             if context.abstract_syntax is not None:
                 w.add("abstract_syntax", _lib.ABSTRACT_SYNTAX, context.abstract_syntax)
+            if isinstance(context.transfer_syntaxes, str):
+                raise TypeError("transfer_syntaxes: one text where several must be")
             for uid in context.transfer_syntaxes:
                 w.add("transfer_syntaxes", _lib.TRANSFER_SYNTAX, uid)
         else:
@@ -893,15 +962,17 @@ def _rows_of(pdu: PDU) -> _Writer:
     elif isinstance(pdu, DataTransfer):
         w.add("pdvs", _lib.PDU, type=pdu.type)
         for pdv in pdu.pdvs:
-            control = pdv.is_command | pdv.is_last << 1
+            control = bool(pdv.is_command) | bool(pdv.is_last) << 1
             w.add("pdvs", _lib.PDV, pdv.data, id=pdv.context_id, result=control)
     elif isinstance(pdu, AssociateReject):
         codes = pdu.result, pdu.source, pdu.reason
         w.add("reject", _lib.PDU, type=3, result=codes[0], source=codes[1], reason=codes[2])
     elif isinstance(pdu, Abort):
         w.add("abort", _lib.PDU, type=pdu.type, source=pdu.source, reason=pdu.reason)
-    else:
+    elif isinstance(pdu, (ReleaseRequest, ReleaseResponse)):
         w.add("pdu", _lib.PDU, type=pdu.type)
+    else:
+        raise TypeError(f"{type(pdu).__name__} is no PDU")
     return w
 
 
@@ -909,15 +980,16 @@ def encode(pdu: PDU) -> bytes:
     """Encode a PDU, canonically: items in the order of PS3.8, reserved bytes zero, no padding.
 
     A PDU that was decoded with `exact` is encoded as it came, to the byte, and so is one that
-    `dataclasses.replace` made of it, but for the values that are others; if items were added or
-    taken away it is encoded canonically.
+    `dataclasses.replace` made of it, but for the values that are others; if items were added,
+    moved or taken away it is encoded canonically.
 
     Code fields may be any byte: what may be sent is for the association to decide. Raises
-    `ValueError` that names the field where a value cannot be encoded.
+    `ValueError` that names the field where a value cannot be encoded, `TypeError` where it is of
+    a wrong type.
     """
     w = _rows_of(pdu)
     if pdu.wire is not None:
         data = w.encode_like(pdu.wire)
-        if data is not None and decode(data, max_associate=0) == pdu:
+        if data is not None and w.same(_rows_of(decode(data, max_associate=0))):
             return data
     return w.encode()

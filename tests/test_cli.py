@@ -129,9 +129,49 @@ def test_dump_reads_files_and_digits_and_writes_json(tmp_path: Path) -> None:
         (10, "A-ASSOCIATE-RJ", 10),
     ]
     assert dump(b"", "--json", (REJECT * 2).hex()).stdout == from_file.stdout
-    fault = json.loads(dump(b"\x09", "--json").stdout)
-    assert fault == {"offset": 0, "fault": "bad_pdu_type", "pdu_offset": 0}
-    assert dump(b"", "neither a file nor digits").returncode != 0
+    assert dump(b"", "--json", "0x" + (REJECT * 2).hex()).stdout == from_file.stdout
+    assert dump(b"").stdout == b""
+
+
+def test_dump_writes_a_fault_as_json_with_what_came_before_it() -> None:
+    first, broken = map(json.loads, dump(REJECT + b"\x09", "--json").stdout.splitlines())
+    fault = {
+        "offset": 10,
+        "kind": "bad_pdu_type",
+        "text": "this is no DICOM PDU type",
+        "clause": "PS3.8 9.3.1",
+    }
+    assert "fault" not in first
+    assert broken == {"offset": 10, "pdu": None, "length": 0, "fields": [], "fault": fault}
+
+
+@pytest.mark.parametrize("source", ["neither a file nor digits", "."])
+def test_dump_says_what_it_cannot_read(source: str) -> None:
+    result = dump(b"", source)
+    assert result.returncode == 66
+    assert result.stderr.startswith(b"ltdic dump: ")
+    assert result.stderr.count(b"\n") == 1
+
+
+def test_dump_ends_quietly_where_nobody_reads_on() -> None:
+    command = f"{sys.executable} -I -m ltdic dump - | head -1"
+    result = subprocess.run(
+        command, shell=True, input=REJECT * 10_000, capture_output=True, timeout=60
+    )
+    assert result.stdout == b"       0  A-ASSOCIATE-RJ, 10 bytes\n"
+    assert result.stderr == b""
+
+
+def test_dump_shows_the_fields_before_a_fault_and_no_secret_around_it() -> None:
+    wire = encode(SECRET).replace(b"\x02\x01\x00\x04jdoe", b"\x01\x01\x00\x04jdoe")
+    result = dump(wire, "--strict")
+    text = result.stdout.decode()
+    assert result.returncode == 65
+    assert "maximum length: 16384" in text
+    assert "bad_value at byte" in text
+    assert "(PS3.7 D.3.3.7)" in text
+    assert "a user identity, not shown" in text
+    assert not any(secret in text for secret in ("jdoe", "6a 64", "hunter2"))
 
 
 def test_dump_in_strict_mode_refuses_what_the_standard_forbids() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import pickle
+from array import array
 from typing import Any
 
 import pytest
@@ -67,6 +69,29 @@ def test_a_reject_says_what_happened_and_what_to_do() -> None:
     assert str(pdu) == f"{sentence} (result 1, source 1, reason 7)."
     assert "called AE title" in pdu.advice
     assert "undefined reason 8" in str(AssociateReject(1, 3, 8))
+
+
+def test_a_reason_is_one_of_its_source() -> None:
+    changed = dataclasses.replace(AssociateReject(1, 1, 7), source=3)
+    assert type(changed.reason) is int
+    assert changed == AssociateReject(1, 3, 7)
+
+
+@given(my.pdus)
+def test_every_pdu_and_every_fault_can_be_copied(pdu: ltdic.PDU) -> None:
+    wire = encode(pdu)
+    decoded = decode(wire, exact=True)
+    copied = pickle.loads(pickle.dumps(decoded))
+    assert (copied, copied.wire, copy.deepcopy(decoded)) == (decoded, wire, decoded)
+    for broken in (wire[:-1], b"\x09" + wire[1:]):
+        with pytest.raises(DecodeError) as caught:
+            decode(broken)
+        again = pickle.loads(pickle.dumps(caught.value))
+        assert (type(again), str(again), vars(again)) == (
+            type(caught.value),
+            str(caught.value),
+            vars(caught.value),
+        )
 
 
 def test_pdus_are_values() -> None:
@@ -276,6 +301,52 @@ def test_fragments_come_before_their_pdu_is_complete() -> None:
     assert (piece.begins, bytes(piece.data)) == (False, b"de")
 
 
+def test_fragments_take_over_where_whole_pdus_are_waited_for() -> None:
+    decoder = Decoder()
+    decoder.feed(bytes.fromhex("0400ffffffff fffffffb 03 02") + b"abc")
+    assert list(decoder.pdus()) == []
+    (piece,) = decoder.fragments()
+    assert bytes(piece.data) == b"abc"
+
+
+def test_pdus_kept_across_fragments_says_so_and_breaks_nothing() -> None:
+    decoder, data = Decoder(), bytes.fromhex("0400 0000000a 00000006 03 02 01020304")
+    decoder.feed(encode(AssociateReject(1, 1, 1)))
+    pdus = decoder.pdus()
+    next(pdus)
+    decoder.feed(data[:13])
+    assert len(list(decoder.fragments())) == 1
+    with pytest.raises(RuntimeError, match="fragments"):
+        next(pdus)
+    decoder.feed(data[13:])
+    (piece,) = decoder.fragments()
+    assert piece.ends_pdu
+    assert list(decoder.pdus()) == []
+
+
+def test_what_is_not_bytes_is_not_fed() -> None:
+    decoder = Decoder()
+    for value in (5, None, [3, 0], "text"):
+        with pytest.raises(TypeError):
+            decoder.feed(value)  # type: ignore[arg-type]
+    assert decoder.pending == 0
+    decoder.feed(array("H", [0x0003]))  # type: ignore[arg-type]
+    assert decoder.pending == 2
+
+
+def test_feeding_while_taking_copies_no_backlog() -> None:
+    decoder, wire = Decoder(), encode(AssociateReject(1, 1, 1))
+    decoder.feed(wire * 1000)
+    taken = 0
+    for _ in decoder.pdus():
+        taken += 1
+        if taken < 1000:
+            decoder.feed(wire)
+            assert len(decoder._data) == 10 * 1000
+    assert taken == 1999
+    assert (decoder.pending, len(decoder._data)) == (0, 0)
+
+
 def test_a_gibibyte_in_one_pdu_needs_no_memory() -> None:
     size, chunk = 1 << 30, bytes(1 << 16)
     decoder, received, most = Decoder(), 0, 0
@@ -312,11 +383,18 @@ def test_any_bytes_like_object_is_decoded(kind: Any) -> None:
 # ---- encoding --------------------------------------------------------------------------------
 
 
+IDENTITY = ltdic.UserIdentity(1, 0, b"jdoe")
+RESPONSE = ltdic.UserIdentityResponse(b"")
+COMMON = ltdic.CommonExtendedNegotiation(256, "1.2", "1.3")
 PROPOSED = ltdic.ProposedContext(1, "1.2.840.10008.1.1", ("1.2.840.10008.1.2",))
 
 
 def request(**fields: Any) -> ltdic.AssociateRequest:
     return ltdic.AssociateRequest(**{"called_ae": "A", "calling_ae": "B", **fields})
+
+
+def identified(identity: ltdic.UserIdentity) -> ltdic.AssociateRequest:
+    return request(user_info=ltdic.UserInformation(user_identity=identity))
 
 
 @pytest.mark.parametrize(
@@ -337,6 +415,7 @@ def request(**fields: Any) -> ltdic.AssociateRequest:
             "implementation_version_name",
         ),
         (request(unknown_items=(ltdic.UnknownItem(0x60, bytes(65536)),)), "unknown_items"),
+        (request(user_info=ltdic.UserInformation(common_extended=(COMMON,))), "common_extended"),
         (AssociateReject(256, 1, 1), "reject"),
         (ltdic.Abort(0, -1), "abort"),
         (ltdic.DataTransfer(()), "pdvs"),
@@ -345,6 +424,51 @@ def request(**fields: Any) -> ltdic.AssociateRequest:
 def test_what_cannot_be_encoded_is_named(pdu: ltdic.PDU, field: str) -> None:
     with pytest.raises(ValueError, match=f"^{field}: "):
         encode(pdu)
+
+
+@pytest.mark.parametrize(
+    ("pdu", "field"),
+    [
+        (request(called_ae=None), "called_ae"),
+        (request(contexts=(ltdic.ContextResult(1, 3),)), "contexts"),
+        (request(contexts=(ltdic.ProposedContext(1, "1.2", "1.2.3"),)), "transfer_syntaxes"),
+        (ltdic.AssociateAccept("A", "B", (PROPOSED,)), "contexts"),
+        (identified(ltdic.UserIdentity(1, 0, "a secret")), "user_identity"),
+        (identified(ltdic.UserIdentity(1, 0, 5)), "user_identity"),
+        (ltdic.DataTransfer((ltdic.PDV(1, True, True, "text"),)), "pdvs"),
+        (None, "NoneType"),
+    ],
+)
+def test_a_value_of_a_wrong_type_is_named_and_not_shown(pdu: Any, field: str) -> None:
+    with pytest.raises(TypeError, match=f"^{field}") as caught:
+        encode(pdu)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("pdu", [ltdic.Abort(0.5, 0), request(protocol_version=1.0)])
+def test_a_code_that_is_no_integer_is_a_type_error(pdu: Any) -> None:
+    with pytest.raises(TypeError):
+        encode(pdu)
+
+
+@pytest.mark.parametrize(
+    "pdu",
+    [
+        request(unknown_items=(ltdic.UnknownItem(0x10, b"1.2"),)),
+        request(user_info=ltdic.UserInformation(unknown=(ltdic.UnknownItem(0x51, b"ab"),))),
+        request(user_info=ltdic.UserInformation(user_identity_response=RESPONSE)),
+        ltdic.AssociateAccept("A", "B", user_info=identified(IDENTITY).user_info),
+    ],
+)
+def test_what_would_be_decoded_as_something_else_is_not_encoded(pdu: ltdic.PDU) -> None:
+    with pytest.raises(ValueError, match="a value is not legal"):
+        encode(pdu)
+
+
+def test_the_bytes_of_a_wide_buffer_are_encoded() -> None:
+    numbers = memoryview(array("H", [1, 2, 3]))
+    sent = ltdic.DataTransfer((ltdic.PDV(1, True, True, numbers), ltdic.PDV(1, False, True, b"ab")))
+    assert [bytes(pdv.data) for pdv in decode(encode(sent)).pdvs] == [bytes(numbers), b"ab"]
 
 
 @given(my.triples)
@@ -385,6 +509,26 @@ def test_a_pdu_with_the_wire_of_another_is_encoded_as_what_it_is(
 def test_an_item_more_or_less_is_encoded_canonically() -> None:
     pdu = decode(encode(request(contexts=(PROPOSED,))), exact=True)
     assert encode(dataclasses.replace(pdu, contexts=())) == encode(request())
+
+
+@pytest.mark.parametrize(
+    "illegal", [{"called_ae": ""}, {"called_ae": "A\x01"}, {"application_context": "no UID"}]
+)
+def test_what_came_illegal_may_go_on_but_nothing_illegal_is_added(illegal: Any) -> None:
+    wire = bytearray(encode(request(contexts=(PROPOSED,))))
+    wire[26:30] = b"\0\1\2\3"  # the calling title
+    pdu = decode(wire, exact=True)
+    assert encode(dataclasses.replace(pdu, called_ae="OTHER"))[26:30] == b"\0\1\2\3"
+    with pytest.raises(ValueError, match=f"^{next(iter(illegal))}: "):
+        encode(dataclasses.replace(pdu, **illegal))
+
+
+def test_a_list_for_a_tuple_and_spaces_around_a_title_change_nothing() -> None:
+    wire = bytearray(encode(request(called_ae="A", contexts=(PROPOSED,))))
+    wire[1] = 0xEE
+    pdu = decode(wire, exact=True)
+    same = dataclasses.replace(pdu, contexts=list(pdu.contexts), called_ae=" A ")
+    assert encode(same) == wire
 
 
 def test_a_wire_that_is_no_pdu_is_named() -> None:
