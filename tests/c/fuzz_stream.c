@@ -15,7 +15,7 @@ static void add(digest *d, const void *data, size_t size)
 {
     const uint8_t *p = data;
     for (size_t i = 0; i < size; i++) {
-        d->hash = (d->hash ^ p[i]) * 1099511628211U;
+        d->hash = (d->hash * 257 + p[i]) % 4294967291U;
     }
     d->bytes += size;
 }
