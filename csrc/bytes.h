@@ -106,7 +106,7 @@ typedef struct writer {
 
 static inline bool writer_fits(const writer *w, size_t size)
 {
-    return size > 0 && w->pos <= w->room && size <= w->room - w->pos;
+    return w->pos <= w->room && size <= w->room - w->pos;
 }
 
 static inline void writer_advance(writer *w, size_t size)
@@ -116,7 +116,7 @@ static inline void writer_advance(writer *w, size_t size)
 
 static inline void writer_bytes(writer *w, const uint8_t *data, size_t size)
 {
-    if (writer_fits(w, size)) {
+    if (size > 0 && writer_fits(w, size)) {
         memcpy(w->data + w->pos, data, size);
     }
     writer_advance(w, size);
@@ -124,7 +124,7 @@ static inline void writer_bytes(writer *w, const uint8_t *data, size_t size)
 
 static inline void writer_fill(writer *w, uint8_t value, size_t size)
 {
-    if (writer_fits(w, size)) {
+    if (size > 0 && writer_fits(w, size)) {
         memset(w->data + w->pos, value, size);
     }
     writer_advance(w, size);
