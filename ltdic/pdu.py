@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import IntEnum
 from operator import index
@@ -761,21 +760,21 @@ _TEXTS = {
 }
 
 
-def _bytes_of(name: str, kind: int, value: Any) -> bytes:
-    """What a field is written as. What it holds may be a secret, so that an error leaves it out."""
-    is_text = kind in _TEXTS
-    if is_text and isinstance(value, str):
-        try:
-            encoded = value.encode("latin-1")
-            return encoded.strip(b" ") if kind in (_lib.CALLED_AE, _lib.CALLING_AE) else encoded
-        except UnicodeEncodeError:
-            raise ValueError(f"{name}: {value!a} has characters outside Latin-1") from None
-    if not is_text and not isinstance(value, (str, int)):
-        with suppress(TypeError):
-            return bytes(memoryview(value))
-    raise TypeError(
-        f"{name}: {type(value).__name__} where {'text' if is_text else 'bytes'} must be"
-    )
+def _text_of(name: str, kind: int, value: Any) -> bytes:
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: {type(value).__name__} where text must be")
+    try:
+        text = value.encode("latin-1")
+    except UnicodeEncodeError:
+        raise ValueError(f"{name}: {value!a} has characters outside Latin-1") from None
+    return text.strip(b" ") if kind in (_lib.CALLED_AE, _lib.CALLING_AE) else text
+
+
+def _bytes_of(name: str, value: Any) -> bytes:
+    try:
+        return bytes(memoryview(value))
+    except TypeError:  # without the value: it may be a secret
+        raise TypeError(f"{name}: {type(value).__name__} where bytes must be") from None
 
 
 class _Writer:
@@ -789,7 +788,7 @@ class _Writer:
 
     def add(self, name: str, kind: int, value: Any = b"", **codes: int) -> None:
         """A row; `codes` are its fields type, id, result, source, reason, version."""
-        encoded = _bytes_of(name, kind, value)
+        encoded = _text_of(name, kind, value) if kind in _TEXTS else _bytes_of(name, value)
         for code, number in codes.items():
             limit = 0xFFFF if kind == _lib.PDU and code == "version" else 0xFF
             if not 0 <= index(number) <= limit:
