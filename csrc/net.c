@@ -1,45 +1,22 @@
 /* SPDX-License-Identifier: MIT */
-/* Sockets that turn the crank of codec and state machine. POSIX; epoll on Linux, poll elsewhere or
- * with LTDIC_POLL.
+/* Sockets that turn the crank of codec and state machine, on POSIX.
  *
  * Readiness is remembered (can_read, can_write) until the system says "no more", so each descriptor
  * is registered once. What was received before the end of a connection is always looked at first:
  * a rejection followed by a reset is a rejection. */
-#if !defined(_POSIX_C_SOURCE)
-#define _POSIX_C_SOURCE 200809L
-#endif
-#if !defined(_DEFAULT_SOURCE)
-#define _DEFAULT_SOURCE
-#endif
-#if defined(__linux__) && !defined(LTDIC_POLL)
-#define USE_EPOLL 1
-#if !defined(_GNU_SOURCE)
-#define _GNU_SOURCE
-#endif
-#else
-#define USE_EPOLL 0
-#endif
+#include "net.h"
 
 #include "bytes.h"
-#include "internal.h"
 
 #include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
-#include <netdb.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
-#if USE_EPOLL
-#include <sys/epoll.h>
-#else
-#include <poll.h>
-#endif
 
 #ifndef MSG_NOSIGNAL
 #define MSG_NOSIGNAL 0
@@ -49,119 +26,13 @@ enum {
     READ_SIZE = 65536,
     LEAST_BACKLOG = 1024,
     ACCEPTS_PER_ROUND = 64, /* so that a flood of callers does not starve those who are in */
-    MARKS = 8,
-    MARKS_FOR_US = 2, /* kept free for the A-ABORT the machine itself may have to send */
-    ECHO_AT = 10,     /* bytes of an RQ that its AC repeats (PS3.8 9.3.3) */
-    ECHO_SIZE = 64,
+    MARKS_FOR_US = 2,       /* kept free for the A-ABORT the machine itself may have to send */
+    ECHO_AT = 10,           /* bytes of an RQ that its AC repeats (PS3.8 9.3.3) */
     ARTIM_DEFAULT = 30000,
-    STARVED_RETRY = 100, /* ms until accepting is tried again when descriptors ran out */
-    EVENTS_PER_WAIT = 256
+    STARVED_RETRY = 100 /* ms until accepting is tried again when descriptors ran out */
 };
 
-enum { CLOSED = 0, CONNECTING, OPEN, LISTENING };
-
-typedef struct node {
-    struct node *prev, *next;
-} node;
-
-/* A PDU given to us to send, until the user has been told what became of it. */
-typedef struct mark {
-    uint64_t end; /* in the stream of all bytes sent */
-    uint32_t size;
-    int status;
-    uint8_t type;
-} mark;
-
-typedef struct block {
-    uint8_t *data;
-    size_t start, end, room;
-} block;
-
-struct ltdic_net {
-    node all, ready, timer; /* in the loop's lists; linked to itself when in none */
-    ltdic_loop *loop;
-    void *owner;
-    int fd, pending_fd; /* pending: accepted from the system, not yet taken by the user */
-    uint8_t transport;
-    bool told; /* the user knows of pending_fd */
-    bool held; /* an event is out */
-    bool dead; /* freed while held */
-    bool can_read, can_write;
-    bool hung_up; /* the peer has, or sent urgent data: a short read is then not the last */
-    bool eof;
-    bool lost;    /* sending has failed; reading goes on */
-    bool broken;  /* the stream has no PDU boundaries any more */
-    bool closing; /* when the event that is out is done with, for closing_cause */
-    int closing_cause;
-    bool over; /* CLOSED is to be told, with over_status */
-    int over_status;
-    int cause;      /* why the association in progress will end, if that is known */
-    unsigned round; /* of the loop, when this last read or accepted */
-    unsigned turns; /* connections accepted in that round */
-    ltdic_ul ul;
-    uint32_t max_pdata;
-    struct addrinfo *addresses, *address; /* all, and the next to try */
-    struct addrinfo *local;
-    block in, out;
-    uint64_t sent;      /* bytes ever handed to the system */
-    uint64_t submitted; /* bytes ever given to us */
-    mark marks[MARKS];
-    unsigned mark_count;
-    uint8_t echo[ECHO_SIZE];
-};
-
-struct ltdic_loop {
-    node all, ready, later, timers; /* timers: by deadline, soonest first */
-    uint8_t *spare;                 /* a READ_SIZE buffer that nobody uses */
-    unsigned round;
-    bool starved; /* a listener found no descriptor to accept with */
-#if USE_EPOLL
-    int poller;
-#else
-    struct pollfd *polled;
-    ltdic_net **polled_nets;
-    size_t polled_room;
-#endif
-};
-
-/* ---- lists, clock, memory ---------------------------------------------------------------- */
-
-#define NET_OF(pointer, member) \
-    ((ltdic_net *)(void *)((char *)(pointer)-offsetof(ltdic_net, member)))
-
-static void list_init(node *l)
-{
-    l->prev = l->next = l;
-}
-
-static bool list_empty(const node *l)
-{
-    return l->next == l;
-}
-
-static void list_remove(node *l)
-{
-    l->prev->next = l->next;
-    l->next->prev = l->prev;
-    list_init(l);
-}
-
-static void list_insert_before(node *place, node *l)
-{
-    l->prev = place->prev;
-    l->next = place;
-    place->prev->next = l;
-    place->prev = l;
-}
-
-static void list_splice(node *to, node *from)
-{
-    while (!list_empty(from)) {
-        node *l = from->next;
-        list_remove(l);
-        list_insert_before(to, l);
-    }
-}
+/* ---- ready lists, clock, memory ----------------------------------------------------------- */
 
 uint64_t ltdic__now(void)
 {
@@ -170,7 +41,7 @@ uint64_t ltdic__now(void)
     return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
 }
 
-static void make_ready(ltdic_net *net)
+void ltdic__make_ready(ltdic_net *net)
 {
     if (!net->held && list_empty(&net->ready)) {
         list_insert_before(&net->loop->ready, &net->ready);
@@ -236,227 +107,6 @@ static bool block_reserve(block *b, size_t size)
     return true;
 }
 
-/* ---- readiness --------------------------------------------------------------------------- */
-
-#if USE_EPOLL
-
-static bool poller_open(ltdic_loop *loop)
-{
-    loop->poller = epoll_create1(EPOLL_CLOEXEC);
-    return loop->poller >= 0;
-}
-
-static void poller_close(ltdic_loop *loop)
-{
-    close(loop->poller);
-}
-
-static bool poller_ctl(ltdic_net *net, int operation, bool writing)
-{
-    struct epoll_event e = {.events = EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLET,
-                            .data = {.ptr = net}};
-    if (writing) {
-        e.events |= EPOLLOUT;
-    }
-    return epoll_ctl(net->loop->poller, operation, net->fd, &e) == 0;
-}
-
-static bool poller_add(ltdic_net *net)
-{
-    return poller_ctl(net, EPOLL_CTL_ADD, !net->can_write);
-}
-
-static void poller_want_write(ltdic_net *net)
-{
-    poller_ctl(net, EPOLL_CTL_MOD, true);
-}
-
-/* Needed although close() follows: a child process may hold a copy of the descriptor. */
-static void poller_remove(ltdic_net *net)
-{
-    poller_ctl(net, EPOLL_CTL_DEL, false);
-}
-
-static int poller_wait(ltdic_loop *loop, int milliseconds)
-{
-    struct epoll_event events[EVENTS_PER_WAIT];
-    const int count = epoll_wait(loop->poller, events, EVENTS_PER_WAIT, milliseconds);
-    for (int i = 0; i < count; i++) {
-        ltdic_net *net = events[i].data.ptr;
-        const uint32_t flags = events[i].events;
-        net->can_read |= (flags & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
-        net->can_write |= (flags & (EPOLLOUT | EPOLLHUP | EPOLLERR)) != 0;
-        net->hung_up |= (flags & (EPOLLPRI | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
-        make_ready(net);
-    }
-    return count;
-}
-
-#else
-
-static bool poller_open(ltdic_loop *loop)
-{
-    loop->polled = NULL;
-    loop->polled_nets = NULL;
-    loop->polled_room = 0;
-    return true;
-}
-
-static void poller_close(ltdic_loop *loop)
-{
-    free(loop->polled);
-    free(loop->polled_nets);
-}
-
-static bool poller_add(ltdic_net *net)
-{
-    (void)net;
-    return true;
-}
-
-static void poller_want_write(ltdic_net *net)
-{
-    (void)net;
-}
-
-static void poller_remove(ltdic_net *net)
-{
-    (void)net;
-}
-
-static bool poller_reserve(ltdic_loop *loop, size_t count)
-{
-    if (count <= loop->polled_room) {
-        return true;
-    }
-    struct pollfd *polled = realloc(loop->polled, 2 * count * sizeof *polled);
-    loop->polled = polled != NULL ? polled : loop->polled;
-    ltdic_net **nets = realloc(loop->polled_nets, 2 * count * sizeof *nets);
-    loop->polled_nets = nets != NULL ? nets : loop->polled_nets;
-    if (polled == NULL || nets == NULL) {
-        return false;
-    }
-    loop->polled_room = 2 * count;
-    return true;
-}
-
-/* Ask only for what is not known already. */
-static size_t poller_collect(ltdic_loop *loop)
-{
-    size_t count = 0;
-    for (node *l = loop->all.next; l != &loop->all; l = l->next) {
-        ltdic_net *net = NET_OF(l, all);
-        const bool write = !net->can_write && net->transport != LISTENING;
-        if (net->fd < 0 || (net->can_read && !write) || !poller_reserve(loop, count + 1)) {
-            continue;
-        }
-        const short events = (short)((net->can_read ? 0 : POLLIN) | (write ? POLLOUT : 0));
-        loop->polled[count] = (struct pollfd){.fd = net->fd, .events = events};
-        loop->polled_nets[count] = net;
-        count++;
-    }
-    return count;
-}
-
-static int poller_wait(ltdic_loop *loop, int milliseconds)
-{
-    const size_t count = poller_collect(loop);
-    const int found = poll(loop->polled, (nfds_t)count, milliseconds);
-    for (size_t i = 0; found > 0 && i < count; i++) {
-        ltdic_net *net = loop->polled_nets[i];
-        const short flags = loop->polled[i].revents;
-        net->can_read |= (flags & (POLLIN | POLLHUP | POLLERR)) != 0;
-        net->can_write |= (flags & (POLLOUT | POLLHUP | POLLERR)) != 0;
-        net->hung_up |= (flags & (POLLHUP | POLLERR)) != 0;
-        if (flags != 0) {
-            make_ready(net);
-        }
-    }
-    return found;
-}
-
-#endif
-
-/* ---- sockets ----------------------------------------------------------------------------- */
-
-static void close_fd(int *fd)
-{
-    if (*fd >= 0) {
-        close(*fd);
-        *fd = -1;
-    }
-}
-
-/* Errors here cost speed or tidiness, not correctness. */
-static void tune(int fd)
-{
-    const int on = 1;
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-#ifdef SO_NOSIGPIPE
-    setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof on);
-#endif
-}
-
-#if !defined(SOCK_NONBLOCK) || !USE_EPOLL
-static int nonblocking(int fd)
-{
-    if (fd >= 0 && (fcntl(fd, F_SETFL, O_NONBLOCK) < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)) {
-        close_fd(&fd);
-    }
-    return fd;
-}
-#endif
-
-static int open_socket(int family)
-{
-#if defined(SOCK_NONBLOCK) && USE_EPOLL
-    return socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-#else
-    return nonblocking(socket(family, SOCK_STREAM, 0));
-#endif
-}
-
-static int accept_socket(int listener)
-{
-    int fd;
-    do {
-#if defined(SOCK_NONBLOCK) && USE_EPOLL
-        fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-#else
-        fd = nonblocking(accept(listener, NULL, NULL));
-#endif
-    } while (fd < 0 && (errno == EINTR || errno == ECONNABORTED));
-    return fd;
-}
-
-static struct addrinfo *resolve(const ltdic_address *address, bool listening)
-{
-    static const int families[] = {AF_UNSPEC, AF_INET, AF_INET6, AF_UNSPEC};
-    char own_name[256] = "", port[8];
-    const char *host = address->host;
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM,
-                             .ai_family = families[address->family & 3]};
-    struct addrinfo *found = NULL;
-    if (host == NULL || *host == '\0') {
-        gethostname(own_name, sizeof own_name - 1);
-        host = own_name;
-    } else if (listening && strcmp(host, "*") == 0) {
-        host = NULL;
-        hints.ai_flags = AI_PASSIVE;
-        hints.ai_family = address->family == LTDIC_IP_BOTH ? AF_INET6 : hints.ai_family;
-    }
-    snprintf(port, sizeof port, "%u", (unsigned)address->port);
-    return getaddrinfo(host, port, &hints, &found) == 0 ? found : NULL;
-}
-
-static void free_addresses(struct addrinfo **list)
-{
-    if (*list != NULL) {
-        freeaddrinfo(*list);
-        *list = NULL;
-    }
-}
-
 /* ---- the end of a connection -------------------------------------------------------------- */
 
 static void fail_marks(ltdic_net *net)
@@ -473,12 +123,12 @@ static void fail_marks(ltdic_net *net)
 static void close_socket(ltdic_net *net)
 {
     if (net->fd >= 0) {
-        poller_remove(net);
+        ltdic__poller_remove(net);
     }
-    close_fd(&net->fd);
-    close_fd(&net->pending_fd);
-    free_addresses(&net->addresses);
-    free_addresses(&net->local);
+    ltdic__close_fd(&net->fd);
+    ltdic__close_fd(&net->pending_fd);
+    ltdic__free_addresses(&net->addresses);
+    ltdic__free_addresses(&net->local);
     net->transport = CLOSED;
     net->told = net->can_read = net->can_write = net->hung_up = net->closing = false;
     ltdic_ul_init(&net->ul, net->ul.artim);
@@ -494,7 +144,7 @@ static void end_connection(ltdic_net *net, int cause)
         net->over_status = cause;
     }
     close_socket(net);
-    make_ready(net);
+    ltdic__make_ready(net);
 }
 
 /* ---- sending ----------------------------------------------------------------------------- */
@@ -505,7 +155,7 @@ static void sending_is_lost(ltdic_net *net)
     net->lost = true;
     net->can_read = true;
     fail_marks(net);
-    make_ready(net);
+    ltdic__make_ready(net);
 }
 
 static size_t send_now(ltdic_net *net, const uint8_t *data, size_t size)
@@ -523,7 +173,7 @@ static size_t send_now(ltdic_net *net, const uint8_t *data, size_t size)
     }
     if (sent < (ssize_t)size) {
         net->can_write = false;
-        poller_want_write(net);
+        ltdic__poller_want_write(net);
     }
     net->sent += sent > 0 ? (uint64_t)sent : 0;
     return sent > 0 ? (size_t)sent : 0;
@@ -559,7 +209,7 @@ static void transmit(ltdic_net *net, const uint8_t *data, size_t size)
     if (net->lost) {
         fail_marks(net);
     }
-    make_ready(net);
+    ltdic__make_ready(net);
 }
 
 static bool report_sent(ltdic_net *net, ltdic_net_event *event)
@@ -806,20 +456,20 @@ static bool try_next_address(ltdic_net *net)
 {
     for (; net->address != NULL; net->address = net->address->ai_next) {
         const struct addrinfo *a = net->address;
-        net->fd = open_socket(a->ai_family);
+        net->fd = ltdic__open_socket(a->ai_family);
         if (net->fd < 0) {
             continue;
         }
-        tune(net->fd);
+        ltdic__tune_socket(net->fd);
         net->can_read = net->can_write = net->hung_up = false;
         const bool begun = bind_local(net->fd, net->local, a->ai_family) &&
                            (connect(net->fd, a->ai_addr, a->ai_addrlen) == 0 ||
                             errno == EINPROGRESS || errno == EINTR);
-        if (begun && poller_add(net)) {
+        if (begun && ltdic__poller_add(net)) {
             net->address = a->ai_next;
             return true;
         }
-        close_fd(&net->fd);
+        ltdic__close_fd(&net->fd);
     }
     return false;
 }
@@ -846,16 +496,16 @@ static bool finish_connect(ltdic_net *net, ltdic_net_event *event)
     *event = (ltdic_net_event){.net = net, .kind = LTDIC_NET_CONNECTED};
     if (net->fd >= 0 && error == 0) {
         net->transport = OPEN;
-        free_addresses(&net->addresses);
-        free_addresses(&net->local);
+        ltdic__free_addresses(&net->addresses);
+        ltdic__free_addresses(&net->local);
         if (net->ul.state == 4) {
             ltdic_ul_event(&net->ul, &effects, LTDIC_EVT_CONNECTED, ltdic__now());
         }
         return true;
     }
     if (net->fd >= 0) {
-        poller_remove(net);
-        close_fd(&net->fd);
+        ltdic__poller_remove(net);
+        ltdic__close_fd(&net->fd);
     }
     if (try_next_address(net)) {
         return false;
@@ -871,7 +521,7 @@ static void fetch_pending(ltdic_net *net)
     if (net->pending_fd >= 0 || !net->can_read) {
         return;
     }
-    net->pending_fd = accept_socket(net->fd);
+    net->pending_fd = ltdic__accept_socket(net->fd);
     net->told = false;
     if (net->pending_fd < 0) {
         const bool none = errno == EAGAIN || errno == EWOULDBLOCK;
@@ -912,7 +562,7 @@ ltdic_loop *ltdic_loop_new(void)
     list_init(&loop->ready);
     list_init(&loop->later);
     list_init(&loop->timers);
-    if (!poller_open(loop)) {
+    if (!ltdic__poller_open(loop)) {
         free(loop);
         return NULL;
     }
@@ -925,7 +575,7 @@ void ltdic_loop_free(ltdic_loop *loop)
         next = n->next;
         ltdic_net_free(NET_OF(n, all));
     }
-    poller_close(loop);
+    ltdic__poller_close(loop);
     free(loop->spare);
     free(loop);
 }
@@ -936,7 +586,7 @@ static void wake_starved(ltdic_loop *loop)
     for (node *l = loop->all.next; l != &loop->all; l = l->next) {
         ltdic_net *net = NET_OF(l, all);
         if (net->transport == LISTENING && net->can_read) {
-            make_ready(net);
+            ltdic__make_ready(net);
         }
     }
 }
@@ -970,7 +620,7 @@ static void expire(ltdic_loop *loop)
             return;
         }
         list_remove(&net->timer);
-        make_ready(net);
+        ltdic__make_ready(net);
     }
 }
 
@@ -978,7 +628,7 @@ int ltdic_loop_wait(ltdic_loop *loop, int milliseconds)
 {
     loop->round++;
     list_splice(&loop->ready, &loop->later);
-    const int found = poller_wait(loop, sleep_time(loop, milliseconds));
+    const int found = ltdic__poller_wait(loop, sleep_time(loop, milliseconds));
     const bool interrupted = found < 0 && errno == EINTR;
     if (loop->starved) {
         wake_starved(loop);
@@ -1076,7 +726,7 @@ void ltdic_net_done(ltdic_net *net)
     if (net->closing) {
         end_connection(net, net->closing_cause);
     }
-    make_ready(net);
+    ltdic__make_ready(net);
 }
 
 /* ---- endpoints --------------------------------------------------------------------------- */
@@ -1132,7 +782,7 @@ static void begin(ltdic_net *net, uint8_t transport)
     net->in.start = net->in.end = 0;
     net->eof = net->lost = net->broken = false;
     net->cause = LTDIC_OK;
-    make_ready(net);
+    ltdic__make_ready(net);
 }
 
 static int system_status(void)
@@ -1143,7 +793,7 @@ static int system_status(void)
 static bool listen_at(ltdic_net *net, const struct addrinfo *a, uint8_t family, int backlog)
 {
     const int on = 1, off = 0;
-    net->fd = open_socket(a->ai_family);
+    net->fd = ltdic__open_socket(a->ai_family);
     if (net->fd < 0) {
         return false;
     }
@@ -1155,10 +805,10 @@ static bool listen_at(ltdic_net *net, const struct addrinfo *a, uint8_t family, 
     net->can_read = net->hung_up = false;
     net->can_write = true; /* nothing to wait for there */
     if (bind(net->fd, a->ai_addr, a->ai_addrlen) == 0 && listen(net->fd, backlog) == 0 &&
-        poller_add(net)) {
+        ltdic__poller_add(net)) {
         return true;
     }
-    close_fd(&net->fd);
+    ltdic__close_fd(&net->fd);
     return false;
 }
 
@@ -1167,13 +817,13 @@ int ltdic_net_listen(ltdic_net *net, const ltdic_address *address, int backlog)
     if (net->transport != CLOSED || net->over) {
         return LTDIC_ERR_WRONG_STATE;
     }
-    struct addrinfo *found = resolve(address, true);
+    struct addrinfo *found = ltdic__resolve(address, true);
     bool listening = false;
     for (const struct addrinfo *a = found; a != NULL && !listening; a = a->ai_next) {
         listening =
             listen_at(net, a, address->family, backlog > LEAST_BACKLOG ? backlog : LEAST_BACKLOG);
     }
-    free_addresses(&found);
+    ltdic__free_addresses(&found);
     if (!listening && address->family == LTDIC_IP_BOTH) { /* a host without IPv6 has only one */
         const ltdic_address v4 = {address->host, address->port, LTDIC_IP_V4};
         return ltdic_net_listen(net, &v4, backlog);
@@ -1195,17 +845,17 @@ int ltdic_net_accept(ltdic_net *net, ltdic_net *listener)
         listener->can_read = true; /* perhaps; the system knows */
         fetch_pending(listener);
     }
-    make_ready(listener);
+    ltdic__make_ready(listener);
     if (listener->pending_fd < 0) {
         return listener->can_read ? system_status() : LTDIC_NEED_MORE;
     }
     net->fd = listener->pending_fd;
     listener->pending_fd = -1;
-    tune(net->fd);
+    ltdic__tune_socket(net->fd);
     net->can_read = net->hung_up = false;
     net->can_write = true;
-    if (!poller_add(net)) {
-        close_fd(&net->fd);
+    if (!ltdic__poller_add(net)) {
+        ltdic__close_fd(&net->fd);
         return system_status();
     }
     begin(net, OPEN);
@@ -1222,11 +872,11 @@ int ltdic_net_connect(ltdic_net *net, const ltdic_address *peer, const ltdic_add
     if (net->transport != CLOSED) {
         return LTDIC_ERR_WRONG_STATE;
     }
-    net->addresses = resolve(peer, false);
-    net->local = local == NULL ? NULL : resolve(local, true);
+    net->addresses = ltdic__resolve(peer, false);
+    net->local = local == NULL ? NULL : ltdic__resolve(local, true);
     if (net->addresses == NULL || (local != NULL && net->local == NULL)) {
-        free_addresses(&net->addresses);
-        free_addresses(&net->local);
+        ltdic__free_addresses(&net->addresses);
+        ltdic__free_addresses(&net->local);
         return LTDIC_ERR_ADDRESS;
     }
     net->address = net->addresses;

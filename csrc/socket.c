@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: MIT */
+/* Descriptors that never block, and host names. */
+#include "net.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+void ltdic__close_fd(int *fd)
+{
+    if (*fd >= 0) {
+        close(*fd);
+        *fd = -1;
+    }
+}
+
+/* Errors here cost speed or tidiness, not correctness. */
+void ltdic__tune_socket(int fd)
+{
+    const int on = 1;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+#ifdef SO_NOSIGPIPE
+    setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof on);
+#endif
+}
+
+#if !defined(SOCK_NONBLOCK) || !USE_EPOLL
+static int nonblocking(int fd)
+{
+    if (fd >= 0 && (fcntl(fd, F_SETFL, O_NONBLOCK) < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)) {
+        ltdic__close_fd(&fd);
+    }
+    return fd;
+}
+#endif
+
+int ltdic__open_socket(int family)
+{
+#if defined(SOCK_NONBLOCK) && USE_EPOLL
+    return socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+#else
+    return nonblocking(socket(family, SOCK_STREAM, 0));
+#endif
+}
+
+int ltdic__accept_socket(int listener)
+{
+    int fd;
+    do {
+#if defined(SOCK_NONBLOCK) && USE_EPOLL
+        fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+#else
+        fd = nonblocking(accept(listener, NULL, NULL));
+#endif
+    } while (fd < 0 && (errno == EINTR || errno == ECONNABORTED));
+    return fd;
+}
+
+struct addrinfo *ltdic__resolve(const ltdic_address *address, bool listening)
+{
+    static const int families[] = {AF_UNSPEC, AF_INET, AF_INET6, AF_UNSPEC};
+    char own_name[256] = "", port[8];
+    const char *host = address->host;
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM,
+                             .ai_family = families[address->family & 3]};
+    struct addrinfo *found = NULL;
+    if (host == NULL || *host == '\0') {
+        gethostname(own_name, sizeof own_name - 1);
+        host = own_name;
+    } else if (listening && strcmp(host, "*") == 0) {
+        host = NULL;
+        hints.ai_flags = AI_PASSIVE;
+        hints.ai_family = address->family == LTDIC_IP_BOTH ? AF_INET6 : hints.ai_family;
+    }
+    snprintf(port, sizeof port, "%u", (unsigned)address->port);
+    return getaddrinfo(host, port, &hints, &found) == 0 ? found : NULL;
+}
+
+void ltdic__free_addresses(struct addrinfo **list)
+{
+    if (*list != NULL) {
+        freeaddrinfo(*list);
+        *list = NULL;
+    }
+}
