@@ -69,17 +69,13 @@ def abort_reason(status: int) -> int:
 
 
 @lru_cache(maxsize=64)
-def options(strict: bool, max_pdata: int, max_associate: int) -> Any:
+def options(strict: bool, max_pdata: int, max_associate: int, exact: bool = False) -> Any:
     """An `ltdic_options`, which C only reads, so that everyone may share it."""
     for name, value in (("max_pdata", max_pdata), ("max_associate", max_associate)):
         if not 0 <= value <= 0xFFFFFFFF:
             raise ValueError(f"{name} is {value}, not 0 to 4294967295")
     size = ffi.sizeof("ltdic_options")
-    return ffi.new("ltdic_options *", (size, max_pdata, max_associate, strict))
-
-
-EXACT = ffi.new("ltdic_options *", {"size": ffi.sizeof("ltdic_options"), "exact": 1})
-"""Rows for every byte, without limits."""
+    return ffi.new("ltdic_options *", (size, max_pdata, max_associate, strict, exact))
 
 
 class _Scratch:

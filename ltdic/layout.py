@@ -174,14 +174,12 @@ def _codes(pdu: _lib.Row) -> list[Field]:
     return []
 
 
-def lay_out(
-    data: Buffer, start: int = 0, *, strict: bool = False, max_associate: int = MAX_ASSOCIATE
-) -> Layout:
+def lay_out(data: Buffer, start: int = 0, *, strict: bool = False) -> Layout:
     """The first PDU of `data[start:]`, for a person to read; offsets count from its start.
 
     Text is escaped, so that it can be printed anywhere.
     """
-    fault, rows = _lib.decode(data, start, _lib.options(strict, 0, max_associate))
+    fault, rows = _lib.decode(data, start, _lib.options(strict, 0, MAX_ASSOCIATE))
     error = error_of(*fault) if fault.status != 0 else None
     if not rows:
         return Layout("", 0, [], error)

@@ -859,7 +859,7 @@ class _Writer:
 
 def _rows_for_every_byte(wire: bytes) -> Iterator[tuple[_lib.Row, bytes, bytes | None]]:
     """Rows of an exact decoding with their bytes, and with their value, where they have one."""
-    fault, received = _lib.decode(wire, 0, _lib.EXACT)
+    fault, received = _lib.decode(wire, 0, _lib.options(False, 0, 0, exact=True))
     if fault.status != 0:
         raise ValueError(f"wire: {_lib.text_of(fault.status)}")
     plain = iter(_lib.decode(wire, 0, _lib.options(False, 0, 0))[1])
