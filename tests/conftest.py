@@ -121,14 +121,29 @@ class Toolchain:
         return built
 
 
+def toolchain_or_skip(name: str, folder: Path, *, cxx: bool) -> Toolchain:
+    """The toolchain of this name, `gcc` or `gcc -m32`, if it builds a program here.
+
+    Nobody needs every compiler to run the tests. Where all must be there, a skip is a failure: see
+    `pytest_sessionfinish`.
+    """
+    compiler, *flags = name.split()
+    built = Toolchain(compiler, folder, *flags)
+    source = folder / "nothing.c"
+    source.write_text("int main(void) { return 0; }\n")
+    for program in [built.cc, built.cxx] if cxx else [built.cc]:
+        command = [program, *built.flags, source, "-o", folder / "nothing"]
+        try:
+            subprocess.run(command, check=True, capture_output=True, env=clean_environment())
+        except (OSError, subprocess.CalledProcessError) as e:
+            pytest.skip(f"{name} does not build programs here: {e}")
+    return built
+
+
 @pytest.fixture(scope="session", params=list(COMPILERS))
 def toolchain(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Each compiler there is; one that is not there is skipped."""
-    name = request.param
-    missing = [program for program in COMPILERS[name] if shutil.which(program) is None]
-    if missing:
-        pytest.skip(f"{' and '.join(missing)} not installed")
-    return Toolchain(name, tmp_path_factory.mktemp(name))
+    """Each compiler, for C and C++."""
+    return toolchain_or_skip(request.param, tmp_path_factory.mktemp("both"), cxx=True)
 
 
 WITH_32_BITS = [*COMPILERS, "gcc -m32"] if platform.machine() == "x86_64" else [*COMPILERS]
@@ -138,18 +153,8 @@ WITH_32_BITS = [*COMPILERS, "gcc -m32"] if platform.machine() == "x86_64" else [
 def codec_toolchain(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Any:
-    """As `toolchain`, and for 32 bits, which Python could not load."""
-    name, *flags = request.param.split()
-    if shutil.which(name) is None:
-        pytest.skip(f"{name} not installed")
-    built = Toolchain(name, tmp_path_factory.mktemp("codec"), *flags)
-    source = built.folder / "nothing.c"
-    source.write_text("int main(void) { return 0; }\n")
-    command = [built.cc, *built.flags, source, "-o", built.folder / "nothing"]
-    linked = subprocess.run(command, capture_output=True, env=clean_environment())
-    if flags and linked.returncode != 0:
-        pytest.skip(f"{request.param} links no program: gcc-multilib not installed")
-    return built
+    """Each compiler, for C alone, and for 32 bits, which Python could not load."""
+    return toolchain_or_skip(request.param, tmp_path_factory.mktemp("codec"), cxx=False)
 
 
 def memory_in_use() -> int:
