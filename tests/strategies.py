@@ -277,7 +277,7 @@ def reserved_bytes(wire: bytes) -> list[int]:
         places += range(6, 10)
     elif wire[0] in (1, 2):
         places += range(42, 74)
-        for at, kind, end in _items(wire, 74, len(wire)):
+        for at, kind, end in items_of(wire, 74, len(wire)):
             places.append(at + 1)
             if kind == 0x20 or kind == 0x21:
                 places += [at + 5, at + 7] + [at + 6] * (kind == 0x20)
@@ -286,11 +286,11 @@ def reserved_bytes(wire: bytes) -> list[int]:
                     continue
             if kind in (0x20, 0x21, 0x50):
                 start = at + (4 if kind == 0x50 else 8)
-                places += [i + 1 for i, sub, _ in _items(wire, start, end) if sub != 0x57]
+                places += [i + 1 for i, sub, _ in items_of(wire, start, end) if sub != 0x57]
     return places
 
 
-def _items(wire: bytes, at: int, end: int):
+def items_of(wire: bytes, at: int, end: int):
     """Offset, type and end of each item."""
     while at < end:
         size = int.from_bytes(wire[at + 2 : at + 4], "big")

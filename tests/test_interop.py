@@ -424,11 +424,10 @@ def with_marked_contexts(wire: bytes) -> bytes:
 
     The byte is where item 21 has its result; PS3.8 9.3.2.2 has 00 sent there and nothing tested.
     """
-    marked, place = bytearray(wire), 74
-    while place < len(wire):
-        if wire[place] == 0x20:
-            marked[place + 6] = 0xFF
-        place += 4 + int.from_bytes(wire[place + 2 : place + 4], "big")
+    marked = bytearray(wire)
+    for at, kind, _ in my.items_of(wire, 74, len(wire)):
+        if kind == 0x20:
+            marked[at + 6] = 0xFF
     return bytes(marked)
 
 

@@ -97,14 +97,21 @@ def line_of(mode: str, limits: dict[str, int]) -> str:
     return f"{mode == 'strict':d} {limits['max_pdata']} {limits['max_associate']}"
 
 
-def answer_of(line: str, wire: bytes) -> Answer:
+def read_line(line: str, wire: bytes) -> tuple[str, int, int] | tuple[ltdic.PDU, int, int]:
+    """What vectors.c says of a PDU: kind, offset and need; or the PDU, its size and its rows."""
     words = line.split()
     if words[0] != "ok":
-        return fault_of(words[0], int(words[1]), int(words[2]))
+        return words[0], int(words[1]), int(words[2])
     rows: list[Any] = [tuple(map(int, row.split(","))) for row in words[1:]]
     size = 6 + rows[0][1]
-    pdu = _build(memoryview(wire)[:size], rows, exact=False)
-    return {"ok": True, "consumed": size, "expect": value_of(pdu, size)}
+    return _build(memoryview(wire)[:size], rows, exact=False), size, len(rows)
+
+
+def answer_of(line: str, wire: bytes) -> Answer:
+    found, at, more = read_line(line, wire)
+    if isinstance(found, str):
+        return fault_of(found, at, more)
+    return {"ok": True, "consumed": at, "expect": value_of(found, at)}
 
 
 class InC:
