@@ -16,8 +16,7 @@ struct L_DICOMPDU {
     size_t text_size, text_room;
 };
 
-static const char application_context[] = "1.2.840.10008.3.1.1.1";
-static const char verification[] = "1.2.840.10008.1.1";
+static const char application_context[] = APPLICATION_CONTEXT;
 static const char implicit_little_endian[] = "1.2.840.10008.1.2";
 /* A UID from a UUID (PS3.5 B.2): nobody else's. */
 static const char class_uid[] = "2.25.241763158246035163327937512061234408329";
@@ -284,7 +283,7 @@ L_INT L_DicomDefaultAssociate(HDICOMPDU hPDU)
         }
     }
     if (code == DICOM_SUCCESS && request && find(hPDU, LTDIC_CONTEXT) == NONE) {
-        code = L_DicomAddPresentation(hPDU, 1, 0, verification);
+        code = L_DicomAddPresentation(hPDU, 1, 0, VERIFICATION);
         code = code != DICOM_SUCCESS ? code : L_DicomAddTransfer(hPDU, 1, implicit_little_endian);
     }
     return code;
@@ -356,6 +355,173 @@ L_INT L_DicomSetImplementVersion(HDICOMPDU hPDU, const L_TCHAR *pszName)
 const L_TCHAR *L_DicomGetImplementVersion(HDICOMPDU hPDU)
 {
     return single(hPDU, LTDIC_VERSION_NAME);
+}
+
+/* The row of this kind with this UID, or NONE. */
+static ptrdiff_t find_class(HDICOMPDU a, uint8_t kind, const char *uid)
+{
+    for (ptrdiff_t i = 0; a != NULL && uid != NULL && i < count_of(a); i++) {
+        if (a->rows.items[i].kind == kind && strcmp(text_at(a, i), uid) == 0) {
+            return i;
+        }
+    }
+    return NONE;
+}
+
+/* Item 50 must be there before what is in it. */
+static bool reserve_information(HDICOMPDU a)
+{
+    return find(a, LTDIC_USER_INFORMATION) != NONE || set_single(a, LTDIC_USER_INFORMATION, "", 0);
+}
+
+L_INT L_DicomSetAsyncOperations(HDICOMPDU hPDU, L_UINT16 nInvoked, L_UINT16 nPerformed)
+{
+    uint8_t value[4];
+    if (hPDU == NULL) {
+        return DICOM_ERROR_PARAMETER;
+    }
+    store_u16(value, nInvoked);
+    store_u16(value + 2, nPerformed);
+    return memory_or_success(set_single(hPDU, LTDIC_ASYNC_OPERATIONS, value, sizeof value));
+}
+
+L_BOOL L_DicomGetAsyncOperations(HDICOMPDU hPDU, L_UINT16 *pnInvoked, L_UINT16 *pnPerformed)
+{
+    static const uint8_t synchronous[] = {0, 1, 0, 1};
+    const ptrdiff_t i = hPDU == NULL ? NONE : find(hPDU, LTDIC_ASYNC_OPERATIONS);
+    const uint8_t *value = i == NONE ? synchronous : (const uint8_t *)text_at(hPDU, i);
+    *pnInvoked = (L_UINT16)load_u16(value);
+    *pnPerformed = (L_UINT16)load_u16(value + 2);
+    return i != NONE;
+}
+
+L_INT L_DicomSetRoleSelect(HDICOMPDU hPDU, const L_TCHAR *pszClass, L_BOOL bUser, L_BOOL bProvider)
+{
+    if (hPDU == NULL || !ltdic__uid_is_legal(bytes_of(pszClass))) {
+        return DICOM_ERROR_PARAMETER;
+    }
+    const ltdic_item row = {.kind = LTDIC_ROLE, .id = bUser != 0, .result = bProvider != 0};
+    const ptrdiff_t i = find_class(hPDU, LTDIC_ROLE, pszClass);
+    if (i != NONE) {
+        hPDU->rows.items[i].id = row.id;
+        hPDU->rows.items[i].result = row.result;
+        return DICOM_SUCCESS;
+    }
+    return memory_or_success(reserve_information(hPDU) && insert(hPDU, place_of(hPDU, LTDIC_ROLE),
+                                                                 row, pszClass, strlen(pszClass)));
+}
+
+L_BOOL L_DicomGetRoleSelect(HDICOMPDU hPDU, const L_TCHAR *pszClass, L_BOOL *pbUser,
+                            L_BOOL *pbProvider)
+{
+    const ptrdiff_t i = find_class(hPDU, LTDIC_ROLE, pszClass);
+    *pbUser = i == NONE || hPDU->rows.items[i].id != 0;
+    *pbProvider = i != NONE && hPDU->rows.items[i].result != 0;
+    return i != NONE;
+}
+
+static bool add_extended(HDICOMPDU a, const char *uid, const void *info, size_t size)
+{
+    const ltdic_item name = {.kind = LTDIC_EXTENDED}, value = {.kind = LTDIC_EXTENDED_INFO};
+    if (!reserve_information(a) ||
+        !insert(a, place_of(a, LTDIC_EXTENDED_INFO), name, uid, strlen(uid))) {
+        return false;
+    }
+    const ptrdiff_t place = place_of(a, LTDIC_EXTENDED_INFO);
+    if (!insert(a, place, value, info, size)) {
+        remove_rows(a, place - 1, place);
+        return false;
+    }
+    return true;
+}
+
+L_INT L_DicomSetExtended(HDICOMPDU hPDU, const L_TCHAR *pszClass, const L_UCHAR *pInfo,
+                         L_UINT nBytes)
+{
+    if (hPDU == NULL || !ltdic__uid_is_legal(bytes_of(pszClass)) || nBytes > UINT16_MAX ||
+        (pInfo == NULL && nBytes > 0)) {
+        return DICOM_ERROR_PARAMETER;
+    }
+    const ptrdiff_t i = find_class(hPDU, LTDIC_EXTENDED, pszClass);
+    if (i != NONE) {
+        return memory_or_success(set_value(hPDU, &hPDU->rows.items[i + 1], pInfo, nBytes));
+    }
+    return memory_or_success(add_extended(hPDU, pszClass, pInfo, nBytes));
+}
+
+L_BOOL L_DicomGetExtended(HDICOMPDU hPDU, const L_TCHAR *pszClass, const L_UCHAR **ppInfo,
+                          L_UINT *pnBytes)
+{
+    const ptrdiff_t i = find_class(hPDU, LTDIC_EXTENDED, pszClass);
+    *ppInfo = (const L_UCHAR *)text_at(hPDU, i == NONE ? NONE : i + 1);
+    *pnBytes = i == NONE ? 0 : hPDU->rows.items[i + 1].length;
+    return i != NONE;
+}
+
+static void drop_single(HDICOMPDU a, uint8_t kind)
+{
+    const ptrdiff_t i = find(a, kind);
+    if (i != NONE) {
+        remove_rows(a, i, i + 1);
+    }
+}
+
+static bool set_identity(HDICOMPDU a, L_UCHAR type, L_BOOL response, ltdic_bytes primary,
+                         ltdic_bytes secondary)
+{
+    if (!ltdic__associate_is_request(a)) {
+        return set_single(a, LTDIC_USER_IDENTITY_RESPONSE, primary.data, primary.size);
+    }
+    drop_single(a, LTDIC_USER_IDENTITY);
+    drop_single(a, LTDIC_USER_IDENTITY_SECOND);
+    if (!set_single(a, LTDIC_USER_IDENTITY, primary.data, primary.size) ||
+        !set_single(a, LTDIC_USER_IDENTITY_SECOND, secondary.data, secondary.size)) {
+        drop_single(a, LTDIC_USER_IDENTITY);
+        return false;
+    }
+    ltdic_item *row = &a->rows.items[find(a, LTDIC_USER_IDENTITY)];
+    row->id = type;
+    row->result = response != 0;
+    return true;
+}
+
+L_INT L_DicomSetUserIdentity(HDICOMPDU hPDU, L_UCHAR nType, L_BOOL bResponse,
+                             const L_UCHAR *pPrimary, L_UINT nPrimary, const L_UCHAR *pSecondary,
+                             L_UINT nSecondary)
+{
+    const bool missing =
+        (pPrimary == NULL && nPrimary > 0) || (pSecondary == NULL && nSecondary > 0);
+    const bool second_is_legal = nSecondary == 0 || nType == PDU_IDENTITY_PASSCODE;
+    if (hPDU == NULL || missing || nPrimary > UINT16_MAX || nSecondary > UINT16_MAX) {
+        return DICOM_ERROR_PARAMETER;
+    }
+    if (ltdic__associate_is_request(hPDU) &&
+        (nType < PDU_IDENTITY_USERNAME || nType > PDU_IDENTITY_JWT || !second_is_legal)) {
+        return DICOM_ERROR_PARAMETER;
+    }
+    return memory_or_success(set_identity(hPDU, nType, bResponse, (ltdic_bytes){pPrimary, nPrimary},
+                                          (ltdic_bytes){pSecondary, nSecondary}));
+}
+
+static void get_bytes(HDICOMPDU a, ptrdiff_t i, const L_UCHAR **data, L_UINT *size)
+{
+    *data = (const L_UCHAR *)text_at(a, i);
+    *size = i == NONE ? 0 : a->rows.items[i].length;
+}
+
+L_BOOL L_DicomGetUserIdentity(HDICOMPDU hPDU, L_UCHAR *pnType, L_BOOL *pbResponse,
+                              const L_UCHAR **ppPrimary, L_UINT *pnPrimary,
+                              const L_UCHAR **ppSecondary, L_UINT *pnSecondary)
+{
+    const bool request = hPDU != NULL && ltdic__associate_is_request(hPDU);
+    const uint8_t kind = request ? LTDIC_USER_IDENTITY : LTDIC_USER_IDENTITY_RESPONSE;
+    const ptrdiff_t i = hPDU == NULL ? NONE : find(hPDU, kind);
+    const ptrdiff_t second = request ? find(hPDU, LTDIC_USER_IDENTITY_SECOND) : NONE;
+    *pnType = i == NONE ? 0 : hPDU->rows.items[i].id;
+    *pbResponse = i != NONE && hPDU->rows.items[i].result != 0;
+    get_bytes(hPDU, i, ppPrimary, pnPrimary);
+    get_bytes(hPDU, second, ppSecondary, pnSecondary);
+    return i != NONE;
 }
 
 /* ---- presentation contexts --------------------------------------------------------------- */
@@ -579,7 +745,7 @@ HDICOMPDU ltdic__associate_from_pdu(ltdic_bytes pdu)
     return a;
 }
 
-static HDICOMPDU copy_of(HDICOMPDU from)
+HDICOMPDU ltdic__associate_copy(HDICOMPDU from)
 {
     HDICOMPDU a = L_DicomCreateAssociate(TRUE);
     if (a == NULL || !reserve_rows(a, from->rows.count)) {
@@ -601,55 +767,37 @@ static HDICOMPDU copy_of(HDICOMPDU from)
     return a;
 }
 
-static bool proposes(HDICOMPDU request, uint8_t id, const char *transfer)
+bool ltdic__associate_answer(HDICOMPDU request, HDICOMPDU accept)
 {
-    const ptrdiff_t first = find_context(request, id);
-    const ptrdiff_t end = first == NONE ? NONE : end_of_context(request, first);
-    for (ptrdiff_t i = first; i < end; i++) {
-        if (request->rows.items[i].kind == LTDIC_TRANSFER_SYNTAX &&
-            strcmp(text_at(request, i), transfer) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/* Does `accept` answer only what was asked, and each accepted context with one syntax of the
- * request's? */
-static bool answers(HDICOMPDU accept, HDICOMPDU request)
-{
-    for (ptrdiff_t i = 0; i < count_of(accept); i++) {
-        const ltdic_item *row = &accept->rows.items[i];
-        if (row->kind != LTDIC_CONTEXT) {
-            continue;
-        }
-        const bool accepted = row->result == 0;
-        if (find_context(request, row->id) == NONE ||
-            (accepted && (L_DicomGetTransferCount(accept, row->id) != 1 ||
-                          !proposes(request, row->id, L_DicomGetTransfer(accept, row->id, 0))))) {
+    for (ptrdiff_t i = 0; i < count_of(request); i++) {
+        const ltdic_item *row = &request->rows.items[i];
+        if (row->kind == LTDIC_CONTEXT && find_context(accept, row->id) == NONE &&
+            !add_context(accept, row->id, PDU_ACCEPT_RESULT_USER_REJECT, NULL)) {
             return false;
         }
     }
     return true;
 }
 
-HDICOMPDU ltdic__associate_answer(HDICOMPDU request, HDICOMPDU accept, bool *wrong)
+bool ltdic__associate_agree(HDICOMPDU request, HDICOMPDU accept)
 {
-    *wrong = !answers(accept, request);
-    HDICOMPDU a = *wrong ? NULL : copy_of(accept);
-    if (a == NULL) {
-        return NULL;
-    }
-    /* The fields of the titles repeat those of the request byte for byte; the transport does it. */
-    for (ptrdiff_t i = 0; i < count_of(request); i++) {
-        const ltdic_item *row = &request->rows.items[i];
-        if (row->kind == LTDIC_CONTEXT && find_context(a, row->id) == NONE &&
-            !add_context(a, row->id, PDU_ACCEPT_RESULT_USER_REJECT, NULL)) {
-            L_DicomFreeAssociate(a);
-            return NULL;
+    const ltdic_item syntax = {.kind = LTDIC_ABSTRACT_SYNTAX};
+    for (ptrdiff_t i = 0; i < count_of(accept); i++) {
+        const ltdic_item *row = &accept->rows.items[i];
+        if (row->kind != LTDIC_CONTEXT) {
+            continue;
+        }
+        if (find_context(request, row->id) == NONE) {
+            remove_rows(accept, i, end_of_context(accept, i));
+            i--;
+            continue;
+        }
+        const char *abstract = L_DicomGetAbstract(request, row->id);
+        if (!insert(accept, i + 1, syntax, abstract, strlen(abstract))) {
+            return false;
         }
     }
-    return a;
+    return true;
 }
 
 ltdic_buffer ltdic__associate_encode(HDICOMPDU hPDU, bool *wrong)

@@ -19,22 +19,30 @@ int ltdic__fault_at(ltdic_fault *fault, int status, uint64_t offset, uint64_t ne
 size_t ltdic__values_start(uint8_t type); /* of a PDU: its size up to its first value */
 bool ltdic__reason_is_listed(uint8_t source, uint8_t reason);
 ltdic_bytes ltdic__without_spaces(ltdic_bytes text); /* at both ends: they mean nothing there */
+ltdic_bytes ltdic__until_nul(ltdic_bytes text);
+ltdic_bytes ltdic__trimmed(ltdic_bytes text); /* both: what lenient mode takes a text for */
 bool ltdic__title_is_legal(ltdic_bytes title);
 bool ltdic__uid_is_spelled_right(ltdic_bytes uid); /* but for its length */
 bool ltdic__uid_is_legal(ltdic_bytes uid);
 bool ltdic__version_name_is_legal(ltdic_bytes name);
 
+#define APPLICATION_CONTEXT \
+    "1.2.840.10008.3.1.1.1"              /* DICOM's, and there is no other (PS3.7 A.2.1) */
+#define VERIFICATION "1.2.840.10008.1.1" /* the SOP class of C-ECHO (PS3.4 A.4) */
+
 /* Milliseconds on a clock that never goes back; net.c. */
 uint64_t ltdic__now(void);
 
 /* Associate objects as l_dicom.c sees them; associate.c. They are counted: a new one counts 1,
- * L_DicomFreeAssociate takes 1 away. */
+ * L_DicomFreeAssociate takes 1 away. Of these functions NULL and false mean out of memory. */
 HDICOMPDU ltdic__associate_from_pdu(ltdic_bytes pdu);
+HDICOMPDU ltdic__associate_copy(HDICOMPDU from);
 HDICOMPDU ltdic__associate_keep(HDICOMPDU hPDU);
 bool ltdic__associate_is_request(HDICOMPDU hPDU);
-/* The answer to `request` that `accept` stands for: each context of the request once.
- * NULL when out of memory, or (*wrong) when `accept` has what the request does not. */
-HDICOMPDU ltdic__associate_answer(HDICOMPDU request, HDICOMPDU accept, bool *wrong);
+/* Make `accept` answer each context of the request. */
+bool ltdic__associate_answer(HDICOMPDU request, HDICOMPDU accept);
+/* Make `accept` what was agreed: with the abstract syntaxes, and without what was not asked. */
+bool ltdic__associate_agree(HDICOMPDU request, HDICOMPDU accept);
 /* The PDU, to be freed, or NULL data when out of memory; not encodable: `wrong`. */
 ltdic_buffer ltdic__associate_encode(HDICOMPDU hPDU, bool *wrong);
 

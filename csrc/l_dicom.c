@@ -21,7 +21,8 @@ typedef struct entry {
     DICOMNETCALLBACK callbacks;
     void *user_data;
     HDICOMNET listener; /* that accepted it, or NULL */
-    HDICOMPDU request;  /* the associate request received, until it is answered */
+    HDICOMPDU request;  /* the associate request sent or received, until it is answered */
+    HDICOMPDU agreed;   /* what came of it */
 } entry;
 
 /* The handle table. One for each thread: no lock, and no callback on a foreign thread. */
@@ -101,15 +102,22 @@ static size_t free_place(void)
     return ++table.count;
 }
 
-static void forget_request(entry *e)
+/* Put an associate object, or NULL, where one may be already; it takes over the count of one. */
+static void set_associate(HDICOMPDU *place, HDICOMPDU hPDU)
 {
-    L_DicomFreeAssociate(e->request);
-    e->request = NULL;
+    L_DicomFreeAssociate(*place);
+    *place = hPDU;
+}
+
+static void forget_associates(entry *e)
+{
+    set_associate(&e->request, NULL);
+    set_associate(&e->agreed, NULL);
 }
 
 static void free_entry(entry *e)
 {
-    forget_request(e);
+    forget_associates(e);
     ltdic_net_free(e->net);
     *e = (entry){.next_free = table.first_free};
     table.first_free = (size_t)(e - table.entries) + 1;
@@ -203,13 +211,24 @@ L_INT L_DicomGetCallback(HDICOMNET hNet, DICOMNETCALLBACK *pCallback, L_VOID **p
     return DICOM_SUCCESS;
 }
 
-L_INT L_DicomSetArtim(HDICOMNET hNet, L_UINT32 nMilliseconds)
+L_INT L_DicomSetTimeouts(HDICOMNET hNet, L_UINT32 nArtim, L_UINT32 nResponse, L_UINT32 nIdle)
+{
+    const ltdic_timeouts timeouts = {sizeof timeouts, nArtim, nResponse, nIdle};
+    ltdic_net *net = net_of(hNet);
+    if (net == NULL) {
+        return DICOM_ERROR_HANDLE;
+    }
+    ltdic_net_set_timeouts(net, &timeouts);
+    return DICOM_SUCCESS;
+}
+
+L_INT L_DicomSetLimits(HDICOMNET hNet, L_UINT32 nAssociations, L_UINT32 nConnections)
 {
     ltdic_net *net = net_of(hNet);
     if (net == NULL) {
         return DICOM_ERROR_HANDLE;
     }
-    ltdic_net_set_artim(net, nMilliseconds);
+    ltdic_net_set_limits(net, nAssociations, nConnections);
     return DICOM_SUCCESS;
 }
 
@@ -235,6 +254,7 @@ static L_INT code_of(int status)
     case LTDIC_ERR_UNEXPECTED_ITEM:
     case LTDIC_ERR_TOO_LARGE:
     case LTDIC_ERR_UNEXPECTED_PDU:
+    case LTDIC_ERR_UNEXPECTED_PDV:
         return DICOM_ERROR_PROTOCOL;
     case LTDIC_ERR_ROOM:
         return DICOM_ERROR_BUSY;
@@ -256,6 +276,13 @@ static L_INT code_of(int status)
         return DICOM_ERROR_MEMORY;
     }
     return DICOM_ERROR_SYSTEM;
+}
+
+/* What a call of ours says: there a bad value is the caller's. */
+static L_INT code_of_call(int status)
+{
+    const bool argument = status == LTDIC_ERR_BAD_VALUE || status == LTDIC_ERR_TOO_LARGE;
+    return argument ? DICOM_ERROR_PARAMETER : code_of(status);
 }
 
 const L_TCHAR *L_DicomErrorText(L_INT nError)
@@ -291,8 +318,9 @@ const L_TCHAR *L_DicomErrorText(L_INT nError)
         } \
     } while (0)
 
-/* The associate object that comes with an RQ or AC, for as long as it is dispatched; an RQ's is
- * kept with the handle, too, until it is answered. NULL for other PDUs, and when out of memory. */
+/* The associate object that comes with an RQ or AC, for as long as it is dispatched: an RQ, also
+ * kept until it is answered, or what an AC comes to. NULL for other PDUs, and when out of memory.
+ */
 static HDICOMPDU take_associate(HDICOMNET hNet, ltdic_bytes pdu)
 {
     entry *receiver = find(hNet);
@@ -301,9 +329,12 @@ static HDICOMPDU take_associate(HDICOMNET hNet, ltdic_bytes pdu)
         return NULL;
     }
     HDICOMPDU hPDU = ltdic__associate_from_pdu(pdu);
-    if (request) {
-        forget_request(receiver);
-        receiver->request = hPDU == NULL ? NULL : ltdic__associate_keep(hPDU);
+    if (hPDU != NULL && !request && !ltdic__associate_agree(receiver->request, hPDU)) {
+        set_associate(&hPDU, NULL);
+    }
+    if (hPDU != NULL) {
+        set_associate(request ? &receiver->request : &receiver->agreed,
+                      ltdic__associate_keep(hPDU));
     }
     return hPDU;
 }
@@ -327,14 +358,23 @@ static void dispatch_accept(HDICOMNET hNet, HDICOMPDU hPDU)
     }
 }
 
-static void dispatch_data(HDICOMNET hNet, ltdic_bytes pdu)
+static void dispatch_echo(HDICOMNET hNet, L_UCHAR nPresentationID, ltdic_echo echo)
 {
-    ltdic_bytes rest = {pdu.data + 6, pdu.size - 6};
-    ltdic_pdv pdv;
-    while (ltdic_next_pdv(&rest, &pdv) == LTDIC_OK) {
-        CALL(hNet, pfnReceiveData,
-             (hNet, pdv.id, pdv.control, pdv.data.data, (L_UINT32)pdv.data.size, e->user_data));
+    if (echo.field == LTDIC_C_ECHO_RQ) {
+        CALL(hNet, pfnReceiveCEchoRequest,
+             (hNet, nPresentationID, echo.message, echo.sop_class, e->user_data));
+    } else if (echo.field == LTDIC_C_ECHO_RSP) {
+        CALL(hNet, pfnReceiveCEchoResponse,
+             (hNet, nPresentationID, echo.message, echo.sop_class, echo.status, e->user_data));
     }
+}
+
+static void dispatch_data(HDICOMNET hNet, const ltdic_indication *i)
+{
+    const ltdic_piece *p = &i->piece;
+    CALL(hNet, pfnReceiveData,
+         (hNet, p->id, p->control, p->data.data, (L_UINT32)p->data.size, e->user_data));
+    dispatch_echo(hNet, p->id, i->echo);
 }
 
 static void dispatch_pdu(HDICOMNET hNet, ltdic_bytes pdu, HDICOMPDU hPDU)
@@ -350,9 +390,6 @@ static void dispatch_pdu(HDICOMNET hNet, ltdic_bytes pdu, HDICOMPDU hPDU)
     case PDU_ASSOCIATE_REJECT:
         CALL(hNet, pfnReceiveAssociateReject, (hNet, b[7], b[8], b[9], e->user_data));
         break;
-    case PDU_DATA_TRANSFER:
-        dispatch_data(hNet, pdu);
-        break;
     case PDU_RELEASE_REQUEST:
         CALL(hNet, pfnReceiveReleaseRequest, (hNet, e->user_data));
         break;
@@ -367,38 +404,39 @@ static void dispatch_pdu(HDICOMNET hNet, ltdic_bytes pdu, HDICOMPDU hPDU)
     }
 }
 
-static void dispatch_received(HDICOMNET hNet, const ltdic_net_event *event)
+static void dispatch_received(HDICOMNET hNet, const ltdic_indication *i)
 {
-    const L_INT code = code_of(event->status);
-    const ltdic_bytes pdu = event->pdu;
-    L_UCHAR *buffer = (L_UCHAR *)(uintptr_t)pdu.data; /* documented without const */
-    HDICOMPDU hPDU = code == DICOM_SUCCESS ? take_associate(hNet, pdu) : NULL;
-    CALL(hNet, pfnReceive, (hNet, code, event->type, buffer, (L_UINT32)pdu.size, e->user_data));
-    if (code == DICOM_SUCCESS) {
-        dispatch_pdu(hNet, pdu, hPDU);
+    const L_INT code = code_of(i->status);
+    const bool data = i->type == PDU_DATA_TRANSFER;
+    L_UCHAR *buffer = (L_UCHAR *)(uintptr_t)i->pdu.data; /* documented without const */
+    HDICOMPDU hPDU = code == DICOM_SUCCESS && !data ? take_associate(hNet, i->pdu) : NULL;
+    CALL(hNet, pfnReceive, (hNet, code, i->type, buffer, (L_UINT32)i->pdu.size, e->user_data));
+    if (code == DICOM_SUCCESS && data) {
+        dispatch_data(hNet, i);
+    } else if (code == DICOM_SUCCESS) {
+        dispatch_pdu(hNet, i->pdu, hPDU);
     }
     L_DicomFreeAssociate(hPDU);
 }
 
-static void dispatch(HDICOMNET hNet, const ltdic_net_event *event)
+static void dispatch(HDICOMNET hNet, const ltdic_indication *i)
 {
-    const L_INT code = code_of(event->status);
-    const L_UINT32 size = (L_UINT32)event->pdu.size;
-    switch ((ltdic_net_kind)event->kind) {
-    case LTDIC_NET_PENDING:
+    const L_INT code = code_of(i->status);
+    switch ((ltdic_indication_kind)i->kind) {
+    case LTDIC_PENDING:
         CALL(hNet, pfnAccept, (hNet, code, e->user_data));
         break;
-    case LTDIC_NET_CONNECTED:
+    case LTDIC_CONNECTED:
         CALL(hNet, pfnConnect, (hNet, code, e->user_data));
         break;
-    case LTDIC_NET_SENT:
-        CALL(hNet, pfnSend, (hNet, code, event->type, size, e->user_data));
+    case LTDIC_SENT:
+        CALL(hNet, pfnSend, (hNet, code, i->type, (L_UINT32)i->size, e->user_data));
         break;
-    case LTDIC_NET_CLOSED:
+    case LTDIC_CLOSED:
         CALL(hNet, pfnClose, (hNet, code, e->user_data));
         break;
-    case LTDIC_NET_RECEIVED:
-        dispatch_received(hNet, event);
+    case LTDIC_RECEIVED:
+        dispatch_received(hNet, i);
         break;
     }
 }
@@ -407,14 +445,15 @@ static void dispatch(HDICOMNET hNet, const ltdic_net_event *event)
 static bool dispatch_ready(HDICOMNET watched)
 {
     bool hit = false;
-    ltdic_net_event event;
+    ltdic_indication indication;
+    ltdic_net *net;
     table.depth++;
-    while (ltdic_loop_next(table.loop, &event) == LTDIC_OK) {
-        HDICOMNET hNet = ltdic_net_owner(event.net);
+    while (ltdic_loop_next(table.loop, &net, &indication) == LTDIC_OK) {
+        HDICOMNET hNet = ltdic_net_owner(net);
         const entry *e = find(hNet);
         hit = hit || hNet == watched || (e != NULL && e->listener == watched);
-        dispatch(hNet, &event);
-        ltdic_net_done(event.net);
+        dispatch(hNet, &indication);
+        ltdic_net_done(net);
     }
     table.depth--;
     return hit;
@@ -499,7 +538,7 @@ L_INT L_DicomAccept(HDICOMNET hNet, HDICOMNET hNetClient)
     const int status = ltdic_net_accept(client->net, listener);
     if (status == LTDIC_OK) {
         client->listener = hNet;
-        forget_request(client);
+        forget_associates(client);
     }
     return code_of(status);
 }
@@ -520,8 +559,12 @@ L_INT L_DicomConnectExt(HDICOMNET hNet, const L_TCHAR *pszHostAddress, L_UINT nH
     const ltdic_address peer = {pszPeerAddress, (uint16_t)nPeerPort, (uint8_t)nIpType};
     const ltdic_address host = {any_host ? "*" : pszHostAddress, (uint16_t)nHostPort,
                                 (uint8_t)nIpType};
-    e->listener = NULL;
-    return code_of(ltdic_net_connect(e->net, &peer, any_host && nHostPort == 0 ? NULL : &host));
+    const int status = ltdic_net_connect(e->net, &peer, any_host && nHostPort == 0 ? NULL : &host);
+    if (status == LTDIC_OK) {
+        e->listener = NULL;
+        forget_associates(e);
+    }
+    return code_of(status);
 }
 
 L_INT L_DicomConnect(HDICOMNET hNet, const L_TCHAR *pszHostAddress, L_UINT nHostPort,
@@ -595,40 +638,52 @@ static L_INT send_fixed(HDICOMNET hNet, uint8_t type, ltdic_reject codes)
     return code_of(ltdic_net_send(net, (ltdic_bytes){pdu, sizeof pdu}));
 }
 
-/* Encode and send. What the sender announced as its maximum length is what we then take. */
-static L_INT send_associate(ltdic_net *net, HDICOMPDU hPDU)
+static L_INT encode(HDICOMPDU hPDU, ltdic_buffer *pdu)
 {
     bool wrong;
-    const ltdic_buffer pdu = ltdic__associate_encode(hPDU, &wrong);
-    if (wrong) {
-        return DICOM_ERROR_PARAMETER;
-    }
-    if (pdu.data == NULL) {
-        return DICOM_ERROR_MEMORY;
-    }
-    const int status = ltdic_net_send(net, (ltdic_bytes){pdu.data, pdu.size});
-    if (status == LTDIC_OK) {
-        ltdic_net_set_max_pdata(net, L_DicomGetMaxLength(hPDU));
-    }
-    free(pdu.data);
-    return code_of(status);
+    *pdu = ltdic__associate_encode(hPDU, &wrong);
+    return wrong ? DICOM_ERROR_PARAMETER : pdu->data == NULL ? DICOM_ERROR_MEMORY : DICOM_SUCCESS;
 }
 
 L_INT L_DicomSendAssociateRequest(HDICOMNET hNet, HDICOMPDU hPDU)
 {
-    ltdic_net *net = net_of(hNet);
-    if (net == NULL) {
+    entry *e = find(hNet);
+    if (e == NULL) {
         return DICOM_ERROR_HANDLE;
     }
     if (hPDU == NULL || !ltdic__associate_is_request(hPDU)) {
         return DICOM_ERROR_PARAMETER;
     }
-    return send_associate(net, hPDU);
+    ltdic_buffer pdu = {NULL, 0, 0};
+    HDICOMPDU request = ltdic__associate_copy(hPDU);
+    L_INT code = request == NULL ? DICOM_ERROR_MEMORY : encode(request, &pdu);
+    if (code == DICOM_SUCCESS) {
+        code = code_of_call(ltdic_net_send(e->net, (ltdic_bytes){pdu.data, pdu.size}));
+    }
+    if (code == DICOM_SUCCESS) {
+        set_associate(&e->request, ltdic__associate_keep(request));
+    }
+    L_DicomFreeAssociate(request);
+    free(pdu.data);
+    return code;
+}
+
+/* What `accept` answers to the request that the handle keeps: as the PDU to send, and as what is
+ * then agreed. */
+static L_INT answer_request(const entry *e, HDICOMPDU agreed, ltdic_buffer *pdu)
+{
+    if (agreed == NULL || !ltdic__associate_answer(e->request, agreed)) {
+        return DICOM_ERROR_MEMORY;
+    }
+    const L_INT code = encode(agreed, pdu);
+    if (code != DICOM_SUCCESS) {
+        return code;
+    }
+    return ltdic__associate_agree(e->request, agreed) ? DICOM_SUCCESS : DICOM_ERROR_MEMORY;
 }
 
 L_INT L_DicomSendAssociateAccept(HDICOMNET hNet, HDICOMPDU hPDU)
 {
-    bool wrong;
     entry *e = find(hNet);
     if (e == NULL) {
         return DICOM_ERROR_HANDLE;
@@ -639,16 +694,25 @@ L_INT L_DicomSendAssociateAccept(HDICOMNET hNet, HDICOMPDU hPDU)
     if (e->request == NULL) {
         return DICOM_ERROR_STATE;
     }
-    HDICOMPDU answer = ltdic__associate_answer(e->request, hPDU, &wrong);
-    if (answer == NULL) {
-        return wrong ? DICOM_ERROR_PARAMETER : DICOM_ERROR_MEMORY;
-    }
-    const L_INT code = send_associate(e->net, answer);
-    L_DicomFreeAssociate(answer);
+    ltdic_buffer pdu = {NULL, 0, 0};
+    HDICOMPDU agreed = ltdic__associate_copy(hPDU);
+    L_INT code = answer_request(e, agreed, &pdu);
     if (code == DICOM_SUCCESS) {
-        forget_request(e);
+        code = code_of_call(ltdic_net_send(e->net, (ltdic_bytes){pdu.data, pdu.size}));
     }
+    if (code == DICOM_SUCCESS) {
+        set_associate(&e->agreed, ltdic__associate_keep(agreed));
+        set_associate(&e->request, NULL);
+    }
+    L_DicomFreeAssociate(agreed);
+    free(pdu.data);
     return code;
+}
+
+HDICOMPDU L_DicomGetAssociate(HDICOMNET hNet)
+{
+    const entry *e = find(hNet);
+    return e == NULL ? NULL : e->agreed;
 }
 
 L_INT L_DicomSendAssociateReject(HDICOMNET hNet, L_UCHAR nResult, L_UCHAR nSource, L_UCHAR nReason)
@@ -680,4 +744,51 @@ L_INT L_DicomSendAbort(HDICOMNET hNet, L_UCHAR nSource, L_UCHAR nReason)
     }
     const ltdic_reject codes = {0, nSource, user ? PDU_ABORT_REASON_UNKNOWN : nReason};
     return send_fixed(hNet, LTDIC_ABORT, codes);
+}
+
+/* ---- data -------------------------------------------------------------------------------- */
+
+L_INT L_DicomSendData(HDICOMNET hNet, L_UCHAR nPresentationID, L_UCHAR nControl,
+                      const L_UCHAR *pData, size_t nBytes)
+{
+    const ltdic_pdv data = {nPresentationID, nControl, {pData, nBytes}};
+    ltdic_net *net = net_of(hNet);
+    if (net == NULL) {
+        return DICOM_ERROR_HANDLE;
+    }
+    if (pData == NULL && nBytes > 0) {
+        return DICOM_ERROR_PARAMETER;
+    }
+    return code_of_call(ltdic_net_send_data(net, &data));
+}
+
+static L_INT send_echo(HDICOMNET hNet, L_UCHAR nPresentationID, const L_TCHAR *pszClass,
+                       ltdic_echo echo)
+{
+    enum { COMMAND_AND_LAST = 3 };
+    uint8_t command[LTDIC_ECHO_ROOM];
+    ltdic_buffer out = {command, sizeof command, 0};
+    const L_TCHAR *uid = pszClass == NULL ? VERIFICATION : pszClass;
+    if (strlen(uid) >= sizeof echo.sop_class) {
+        return DICOM_ERROR_PARAMETER;
+    }
+    memcpy(echo.sop_class, uid, strlen(uid) + 1);
+    if (ltdic_encode_echo(&out, &echo) != LTDIC_OK) {
+        return DICOM_ERROR_PARAMETER;
+    }
+    return L_DicomSendData(hNet, nPresentationID, COMMAND_AND_LAST, command, out.size);
+}
+
+L_INT L_DicomSendCEchoRequest(HDICOMNET hNet, L_UCHAR nPresentationID, L_UINT16 nMessageID,
+                              const L_TCHAR *pszClass)
+{
+    const ltdic_echo echo = {.field = LTDIC_C_ECHO_RQ, .message = nMessageID};
+    return send_echo(hNet, nPresentationID, pszClass, echo);
+}
+
+L_INT L_DicomSendCEchoResponse(HDICOMNET hNet, L_UCHAR nPresentationID, L_UINT16 nMessageID,
+                               const L_TCHAR *pszClass, L_UINT16 nStatus)
+{
+    const ltdic_echo echo = {.field = LTDIC_C_ECHO_RSP, .message = nMessageID, .status = nStatus};
+    return send_echo(hNet, nPresentationID, pszClass, echo);
 }

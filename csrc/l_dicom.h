@@ -14,8 +14,22 @@
  *  of one handle never overlap: while a callback of a handle runs, pumping from inside it serves
  *  the other handles only.
  *
- *  After an A-ASSOCIATE-RJ: RECEIVECALLBACK, RECEIVEASSOCIATEREJECTCALLBACK with the three bytes as
- *  they came, CLOSECALLBACK; each once.
+ *  Order, each once and all of one handle:
+ *    listener                          ACCEPTCALLBACK for each connection
+ *    L_DicomConnect                    CONNECTCALLBACK
+ *    any PDU received                  RECEIVECALLBACK, then the one of its kind
+ *    a C-ECHO received                 RECEIVECALLBACK and RECEIVEDATACALLBACK for each piece, then
+ *                                      RECEIVECECHOREQUESTCALLBACK or ...RESPONSECALLBACK
+ *    any PDU sent                      SENDCALLBACK
+ *    A-ASSOCIATE-RJ received           RECEIVECALLBACK, RECEIVEASSOCIATEREJECTCALLBACK with the
+ * three bytes as they came, CLOSECALLBACK the end, once a connection was up CLOSECALLBACK, the last
+ * of that connection
+ *
+ *  The library answers nothing for its user but what PS3.8 has the provider answer: an
+ *  A-ASSOCIATE-RQ of another protocol version (1/2/2) or application context (1/1/2), one beyond
+ *  L_DicomSetLimits (2/3/2), or one for which there is no memory (2/3/1); an A-ABORT for what
+ * breaks the protocol. Then no callback comes but CLOSECALLBACK, and where there was an association
+ *  RECEIVECALLBACK with an error.
  */
 #ifndef LTDIC_L_DICOM_H
 #define LTDIC_L_DICOM_H
@@ -91,6 +105,13 @@ typedef struct L_DICOMPDU *HDICOMPDU;
 #define PDU_ACCEPT_RESULT_ABSTRACT_SYNTAX 3
 #define PDU_ACCEPT_RESULT_TRANSFER_SYNTAX 4
 
+/* User identity (PS3.7 D.3.3.7). The names are ltdic's own choice. */
+#define PDU_IDENTITY_USERNAME 1
+#define PDU_IDENTITY_PASSCODE 2 /* user name, and passcode as the secondary field */
+#define PDU_IDENTITY_KERBEROS 3
+#define PDU_IDENTITY_SAML 4
+#define PDU_IDENTITY_JWT 5
+
 #define DICOM_IPTYPE_NONE 0
 #define DICOM_IPTYPE_IPV4 1
 #define DICOM_IPTYPE_IPV6 2
@@ -121,30 +142,34 @@ L_LTDIC_API const L_TCHAR *L_DicomErrorText(L_INT nError);
 
 /** Listener: a connection is pending; L_DicomAccept takes it. Told once for each. */
 typedef L_VOID(EXT_CALLBACK *ACCEPTCALLBACK)(HDICOMNET hNet, L_INT nError, L_VOID *UserData);
-/** The connection asked for is up (nError 0), or not: DICOM_ERROR_CONNECT. */
+/** The connection asked for is up (nError 0), or not: DICOM_ERROR_CONNECT, DICOM_ERROR_TIMEOUT. */
 typedef L_VOID(EXT_CALLBACK *CONNECTCALLBACK)(HDICOMNET hNet, L_INT nError, L_VOID *UserData);
 /** A connection that was up is over, whoever ended it. nError 0: after reject, release, an abort
  *  of our own or L_DicomClose; else the cause: CLOSED, TIMEOUT, ABORTED, PROTOCOL. */
 typedef L_VOID(EXT_CALLBACK *CLOSECALLBACK)(HDICOMNET hNet, L_INT nError, L_VOID *UserData);
-/** Any PDU, header included, before the callback for its kind. pBuffer lives until this returns.
- *  nError DICOM_ERROR_PROTOCOL: what came was refused with an A-ABORT; no other callback follows.
- */
+/** Any PDU, header included, before the callback for its kind. A P-DATA-TF comes in pieces, as they
+ *  arrive, each before its RECEIVEDATACALLBACK: together they are the PDU. pBuffer lives until this
+ *  returns. nError DICOM_ERROR_PROTOCOL: what came was refused with an A-ABORT;
+ * DICOM_ERROR_TIMEOUT, PDU_UNKNOWN: nothing came in time, and an A-ABORT was sent. Then no other
+ * callback follows but CLOSECALLBACK. */
 typedef L_VOID(EXT_CALLBACK *RECEIVECALLBACK)(HDICOMNET hNet, L_INT nError, L_UCHAR nType,
                                               L_UCHAR *pBuffer, L_UINT32 nBytes, L_VOID *UserData);
-/** A PDU has gone to the system, or was lost with its connection: DICOM_ERROR_CLOSED. */
+/** A PDU has gone to the system, or was lost with its connection: DICOM_ERROR_CLOSED. nBytes is its
+ *  size, header included. */
 typedef L_VOID(EXT_CALLBACK *SENDCALLBACK)(HDICOMNET hNet, L_INT nError, L_UCHAR nType,
                                            L_UINT32 nBytes, L_VOID *UserData);
 /** hPDU belongs to the library and lives until this returns. */
 typedef L_VOID(EXT_CALLBACK *RECEIVEASSOCIATEREQUESTCALLBACK)(HDICOMNET hNet, HDICOMPDU hPDU,
                                                               L_VOID *UserData);
-/** hPDU as above. */
+/** hPDU says what was agreed: see L_DicomGetAssociate. */
 typedef L_VOID(EXT_CALLBACK *RECEIVEASSOCIATEACCEPTCALLBACK)(HDICOMNET hNet, HDICOMPDU hPDU,
                                                              L_VOID *UserData);
 /** The SCP has called L_DicomSendAssociateReject. The three bytes are raw: any value may come. */
 typedef L_VOID(EXT_CALLBACK *RECEIVEASSOCIATEREJECTCALLBACK)(HDICOMNET hNet, L_UCHAR nResult,
                                                              L_UCHAR nSource, L_UCHAR nReason,
                                                              L_VOID *UserData);
-/** One PDV; pData lives until this returns. nControl: bit 0 command, bit 1 last (PS3.8 E.2). */
+/** Some of a PDV, as it came; pData lives until this returns. nControl: bit 0 command, bit 1 last
+ *  (PS3.8 E.2), which is set only with the last bytes of the PDV. */
 typedef L_VOID(EXT_CALLBACK *RECEIVEDATACALLBACK)(HDICOMNET hNet, L_UCHAR nPresentationID,
                                                   L_UCHAR nControl, const L_UCHAR *pData,
                                                   L_UINT32 nBytes, L_VOID *UserData);
@@ -153,7 +178,7 @@ typedef L_VOID(EXT_CALLBACK *RECEIVERELEASERESPONSECALLBACK)(HDICOMNET hNet, L_V
 /** The bytes are raw; nReason means something only with PDU_ABORT_SOURCE_PROVIDER. */
 typedef L_VOID(EXT_CALLBACK *RECEIVEABORTCALLBACK)(HDICOMNET hNet, L_UCHAR nSource, L_UCHAR nReason,
                                                    L_VOID *UserData);
-/** This one and the next are not called yet: a C-ECHO comes through RECEIVEDATACALLBACK. */
+/** L_DicomSendCEchoResponse answers it. */
 typedef L_VOID(EXT_CALLBACK *RECEIVECECHOREQUESTCALLBACK)(HDICOMNET hNet, L_UCHAR nPresentationID,
                                                           L_UINT16 nMessageID, L_TCHAR *pszClass,
                                                           L_VOID *UserData);
@@ -202,9 +227,21 @@ L_LTDIC_API L_INT L_DicomSetCallback(HDICOMNET hNet, const DICOMNETCALLBACK *pCa
 L_LTDIC_API L_INT L_DicomGetCallback(HDICOMNET hNet, DICOMNETCALLBACK *pCallback,
                                      L_VOID **ppUserData);
 
-/** Milliseconds that PS3.8's ARTIM timer runs on this handle: for an associate request to come
- *  whole, and for the peer to close at the end. 30000 to begin with. ltdic's own choice. */
-L_LTDIC_API L_INT L_DicomSetArtim(HDICOMNET hNet, L_UINT32 nMilliseconds);
+/** Deadlines of this handle, milliseconds; they take effect for what begins after this. ltdic's own
+ *  choice.
+ *  @param nArtim     PS3.8's ARTIM timer: for an associate request to be there whole, and for the
+ *                    peer to close at the end. 0: 30000, as to begin with
+ *  @param nResponse  for a connection to be up, and for the answer to an associate or release
+ *                    request to be there whole; 0: for ever
+ *  @param nIdle      while associated, without data in either direction; 0: for ever */
+L_LTDIC_API L_INT L_DicomSetTimeouts(HDICOMNET hNet, L_UINT32 nArtim, L_UINT32 nResponse,
+                                     L_UINT32 nIdle);
+/** Bounds for what the listener hNet accepted; 0: none, as to begin with. ltdic's own choice.
+ *  @param nAssociations  an associate request beyond so many is rejected with 2/3/2; a connection
+ *                        without a request does not count
+ *  @param nConnections   connections beyond so many stay pending, without an ACCEPTCALLBACK, until
+ *                        others are closed */
+L_LTDIC_API L_INT L_DicomSetLimits(HDICOMNET hNet, L_UINT32 nAssociations, L_UINT32 nConnections);
 
 /* ---- connections ------------------------------------------------------------------------- */
 
@@ -255,7 +292,9 @@ L_LTDIC_API L_VOID L_DicomBreakWait(HDICOMNET hNet);
 /** hPDU must be a request; it is copied. May be called before CONNECTCALLBACK has come. */
 L_LTDIC_API L_INT L_DicomSendAssociateRequest(HDICOMNET hNet, HDICOMPDU hPDU);
 /** hPDU must be an accept; it is copied. Contexts of the request that hPDU does not have are
- *  answered with result 1 (user rejection). Titles are those of the request. */
+ *  answered with result 1 (user rejection). Titles are those of the request.
+ *  @return DICOM_ERROR_PARAMETER too when it answers what was not asked, or accepts a context
+ *          without exactly one transfer syntax, which must be one of the request's */
 L_LTDIC_API L_INT L_DicomSendAssociateAccept(HDICOMNET hNet, HDICOMPDU hPDU);
 /** Any of the 16 combinations of PS3.8 table 9-21; for others DICOM_ERROR_PARAMETER, and nothing
  *  is sent. The requestor closes the connection; if it does not, ARTIM does. */
@@ -263,8 +302,41 @@ L_LTDIC_API L_INT L_DicomSendAssociateReject(HDICOMNET hNet, L_UCHAR nResult, L_
                                              L_UCHAR nReason);
 L_LTDIC_API L_INT L_DicomSendReleaseRequest(HDICOMNET hNet);
 L_LTDIC_API L_INT L_DicomSendReleaseResponse(HDICOMNET hNet);
+/** What was agreed: the accept that was received or sent, with the request's abstract syntaxes in
+ * its contexts, and without contexts that the request does not have. It belongs to the library and
+ * lives until hNet is freed, connects or accepts anew. ltdic's own choice.
+ *  @return NULL where nothing has been agreed */
+L_LTDIC_API HDICOMPDU L_DicomGetAssociate(HDICOMNET hNet);
 /** PDU_ABORT_SOURCE_USER or _PROVIDER; where there is nothing to abort, nothing happens. */
 L_LTDIC_API L_INT L_DicomSendAbort(HDICOMNET hNet, L_UCHAR nSource, L_UCHAR nReason);
+
+/* ---- data -------------------------------------------------------------------------------- */
+
+/** Send one command or data set as bytes, of any length, cut into P-DATA-TF of one PDV each, as
+ * large as the peer takes. The bytes are the caller's again when this returns; those that the
+ * system does not take at once are copied. The shape is ltdic's own choice.
+ *
+ *  SENDCALLBACK tells of each PDU that has gone. Whoever must bound the memory of large data sends
+ * it in parts, the next when SENDCALLBACK has told of the last PDU of the one before.
+ *
+ *  @param nControl  bit 0: a command; bit 1: these bytes end it, else more of it follow
+ *  @param nBytes    even
+ *  @return DICOM_ERROR_STATE where data cannot be sent now, or not of this kind or context: a
+ * message is one command, then maybe one data set, in one context (PS3.8 E.1);
+ *          DICOM_ERROR_PARAMETER for a context that was not accepted, an odd length, or a peer that
+ *          takes no PDU with data; DICOM_ERROR_BUSY where data waits already and this would make it
+ *          more than 1 MiB: try again after a SENDCALLBACK */
+L_LTDIC_API L_INT L_DicomSendData(HDICOMNET hNet, L_UCHAR nPresentationID, L_UCHAR nControl,
+                                  const L_UCHAR *pData, size_t nBytes);
+/** @param pszClass  NULL: the Verification SOP class
+ *  @return as L_DicomSendData */
+L_LTDIC_API L_INT L_DicomSendCEchoRequest(HDICOMNET hNet, L_UCHAR nPresentationID,
+                                          L_UINT16 nMessageID, const L_TCHAR *pszClass);
+/** @param nMessageID  of the request
+ *  @param nStatus     0: success */
+L_LTDIC_API L_INT L_DicomSendCEchoResponse(HDICOMNET hNet, L_UCHAR nPresentationID,
+                                           L_UINT16 nMessageID, const L_TCHAR *pszClass,
+                                           L_UINT16 nStatus);
 
 /* ---- associate objects ------------------------------------------------------------------- */
 
@@ -293,6 +365,35 @@ L_LTDIC_API L_INT L_DicomSetImplementClass(HDICOMPDU hPDU, const L_TCHAR *pszUID
 L_LTDIC_API const L_TCHAR *L_DicomGetImplementClass(HDICOMPDU hPDU);
 L_LTDIC_API L_INT L_DicomSetImplementVersion(HDICOMPDU hPDU, const L_TCHAR *pszName);
 L_LTDIC_API const L_TCHAR *L_DicomGetImplementVersion(HDICOMPDU hPDU);
+
+/* What follows is only carried: both sides' users decide what it means. Getters give FALSE, and
+ * what PS3.7 takes absence for, where it is absent. Their shapes are ltdic's own choice. */
+
+/** Asynchronous operations window (PS3.7 D.3.3.3); 0: any number. Absent: 1 and 1. */
+L_LTDIC_API L_INT L_DicomSetAsyncOperations(HDICOMPDU hPDU, L_UINT16 nInvoked, L_UINT16 nPerformed);
+L_LTDIC_API L_BOOL L_DicomGetAsyncOperations(HDICOMPDU hPDU, L_UINT16 *pnInvoked,
+                                             L_UINT16 *pnPerformed);
+/** SCP/SCU role selection (PS3.7 D.3.3.4) for one SOP class. Absent: the requestor is its user
+ * (SCU), the acceptor its provider (SCP). */
+L_LTDIC_API L_INT L_DicomSetRoleSelect(HDICOMPDU hPDU, const L_TCHAR *pszClass, L_BOOL bUser,
+                                       L_BOOL bProvider);
+L_LTDIC_API L_BOOL L_DicomGetRoleSelect(HDICOMPDU hPDU, const L_TCHAR *pszClass, L_BOOL *pbUser,
+                                        L_BOOL *pbProvider);
+/** SOP class extended negotiation (PS3.7 D.3.3.5) for one SOP class: bytes. What a getter gives
+ * lives as text does. */
+L_LTDIC_API L_INT L_DicomSetExtended(HDICOMPDU hPDU, const L_TCHAR *pszClass, const L_UCHAR *pInfo,
+                                     L_UINT nBytes);
+L_LTDIC_API L_BOOL L_DicomGetExtended(HDICOMPDU hPDU, const L_TCHAR *pszClass,
+                                      const L_UCHAR **ppInfo, L_UINT *pnBytes);
+/** User identity (PS3.7 D.3.3.7). In a request: type, whether a response is wanted, primary field
+ * and, for PDU_IDENTITY_PASSCODE, secondary. In an accept: the server response as primary field,
+ * the rest 0. The bytes are wiped with the object. */
+L_LTDIC_API L_INT L_DicomSetUserIdentity(HDICOMPDU hPDU, L_UCHAR nType, L_BOOL bResponse,
+                                         const L_UCHAR *pPrimary, L_UINT nPrimary,
+                                         const L_UCHAR *pSecondary, L_UINT nSecondary);
+L_LTDIC_API L_BOOL L_DicomGetUserIdentity(HDICOMPDU hPDU, L_UCHAR *pnType, L_BOOL *pbResponse,
+                                          const L_UCHAR **ppPrimary, L_UINT *pnPrimary,
+                                          const L_UCHAR **ppSecondary, L_UINT *pnSecondary);
 
 /* Presentation contexts, named by their ID: odd, 1 to 255. */
 

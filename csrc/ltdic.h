@@ -8,7 +8,10 @@
  *    PDUs            decode and encode (PS3.8 9.3, PS3.7 annex D): no malloc, no I/O, no clock
  *    stream          a byte stream into PDUs, and P-DATA as it comes: the same
  *    upper layer     the state machine of PS3.8 table 9-10: no malloc, no I/O, no clock
- *    net             sockets that turn the crank of the above; one loop serves many associations
+ *    C-ECHO          its command sets (PS3.7 9.3.5): the same
+ *    association     all of the above for one connection, between its user and its transport: bytes
+ *                    and time in, indications and bytes out; no I/O, no clock
+ *    net             sockets that turn the crank of associations; one loop serves many
  *    L_Dicom         the documented callback API, in l_dicom.h, included at the end
  *
  *  Threads: any number of objects, each used by one thread at a time. The library starts no thread
@@ -88,11 +91,13 @@ typedef enum ltdic_status {
 
     LTDIC_ERR_WRONG_STATE = -40,    /**< not in this state; nothing was changed */
     LTDIC_ERR_UNEXPECTED_PDU = -41, /**< the peer sent a good PDU in the wrong state */
+    LTDIC_ERR_UNEXPECTED_PDV = -42, /**< the peer sent a PDV of a context that was not accepted, or
+                                         where the message before it is not at its end */
 
     LTDIC_ERR_ADDRESS = -60,     /**< the host or port cannot be resolved or bound */
     LTDIC_ERR_CONNECT = -61,     /**< refused or unreachable */
     LTDIC_ERR_CLOSED = -62,      /**< the peer or the network ended the connection */
-    LTDIC_ERR_TIMEOUT = -63,     /**< ARTIM ran out */
+    LTDIC_ERR_TIMEOUT = -63,     /**< ARTIM, or another deadline, has passed */
     LTDIC_ERR_ABORTED = -64,     /**< the peer sent A-ABORT */
     LTDIC_ERR_INTERRUPTED = -65, /**< a signal ended the wait */
     LTDIC_ERR_SYSTEM = -66,      /**< the operating system refused; errno says why */
@@ -377,10 +382,11 @@ typedef enum ltdic_action {
 
 /** One association's place in table 9-10. Lives where the caller likes; its fields are private. */
 typedef struct ltdic_ul {
-    uint8_t state;     /* 1 to 13 */
-    uint8_t requestor; /* 1 on the side that sent the A-ASSOCIATE-RQ */
-    uint32_t artim;    /* length of the timer, ms */
-    uint64_t deadline; /* when ARTIM fires, ms on the caller's clock; 0: it does not run */
+    uint8_t state;        /* 1 to 13 */
+    uint8_t requestor;    /* 1 on the side that sent the A-ASSOCIATE-RQ */
+    uint32_t artim;       /* length of the timer, ms */
+    uint64_t deadline;    /* when ARTIM fires, ms on the caller's clock; 0: it does not run */
+    ltdic_reject refusal; /* what AE-6 answers instead of asking the user; result 0: it asks */
 } ltdic_ul;
 
 /** What the caller has to do now, in this order: open or send, tell, close. */
@@ -416,6 +422,146 @@ LTDIC_API int ltdic_ul_receive(ltdic_ul *ul, ltdic_effects *effects, ltdic_bytes
  *  @return LTDIC_OK, LTDIC_ERR_WRONG_STATE in Sta1 and Sta4 */
 LTDIC_API int ltdic_ul_fault(ltdic_ul *ul, ltdic_effects *effects, int status, uint64_t now);
 
+/* ---- C-ECHO ------------------------------------------------------------------------------ */
+
+/** Command fields (PS3.7 E.1). */
+enum { LTDIC_C_ECHO_RQ = 0x0030, LTDIC_C_ECHO_RSP = 0x8030 };
+
+#define LTDIC_ECHO_ROOM 128 /* bytes that hold any encoded C-ECHO */
+
+/** The command set of a C-ECHO (PS3.7 9.3.5), the only one that this library reads. */
+typedef struct ltdic_echo {
+    uint16_t field;     /**< LTDIC_C_ECHO_RQ or LTDIC_C_ECHO_RSP; 0: this is none */
+    uint16_t message;   /**< message ID; of a response, that of its request */
+    uint16_t status;    /**< of a response; 0: success */
+    char sop_class[65]; /**< affected SOP class UID */
+} ltdic_echo;
+
+/** Encode, in Implicit VR Little Endian, as one fragment that is command and last.
+ *  @return LTDIC_OK, LTDIC_ERR_ROOM, LTDIC_ERR_BAD_VALUE for an illegal UID or another field */
+LTDIC_API int ltdic_encode_echo(ltdic_buffer *out, const ltdic_echo *echo);
+/** @return LTDIC_OK, LTDIC_ERR_BAD_VALUE where `command` is no whole command set of a C-ECHO */
+LTDIC_API int ltdic_decode_echo(ltdic_echo *echo, ltdic_bytes command);
+
+/* ---- association ------------------------------------------------------------------------- */
+
+/** One association between its user and its transport. Opaque.
+ *
+ *  The user sends; the transport hands in what was received and takes what is to be sent; whatever
+ *  happens comes out of ltdic_association_next. `now` is always milliseconds on one clock that
+ *  never goes back.
+ *
+ *  What was negotiated is kept to: what an AC accepts must have been proposed, PDVs must belong to
+ *  accepted contexts and to whole messages (PS3.8 E.1), in both directions. */
+typedef struct ltdic_association ltdic_association;
+
+/** Deadlines, milliseconds. */
+typedef struct ltdic_timeouts {
+    size_t size;    /**< sizeof(ltdic_timeouts), as the caller was compiled */
+    uint32_t artim; /**< PS3.8 9.1.5: for an A-ASSOCIATE-RQ to be there whole, and for the peer to
+                         close at the end; 0: 30000 */
+    uint32_t response; /**< for a connection to be up; for an AC or RJ, and for an A-RELEASE-RP, to
+                          be there whole; 0: for ever */
+    uint32_t idle;     /**< established, without data in either direction; 0: for ever */
+} ltdic_timeouts;
+
+/** Bytes of PDUs that may wait to be sent, where some wait already. */
+#define LTDIC_MAX_QUEUE 1048576
+
+typedef enum ltdic_indication_kind {
+    LTDIC_RECEIVED = 1, /**< a PDU for the user, or a piece of a P-DATA-TF. With a status: what came
+                             was no such thing, and was answered with an A-ABORT; LTDIC_ERR_TIMEOUT:
+                             nothing came in time, and an A-ABORT was sent */
+    LTDIC_SENT = 2,     /**< a PDU has been taken by the transport, or was lost (status) */
+    LTDIC_CLOSED = 3,   /**< the end: close the transport, if it is still open. Status OK after
+                             reject, release, or an abort of our own, else the cause */
+    LTDIC_CONNECTED = 4, /**< net: the connection asked for is up, or has failed (status) */
+    LTDIC_PENDING = 5    /**< net, listener: a connection waits for ltdic_net_accept */
+} ltdic_indication_kind;
+
+/** What happened. */
+typedef struct ltdic_indication {
+    int kind;          /**< ltdic_indication_kind */
+    int status;        /**< ltdic_status */
+    uint8_t type;      /**< PDU type of RECEIVED and SENT; 0 where it is not known */
+    uint64_t size;     /**< SENT: bytes of the PDU */
+    ltdic_bytes pdu;   /**< RECEIVED: the PDU as it came. Of a P-DATA-TF: what came since the last
+                            piece; all of them make the PDU */
+    ltdic_piece piece; /**< RECEIVED, P-DATA-TF: the data in it. `control` says "last" only with the
+                            last piece of the PDV */
+    ltdic_echo echo;   /**< RECEIVED, P-DATA-TF: what the command is whose last piece this is */
+} ltdic_indication;
+
+/** @return NULL when out of memory */
+LTDIC_API ltdic_association *ltdic_association_new(void);
+LTDIC_API void ltdic_association_free(ltdic_association *association);
+/** Takes effect for what begins after it. */
+LTDIC_API void ltdic_association_set_timeouts(ltdic_association *association,
+                                              const ltdic_timeouts *timeouts);
+/** The number (1 to 13) of the state. */
+LTDIC_API int ltdic_association_state(const ltdic_association *association);
+
+/** The transport is up: LTDIC_EVT_CONNECTED after a request, LTDIC_EVT_ACCEPTED at an acceptor.
+ *  @return LTDIC_OK, LTDIC_ERR_WRONG_STATE */
+LTDIC_API int ltdic_association_opened(ltdic_association *association, ltdic_event event,
+                                       uint64_t now);
+/** The transport is gone: LTDIC_OK where we closed it, else why it went, such as LTDIC_ERR_CLOSED.
+ *  What was received before is handed in first. LTDIC_CLOSED follows. */
+LTDIC_API void ltdic_association_closed(ltdic_association *association, int status, uint64_t now);
+
+/** Send one whole PDU other than a P-DATA-TF, as the user: its type says which request or response
+ *  of PS3.8 7 it is. It is copied. In an AC, bytes 10 to 73 are those of the RQ received, whatever
+ *  `pdu` has there (PS3.8 9.3.3). What the RQ and AC say of maximum lengths and contexts holds from
+ *  then on.
+ *  @return LTDIC_OK, LTDIC_ERR_WRONG_STATE, LTDIC_ERR_ROOM when too much is waiting,
+ *          LTDIC_ERR_MEMORY; LTDIC_ERR_BAD_VALUE for an AC that does not answer each context of the
+ *          RQ once, or accepts what was not proposed, or for bytes that cannot be decoded */
+LTDIC_API int ltdic_association_send(ltdic_association *association, ltdic_bytes pdu, uint64_t now);
+
+/** Send a command, a data set, or a part of one, of any length: cut into P-DATA-TF of one PDV each,
+ *  as large as the peer takes (PS3.8 D.1). `data->control` has bit 0 for a command, and bit 1 where
+ *  `data` ends it.
+ *
+ *  The bytes are lent until ltdic_association_keep, and copied only where they still wait then.
+ * Each PDU is told with its own LTDIC_SENT.
+ *  @return LTDIC_OK, LTDIC_ERR_WRONG_STATE also for data where a command must come, or of another
+ *          context inside a message; LTDIC_ERR_BAD_VALUE for an odd number of bytes or a context
+ *          that was not accepted; LTDIC_ERR_ROOM where bytes wait already and these would make it
+ *          more than LTDIC_MAX_QUEUE; LTDIC_ERR_TOO_LARGE where the peer takes no data at all: its
+ *          maximum is below 8; LTDIC_ERR_MEMORY */
+LTDIC_API int ltdic_association_send_data(ltdic_association *association, const ltdic_pdv *data,
+                                          uint64_t now);
+
+/** What is to be sent next, in order, for one writev. */
+typedef struct ltdic_output {
+    ltdic_bytes parts[64];
+    size_t count;            /**< 0: nothing is */
+    uint8_t headers[32][12]; /* some of the parts; private */
+} ltdic_output;
+
+/** The parts stay until anything else is called for this association. */
+LTDIC_API void ltdic_association_output(const ltdic_association *association, ltdic_output *output);
+/** So many bytes of the output have been taken by the transport. */
+LTDIC_API void ltdic_association_sent(ltdic_association *association, size_t size, uint64_t now);
+/** Copy what is lent and still waits: the lender's bytes are not looked at any more.
+ *  @return LTDIC_OK, LTDIC_ERR_MEMORY: the same as ltdic_association_lost */
+LTDIC_API int ltdic_association_keep(ltdic_association *association);
+/** The transport takes nothing more, but there may be more to receive. */
+LTDIC_API void ltdic_association_lost(ltdic_association *association);
+
+/** Take the next thing that happened, or pass the time.
+ *
+ *  Nothing is copied: `indication->pdu` points into what was in `*in`.
+ *
+ *  @param[in,out] in  bytes as they came, then what is left of them, to be kept in front of those
+ *                     that come next: less than one PDU that is no P-DATA-TF
+ *  @return LTDIC_OK, LTDIC_NEED_MORE when there is nothing until more is received, something is
+ *          sent, or ltdic_association_deadline passes */
+LTDIC_API int ltdic_association_next(ltdic_association *association, ltdic_indication *indication,
+                                     ltdic_bytes *in, uint64_t now);
+/** When to call ltdic_association_next although nothing was received; 0: never. */
+LTDIC_API uint64_t ltdic_association_deadline(const ltdic_association *association);
+
 /* ---- net --------------------------------------------------------------------------------- */
 
 /** Serves any number of endpoints on one thread. Opaque. */
@@ -439,74 +585,61 @@ typedef struct ltdic_address {
     uint8_t family;   /**< ltdic_family */
 } ltdic_address;
 
-/** What happened to an endpoint. */
-typedef enum ltdic_net_kind {
-    LTDIC_NET_PENDING = 1,   /**< listener: a connection waits for ltdic_net_accept */
-    LTDIC_NET_CONNECTED = 2, /**< the connection asked for is up, or has failed (status) */
-    LTDIC_NET_RECEIVED = 3,  /**< a PDU for the user; or one that was refused (status) */
-    LTDIC_NET_SENT = 4,      /**< a PDU has been handed to the system, or was lost (status) */
-    LTDIC_NET_CLOSED = 5     /**< the connection is over; status OK after reject, release or a
-                                  local close, else the cause */
-} ltdic_net_kind;
-
-typedef struct ltdic_net_event {
-    ltdic_net *net;
-    int kind;        /**< ltdic_net_kind */
-    int status;      /**< ltdic_status */
-    uint8_t type;    /**< PDU type of RECEIVED and SENT; 0 where it is not known */
-    ltdic_bytes pdu; /**< RECEIVED: the PDU, or what had come of it. SENT: only `size` */
-} ltdic_net_event;
-
 /** @return NULL when out of memory or descriptors */
 LTDIC_API ltdic_loop *ltdic_loop_new(void);
-/** Frees every endpoint of the loop too, without events. No event may be held. */
+/** Frees every endpoint of the loop too, without indications. None may be held. */
 LTDIC_API void ltdic_loop_free(ltdic_loop *loop);
 
-/** Sleep until an endpoint may have an event, or for `milliseconds`, 0 or more.
+/** Sleep until an endpoint may have something to tell, or for `milliseconds`, 0 or more.
  *  @return LTDIC_OK, LTDIC_NEED_MORE when the time is up, LTDIC_ERR_INTERRUPTED */
 LTDIC_API int ltdic_loop_wait(ltdic_loop *loop, int milliseconds);
 
-/** Take one event. Its endpoint is held until ltdic_net_done: it gives no other event and
- *  `event->pdu` stays, whatever else is called meanwhile, ltdic_net_free included. Holding several
- *  endpoints at once is fine, so this may be called again before ltdic_net_done.
+/** Take one indication, and whose it is. That endpoint is held until ltdic_net_done: it gives no
+ *  other and `indication->pdu` stays, whatever else is called meanwhile, ltdic_net_free included.
+ *  Holding several endpoints at once is fine, so this may be called again before ltdic_net_done.
  *  @return LTDIC_OK, LTDIC_NEED_MORE when there is none until the next wait */
-LTDIC_API int ltdic_loop_next(ltdic_loop *loop, ltdic_net_event *event);
+LTDIC_API int ltdic_loop_next(ltdic_loop *loop, ltdic_net **net, ltdic_indication *indication);
 LTDIC_API void ltdic_net_done(ltdic_net *net);
 
 /** @param owner  anything; ltdic_net_owner gives it back
  *  @return NULL when out of memory */
 LTDIC_API ltdic_net *ltdic_net_new(ltdic_loop *loop, void *owner);
-/** Close without an event and free, at once or, when held, at ltdic_net_done. */
+/** Close without an indication and free, at once or, when held, at ltdic_net_done. */
 LTDIC_API void ltdic_net_free(ltdic_net *net);
 LTDIC_API void *ltdic_net_owner(const ltdic_net *net);
 
-/** ARTIM for this endpoint, milliseconds; 30000 to begin with. Counts from when it next starts. */
-LTDIC_API void ltdic_net_set_artim(ltdic_net *net, uint32_t milliseconds);
-/** Largest P-DATA-TF to take: what was announced to the peer (PS3.8 D.1); 0: no limit. */
-LTDIC_API void ltdic_net_set_max_pdata(ltdic_net *net, uint32_t max_pdata);
+/** As ltdic_association_set_timeouts. */
+LTDIC_API void ltdic_net_set_timeouts(ltdic_net *net, const ltdic_timeouts *timeouts);
 
 /** Listen. The backlog is at least 1024.
  *  @return LTDIC_OK, LTDIC_ERR_WRONG_STATE, _ADDRESS, _SYSTEM, _MEMORY */
 LTDIC_API int ltdic_net_listen(ltdic_net *net, const ltdic_address *address, int backlog);
 
+/** Bounds for what one listener accepted; 0: none, to begin with.
+ *  @param associations  an A-ASSOCIATE-RQ that comes when so many have begun and not ended is
+ *                       answered with A-ASSOCIATE-RJ 2/3/2 (AE-6); connections without one do not
+ *                       count
+ *  @param connections   others are left waiting in the system's backlog */
+LTDIC_API void ltdic_net_set_limits(ltdic_net *listener, uint32_t associations,
+                                    uint32_t connections);
+
 /** Give the connection that has waited longest at `listener` to the unused endpoint `net` (AE-5).
- *  @return LTDIC_OK, LTDIC_NEED_MORE when none waits, LTDIC_ERR_WRONG_STATE, _SYSTEM */
+ *  @return LTDIC_OK, LTDIC_NEED_MORE when none waits, LTDIC_ERR_WRONG_STATE, _SYSTEM, _MEMORY */
 LTDIC_API int ltdic_net_accept(ltdic_net *net, ltdic_net *listener);
 
-/** Begin to connect; LTDIC_NET_CONNECTED tells how it ended. A name, as opposed to a number, is
+/** Begin to connect; LTDIC_CONNECTED tells how it ended. A name, as opposed to a number, is
  *  resolved before this returns, by the system and at its speed.
  *  @param local  NULL, or the address to bind to
  *  @return LTDIC_OK, LTDIC_ERR_WRONG_STATE when not closed, _ADDRESS, _SYSTEM, _MEMORY */
 LTDIC_API int ltdic_net_connect(ltdic_net *net, const ltdic_address *peer,
                                 const ltdic_address *local);
 
-/** Send one whole PDU, as the user: its type says which request or response of PS3.8 7 it is.
- *  What the system does not take at once is copied and goes later. In an AC, bytes 10 to 73 are
- *  those of the RQ received, whatever `pdu` has there (PS3.8 9.3.3).
- *  @return LTDIC_OK, LTDIC_ERR_WRONG_STATE, LTDIC_ERR_ROOM when too much is waiting, _MEMORY */
+/** As ltdic_association_send and ltdic_association_send_data; what the system does not take at once
+ *  is copied and goes later. */
 LTDIC_API int ltdic_net_send(ltdic_net *net, ltdic_bytes pdu);
+LTDIC_API int ltdic_net_send_data(ltdic_net *net, const ltdic_pdv *data);
 
-/** Close now. A connection that was up still gives its LTDIC_NET_CLOSED. */
+/** Close now. A connection that was up still gives its LTDIC_CLOSED. */
 LTDIC_API void ltdic_net_close(ltdic_net *net);
 
 /** The number (1 to 13) of the association's state. */

@@ -1,38 +1,26 @@
 /* SPDX-License-Identifier: MIT */
-/* Sockets that turn the crank of codec and state machine, on POSIX.
+/* Sockets that turn the crank of associations, on POSIX.
  *
  * Readiness is remembered (can_read, can_write) until the system says "no more", so each descriptor
  * is registered once. What was received before the end of a connection is always looked at first:
  * a rejection followed by a reset is a rejection. */
 #include "net.h"
 
-#include "bytes.h"
-
-#include <assert.h>
 #include <errno.h>
 #include <limits.h>
 #include <netinet/in.h>
-#include <stdio.h>
-#include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <time.h>
-#include <unistd.h>
-
-#ifndef MSG_NOSIGNAL
-#define MSG_NOSIGNAL 0
-#endif
 
 enum {
     READ_SIZE = 65536,
     LEAST_BACKLOG = 1024,
     ACCEPTS_PER_ROUND = 64, /* so that a flood of callers does not starve those who are in */
-    MARKS_FOR_US = 2,       /* kept free for the A-ABORT the machine itself may have to send */
-    ECHO_AT = 10,           /* bytes of an RQ that its AC repeats (PS3.8 9.3.3) */
-    ARTIM_DEFAULT = 30000,
-    STARVED_RETRY = 100 /* ms until accepting is tried again when descriptors ran out */
+    STARVED_RETRY = 100     /* ms until accepting is tried again when descriptors ran out */
 };
 
-/* ---- ready lists, clock, memory ----------------------------------------------------------- */
+/* ---- ready lists, clock ------------------------------------------------------------------- */
 
 uint64_t ltdic__now(void)
 {
@@ -56,68 +44,123 @@ static void make_ready_later(ltdic_net *net)
     }
 }
 
-/* Keep the list of timers in step with the machine's deadline. */
-static void schedule(ltdic_net *net)
+/* ---- timers: a heap ----------------------------------------------------------------------- */
+
+static void put_timer(ltdic_loop *loop, size_t place, ltdic_net *net)
 {
-    list_remove(&net->timer);
-    if (net->ul.deadline == 0) {
+    loop->timers[place - 1] = net;
+    net->timer = place;
+}
+
+/* From a place that is free, up to where it belongs. */
+static void rise(ltdic_loop *loop, size_t place, ltdic_net *net)
+{
+    while (place > 1 && loop->timers[place / 2 - 1]->wakes > net->wakes) {
+        put_timer(loop, place, loop->timers[place / 2 - 1]);
+        place /= 2;
+    }
+    put_timer(loop, place, net);
+}
+
+static void sink(ltdic_loop *loop, size_t place, ltdic_net *net)
+{
+    for (;;) {
+        size_t next = 2 * place;
+        if (next < loop->timer_count && loop->timers[next]->wakes < loop->timers[next - 1]->wakes) {
+            next++;
+        }
+        if (next > loop->timer_count || loop->timers[next - 1]->wakes >= net->wakes) {
+            break;
+        }
+        put_timer(loop, place, loop->timers[next - 1]);
+        place = next;
+    }
+    rise(loop, place, net);
+}
+
+static void stop_timer(ltdic_net *net)
+{
+    ltdic_loop *loop = net->loop;
+    const size_t place = net->timer;
+    if (place == 0) {
         return;
     }
-    node *place =
-        &net->loop->timers; /* most timers run equally long, so the place is near the end */
-    while (place->prev != &net->loop->timers &&
-           NET_OF(place->prev, timer)->ul.deadline > net->ul.deadline) {
-        place = place->prev;
+    ltdic_net *last = loop->timers[--loop->timer_count];
+    net->timer = 0;
+    if (last != net) {
+        sink(loop, place, last);
     }
-    list_insert_before(place, &net->timer);
 }
 
-static size_t block_size(const block *b)
+static void set_timer(ltdic_net *net, uint64_t deadline)
 {
-    return b->end - b->start;
+    if (net->timer != 0 && net->wakes == deadline) {
+        return;
+    }
+    stop_timer(net);
+    if (deadline != 0) {
+        net->wakes = deadline;
+        rise(net->loop, ++net->loop->timer_count, net);
+    }
 }
 
-static void block_free(block *b)
+/* There is always room for a timer of each endpoint. */
+static bool reserve_timer(ltdic_loop *loop)
 {
-    free(b->data);
-    *b = (block){0};
-}
-
-/* Make room for `size` bytes at the end. */
-static bool block_reserve(block *b, size_t size)
-{
-    if (b->room - b->end >= size) {
+    if (loop->count < loop->timer_room) {
         return true;
     }
-    if (b->start > 0) {
-        memmove(b->data, b->data + b->start, block_size(b));
-        b->end -= b->start;
-        b->start = 0;
-    }
-    if (b->room - b->end >= size) {
-        return true;
-    }
-    const size_t room = b->room * 2 > b->end + size ? b->room * 2 : b->end + size;
-    uint8_t *data = realloc(b->data, room);
-    if (data == NULL) {
+    const size_t room = loop->timer_room == 0 ? 16 : 2 * loop->timer_room;
+    ltdic_net **timers = realloc(loop->timers, room * sizeof *timers);
+    if (timers == NULL) {
         return false;
     }
-    b->data = data;
-    b->room = room;
+    loop->timers = timers;
+    loop->timer_room = room;
     return true;
 }
 
-/* ---- the end of a connection -------------------------------------------------------------- */
+/* ---- what an endpoint owes to the loop and to its listener --------------------------------- */
 
-static void fail_marks(ltdic_net *net)
+static uint64_t deadline_of(const ltdic_net *net)
 {
-    for (unsigned i = 0; i < net->mark_count; i++) {
-        if (net->marks[i].end > net->sent && net->marks[i].status == LTDIC_OK) {
-            net->marks[i].status = LTDIC_ERR_CLOSED;
+    return net->transport == CONNECTING ? net->connect_deadline
+           : net->transport == OPEN     ? ltdic_association_deadline(&net->association)
+                                        : 0;
+}
+
+/* After whatever may have changed state or deadline. */
+static void settle(ltdic_net *net)
+{
+    const int state = net->association.ul.state;
+    const bool associated = net->listener != NULL && state >= 3 && state <= 12;
+    set_timer(net, deadline_of(net));
+    if (associated != net->associated) {
+        net->listener->associations += associated ? 1 : UINT32_MAX;
+        net->associated = associated;
+    }
+}
+
+static void leave_listener(ltdic_net *net)
+{
+    ltdic_net *listener = net->listener;
+    if (listener == NULL) {
+        return;
+    }
+    listener->associations -= net->associated;
+    listener->connections--;
+    net->listener = NULL;
+    net->associated = false;
+    ltdic__make_ready(listener); /* it may have been full */
+}
+
+static void leave_children(ltdic_net *listener)
+{
+    for (node *l = listener->loop->all.next; l != &listener->loop->all; l = l->next) {
+        if (NET_OF(l, all)->listener == listener) {
+            leave_listener(NET_OF(l, all));
         }
     }
-    net->sent = net->submitted;
-    block_free(&net->out);
 }
 
 static void close_socket(ltdic_net *net)
@@ -125,128 +168,69 @@ static void close_socket(ltdic_net *net)
     if (net->fd >= 0) {
         ltdic__poller_remove(net);
     }
+    if (net->transport == LISTENING) {
+        leave_children(net);
+    }
     ltdic__close_fd(&net->fd);
     ltdic__close_fd(&net->pending_fd);
     ltdic__free_addresses(&net->addresses);
     ltdic__free_addresses(&net->local);
+    leave_listener(net);
     net->transport = CLOSED;
-    net->told = net->can_read = net->can_write = net->hung_up = net->closing = false;
-    ltdic_ul_init(&net->ul, net->ul.artim);
-    schedule(net);
-    fail_marks(net);
-}
-
-/* The connection is over; the user learns it from an event. Received bytes stay for a holder. */
-static void end_connection(ltdic_net *net, int cause)
-{
-    if (net->transport == OPEN) {
-        net->over = true;
-        net->over_status = cause;
-    }
-    close_socket(net);
-    ltdic__make_ready(net);
+    net->told = net->can_read = net->can_write = net->hung_up = false;
+    stop_timer(net);
 }
 
 /* ---- sending ----------------------------------------------------------------------------- */
 
-/* Sending failed: what the peer said before it went away may still be unread. */
-static void sending_is_lost(ltdic_net *net)
+static size_t size_of(const ltdic_output *output)
 {
-    net->lost = true;
-    net->can_read = true;
-    fail_marks(net);
-    ltdic__make_ready(net);
+    size_t size = 0;
+    for (size_t i = 0; i < output->count; i++) {
+        size += output->parts[i].size;
+    }
+    return size;
 }
 
-static size_t send_now(ltdic_net *net, const uint8_t *data, size_t size)
+/* One system call. False when the system takes no more for now, or nothing any more: then what the
+ * peer said before it went away may still be unread. */
+static bool send_some(ltdic_net *net, const ltdic_output *output)
 {
-    if (net->transport != OPEN || !net->can_write || net->lost || size == 0) {
-        return 0;
-    }
-    ssize_t sent;
-    do {
-        sent = send(net->fd, data, size, MSG_NOSIGNAL);
-    } while (sent < 0 && errno == EINTR);
+    const ptrdiff_t sent = ltdic__send_parts(net->fd, output);
     if (sent < 0 && errno != EAGAIN && errno != EWOULDBLOCK) {
-        sending_is_lost(net);
-        return 0;
+        ltdic_association_lost(&net->association);
+        net->can_read = true;
+        return false;
     }
-    if (sent < (ssize_t)size) {
+    if (sent > 0) {
+        ltdic_association_sent(&net->association, (size_t)sent, ltdic__now());
+    }
+    if (sent < 0 || (size_t)sent < size_of(output)) {
         net->can_write = false;
         ltdic__poller_want_write(net);
+        return false;
     }
-    net->sent += sent > 0 ? (uint64_t)sent : 0;
-    return sent > 0 ? (size_t)sent : 0;
+    return true;
 }
 
 static void flush(ltdic_net *net)
 {
-    if (block_size(&net->out) == 0) {
-        return;
-    }
-    const size_t done = send_now(net, net->out.data + net->out.start, block_size(&net->out));
-    net->out.start += done; /* read after the call: a send that fails empties the block */
-    if (block_size(&net->out) == 0) {
-        block_free(&net->out);
-    }
-}
-
-/* Send a PDU for which there is a mark. What the system does not take at once is copied. */
-static void transmit(ltdic_net *net, const uint8_t *data, size_t size)
-{
-    net->submitted += size;
-    mark *m = &net->marks[net->mark_count++];
-    *m = (mark){.end = net->submitted, .size = (uint32_t)size, .type = data[0]};
-    const size_t done = block_size(&net->out) > 0 ? 0 : send_now(net, data, size);
-    if (!net->lost && done < size) {
-        if (block_reserve(&net->out, size - done)) {
-            memcpy(net->out.data + net->out.end, data + done, size - done);
-            net->out.end += size - done;
-        } else {
-            sending_is_lost(net);
+    ltdic_output output;
+    while (net->transport == OPEN && net->can_write) {
+        ltdic_association_output(&net->association, &output);
+        if (output.count == 0 || !send_some(net, &output)) {
+            return;
         }
     }
-    if (net->lost) {
-        fail_marks(net);
-    }
+}
+
+/* What the user has just given, as far as possible now, and the rest later. */
+static void push(ltdic_net *net)
+{
+    flush(net);
+    ltdic_association_keep(&net->association);
+    settle(net);
     ltdic__make_ready(net);
-}
-
-static bool report_sent(ltdic_net *net, ltdic_net_event *event)
-{
-    if (net->mark_count == 0 || net->marks[0].end > net->sent) {
-        return false;
-    }
-    const mark done = net->marks[0];
-    net->mark_count--;
-    memmove(net->marks, net->marks + 1, net->mark_count * sizeof done);
-    *event = (ltdic_net_event){.net = net,
-                               .kind = LTDIC_NET_SENT,
-                               .status = done.status,
-                               .type = done.type,
-                               .pdu = {NULL, done.size}};
-    return true;
-}
-
-/* ---- effects of the machine --------------------------------------------------------------- */
-
-/* What the machine does by itself; `cause` is why, if the association ends by this. The user may
- * want to know of whom an event tells that ends the connection, so it is closed after it. */
-static void apply(ltdic_net *net, const ltdic_effects *effects, int cause)
-{
-    if (effects->send != 0 && net->mark_count < MARKS) {
-        uint8_t pdu[LTDIC_FIXED_PDU_SIZE];
-        ltdic_encode_fixed(pdu, effects->send, effects->codes);
-        transmit(net, pdu, sizeof pdu);
-        net->cause = cause;
-    }
-    schedule(net);
-    if (effects->close && effects->tell) {
-        net->closing = true;
-        net->closing_cause = cause;
-    } else if (effects->close) {
-        end_connection(net, cause);
-    }
 }
 
 /* ---- receiving --------------------------------------------------------------------------- */
@@ -299,7 +283,7 @@ static void give_buffer_back(ltdic_net *net)
 static void fill(ltdic_net *net)
 {
     if (!take_buffer(net)) {
-        net->eof = true;
+        net->ended = LTDIC_ERR_MEMORY;
         return;
     }
     block *in = &net->in;
@@ -314,129 +298,76 @@ static void fill(ltdic_net *net)
     } else if (size < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
         net->can_read = false;
     } else {
-        net->eof = true;
+        net->ended = LTDIC_ERR_CLOSED;
     }
 }
 
-static void set_received(ltdic_net *net, ltdic_net_event *event, int status, ltdic_bytes pdu)
+/* The association's next indication, from what has been received. */
+static bool take(ltdic_net *net, ltdic_indication *indication)
 {
-    const bool known = pdu.size > 0 && status != LTDIC_ERR_BAD_PDU_TYPE;
-    *event = (ltdic_net_event){.net = net,
-                               .kind = LTDIC_NET_RECEIVED,
-                               .status = status,
-                               .type = known ? pdu.data[0] : 0,
-                               .pdu = pdu};
-}
-
-/* Turn the crank with one good PDU. True if the user is to know of it. */
-static bool receive_pdu(ltdic_net *net, ltdic_net_event *event, ltdic_bytes pdu)
-{
-    ltdic_effects effects;
-    if (pdu.data[0] == LTDIC_ASSOCIATE_RQ && net->ul.state == 2) {
-        memcpy(net->echo, pdu.data + ECHO_AT, ECHO_SIZE);
+    const ltdic_net *l = net->listener;
+    ltdic_association *a = &net->association;
+    ltdic_bytes in = {net->in.data + net->in.start, block_size(&net->in)};
+    if (a->ul.state == 2) {
+        const bool full =
+            l != NULL && l->max_associations != 0 && l->associations >= l->max_associations;
+        a->ul.refusal = full ? (ltdic_reject){2, 3, 2} : (ltdic_reject){0, 0, 0};
     }
-    const int status = ltdic_ul_receive(&net->ul, &effects, pdu, ltdic__now());
-    const bool aborted = pdu.data[0] == LTDIC_ABORT && net->cause == LTDIC_OK;
-    set_received(net, event, status, pdu);
-    apply(net, &effects, aborted ? LTDIC_ERR_ABORTED : status != LTDIC_OK ? status : net->cause);
-    return effects.tell;
-}
-
-/* Turn it with bytes that are no PDU. Where they leave no boundary, nothing after them counts. */
-static bool receive_fault(ltdic_net *net, ltdic_net_event *event, ltdic_bytes bytes, int status)
-{
-    ltdic_effects effects;
-    ltdic_ul_fault(&net->ul, &effects, status, ltdic__now());
-    set_received(net, event, status, bytes);
-    apply(net, &effects, status);
-    return effects.tell;
-}
-
-/* One step over what has been received. False when nothing whole is left of it. */
-static bool take_pdu(ltdic_net *net, ltdic_net_event *event, bool *tell)
-{
-    block *in = &net->in;
-    const bool data_may_come = net->ul.state == 6 || net->ul.state == 7;
-    const uint32_t max_pdata = data_may_come ? net->max_pdata : LTDIC_MAX_ASSOCIATE;
-    const ltdic_options options = {
-        .size = sizeof options, .max_pdata = max_pdata, .max_associate = LTDIC_MAX_ASSOCIATE};
-    ltdic_bytes pdu;
-    ltdic_fault fault;
-    if (net->broken || block_size(in) == 0) {
-        in->start = in->end = 0;
-        return false;
+    const int status = ltdic_association_next(a, indication, &in, ltdic__now());
+    net->in.start = net->in.end - in.size;
+    flush(net);
+    settle(net);
+    if (status == LTDIC_OK && indication->kind == LTDIC_CLOSED && net->transport == OPEN) {
+        close_socket(net);
     }
-    const ltdic_bytes bytes = {in->data + in->start, block_size(in)};
-    int status = ltdic_frame(&pdu, bytes, &options, &fault);
-    if (status == LTDIC_NEED_MORE) {
-        return false;
-    }
-    if (status != LTDIC_OK) {
-        net->broken = true;
-        in->start = in->end;
-        *tell = receive_fault(net, event, bytes, status);
-        return true;
-    }
-    in->start += pdu.size;
-    status = ltdic_decode(NULL, pdu, &options, &fault);
-    *tell =
-        status == LTDIC_OK ? receive_pdu(net, event, pdu) : receive_fault(net, event, pdu, status);
-    return true;
-}
-
-static bool take_pdu_to_tell(ltdic_net *net, ltdic_net_event *event)
-{
-    bool tell = false;
-    while (net->transport == OPEN && !tell && take_pdu(net, event, &tell)) {
-    }
-    return tell;
-}
-
-static void connection_lost(ltdic_net *net)
-{
-    ltdic_effects effects;
-    ltdic_ul_event(&net->ul, &effects, LTDIC_EVT_CLOSED, ltdic__now());
-    end_connection(net, effects.action == LTDIC_AR_5 ? net->cause : LTDIC_ERR_CLOSED);
+    return status == LTDIC_OK;
 }
 
 /* A requestor that has not asked yet: nothing is read, so that an early answer is kept in order,
  * but a peer that left is noticed. */
-static void watch_idle(ltdic_net *net)
+static bool has_left(const ltdic_net *net)
 {
     uint8_t byte;
     const ssize_t size = net->can_read ? recv(net->fd, &byte, 1, MSG_PEEK) : 1;
-    if (size == 0 || (size < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)) {
-        end_connection(net, LTDIC_ERR_CLOSED);
-    }
+    return size == 0 || (size < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR);
 }
 
-/* At most one read in a round, so that one peer cannot keep the others waiting. */
-static bool receive(ltdic_net *net, ltdic_net_event *event)
+/* Is there more to read? At most one read in a round, so that one peer cannot keep the others
+ * waiting. Where there will never be any more, the association learns it. */
+static bool read_on(ltdic_net *net)
 {
-    for (;;) {
-        if (take_pdu_to_tell(net, event)) {
+    const bool asked = net->association.ul.state != 1;
+    if (!asked && has_left(net)) {
+        net->ended = LTDIC_ERR_CLOSED;
+    }
+    if (net->ended == LTDIC_OK && asked && net->association.lost && !net->can_read) {
+        net->ended = LTDIC_ERR_CLOSED; /* nothing more will come of it */
+    }
+    if (net->ended != LTDIC_OK) {
+        ltdic_association_closed(&net->association, net->ended, ltdic__now());
+        return true;
+    }
+    if (!asked || !net->can_read) {
+        return false;
+    }
+    if (net->round == net->loop->round) {
+        make_ready_later(net);
+        return false;
+    }
+    net->round = net->loop->round;
+    fill(net);
+    return true;
+}
+
+static bool produce_open(ltdic_net *net, ltdic_indication *indication)
+{
+    flush(net);
+    do {
+        if (take(net, indication)) {
             return true;
         }
-        if (net->transport != OPEN) {
-            return false;
-        }
-        if (net->eof) {
-            connection_lost(net);
-            return false;
-        }
-        if (!net->can_read) {
-            if (net->lost) { /* nothing more will come of it */
-                connection_lost(net);
-            }
-            return false;
-        }
-        if (net->round == net->loop->round) {
-            make_ready_later(net);
-            return false;
-        }
-        net->round = net->loop->round;
-        fill(net);
-    }
+    } while (net->transport == OPEN && read_on(net));
+    return false;
 }
 
 /* ---- connecting and accepting ------------------------------------------------------------- */
@@ -474,44 +405,62 @@ static bool try_next_address(ltdic_net *net)
     return false;
 }
 
-/* Has the attempt ended? True with the event that says how. */
-static bool finish_connect(ltdic_net *net, ltdic_net_event *event)
+/* What the system says of the attempt, 0 when the connection is up. */
+static int connect_error(const ltdic_net *net)
 {
-    ltdic_effects effects;
     int error = 0;
     socklen_t size = sizeof error;
-    if (net->fd >= 0 && !net->can_write) {
+    if (net->fd < 0) {
+        return ECONNREFUSED;
+    }
+    getsockopt(net->fd, SOL_SOCKET, SO_ERROR, &error, &size);
+    /* Where it was up, what the peer said before it left can still be read. */
+    return error == ECONNRESET || error == EPIPE ? 0 : error;
+}
+
+static void connected(ltdic_net *net)
+{
+    net->transport = OPEN;
+    ltdic__free_addresses(&net->addresses);
+    ltdic__free_addresses(&net->local);
+    if (net->association.ul.state == 4) {
+        ltdic_association_opened(&net->association, LTDIC_EVT_CONNECTED, ltdic__now());
+    }
+    settle(net);
+}
+
+static void not_connected(ltdic_net *net)
+{
+    close_socket(net);
+    ltdic__association_reset(&net->association);
+    ltdic__make_ready(net);
+}
+
+/* Has the attempt ended? True with the indication that says how. */
+static bool finish_connect(ltdic_net *net, ltdic_indication *indication)
+{
+    const bool late = net->connect_deadline != 0 && net->connect_deadline <= ltdic__now();
+    *indication = (ltdic_indication){.kind = LTDIC_CONNECTED};
+    if (net->fd >= 0 && !net->can_write && !late) {
         return false;
     }
     if (net->fd < 0 && net->round == net->loop->round) { /* failed at once: not told at once */
         make_ready_later(net);
         return false;
     }
-    if (net->fd >= 0) {
-        getsockopt(net->fd, SOL_SOCKET, SO_ERROR, &error, &size);
-    }
-    if (error == ECONNRESET || error == EPIPE) {
-        error = 0; /* it was up, and what the peer said before it left can still be read */
-    }
-    *event = (ltdic_net_event){.net = net, .kind = LTDIC_NET_CONNECTED};
-    if (net->fd >= 0 && error == 0) {
-        net->transport = OPEN;
-        ltdic__free_addresses(&net->addresses);
-        ltdic__free_addresses(&net->local);
-        if (net->ul.state == 4) {
-            ltdic_ul_event(&net->ul, &effects, LTDIC_EVT_CONNECTED, ltdic__now());
-        }
+    if (net->can_write && connect_error(net) == 0) {
+        connected(net);
         return true;
     }
     if (net->fd >= 0) {
         ltdic__poller_remove(net);
         ltdic__close_fd(&net->fd);
     }
-    if (try_next_address(net)) {
+    if (!late && try_next_address(net)) {
         return false;
     }
-    event->status = LTDIC_ERR_CONNECT;
-    close_socket(net);
+    indication->status = late ? LTDIC_ERR_TIMEOUT : LTDIC_ERR_CONNECT;
+    not_connected(net);
     return true;
 }
 
@@ -530,8 +479,16 @@ static void fetch_pending(ltdic_net *net)
     }
 }
 
-static bool report_pending(ltdic_net *net, ltdic_net_event *event)
+static bool is_full(const ltdic_net *listener)
 {
+    return listener->max_connections != 0 && listener->connections >= listener->max_connections;
+}
+
+static bool report_pending(ltdic_net *net, ltdic_indication *indication)
+{
+    if (is_full(net)) {
+        return false;
+    }
     if (net->round != net->loop->round) {
         net->round = net->loop->round;
         net->turns = 0;
@@ -546,7 +503,7 @@ static bool report_pending(ltdic_net *net, ltdic_net_event *event)
     }
     net->turns++;
     net->told = true;
-    *event = (ltdic_net_event){.net = net, .kind = LTDIC_NET_PENDING};
+    *indication = (ltdic_indication){.kind = LTDIC_PENDING};
     return true;
 }
 
@@ -561,7 +518,6 @@ ltdic_loop *ltdic_loop_new(void)
     list_init(&loop->all);
     list_init(&loop->ready);
     list_init(&loop->later);
-    list_init(&loop->timers);
     if (!ltdic__poller_open(loop)) {
         free(loop);
         return NULL;
@@ -576,6 +532,7 @@ void ltdic_loop_free(ltdic_loop *loop)
         ltdic_net_free(NET_OF(n, all));
     }
     ltdic__poller_close(loop);
+    free(loop->timers);
     free(loop->spare);
     free(loop);
 }
@@ -600,8 +557,8 @@ static int sleep_time(const ltdic_loop *loop, int milliseconds)
     if (loop->starved && milliseconds > STARVED_RETRY) {
         milliseconds = STARVED_RETRY;
     }
-    if (!list_empty(&loop->timers)) {
-        const uint64_t deadline = NET_OF(loop->timers.next, timer)->ul.deadline;
+    if (loop->timer_count > 0) {
+        const uint64_t deadline = loop->timers[0]->wakes;
         const uint64_t now = ltdic__now();
         const uint64_t left = deadline > now ? deadline - now : 0;
         return left < (uint64_t)milliseconds ? (int)left : milliseconds;
@@ -609,17 +566,13 @@ static int sleep_time(const ltdic_loop *loop, int milliseconds)
     return milliseconds;
 }
 
-/* Off the list with what has expired: an endpoint that is held is not looked at until it is done.
- */
+/* Stop what has expired: an endpoint that is held is not looked at until it is done. */
 static void expire(ltdic_loop *loop)
 {
-    const uint64_t now = list_empty(&loop->timers) ? 0 : ltdic__now();
-    while (!list_empty(&loop->timers)) {
-        ltdic_net *net = NET_OF(loop->timers.next, timer);
-        if (net->ul.deadline > now) {
-            return;
-        }
-        list_remove(&net->timer);
+    const uint64_t now = loop->timer_count == 0 ? 0 : ltdic__now();
+    while (loop->timer_count > 0 && loop->timers[0]->wakes <= now) {
+        ltdic_net *net = loop->timers[0];
+        stop_timer(net);
         ltdic__make_ready(net);
     }
 }
@@ -640,78 +593,42 @@ int ltdic_loop_wait(ltdic_loop *loop, int milliseconds)
     return interrupted ? LTDIC_ERR_INTERRUPTED : LTDIC_NEED_MORE;
 }
 
-static bool report_over(ltdic_net *net, ltdic_net_event *event)
+/* The next indication of an endpoint; what is left to tell of an old connection comes first. */
+static bool produce(ltdic_net *net, ltdic_indication *indication)
 {
-    if (!net->over) {
-        return false;
+    if (net->transport == OPEN) {
+        return produce_open(net, indication);
     }
-    net->over = false;
-    *event = (ltdic_net_event){.net = net, .kind = LTDIC_NET_CLOSED, .status = net->over_status};
-    return true;
-}
-
-static void artim_is_up(ltdic_net *net)
-{
-    ltdic_effects effects;
-    if (ltdic_ul_event(&net->ul, &effects, LTDIC_EVT_ARTIM, ltdic__now()) == LTDIC_OK) {
-        apply(net, &effects, net->cause == LTDIC_OK ? LTDIC_ERR_TIMEOUT : net->cause);
-    }
-}
-
-/* The next event of an open connection. */
-static bool produce_open(ltdic_net *net, ltdic_net_event *event)
-{
-    flush(net);
-    if (report_sent(net, event)) {
+    if (take(net, indication)) {
         return true;
     }
-    if (net->ul.state == 1) {
-        watch_idle(net);
-    } else if (receive(net, event)) {
-        return true;
+    if (net->transport == LISTENING) {
+        return report_pending(net, indication);
     }
-    if (net->transport == OPEN && net->ul.deadline != 0 && net->ul.deadline <= ltdic__now()) {
-        artim_is_up(net);
+    if (net->transport == CONNECTING) {
+        return finish_connect(net, indication);
     }
     return false;
 }
 
-/* The next event of an endpoint: what became of PDUs sent, then the end of an old connection, then
- * what is new. */
-static bool produce(ltdic_net *net, ltdic_net_event *event)
-{
-    if (report_sent(net, event) || report_over(net, event)) {
-        return true;
-    }
-    if (net->transport == LISTENING) {
-        return report_pending(net, event);
-    }
-    if (net->transport == CONNECTING) {
-        return finish_connect(net, event);
-    }
-    if (net->transport == OPEN && produce_open(net, event)) {
-        return true;
-    }
-    return report_sent(net, event) || report_over(net, event);
-}
-
-int ltdic_loop_next(ltdic_loop *loop, ltdic_net_event *event)
+int ltdic_loop_next(ltdic_loop *loop, ltdic_net **net, ltdic_indication *indication)
 {
     while (!list_empty(&loop->ready)) {
-        ltdic_net *net = NET_OF(loop->ready.next, ready);
-        list_remove(&net->ready);
-        if (produce(net, event)) {
-            list_remove(&net->ready);
-            net->held = true;
+        *net = NET_OF(loop->ready.next, ready);
+        list_remove(&(*net)->ready);
+        if (produce(*net, indication)) {
+            list_remove(&(*net)->ready);
+            (*net)->held = true;
             return LTDIC_OK;
         }
-        give_buffer_back(net);
+        give_buffer_back(*net);
     }
     return LTDIC_NEED_MORE;
 }
 
 static void destroy(ltdic_net *net)
 {
+    ltdic__association_clear(&net->association);
     block_free(&net->in);
     free(net);
 }
@@ -723,9 +640,6 @@ void ltdic_net_done(ltdic_net *net)
         destroy(net);
         return;
     }
-    if (net->closing) {
-        end_connection(net, net->closing_cause);
-    }
     ltdic__make_ready(net);
 }
 
@@ -733,17 +647,17 @@ void ltdic_net_done(ltdic_net *net)
 
 ltdic_net *ltdic_net_new(ltdic_loop *loop, void *owner)
 {
-    ltdic_net *net = calloc(1, sizeof *net);
+    ltdic_net *net = reserve_timer(loop) ? calloc(1, sizeof *net) : NULL;
     if (net == NULL) {
         return NULL;
     }
+    loop->count++;
     net->loop = loop;
     net->owner = owner;
     net->fd = net->pending_fd = -1;
-    ltdic_ul_init(&net->ul, ARTIM_DEFAULT);
+    ltdic__association_init(&net->association);
     list_insert_before(&loop->all, &net->all);
     list_init(&net->ready);
-    list_init(&net->timer);
     return net;
 }
 
@@ -753,6 +667,7 @@ void ltdic_net_free(ltdic_net *net)
     close_socket(net);
     list_remove(&net->all);
     list_remove(&net->ready);
+    net->loop->count--;
     if (net->held) {
         net->dead = true;
     } else {
@@ -765,23 +680,24 @@ void *ltdic_net_owner(const ltdic_net *net)
     return net->owner;
 }
 
-void ltdic_net_set_artim(ltdic_net *net, uint32_t milliseconds)
+void ltdic_net_set_timeouts(ltdic_net *net, const ltdic_timeouts *timeouts)
 {
-    net->ul.artim = milliseconds;
+    ltdic_association_set_timeouts(&net->association, timeouts);
 }
 
-void ltdic_net_set_max_pdata(ltdic_net *net, uint32_t max_pdata)
+void ltdic_net_set_limits(ltdic_net *listener, uint32_t associations, uint32_t connections)
 {
-    net->max_pdata = max_pdata;
+    listener->max_associations = associations;
+    listener->max_connections = connections;
+    ltdic__make_ready(listener);
 }
 
-/* Forget what the last connection left behind, but for the event that it is over. */
+/* Forget what the last connection left behind, but for what is still to be told of it. */
 static void begin(ltdic_net *net, uint8_t transport)
 {
     net->transport = transport;
     net->in.start = net->in.end = 0;
-    net->eof = net->lost = net->broken = false;
-    net->cause = LTDIC_OK;
+    net->ended = LTDIC_OK;
     ltdic__make_ready(net);
 }
 
@@ -814,7 +730,7 @@ static bool listen_at(ltdic_net *net, const struct addrinfo *a, uint8_t family, 
 
 int ltdic_net_listen(ltdic_net *net, const ltdic_address *address, int backlog)
 {
-    if (net->transport != CLOSED || net->over) {
+    if (net->transport != CLOSED || net->association.over) {
         return LTDIC_ERR_WRONG_STATE;
     }
     struct addrinfo *found = ltdic__resolve(address, true);
@@ -835,11 +751,11 @@ int ltdic_net_listen(ltdic_net *net, const ltdic_address *address, int backlog)
     return LTDIC_OK;
 }
 
-int ltdic_net_accept(ltdic_net *net, ltdic_net *listener)
+/* The connection that waits at a listener, as far as there is one and it may be taken. */
+static int take_pending(ltdic_net *listener)
 {
-    ltdic_effects effects;
-    if (listener->transport != LISTENING || net->transport != CLOSED || net->over) {
-        return LTDIC_ERR_WRONG_STATE;
+    if (is_full(listener)) {
+        return LTDIC_NEED_MORE;
     }
     if (listener->pending_fd < 0) {
         listener->can_read = true; /* perhaps; the system knows */
@@ -848,6 +764,18 @@ int ltdic_net_accept(ltdic_net *net, ltdic_net *listener)
     ltdic__make_ready(listener);
     if (listener->pending_fd < 0) {
         return listener->can_read ? system_status() : LTDIC_NEED_MORE;
+    }
+    return LTDIC_OK;
+}
+
+int ltdic_net_accept(ltdic_net *net, ltdic_net *listener)
+{
+    if (listener->transport != LISTENING || net->transport != CLOSED || net->association.over) {
+        return LTDIC_ERR_WRONG_STATE;
+    }
+    const int status = take_pending(listener);
+    if (status != LTDIC_OK) {
+        return status;
     }
     net->fd = listener->pending_fd;
     listener->pending_fd = -1;
@@ -859,15 +787,17 @@ int ltdic_net_accept(ltdic_net *net, ltdic_net *listener)
         return system_status();
     }
     begin(net, OPEN);
-    ltdic_ul_event(&net->ul, &effects, LTDIC_EVT_ACCEPTED, ltdic__now());
-    schedule(net);
+    net->listener = listener;
+    listener->connections++;
+    ltdic_association_opened(&net->association, LTDIC_EVT_ACCEPTED, ltdic__now());
+    settle(net);
     return LTDIC_OK;
 }
 
 int ltdic_net_connect(ltdic_net *net, const ltdic_address *peer, const ltdic_address *local)
 {
-    if (net->closing) {
-        end_connection(net, net->closing_cause);
+    if (net->transport == OPEN && net->association.over) {
+        close_socket(net); /* the user has just been told of what ended it */
     }
     if (net->transport != CLOSED) {
         return LTDIC_ERR_WRONG_STATE;
@@ -879,93 +809,65 @@ int ltdic_net_connect(ltdic_net *net, const ltdic_address *peer, const ltdic_add
         ltdic__free_addresses(&net->local);
         return LTDIC_ERR_ADDRESS;
     }
+    const uint32_t patience = net->association.response;
     net->address = net->addresses;
+    net->connect_deadline = patience == 0 ? 0 : ltdic__now() + patience;
     begin(net, CONNECTING);
     if (!try_next_address(net)) {
         net->round = net->loop->round;
     }
+    settle(net);
     return LTDIC_OK;
-}
-
-/* A request goes through Sta4 even where the transport is up already. */
-static int send_request(ltdic_net *net, ltdic_bytes pdu)
-{
-    ltdic_effects effects;
-    if ((net->transport != CONNECTING && net->transport != OPEN) || net->closing) {
-        return LTDIC_ERR_WRONG_STATE;
-    }
-    const int status = ltdic_ul_event(&net->ul, &effects, LTDIC_EVT_REQUEST, ltdic__now());
-    if (status != LTDIC_OK) {
-        return status;
-    }
-    if (net->transport == OPEN) {
-        ltdic_ul_event(&net->ul, &effects, LTDIC_EVT_CONNECTED, ltdic__now());
-    }
-    transmit(net, pdu.data, pdu.size);
-    return LTDIC_OK;
-}
-
-/* A copy of an AC that repeats the RQ in the fields that are reserved in an AC. */
-static uint8_t *with_echo(const ltdic_net *net, ltdic_bytes pdu)
-{
-    uint8_t *copy = malloc(pdu.size);
-    if (copy != NULL) {
-        memcpy(copy, pdu.data, pdu.size);
-        memcpy(copy + ECHO_AT, net->echo, ECHO_SIZE);
-    }
-    return copy;
 }
 
 int ltdic_net_send(ltdic_net *net, ltdic_bytes pdu)
 {
-    static const uint8_t events[] = {
-        [LTDIC_ASSOCIATE_RQ] = LTDIC_EVT_REQUEST, [LTDIC_ASSOCIATE_AC] = LTDIC_EVT_ACCEPT,
-        [LTDIC_ASSOCIATE_RJ] = LTDIC_EVT_REJECT,  [LTDIC_DATA_TF] = LTDIC_EVT_DATA,
-        [LTDIC_RELEASE_RQ] = LTDIC_EVT_RELEASE,   [LTDIC_RELEASE_RP] = LTDIC_EVT_RELEASE_RESPONSE,
-        [LTDIC_ABORT] = LTDIC_EVT_ABORT,
-    };
-    ltdic_effects effects;
-    const uint8_t type = pdu.data[0];
-    const bool accept = type == LTDIC_ASSOCIATE_AC;
-    assert(type >= LTDIC_ASSOCIATE_RQ && type <= LTDIC_ABORT);
-    assert(pdu.size >= (accept ? ECHO_AT + ECHO_SIZE : LTDIC_FIXED_PDU_SIZE));
-    if (net->mark_count >= MARKS - MARKS_FOR_US && type != LTDIC_ABORT) {
-        return LTDIC_ERR_ROOM;
+    ltdic_association *a = &net->association;
+    const bool request = pdu.data[0] == LTDIC_ASSOCIATE_RQ;
+    const bool up = net->transport == OPEN && !a->over;
+    if (request && !up && net->transport != CONNECTING) {
+        return LTDIC_ERR_WRONG_STATE;
     }
-    if (type == LTDIC_ASSOCIATE_RQ) {
-        return send_request(net, pdu);
+    const bool told = !a->over;
+    const int status = ltdic_association_send(a, pdu, ltdic__now());
+    if (status == LTDIC_OK && request && up) { /* through Sta4, although the transport is there */
+        ltdic_association_opened(a, LTDIC_EVT_CONNECTED, ltdic__now());
     }
-    uint8_t *copy = NULL;
-    if (accept) {
-        copy = with_echo(net, pdu);
-        if (copy == NULL) {
-            return LTDIC_ERR_MEMORY;
-        }
-        pdu.data = copy;
+    if (told && a->over &&
+        net->transport == CONNECTING) { /* it has not been up, so it has no end */
+        a->over = false;
+        close_socket(net);
     }
-    const int status = ltdic_ul_event(&net->ul, &effects, (ltdic_event)events[type], ltdic__now());
     if (status == LTDIC_OK) {
-        schedule(net);
+        push(net);
     }
-    if (effects.close) {
-        end_connection(net, LTDIC_OK);
+    return status;
+}
+
+int ltdic_net_send_data(ltdic_net *net, const ltdic_pdv *data)
+{
+    const int status = ltdic_association_send_data(&net->association, data, ltdic__now());
+    if (status == LTDIC_OK) {
+        push(net);
     }
-    if (effects.send != 0) {
-        transmit(net, pdu.data, pdu.size);
-    }
-    free(copy);
     return status;
 }
 
 void ltdic_net_close(ltdic_net *net)
 {
     flush(net);
-    end_connection(net, LTDIC_OK);
+    if (net->transport == OPEN && !net->association.over) {
+        ltdic_association_closed(&net->association, LTDIC_OK, ltdic__now());
+    } else if (net->transport == CONNECTING) {
+        ltdic__association_reset(&net->association);
+    }
+    close_socket(net);
+    ltdic__make_ready(net);
 }
 
 int ltdic_net_state(const ltdic_net *net)
 {
-    return net->ul.state;
+    return net->association.ul.state;
 }
 
 int ltdic_net_is_connected(const ltdic_net *net)

@@ -20,66 +20,48 @@
 #define USE_EPOLL 0
 #endif
 
-#include "internal.h"
+#include "association.h"
 
 #include <netdb.h>
 
-enum { MARKS = 8, ECHO_SIZE = 64 };
 enum { CLOSED = 0, CONNECTING, OPEN, LISTENING };
 
 typedef struct node {
     struct node *prev, *next;
 } node;
 
-/* A PDU given to us to send, until the user has been told what became of it. */
-typedef struct mark {
-    uint64_t end; /* in the stream of all bytes sent */
-    uint32_t size;
-    int status;
-    uint8_t type;
-} mark;
-
-typedef struct block {
-    uint8_t *data;
-    size_t start, end, room;
-} block;
-
 struct ltdic_net {
-    node all, ready, timer; /* in the loop's lists; linked to itself when in none */
+    node all, ready; /* in the loop's lists; linked to itself when in none */
     ltdic_loop *loop;
     void *owner;
-    int fd, pending_fd; /* pending: accepted from the system, not yet taken by the user */
+    ltdic_net *listener; /* that accepted it, while that counts it */
+    size_t timer;        /* place among the loop's timers, plus 1; 0: it has none */
+    uint64_t wakes;      /* when that timer fires: not later than its deadline */
+    int fd, pending_fd;  /* pending: accepted from the system, not yet taken by the user */
     uint8_t transport;
     bool told; /* the user knows of pending_fd */
-    bool held; /* an event is out */
+    bool held; /* an indication is out */
     bool dead; /* freed while held */
     bool can_read, can_write;
-    bool hung_up; /* the peer has, or sent urgent data: a short read is then not the last */
-    bool eof;
-    bool lost;    /* sending has failed; reading goes on */
-    bool broken;  /* the stream has no PDU boundaries any more */
-    bool closing; /* when the event that is out is done with, for closing_cause */
-    int closing_cause;
-    bool over; /* CLOSED is to be told, with over_status */
-    int over_status;
-    int cause;      /* why the association in progress will end, if that is known */
-    unsigned round; /* of the loop, when this last read or accepted */
-    unsigned turns; /* connections accepted in that round */
-    ltdic_ul ul;
-    uint32_t max_pdata;
+    bool hung_up;    /* the peer has, or sent urgent data: a short read is then not the last */
+    bool associated; /* and counted as that by the listener */
+    int ended;       /* why nothing more will be read, once everything that was has been used */
+    unsigned round;  /* of the loop, when this last read or accepted */
+    unsigned turns;  /* connections accepted in that round */
+    uint32_t connections, associations;         /* listener: how many there are */
+    uint32_t max_connections, max_associations; /* 0: any number */
+    uint64_t connect_deadline;
     struct addrinfo *addresses, *address; /* all, and the next to try */
     struct addrinfo *local;
-    block in, out;
-    uint64_t sent;      /* bytes ever handed to the system */
-    uint64_t submitted; /* bytes ever given to us */
-    mark marks[MARKS];
-    unsigned mark_count;
-    uint8_t echo[ECHO_SIZE];
+    block in;
+    ltdic_association association;
 };
 
 struct ltdic_loop {
-    node all, ready, later, timers; /* timers: by deadline, soonest first */
-    uint8_t *spare;                 /* a READ_SIZE buffer that nobody uses */
+    node all, ready, later;
+    ltdic_net **timers; /* a heap: each wakes no earlier than the one at half its place */
+    size_t timer_count, timer_room, count;
+    uint8_t *spare; /* a READ_SIZE buffer that nobody uses */
     unsigned round;
     bool starved; /* a listener found no descriptor to accept with */
 #if USE_EPOLL
@@ -143,6 +125,8 @@ int ltdic__poller_wait(ltdic_loop *loop, int milliseconds);
 /* Descriptors, which never block, and names; socket.c. */
 int ltdic__open_socket(int family);
 int ltdic__accept_socket(int listener);
+/* How many bytes have gone; -1 as the system says it. */
+ptrdiff_t ltdic__send_parts(int fd, const ltdic_output *output);
 void ltdic__tune_socket(int fd);
 void ltdic__close_fd(int *fd);
 struct addrinfo *ltdic__resolve(const ltdic_address *address, bool listening);

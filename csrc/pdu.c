@@ -145,6 +145,20 @@ ltdic_bytes ltdic__without_spaces(ltdic_bytes text)
     return text;
 }
 
+ltdic_bytes ltdic__until_nul(ltdic_bytes text)
+{
+    const uint8_t *nul = text.size == 0 ? NULL : memchr(text.data, 0, text.size);
+    if (nul != NULL) {
+        text.size = (size_t)(nul - text.data);
+    }
+    return text;
+}
+
+ltdic_bytes ltdic__trimmed(ltdic_bytes text)
+{
+    return ltdic__without_spaces(ltdic__until_nul(text));
+}
+
 /* PS3.5, VR AE, after trimming. */
 bool ltdic__title_is_legal(ltdic_bytes title)
 {

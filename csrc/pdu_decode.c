@@ -3,15 +3,6 @@
 #include "bytes.h"
 #include "internal.h"
 
-static ltdic_bytes until_nul(ltdic_bytes text)
-{
-    const uint8_t *nul = text.size == 0 ? NULL : memchr(text.data, 0, text.size);
-    if (nul != NULL) {
-        text.size = (size_t)(nul - text.data);
-    }
-    return text;
-}
-
 static ltdic_bytes without_pad(ltdic_bytes uid)
 {
     if (uid.size > 0 && uid.size % 2 == 0 && uid.data[uid.size - 1] == 0) {
@@ -150,7 +141,7 @@ static ltdic_bytes read_uid(decoder *d, const cursor *c, size_t field, bool padd
     const ltdic_bytes uid = padded ? without_pad(whole) : whole;
     forbid(d, uid.size == 0 || uid.size > UID_MAX, LTDIC_ERR_BAD_VALUE, field);
     forbid(d, !ltdic__uid_is_spelled_right(uid), LTDIC_ERR_BAD_VALUE, c->pos);
-    return d->exact ? whole : ltdic__without_spaces(until_nul(uid));
+    return d->exact ? whole : ltdic__trimmed(uid);
 }
 
 static void decode_uid(decoder *d, item *i, uint8_t kind, bool padded)
@@ -265,7 +256,7 @@ static void decode_version_name(decoder *d, item *i)
     const ltdic_bytes name = slice(&i->value);
     forbid(d, name.size == 0 || name.size > 16, LTDIC_ERR_BAD_VALUE, i->at + 2);
     forbid(d, !ltdic__version_name_is_legal(name), LTDIC_ERR_BAD_VALUE, i->value.pos);
-    emit_item(d, LTDIC_VERSION_NAME, i, d->exact ? name : until_nul(name));
+    emit_item(d, LTDIC_VERSION_NAME, i, d->exact ? name : ltdic__until_nul(name));
 }
 
 /* A UID behind a length of its own, with `reserve` bytes left after it. */
@@ -575,7 +566,7 @@ static void decode_title(decoder *d, cursor *c, uint8_t kind)
     }
     ltdic_bytes title = ltdic__without_spaces(field);
     if (!d->strict || d->type != LTDIC_ASSOCIATE_RQ) {
-        title = ltdic__without_spaces(until_nul(field));
+        title = ltdic__trimmed(field);
     } else {
         forbid(d, !ltdic__title_is_legal(title), LTDIC_ERR_BAD_VALUE, at);
     }

@@ -9,7 +9,12 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <unistd.h>
+
+#ifndef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0 /* SO_NOSIGPIPE is there instead */
+#endif
 
 void ltdic__close_fd(int *fd)
 {
@@ -59,6 +64,22 @@ int ltdic__accept_socket(int listener)
 #endif
     } while (fd < 0 && (errno == EINTR || errno == ECONNABORTED));
     return fd;
+}
+
+ptrdiff_t ltdic__send_parts(int fd, const ltdic_output *output)
+{
+    struct iovec parts[sizeof output->parts / sizeof *output->parts];
+    struct msghdr all = {.msg_iov = parts};
+    for (size_t i = 0; i < output->count; i++) {
+        parts[i].iov_base = (void *)(uintptr_t)output->parts[i].data; /* it is only read */
+        parts[i].iov_len = output->parts[i].size;
+    }
+    all.msg_iovlen = output->count;
+    ssize_t sent;
+    do {
+        sent = sendmsg(fd, &all, MSG_NOSIGNAL);
+    } while (sent < 0 && errno == EINTR);
+    return sent;
 }
 
 struct addrinfo *ltdic__resolve(const ltdic_address *address, bool listening)

@@ -28,6 +28,7 @@ enum {
     ROW(LTDIC_ERR_ROOM, "room", NOT_SPECIFIED, "the memory given is too small") \
     ROW(LTDIC_ERR_WRONG_STATE, "wrong_state", NOT_SPECIFIED, "not possible in this state") \
     ROW(LTDIC_ERR_UNEXPECTED_PDU, "unexpected_pdu", UNEXPECTED_PDU, "the peer sent a PDU out of turn") \
+    ROW(LTDIC_ERR_UNEXPECTED_PDV, "unexpected_pdv", UNEXPECTED_PARAMETER, "the peer sent data out of turn, or of a context that was not accepted") \
     ROW(LTDIC_ERR_ADDRESS, "address", NOT_SPECIFIED, "the address cannot be resolved or used") \
     ROW(LTDIC_ERR_CONNECT, "connect", NOT_SPECIFIED, "the peer cannot be reached or refused the connection") \
     ROW(LTDIC_ERR_CLOSED, "closed", NOT_SPECIFIED, "the connection was lost") \

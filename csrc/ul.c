@@ -130,13 +130,12 @@ int ltdic_ul_event(ltdic_ul *ul, ltdic_effects *effects, ltdic_event event, uint
     return status;
 }
 
-/* The other branch of AE-6: the provider refuses protocol versions that are not ours
- * (PS3.8 9.3.4, table 9-21), without asking the user. */
-static void refuse_version(ltdic_ul *ul, ltdic_effects *effects, uint64_t now)
+/* The other branch of AE-6: the provider refuses without asking the user. */
+static void refuse(ltdic_ul *ul, ltdic_effects *effects, ltdic_reject codes, uint64_t now)
 {
     effects->tell = 0;
     effects->send = LTDIC_ASSOCIATE_RJ;
-    effects->codes = (ltdic_reject){1, 2, 2};
+    effects->codes = codes;
     ul->state = S13;
     set_artim(ul, ARTIM_START, now);
 }
@@ -162,7 +161,9 @@ int ltdic_ul_receive(ltdic_ul *ul, ltdic_effects *effects, ltdic_bytes pdu, uint
     const uint8_t unexpected = ltdic_abort_reason(LTDIC_ERR_UNEXPECTED_PDU);
     const int status = step(ul, effects, (ltdic_event)events[type], unexpected, now);
     if (effects->action == AE_6 && !version_1) {
-        refuse_version(ul, effects, now);
+        refuse(ul, effects, (ltdic_reject){1, 2, 2}, now); /* PS3.8 table 9-21 */
+    } else if (effects->action == AE_6 && ul->refusal.result != 0) {
+        refuse(ul, effects, ul->refusal, now);
     }
     return effects->send == LTDIC_ABORT ? LTDIC_ERR_UNEXPECTED_PDU : status;
 }

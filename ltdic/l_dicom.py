@@ -260,7 +260,8 @@ def _function(name: str) -> Callable[..., Any]:
 L_DicomErrorText = _function("L_DicomErrorText")
 L_DicomStartUp = _function("L_DicomStartUp")
 L_DicomCreateNet = _function("L_DicomCreateNet")
-L_DicomSetArtim = _function("L_DicomSetArtim")
+L_DicomSetTimeouts = _function("L_DicomSetTimeouts")
+L_DicomSetLimits = _function("L_DicomSetLimits")
 L_DicomBreakWait = _function("L_DicomBreakWait")
 
 L_DicomListen = _function("L_DicomListen")
@@ -278,6 +279,8 @@ L_DicomSendAssociateReject = _function("L_DicomSendAssociateReject")
 L_DicomSendReleaseRequest = _function("L_DicomSendReleaseRequest")
 L_DicomSendReleaseResponse = _function("L_DicomSendReleaseResponse")
 L_DicomSendAbort = _function("L_DicomSendAbort")
+L_DicomSendCEchoRequest = _function("L_DicomSendCEchoRequest")
+L_DicomSendCEchoResponse = _function("L_DicomSendCEchoResponse")
 
 L_DicomCreateAssociate = _function("L_DicomCreateAssociate")
 L_DicomFreeAssociate = _function("L_DicomFreeAssociate")
@@ -295,6 +298,8 @@ L_DicomSetImplementClass = _function("L_DicomSetImplementClass")
 L_DicomGetImplementClass = _function("L_DicomGetImplementClass")
 L_DicomSetImplementVersion = _function("L_DicomSetImplementVersion")
 L_DicomGetImplementVersion = _function("L_DicomGetImplementVersion")
+L_DicomSetAsyncOperations = _function("L_DicomSetAsyncOperations")
+L_DicomSetRoleSelect = _function("L_DicomSetRoleSelect")
 L_DicomAddPresentation = _function("L_DicomAddPresentation")
 L_DicomDeletePresentation = _function("L_DicomDeletePresentation")
 L_DicomGetPresentationCount = _function("L_DicomGetPresentationCount")
@@ -306,6 +311,66 @@ L_DicomGetResult = _function("L_DicomGetResult")
 L_DicomAddTransfer = _function("L_DicomAddTransfer")
 L_DicomGetTransferCount = _function("L_DicomGetTransferCount")
 L_DicomGetTransfer = _function("L_DicomGetTransfer")
+
+
+def L_DicomGetAssociate(hNet: Any) -> Any:
+    """What was agreed, as an HDICOMPDU of the library's, or None."""
+    return lib.L_DicomGetAssociate(ffi.NULL if hNet is None else hNet) or None
+
+
+def L_DicomSendData(hNet: Any, nPresentationID: int, nControl: int, pData: Any, nBytes: int) -> int:
+    """Send `nBytes` bytes of any bytes-like object; see `l_dicom.h`. The GIL is released."""
+    with ffi.from_buffer("L_UCHAR[]", pData) as data:
+        if nBytes > len(data):
+            raise ValueError(f"{len(data)} bytes are no {nBytes}")
+        return int(lib.L_DicomSendData(hNet, nPresentationID, nControl, data, nBytes))
+
+
+def L_DicomGetAsyncOperations(hPDU: Any) -> tuple[bool, int, int]:
+    """Whether it is there; operations invoked and performed."""
+    numbers = ffi.new("L_UINT16[2]")
+    there = lib.L_DicomGetAsyncOperations(hPDU, numbers, numbers + 1)
+    return bool(there), numbers[0], numbers[1]
+
+
+def L_DicomGetRoleSelect(hPDU: Any, pszClass: str) -> tuple[bool, bool, bool]:
+    """Whether it is there; the SCU's and the SCP's role."""
+    roles = ffi.new("L_BOOL[2]")
+    there = lib.L_DicomGetRoleSelect(hPDU, pszClass.encode(), roles, roles + 1)
+    return bool(there), bool(roles[0]), bool(roles[1])
+
+
+def L_DicomSetExtended(hPDU: Any, pszClass: str, pInfo: bytes) -> int:
+    """Set the service class application information of a SOP class."""
+    return int(lib.L_DicomSetExtended(hPDU, pszClass.encode(), pInfo, len(pInfo)))
+
+
+def L_DicomGetExtended(hPDU: Any, pszClass: str) -> bytes | None:
+    """The service class application information of a SOP class, or None."""
+    data, size = ffi.new("L_UCHAR const **"), ffi.new("L_UINT *")
+    there = lib.L_DicomGetExtended(hPDU, pszClass.encode(), data, size)
+    return bytes(ffi.buffer(data[0], size[0])) if there else None
+
+
+def L_DicomSetUserIdentity(
+    hPDU: Any, nType: int, bResponse: bool, pPrimary: bytes, pSecondary: bytes = b""
+) -> int:
+    """Set the user identity of a request, or the server response (primary) of an accept."""
+    return int(
+        lib.L_DicomSetUserIdentity(
+            hPDU, nType, bResponse, pPrimary, len(pPrimary), pSecondary, len(pSecondary)
+        )
+    )
+
+
+def L_DicomGetUserIdentity(hPDU: Any) -> tuple[int, bool, bytes, bytes] | None:
+    """Type, response wanted, primary and secondary field; or None."""
+    kind, response = ffi.new("L_UCHAR *"), ffi.new("L_BOOL *")
+    data, sizes = ffi.new("L_UCHAR const *[2]"), ffi.new("L_UINT[2]")
+    if not lib.L_DicomGetUserIdentity(hPDU, kind, response, data, sizes, data + 1, sizes + 1):
+        return None
+    fields = [bytes(ffi.buffer(data[n], sizes[n])) for n in range(2)]
+    return kind[0], bool(response[0]), fields[0], fields[1]
 
 
 def L_DicomFreeNet(hNet: Any) -> None:

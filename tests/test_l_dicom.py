@@ -331,7 +331,7 @@ def rejected_under_artim(request: bytes, milliseconds: int) -> Iterator[tuple[An
     """A requestor that was rejected and has so long to close, and the acceptor's end of it."""
 
     def on_request(hNet: Any, hPDU: Any, _: Any) -> None:
-        check(L_DicomSetArtim(hNet, milliseconds))
+        check(L_DicomSetTimeouts(hNet, milliseconds, 0, 0))
         check(L_DicomSendAssociateReject(hNet, 1, 1, 1))
 
     acceptor = Acceptor(request=on_request)
@@ -362,7 +362,7 @@ def test_artim_ends_a_connection_whose_request_does_not_come(
     with socket.create_connection(acceptor.address, 10) as peer:
         acceptor.until("accept")
         child = Recorder()
-        check(L_DicomSetArtim(child.handle, 100))
+        check(L_DicomSetTimeouts(child.handle, 100, 0, 0))
         check(L_DicomAccept(acceptor.handle, child.handle))
         begun = time.monotonic()
         for byte in raw_request:

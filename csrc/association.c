@@ -1,0 +1,721 @@
+/* SPDX-License-Identifier: MIT */
+/* One association between its user and its transport, without either: the machine of ul.c, the
+ * stream that feeds it, what was negotiated, the PDUs that wait to be sent, and the deadlines.
+ *
+ * An indication is pulled, never pushed, so that the order of things stands in one function:
+ * ltdic_association_next. */
+#include "association.h"
+
+#include "bytes.h"
+
+#include <assert.h>
+
+enum {
+    ARTIM_DEFAULT = 30000,
+    ECHO_AT = 10, /* bytes of an RQ that its AC repeats (PS3.8 9.3.3) */
+    ECHO_SIZE = 64,
+    DATA_HEADER = 12,      /* of a P-DATA-TF and of its only PDV */
+    LARGEST_PDU = 1048576, /* PDU length sent to a peer that takes any */
+    MAX_MARKS = 1024,      /* stretches of PDUs that have not been told */
+    MAX_COMMAND = 1024,    /* bytes of a command that may be a C-ECHO */
+    COMMAND = 1,           /* of a message control header (PS3.8 E.2) */
+    LAST = 2
+};
+
+/* A stretch of PDUs given to us to send, as far as the user has not been told what became of it. */
+typedef struct mark {
+    uint64_t start, end; /* in the stream of all bytes sent */
+    uint64_t limit;      /* what ends after it has not been sent, and will not be */
+    uint32_t each;       /* size of every PDU but the last */
+    uint8_t type;
+} mark;
+
+/* ---- life -------------------------------------------------------------------------------- */
+
+void ltdic__association_init(ltdic_association *a)
+{
+    *a = (ltdic_association){.over = false};
+    ltdic_ul_init(&a->ul, ARTIM_DEFAULT);
+}
+
+ltdic_association *ltdic_association_new(void)
+{
+    ltdic_association *a = malloc(sizeof *a);
+    if (a != NULL) {
+        ltdic__association_init(a);
+    }
+    return a;
+}
+
+void ltdic__association_clear(ltdic_association *a)
+{
+    block_free(&a->proposal);
+    block_free(&a->command);
+    block_free(&a->queue);
+    block_free(&a->marks);
+}
+
+void ltdic_association_free(ltdic_association *association)
+{
+    if (association != NULL) {
+        ltdic__association_clear(association);
+        free(association);
+    }
+}
+
+void ltdic_association_set_timeouts(ltdic_association *association, const ltdic_timeouts *timeouts)
+{
+    ltdic_timeouts t = {0};
+    memcpy(&t, timeouts, timeouts->size < sizeof t ? timeouts->size : sizeof t);
+    association->ul.artim = t.artim != 0 ? t.artim : ARTIM_DEFAULT;
+    association->response = t.response;
+    association->idle = t.idle;
+}
+
+int ltdic_association_state(const ltdic_association *association)
+{
+    return association->ul.state;
+}
+
+/* What has not been sent by now never will be. */
+static void drop_output(ltdic_association *a)
+{
+    for (size_t at = a->marks.start; at < a->marks.end; at += sizeof(mark)) {
+        mark m;
+        memcpy(&m, a->marks.data + at, sizeof m);
+        if (m.end > a->sent && m.limit == UINT64_MAX) {
+            m.limit = a->sent;
+            memcpy(a->marks.data + at, &m, sizeof m);
+        }
+    }
+    a->sent = a->submitted;
+    a->lent = (loan){.size = 0};
+    block_free(&a->queue);
+}
+
+void ltdic__association_reset(ltdic_association *a)
+{
+    drop_output(a);
+    ltdic_ul_init(&a->ul, a->ul.artim);
+    a->stream = (ltdic_stream){0};
+    a->agreed = (agreement){0};
+    a->response_deadline = a->idle_deadline = 0;
+    a->sending = a->receiving = (message){0};
+    a->cause = LTDIC_OK;
+    a->lost = a->broken = a->no_echo = false;
+    block_free(&a->proposal);
+    block_free(&a->command);
+}
+
+static void end(ltdic_association *a, int status)
+{
+    ltdic__association_reset(a);
+    a->over = true;
+    a->over_status = status;
+}
+
+/* ---- deadlines --------------------------------------------------------------------------- */
+
+static bool in_states(const ltdic_association *a, unsigned states)
+{
+    return (states >> a->ul.state & 1) != 0;
+}
+
+/* After each step of the machine, and whenever data has gone or come. */
+static void set_deadlines(ltdic_association *a, uint64_t now)
+{
+    const unsigned waits_for_peer = 1U << 5 | 1U << 7 | 1U << 10 | 1U << 11;
+    if (!in_states(a, waits_for_peer)) {
+        a->response_deadline = 0;
+    } else if (a->response_deadline == 0 && a->response != 0) {
+        a->response_deadline = now + a->response;
+    }
+    a->idle_deadline = a->idle != 0 && a->ul.state == 6 ? now + a->idle : 0;
+}
+
+uint64_t ltdic_association_deadline(const ltdic_association *association)
+{
+    const uint64_t deadlines[] = {association->ul.deadline, association->response_deadline,
+                                  association->idle_deadline};
+    uint64_t first = 0;
+    for (size_t i = 0; i < 3; i++) {
+        if (deadlines[i] != 0 && (first == 0 || deadlines[i] < first)) {
+            first = deadlines[i];
+        }
+    }
+    return first;
+}
+
+/* ---- sending ----------------------------------------------------------------------------- */
+
+static bool add_mark(ltdic_association *a, uint8_t type, uint64_t size, uint64_t each)
+{
+    const mark m = {.start = a->submitted,
+                    .end = a->submitted + size,
+                    .limit = a->lost ? a->sent : UINT64_MAX,
+                    .each = (uint32_t)each,
+                    .type = type};
+    if (!block_append(&a->marks, &m, sizeof m)) {
+        return false;
+    }
+    a->submitted = m.end;
+    a->sent = a->lost ? m.end : a->sent;
+    return true;
+}
+
+static bool is_full(const ltdic_association *a)
+{
+    return block_size(&a->marks) >= MAX_MARKS * sizeof(mark);
+}
+
+/* What is lent goes first, so that the queue can grow behind it. */
+static bool make_room(ltdic_association *a, size_t size)
+{
+    return ltdic_association_keep(a) == LTDIC_OK && block_reserve(&a->queue, size) &&
+           block_reserve(&a->marks, sizeof(mark));
+}
+
+/* For which there is room. */
+static void enqueue(ltdic_association *a, const uint8_t *pdu, size_t size)
+{
+    add_mark(a, pdu[0], size, size);
+    if (!a->lost) {
+        block_put(&a->queue, pdu, size);
+    }
+}
+
+void ltdic_association_lost(ltdic_association *association)
+{
+    if (!association->lost) {
+        drop_output(association);
+        association->lost = true;
+    }
+}
+
+static size_t put_part(ltdic_output *out, const uint8_t *data, size_t size)
+{
+    out->parts[out->count++] = (ltdic_bytes){data, size};
+    return size;
+}
+
+/* The header of the P-DATA-TF whose data begins at `from`. */
+static void write_header(uint8_t *h, const loan *l, uint64_t from, size_t size)
+{
+    const bool last = from + size == l->data.size;
+    h[0] = LTDIC_DATA_TF;
+    h[1] = 0;
+    store_u32(h + 2, size + 6);
+    store_u32(h + 6, size + 2);
+    h[10] = l->id;
+    h[11] = last ? l->control : (uint8_t)(l->control & ~LAST);
+}
+
+void ltdic_association_output(const ltdic_association *association, ltdic_output *output)
+{
+    const loan *l = &association->lent;
+    const block *queue = &association->queue;
+    const size_t most = sizeof output->parts / sizeof *output->parts;
+    size_t headers = 0;
+    output->count = 0;
+    if (block_size(queue) > 0) {
+        put_part(output, queue->data + queue->start, block_size(queue));
+    }
+    for (uint64_t at = l->done; at < l->size && output->count + 2 <= most;) {
+        const uint64_t pdu = at / (l->fragment + DATA_HEADER);
+        const uint64_t from = pdu * l->fragment;
+        const uint64_t left = l->data.size - from;
+        const size_t size = left < l->fragment ? (size_t)left : l->fragment;
+        size_t inside = (size_t)(at % (l->fragment + DATA_HEADER));
+        if (inside < DATA_HEADER) {
+            uint8_t *header = output->headers[headers++];
+            write_header(header, l, from, size);
+            at += put_part(output, header + inside, DATA_HEADER - inside);
+            inside = DATA_HEADER;
+        }
+        if (size + DATA_HEADER > inside) {
+            at += put_part(output, l->data.data + from + (inside - DATA_HEADER),
+                           size + DATA_HEADER - inside);
+        }
+    }
+}
+
+static void take_from_loan(ltdic_association *a, size_t size)
+{
+    a->lent.done += size;
+    if (a->lent.done == a->lent.size) {
+        a->lent = (loan){.size = 0};
+    }
+}
+
+/* So much of the output needs no more care: first the queue, then what is lent. */
+static void drop_sent(ltdic_association *a, size_t size)
+{
+    const size_t queued = size < block_size(&a->queue) ? size : block_size(&a->queue);
+    if (queued > 0) {
+        block_drop(&a->queue, queued);
+    }
+    take_from_loan(a, size - queued);
+}
+
+void ltdic_association_sent(ltdic_association *association, size_t size, uint64_t now)
+{
+    drop_sent(association, size);
+    association->sent += size;
+    if (size > 0) {
+        set_deadlines(association, now);
+    }
+}
+
+int ltdic_association_keep(ltdic_association *association)
+{
+    ltdic_output out;
+    const uint64_t left = association->lent.size - association->lent.done;
+    if (left == 0) {
+        return LTDIC_OK;
+    }
+    if (left > SIZE_MAX || !block_reserve(&association->queue, (size_t)left)) {
+        ltdic_association_lost(association);
+        return LTDIC_ERR_MEMORY;
+    }
+    while (association->lent.size > 0) {
+        const size_t queued = block_size(&association->queue);
+        ltdic_association_output(association, &out);
+        size_t size = 0;
+        for (size_t i = queued > 0; i < out.count; i++) {
+            block_put(&association->queue, out.parts[i].data, out.parts[i].size);
+            size += out.parts[i].size;
+        }
+        take_from_loan(association, size);
+    }
+    return LTDIC_OK;
+}
+
+static bool report_sent(ltdic_association *a, ltdic_indication *indication)
+{
+    mark m;
+    if (block_size(&a->marks) == 0) {
+        return false;
+    }
+    memcpy(&m, a->marks.data + a->marks.start, sizeof m);
+    const uint64_t until = m.end - m.start < m.each ? m.end : m.start + m.each;
+    if (until > a->sent) {
+        return false;
+    }
+    *indication = (ltdic_indication){.kind = LTDIC_SENT,
+                                     .status = until <= m.limit ? LTDIC_OK : LTDIC_ERR_CLOSED,
+                                     .type = m.type,
+                                     .size = until - m.start};
+    m.start = until;
+    if (m.start == m.end) {
+        block_drop(&a->marks, sizeof m);
+    } else {
+        memcpy(a->marks.data + a->marks.start, &m, sizeof m);
+    }
+    return true;
+}
+
+/* ---- the machine's effects ---------------------------------------------------------------- */
+
+/* What the machine does by itself; `cause` is why, if the association ends by this. */
+static void apply(ltdic_association *a, const ltdic_effects *effects, int cause, uint64_t now)
+{
+    if (effects->send != 0) {
+        uint8_t pdu[LTDIC_FIXED_PDU_SIZE];
+        ltdic_encode_fixed(pdu, effects->send, effects->codes);
+        a->cause = cause;
+        if (make_room(a, sizeof pdu)) {
+            enqueue(a, pdu, sizeof pdu);
+        } else {
+            ltdic_association_lost(a);
+        }
+    }
+    if (effects->close) {
+        end(a, cause);
+    }
+    set_deadlines(a, now);
+}
+
+static int cause_or(const ltdic_association *a, int status)
+{
+    return a->cause != LTDIC_OK ? a->cause : status;
+}
+
+int ltdic_association_opened(ltdic_association *association, ltdic_event event, uint64_t now)
+{
+    ltdic_effects effects;
+    const int status = ltdic_ul_event(&association->ul, &effects, event, now);
+    set_deadlines(association, now);
+    return status;
+}
+
+/* Where the end was agreed on, or made by us, that is the cause. */
+void ltdic_association_closed(ltdic_association *association, int status, uint64_t now)
+{
+    ltdic_effects effects;
+    ltdic_ul_event(&association->ul, &effects, LTDIC_EVT_CLOSED, now);
+    const bool agreed = status != LTDIC_OK && effects.action == LTDIC_AR_5;
+    end(association, agreed ? association->cause : status);
+}
+
+/* ---- what the user sends ------------------------------------------------------------------ */
+
+static bool message_takes(message *m, uint8_t id, uint8_t control)
+{
+    enum { BETWEEN, IN_COMMAND, AFTER_COMMAND, IN_DATA };
+    const bool command = (control & COMMAND) != 0, last = (control & LAST) != 0;
+    const bool same = id == m->id;
+    const bool command_may_come = m->place != IN_DATA && (m->place != IN_COMMAND || same);
+    const bool data_may_come = (m->place == AFTER_COMMAND || m->place == IN_DATA) && same;
+    if (command ? !command_may_come : !data_may_come) {
+        return false;
+    }
+    const uint8_t inside = command ? IN_COMMAND : IN_DATA,
+                  after = command ? AFTER_COMMAND : BETWEEN;
+    *m = (message){id, last ? after : inside};
+    return true;
+}
+
+static bool is_accepted(const ltdic_association *a, uint8_t id)
+{
+    return (a->agreed.accepted[id / 8] >> id % 8 & 1) != 0;
+}
+
+static ltdic_bytes proposal_of(const ltdic_association *a)
+{
+    return (ltdic_bytes){a->proposal.data, block_size(&a->proposal)};
+}
+
+/* Look into an RQ or AC before it is sent. */
+static int check_associate(ltdic_association *a, ltdic_bytes pdu)
+{
+    const ltdic_options any = {.size = sizeof any};
+    ltdic_fault fault;
+    if (ltdic_decode(NULL, pdu, &any, &fault) != LTDIC_OK) {
+        return LTDIC_ERR_BAD_VALUE;
+    }
+    if (pdu.data[0] == LTDIC_ASSOCIATE_AC) {
+        return ltdic__agree(&a->agreed, proposal_of(a), pdu, true);
+    }
+    block_free(&a->proposal);
+    return block_append(&a->proposal, pdu.data, pdu.size) ? LTDIC_OK : LTDIC_ERR_MEMORY;
+}
+
+/* What may go wrong, before anything is changed. */
+static int prepare(ltdic_association *a, ltdic_bytes pdu)
+{
+    const uint8_t type = pdu.data[0];
+    const int needed_state = type == LTDIC_ASSOCIATE_RQ ? 1 : type == LTDIC_ASSOCIATE_AC ? 3 : 0;
+    if (is_full(a) && type != LTDIC_ABORT) {
+        return LTDIC_ERR_ROOM;
+    }
+    if (needed_state != 0 && a->ul.state != needed_state) {
+        return LTDIC_ERR_WRONG_STATE;
+    }
+    if (!make_room(a, pdu.size)) {
+        return LTDIC_ERR_MEMORY;
+    }
+    return needed_state != 0 ? check_associate(a, pdu) : LTDIC_OK;
+}
+
+static void enqueue_accept(ltdic_association *a, ltdic_bytes pdu)
+{
+    const size_t at = a->queue.end;
+    enqueue(a, pdu.data, pdu.size);
+    if (!a->lost) {
+        memcpy(a->queue.data + at + ECHO_AT, a->proposal.data + ECHO_AT, ECHO_SIZE);
+    }
+    block_free(&a->proposal);
+}
+
+int ltdic_association_send(ltdic_association *association, ltdic_bytes pdu, uint64_t now)
+{
+    static const uint8_t events[] = {
+        [LTDIC_ASSOCIATE_RQ] = LTDIC_EVT_REQUEST, [LTDIC_ASSOCIATE_AC] = LTDIC_EVT_ACCEPT,
+        [LTDIC_ASSOCIATE_RJ] = LTDIC_EVT_REJECT,  [LTDIC_DATA_TF] = LTDIC_EVT_DATA,
+        [LTDIC_RELEASE_RQ] = LTDIC_EVT_RELEASE,   [LTDIC_RELEASE_RP] = LTDIC_EVT_RELEASE_RESPONSE,
+        [LTDIC_ABORT] = LTDIC_EVT_ABORT,
+    };
+    ltdic_effects effects;
+    const uint8_t type = pdu.data[0];
+    assert(type >= LTDIC_ASSOCIATE_RQ && type <= LTDIC_ABORT && type != LTDIC_DATA_TF);
+    assert(pdu.size >= LTDIC_FIXED_PDU_SIZE);
+    int status = prepare(association, pdu);
+    if (status == LTDIC_OK) {
+        status = ltdic_ul_event(&association->ul, &effects, (ltdic_event)events[type], now);
+    }
+    if (status != LTDIC_OK) {
+        return status;
+    }
+    if (type == LTDIC_ASSOCIATE_AC) {
+        enqueue_accept(association, pdu);
+    } else if (effects.send != 0 || type == LTDIC_ASSOCIATE_RQ) {
+        enqueue(association, pdu.data, pdu.size);
+    }
+    if (effects.close) {
+        end(association, LTDIC_OK);
+    }
+    set_deadlines(association, now);
+    return LTDIC_OK;
+}
+
+/* Bytes of data in a PDU to the peer: an even number; 0 where its maximum leaves no room. */
+static uint32_t fragment_size(const ltdic_association *a)
+{
+    const uint32_t peer_max = a->ul.requestor ? a->agreed.acceptor_max : a->agreed.requestor_max;
+    const uint32_t most = peer_max == 0 ? LARGEST_PDU : peer_max < INT32_MAX ? peer_max : INT32_MAX;
+    return most < 6 ? 0 : (most - 6) & ~1U;
+}
+
+/* What may go wrong, before anything is changed. */
+static int prepare_data(ltdic_association *a, const ltdic_pdv *data, uint64_t wire)
+{
+    const uint64_t waiting = block_size(&a->queue) + (a->lent.size - a->lent.done);
+    message after = a->sending;
+    if (a->ul.state != 6 && a->ul.state != 8) {
+        return LTDIC_ERR_WRONG_STATE;
+    }
+    if (!is_accepted(a, data->id) || data->control > (COMMAND | LAST) || data->data.size % 2 != 0) {
+        return LTDIC_ERR_BAD_VALUE;
+    }
+    if (!message_takes(&after, data->id, data->control)) {
+        return LTDIC_ERR_WRONG_STATE;
+    }
+    if (fragment_size(a) == 0) {
+        return LTDIC_ERR_TOO_LARGE;
+    }
+    if (is_full(a) || (waiting > 0 && waiting + wire > LTDIC_MAX_QUEUE)) {
+        return LTDIC_ERR_ROOM;
+    }
+    return make_room(a, 0) ? LTDIC_OK : LTDIC_ERR_MEMORY;
+}
+
+int ltdic_association_send_data(ltdic_association *association, const ltdic_pdv *data, uint64_t now)
+{
+    ltdic_effects effects;
+    const uint32_t fragment = fragment_size(association);
+    const uint64_t size = data->data.size;
+    const uint64_t pdus = size == 0 || fragment == 0 ? 1 : (size - 1) / fragment + 1;
+    const uint64_t wire = size + pdus * DATA_HEADER;
+    const int status = prepare_data(association, data, wire);
+    if (status != LTDIC_OK) {
+        return status;
+    }
+    ltdic_ul_event(&association->ul, &effects, LTDIC_EVT_DATA, now);
+    message_takes(&association->sending, data->id, data->control);
+    add_mark(association, LTDIC_DATA_TF, wire, (uint64_t)fragment + DATA_HEADER);
+    if (!association->lost) {
+        association->lent = (loan){.data = data->data,
+                                   .size = wire,
+                                   .fragment = fragment,
+                                   .id = data->id,
+                                   .control = data->control};
+    }
+    return LTDIC_OK;
+}
+
+/* ---- what the peer sends ------------------------------------------------------------------ */
+
+static void set_received(ltdic_indication *indication, int status, uint8_t type, ltdic_bytes pdu)
+{
+    *indication =
+        (ltdic_indication){.kind = LTDIC_RECEIVED, .status = status, .type = type, .pdu = pdu};
+}
+
+/* Turn the machine with what is no good PDU of this type, or of type 0 where it has none. */
+static bool receive_fault(ltdic_association *a, ltdic_indication *indication, uint8_t type,
+                          ltdic_bytes bytes, int status, uint64_t now)
+{
+    ltdic_effects effects;
+    ltdic_ul_fault(&a->ul, &effects, status, now);
+    set_received(indication, status, type, bytes);
+    apply(a, &effects, status, now);
+    return effects.tell;
+}
+
+/* An RQ is needed until it is answered. The provider refuses what it cannot serve. */
+static void remember_request(ltdic_association *a, ltdic_bytes rq)
+{
+    block_free(&a->proposal);
+    if (!block_append(&a->proposal, rq.data, rq.size)) {
+        a->ul.refusal = (ltdic_reject){2, 3, 1};
+    } else if (!ltdic__has_application_context(rq)) {
+        a->ul.refusal = (ltdic_reject){1, 1, 2};
+    }
+}
+
+static int look_into(ltdic_association *a, ltdic_bytes pdu)
+{
+    const ltdic_options any = {.size = sizeof any};
+    ltdic_fault fault;
+    int status = ltdic_decode(NULL, pdu, &any, &fault);
+    if (status != LTDIC_OK) {
+        return status;
+    }
+    if (pdu.data[0] == LTDIC_ASSOCIATE_RQ && a->ul.state == 2) {
+        remember_request(a, pdu);
+    }
+    if (pdu.data[0] == LTDIC_ASSOCIATE_AC && a->ul.state == 5) {
+        status = ltdic__agree(&a->agreed, proposal_of(a), pdu, false);
+        block_free(&a->proposal);
+    }
+    return status;
+}
+
+static bool receive_pdu(ltdic_association *a, ltdic_indication *indication, ltdic_bytes pdu,
+                        uint64_t now)
+{
+    ltdic_effects effects;
+    int status = look_into(a, pdu);
+    if (status != LTDIC_OK) {
+        return receive_fault(a, indication, pdu.data[0], pdu, status, now);
+    }
+    status = ltdic_ul_receive(&a->ul, &effects, pdu, now);
+    const bool aborted = pdu.data[0] == LTDIC_ABORT;
+    set_received(indication, status, pdu.data[0], pdu);
+    apply(a, &effects, status != LTDIC_OK ? status : cause_or(a, aborted ? LTDIC_ERR_ABORTED : 0),
+          now);
+    return effects.tell;
+}
+
+/* Does this piece end a command set that is a C-ECHO? Longer ones are not looked at. */
+static void look_for_echo(ltdic_association *a, ltdic_indication *indication)
+{
+    const ltdic_piece *p = &indication->piece;
+    const bool ends = p->last && (p->control & LAST) != 0;
+    const size_t before = block_size(&a->command);
+    ltdic_bytes command = p->data;
+    if ((p->control & COMMAND) == 0) {
+        return;
+    }
+    if (before > 0 || !ends) {
+        a->no_echo = a->no_echo || p->data.size > MAX_COMMAND - before ||
+                     !block_append(&a->command, p->data.data, p->data.size);
+        command = (ltdic_bytes){a->command.data, block_size(&a->command)};
+    }
+    if (ends) {
+        if (!a->no_echo) {
+            ltdic_decode_echo(&indication->echo, command);
+        }
+        a->no_echo = false;
+        block_free(&a->command);
+    }
+}
+
+/* A piece of a P-DATA-TF, `raw` on the wire. */
+static bool receive_data(ltdic_association *a, ltdic_indication *indication, ltdic_bytes raw,
+                         const ltdic_piece *piece, uint64_t now)
+{
+    static const uint8_t type[] = {LTDIC_DATA_TF};
+    ltdic_effects effects;
+    const bool expected = a->ul.state == 6 || a->ul.state == 7;
+    if (expected && piece->first &&
+        (!is_accepted(a, piece->id) || !message_takes(&a->receiving, piece->id, piece->control))) {
+        return receive_fault(a, indication, type[0], raw, LTDIC_ERR_UNEXPECTED_PDV, now);
+    }
+    const int status = ltdic_ul_receive(&a->ul, &effects, (ltdic_bytes){type, 1}, now);
+    set_received(indication, status, type[0], raw);
+    apply(a, &effects, status, now);
+    if (effects.tell && status == LTDIC_OK) {
+        indication->piece = *piece;
+        look_for_echo(a, indication);
+        if (!piece->last) {
+            indication->piece.control &= (uint8_t)~LAST;
+        }
+    }
+    return effects.tell;
+}
+
+/* One step over what has been received. False when nothing is left of it that can be used. */
+static bool receive(ltdic_association *a, ltdic_indication *indication, ltdic_bytes *in,
+                    uint64_t now, bool *tell)
+{
+    const bool data_may_come = a->ul.state == 6 || a->ul.state == 7;
+    const uint32_t own_max = a->ul.requestor ? a->agreed.requestor_max : a->agreed.acceptor_max;
+    const ltdic_options options = {.size = sizeof options,
+                                   .max_pdata = data_may_come ? own_max : 0,
+                                   .max_associate = LTDIC_MAX_ASSOCIATE};
+    const ltdic_stream stream = a->stream;
+    const ltdic_bytes all = *in;
+    ltdic_piece piece;
+    ltdic_fault fault;
+    if (in->size == 0) {
+        return false;
+    }
+    if (a->broken) {
+        *in = (ltdic_bytes){all.data + all.size, 0};
+        return false;
+    }
+    const int status = ltdic_stream_next(&a->stream, &piece, in, &options, &fault);
+    const bool nothing_yet =
+        status == LTDIC_OK && piece.type == LTDIC_DATA_TF && piece.data.size == 0 && !piece.last;
+    const bool begun = a->stream.pdu_left > 0 && stream.pdu_left == 0;
+    if (status == LTDIC_NEED_MORE && begun && !data_may_come) { /* its header says enough */
+        *tell = receive_data(a, indication, (ltdic_bytes){all.data, HEADER},
+                             &(ltdic_piece){.type = LTDIC_DATA_TF}, now);
+        return true;
+    }
+    if (status == LTDIC_NEED_MORE || nothing_yet) { /* headers stay in front of their data */
+        a->stream = stream;
+        *in = all;
+        return false;
+    }
+    const ltdic_bytes raw = {all.data, all.size - in->size};
+    if (status != LTDIC_OK) { /* there are no boundaries from here on */
+        const uint8_t type = stream.pdu_left > 0 ? LTDIC_DATA_TF : all.data[0];
+        a->broken = true;
+        *in = (ltdic_bytes){all.data + all.size, 0};
+        *tell = receive_fault(a, indication, status == LTDIC_ERR_BAD_PDU_TYPE ? 0 : type, all,
+                              status, now);
+    } else if (piece.type == LTDIC_DATA_TF) {
+        *tell = receive_data(a, indication, raw, &piece, now);
+    } else {
+        *tell = receive_pdu(a, indication, raw, now);
+    }
+    return true;
+}
+
+/* ---- what happened ------------------------------------------------------------------------ */
+
+static bool report_over(ltdic_association *a, ltdic_indication *indication)
+{
+    if (!a->over) {
+        return false;
+    }
+    a->over = false;
+    *indication = (ltdic_indication){.kind = LTDIC_CLOSED, .status = a->over_status};
+    return true;
+}
+
+/* ARTIM closes; the deadlines above it abort, as the user would (PS3.8 9.1.4). */
+static bool expire(ltdic_association *a, ltdic_indication *indication, uint64_t now)
+{
+    ltdic_effects effects;
+    const uint64_t deadline = ltdic_association_deadline(a);
+    if (deadline == 0 || deadline > now) {
+        return false;
+    }
+    if (a->ul.deadline == deadline) {
+        ltdic_ul_event(&a->ul, &effects, LTDIC_EVT_ARTIM, now);
+        apply(a, &effects, cause_or(a, LTDIC_ERR_TIMEOUT), now);
+        return false;
+    }
+    ltdic_ul_event(&a->ul, &effects, LTDIC_EVT_ABORT, now);
+    set_received(indication, LTDIC_ERR_TIMEOUT, 0, (ltdic_bytes){NULL, 0});
+    apply(a, &effects, LTDIC_ERR_TIMEOUT, now);
+    return true;
+}
+
+int ltdic_association_next(ltdic_association *association, ltdic_indication *indication,
+                           ltdic_bytes *in, uint64_t now)
+{
+    bool tell = false;
+    if (report_sent(association, indication) || report_over(association, indication)) {
+        return LTDIC_OK;
+    }
+    while (!tell && association->ul.state != 1 &&
+           receive(association, indication, in, now, &tell)) {
+    }
+    tell = tell || expire(association, indication, now);
+    tell = tell || report_sent(association, indication) || report_over(association, indication);
+    return tell ? LTDIC_OK : LTDIC_NEED_MORE;
+}

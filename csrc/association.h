@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: MIT */
+/* The inside of an association, so that an endpoint of net.c can hold one, and what negotiation.c
+ * finds out for it. Internal. */
+#ifndef LTDIC_ASSOCIATION_H
+#define LTDIC_ASSOCIATION_H
+
+#include "block.h"
+#include "internal.h"
+
+/* Where a direction is in its messages (PS3.8 E.1). */
+typedef struct message {
+    uint8_t id;
+    uint8_t place;
+} message;
+
+/* A stretch of data that its sender lends, as P-DATA-TF. */
+typedef struct loan {
+    ltdic_bytes data;
+    uint64_t size, done; /* bytes of PDUs: all, and those taken */
+    uint32_t fragment;   /* bytes of data in each PDU but the last */
+    uint8_t id, control;
+} loan;
+
+/* What was negotiated, as far as data must keep to it. */
+typedef struct agreement {
+    uint32_t requestor_max, acceptor_max; /* PDU length that each side takes; 0: any */
+    uint8_t accepted[32];                 /* a bit for each context ID */
+} agreement;
+
+struct ltdic_association {
+    ltdic_ul ul;
+    ltdic_stream stream;
+    agreement agreed;
+    uint32_t response, idle; /* ms; 0: for ever */
+    uint64_t response_deadline, idle_deadline;
+    message sending, receiving;
+    loan lent;
+    block proposal;           /* the RQ, until it is answered */
+    block command;            /* of the message being received, where it comes in pieces */
+    block queue;              /* PDUs to be sent */
+    block marks;              /* a mark for each stretch of PDUs whose end has not been told */
+    uint64_t submitted, sent; /* bytes, ever */
+    int cause;                /* why the association will end, if that is known */
+    int over_status;
+    bool over;    /* LTDIC_CLOSED is to be told */
+    bool lost;    /* the transport takes nothing more */
+    bool broken;  /* what comes has no PDU boundaries any more */
+    bool no_echo; /* the command being received is too long for one */
+};
+
+void ltdic__association_init(ltdic_association *a);
+/* Begin anew, but tell first what is still to be told of the last time. */
+void ltdic__association_reset(ltdic_association *a);
+void ltdic__association_clear(ltdic_association *a);
+
+/* What follows for data from an RQ and its AC, both decoded before; `ours` is an AC that we are to
+ * send. @return LTDIC_OK, LTDIC_ERR_BAD_VALUE (upper-layer faults of an AC); negotiation.c */
+int ltdic__agree(agreement *out, ltdic_bytes rq, ltdic_bytes ac, bool ours);
+bool ltdic__has_application_context(ltdic_bytes rq);
+
+#endif

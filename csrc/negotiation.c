@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: MIT */
+/* What an A-ASSOCIATE-RQ and its answer come to (PS3.8 7.1.1, D.1). It reads PDUs in which
+ * ltdic_decode has found no fault, and goes by ID, never by place. */
+#include "association.h"
+#include "bytes.h"
+
+enum {
+    ITEMS_START = 74,
+    APPLICATION_CONTEXT_ITEM = 0x10,
+    PROPOSED = 0x20,
+    ANSWERED = 0x21,
+    TRANSFER_SYNTAX = 0x40,
+    USER_INFORMATION = 0x50,
+    MAX_LENGTH = 0x51
+};
+
+static ltdic_bytes items_of(ltdic_bytes pdu)
+{
+    return (ltdic_bytes){pdu.data + ITEMS_START, pdu.size - ITEMS_START};
+}
+
+static ltdic_bytes sub_items_of(ltdic_bytes context)
+{
+    return (ltdic_bytes){context.data + 4, context.size - 4};
+}
+
+/* The value of the next item of this type; false after the last one. */
+static bool next_of(ltdic_bytes *rest, uint8_t type, ltdic_bytes *value)
+{
+    while (rest->size >= ITEM_HEADER) {
+        const uint8_t *item = rest->data;
+        const size_t length = load_u16(item + 2);
+        rest->data += ITEM_HEADER + length;
+        rest->size -= ITEM_HEADER + length;
+        if (item[0] == type) {
+            *value = (ltdic_bytes){item + ITEM_HEADER, length};
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool same_uid(ltdic_bytes a, ltdic_bytes b)
+{
+    a = ltdic__trimmed(a);
+    b = ltdic__trimmed(b);
+    return a.size == b.size && a.size > 0 && memcmp(a.data, b.data, a.size) == 0;
+}
+
+bool ltdic__has_application_context(ltdic_bytes rq)
+{
+    static const char dicom[] = APPLICATION_CONTEXT;
+    ltdic_bytes rest = items_of(rq), name;
+    return next_of(&rest, APPLICATION_CONTEXT_ITEM, &name) &&
+           same_uid(name, (ltdic_bytes){(const uint8_t *)dicom, sizeof dicom - 1});
+}
+
+static uint32_t max_length_of(ltdic_bytes pdu)
+{
+    ltdic_bytes rest = items_of(pdu), information, value;
+    while (next_of(&rest, USER_INFORMATION, &information)) {
+        if (next_of(&information, MAX_LENGTH, &value)) {
+            return load_u32(value.data);
+        }
+    }
+    return 0;
+}
+
+/* Is what an AC accepts with this context one of the transfer syntaxes of its proposal? */
+static bool was_proposed(ltdic_bytes answer, ltdic_bytes proposal)
+{
+    ltdic_bytes chosen, offered, given = sub_items_of(answer), rest = sub_items_of(proposal);
+    if (!next_of(&given, TRANSFER_SYNTAX, &chosen)) {
+        return false;
+    }
+    while (next_of(&rest, TRANSFER_SYNTAX, &offered)) {
+        if (same_uid(chosen, offered)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool take_bit(uint8_t *bits, uint8_t id)
+{
+    const uint8_t bit = (uint8_t)(1U << id % 8);
+    const bool was_set = (bits[id / 8] & bit) != 0;
+    bits[id / 8] |= bit;
+    return !was_set;
+}
+
+int ltdic__agree(agreement *out, ltdic_bytes rq, ltdic_bytes ac, bool ours)
+{
+    ltdic_bytes proposals[256] = {{NULL, 0}}, rest, context;
+    uint8_t answered[32] = {0};
+    size_t unanswered = 0;
+    *out = (agreement){.requestor_max = max_length_of(rq), .acceptor_max = max_length_of(ac)};
+    for (rest = items_of(rq); next_of(&rest, PROPOSED, &context);) {
+        if (proposals[context.data[0]].data == NULL) { /* of the same ID, the first counts */
+            proposals[context.data[0]] = context;
+            unanswered++;
+        }
+    }
+    for (rest = items_of(ac); next_of(&rest, ANSWERED, &context);) {
+        const uint8_t id = context.data[0], result = context.data[2];
+        const bool counts = proposals[id].data != NULL && take_bit(answered, id);
+        if (ours && !counts) {
+            return LTDIC_ERR_BAD_VALUE;
+        }
+        if (counts && result == 0 && !was_proposed(context, proposals[id])) {
+            return LTDIC_ERR_BAD_VALUE;
+        }
+        if (counts && result == 0) {
+            take_bit(out->accepted, id);
+        }
+        unanswered -= counts;
+    }
+    return ours && unanswered > 0 ? LTDIC_ERR_BAD_VALUE : LTDIC_OK;
+}
