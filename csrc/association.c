@@ -16,6 +16,7 @@ enum {
     ECHO_SIZE = 64,
     DATA_HEADER = 12,      /* of a P-DATA-TF and of its only PDV */
     LARGEST_PDU = 1048576, /* PDU length sent to a peer that takes any */
+    MOST_PARTS = 64,       /* of an ltdic_output */
     MAX_MARKS = 1024,      /* stretches of PDUs that have not been told */
     MAX_COMMAND = 1024,    /* bytes of a command that may be a C-ECHO */
     COMMAND = 1,           /* of a message control header (PS3.8 E.2) */
@@ -47,12 +48,23 @@ ltdic_association *ltdic_association_new(void)
     return a;
 }
 
+static void drop_queue(ltdic_association *a)
+{
+    while (a->queue != NULL) {
+        chunk *first = a->queue;
+        a->queue = first->next;
+        free(first);
+    }
+    a->queue_last = NULL;
+    a->queued = 0;
+}
+
 void ltdic__association_clear(ltdic_association *a)
 {
     block_free(&a->proposal);
     block_free(&a->command);
-    block_free(&a->queue);
     block_free(&a->marks);
+    drop_queue(a);
 }
 
 void ltdic_association_free(ltdic_association *association)
@@ -90,7 +102,7 @@ static void drop_output(ltdic_association *a)
     }
     a->sent = a->submitted;
     a->lent = (loan){.size = 0};
-    block_free(&a->queue);
+    drop_queue(a);
 }
 
 void ltdic__association_reset(ltdic_association *a)
@@ -168,19 +180,52 @@ static bool is_full(const ltdic_association *a)
     return block_size(&a->marks) >= MAX_MARKS * sizeof(mark);
 }
 
-/* What is lent goes first, so that the queue can grow behind it. */
-static bool make_room(ltdic_association *a, size_t size)
+/* An empty chunk for so many bytes, or NULL when out of memory. */
+static chunk *new_chunk(uint64_t size)
 {
-    return ltdic_association_keep(a) == LTDIC_OK && block_reserve(&a->queue, size) &&
-           block_reserve(&a->marks, sizeof(mark));
+    chunk *c = size > SIZE_MAX - sizeof *c ? NULL : malloc(sizeof *c + (size_t)size);
+    if (c != NULL) {
+        c->next = NULL;
+        c->start = c->end = 0;
+    }
+    return c;
 }
 
-/* For which there is room. */
-static void enqueue(ltdic_association *a, const uint8_t *pdu, size_t size)
+static void put_bytes(chunk *c, ltdic_bytes bytes)
 {
-    add_mark(a, pdu[0], size, size);
-    if (!a->lost) {
-        block_put(&a->queue, pdu, size);
+    memcpy(c->data + c->end, bytes.data, bytes.size);
+    c->end += bytes.size;
+}
+
+static void enqueue(ltdic_association *a, chunk *c)
+{
+    *(a->queue == NULL ? &a->queue : &a->queue_last->next) = c;
+    a->queue_last = c;
+    a->queued += c->end;
+}
+
+/* A copy of a PDU to enqueue, with room for its mark; NULL when out of memory. What is lent goes
+ * first, so that the queue can grow behind it. */
+static chunk *copy_of(ltdic_association *a, ltdic_bytes pdu)
+{
+    chunk *c = NULL;
+    if (ltdic_association_keep(a) == LTDIC_OK && block_reserve(&a->marks, sizeof(mark))) {
+        c = new_chunk(pdu.size);
+    }
+    if (c != NULL) {
+        put_bytes(c, pdu);
+    }
+    return c;
+}
+
+/* Send what copy_of gave. */
+static void send_copy(ltdic_association *a, chunk *c)
+{
+    add_mark(a, c->data[0], c->end, c->end);
+    if (a->lost) {
+        free(c);
+    } else {
+        enqueue(a, c);
     }
 }
 
@@ -210,33 +255,45 @@ static void write_header(uint8_t *h, const loan *l, uint64_t from, size_t size)
     h[11] = last ? l->control : (uint8_t)(l->control & ~LAST);
 }
 
-void ltdic_association_output(const ltdic_association *association, ltdic_output *output)
+/* Of what is lent, as many parts as there is room for. */
+static void put_loan(ltdic_output *out, const loan *l)
 {
-    const loan *l = &association->lent;
-    const block *queue = &association->queue;
-    const size_t most = sizeof output->parts / sizeof *output->parts;
     size_t headers = 0;
-    output->count = 0;
-    if (block_size(queue) > 0) {
-        put_part(output, queue->data + queue->start, block_size(queue));
-    }
-    for (uint64_t at = l->done; at < l->size && output->count + 2 <= most;) {
-        const uint64_t pdu = at / (l->fragment + DATA_HEADER);
-        const uint64_t from = pdu * l->fragment;
+    for (uint64_t at = l->done; at < l->size && out->count + 2 <= MOST_PARTS;) {
+        const uint64_t from = at / (l->fragment + DATA_HEADER) * l->fragment;
         const uint64_t left = l->data.size - from;
         const size_t size = left < l->fragment ? (size_t)left : l->fragment;
         size_t inside = (size_t)(at % (l->fragment + DATA_HEADER));
         if (inside < DATA_HEADER) {
-            uint8_t *header = output->headers[headers++];
+            uint8_t *header = out->headers[headers++];
             write_header(header, l, from, size);
-            at += put_part(output, header + inside, DATA_HEADER - inside);
+            at += put_part(out, header + inside, DATA_HEADER - inside);
             inside = DATA_HEADER;
         }
-        if (size + DATA_HEADER > inside) {
-            at += put_part(output, l->data.data + from + (inside - DATA_HEADER),
-                           size + DATA_HEADER - inside);
+        inside -= DATA_HEADER;
+        if (size > inside) {
+            at += put_part(out, l->data.data + from + inside, size - inside);
         }
     }
+}
+
+void ltdic_association_output(const ltdic_association *association, ltdic_output *output)
+{
+    output->count = 0;
+    for (const chunk *c = association->queue; c != NULL && output->count < MOST_PARTS;
+         c = c->next) {
+        put_part(output, c->data + c->start, c->end - c->start);
+    }
+    put_loan(output, &association->lent);
+}
+
+size_t ltdic__output_size(const ltdic_output *output)
+{
+    size_t size = 0;
+    for (size_t i = 0; i < output->count; i++) {
+        size += output->parts[i].size;
+    }
+    return size;
 }
 
 static void take_from_loan(ltdic_association *a, size_t size)
@@ -247,19 +304,27 @@ static void take_from_loan(ltdic_association *a, size_t size)
     }
 }
 
-/* So much of the output needs no more care: first the queue, then what is lent. */
-static void drop_sent(ltdic_association *a, size_t size)
+/* The first bytes of the queue have gone; how many there were of `size`. */
+static size_t take_from_queue(ltdic_association *a, size_t size)
 {
-    const size_t queued = size < block_size(&a->queue) ? size : block_size(&a->queue);
-    if (queued > 0) {
-        block_drop(&a->queue, queued);
+    size_t left = size;
+    while (a->queue != NULL && left > 0) {
+        chunk *first = a->queue;
+        const size_t taken = left < first->end - first->start ? left : first->end - first->start;
+        first->start += taken;
+        left -= taken;
+        if (first->start == first->end) {
+            a->queue = first->next;
+            free(first);
+        }
     }
-    take_from_loan(a, size - queued);
+    a->queued -= size - left;
+    return size - left;
 }
 
 void ltdic_association_sent(ltdic_association *association, size_t size, uint64_t now)
 {
-    drop_sent(association, size);
+    take_from_loan(association, size - take_from_queue(association, size));
     association->sent += size;
     if (size > 0) {
         set_deadlines(association, now);
@@ -268,25 +333,24 @@ void ltdic_association_sent(ltdic_association *association, size_t size, uint64_
 
 int ltdic_association_keep(ltdic_association *association)
 {
-    ltdic_output out;
-    const uint64_t left = association->lent.size - association->lent.done;
-    if (left == 0) {
+    const loan *l = &association->lent;
+    if (l->size == 0) {
         return LTDIC_OK;
     }
-    if (left > SIZE_MAX || !block_reserve(&association->queue, (size_t)left)) {
+    chunk *c = new_chunk(l->size - l->done);
+    if (c == NULL) {
         ltdic_association_lost(association);
         return LTDIC_ERR_MEMORY;
     }
-    while (association->lent.size > 0) {
-        const size_t queued = block_size(&association->queue);
-        ltdic_association_output(association, &out);
-        size_t size = 0;
-        for (size_t i = queued > 0; i < out.count; i++) {
-            block_put(&association->queue, out.parts[i].data, out.parts[i].size);
-            size += out.parts[i].size;
+    while (l->size > 0) {
+        ltdic_output out = {.count = 0};
+        put_loan(&out, l);
+        for (size_t i = 0; i < out.count; i++) {
+            put_bytes(c, out.parts[i]);
         }
-        take_from_loan(association, size);
+        take_from_loan(association, ltdic__output_size(&out));
     }
+    enqueue(association, c);
     return LTDIC_OK;
 }
 
@@ -323,8 +387,9 @@ static void apply(ltdic_association *a, const ltdic_effects *effects, int cause,
         uint8_t pdu[LTDIC_FIXED_PDU_SIZE];
         ltdic_encode_fixed(pdu, effects->send, effects->codes);
         a->cause = cause;
-        if (make_room(a, sizeof pdu)) {
-            enqueue(a, pdu, sizeof pdu);
+        chunk *copy = copy_of(a, (ltdic_bytes){pdu, sizeof pdu});
+        if (copy != NULL) {
+            send_copy(a, copy);
         } else {
             ltdic_association_lost(a);
         }
@@ -401,7 +466,7 @@ static int check_associate(ltdic_association *a, ltdic_bytes pdu)
 }
 
 /* What may go wrong, before anything is changed. */
-static int prepare(ltdic_association *a, ltdic_bytes pdu)
+static int check(ltdic_association *a, ltdic_bytes pdu)
 {
     const uint8_t type = pdu.data[0];
     const int needed_state = type == LTDIC_ASSOCIATE_RQ ? 1 : type == LTDIC_ASSOCIATE_AC ? 3 : 0;
@@ -411,45 +476,44 @@ static int prepare(ltdic_association *a, ltdic_bytes pdu)
     if (needed_state != 0 && a->ul.state != needed_state) {
         return LTDIC_ERR_WRONG_STATE;
     }
-    if (!make_room(a, pdu.size)) {
-        return LTDIC_ERR_MEMORY;
-    }
     return needed_state != 0 ? check_associate(a, pdu) : LTDIC_OK;
 }
 
-static void enqueue_accept(ltdic_association *a, ltdic_bytes pdu)
+static int send_event(ltdic_association *a, ltdic_effects *effects, chunk *copy, uint64_t now)
 {
-    const size_t at = a->queue.end;
-    enqueue(a, pdu.data, pdu.size);
-    if (!a->lost) {
-        memcpy(a->queue.data + at + ECHO_AT, a->proposal.data + ECHO_AT, ECHO_SIZE);
+    static const uint8_t events[] = {
+        [LTDIC_ASSOCIATE_RQ] = LTDIC_EVT_REQUEST,        [LTDIC_ASSOCIATE_AC] = LTDIC_EVT_ACCEPT,
+        [LTDIC_ASSOCIATE_RJ] = LTDIC_EVT_REJECT,         [LTDIC_RELEASE_RQ] = LTDIC_EVT_RELEASE,
+        [LTDIC_RELEASE_RP] = LTDIC_EVT_RELEASE_RESPONSE, [LTDIC_ABORT] = LTDIC_EVT_ABORT,
+    };
+    const uint8_t type = copy->data[0];
+    const int status = ltdic_ul_event(&a->ul, effects, (ltdic_event)events[type], now);
+    if (type == LTDIC_ASSOCIATE_AC) {
+        memcpy(copy->data + ECHO_AT, a->proposal.data + ECHO_AT, ECHO_SIZE);
+        block_free(&a->proposal);
     }
-    block_free(&a->proposal);
+    const bool goes = effects->send != 0 || type == LTDIC_ASSOCIATE_RQ; /* AE-2 comes later */
+    if (status == LTDIC_OK && goes) {
+        send_copy(a, copy);
+    } else {
+        free(copy);
+    }
+    return status;
 }
 
 int ltdic_association_send(ltdic_association *association, ltdic_bytes pdu, uint64_t now)
 {
-    static const uint8_t events[] = {
-        [LTDIC_ASSOCIATE_RQ] = LTDIC_EVT_REQUEST, [LTDIC_ASSOCIATE_AC] = LTDIC_EVT_ACCEPT,
-        [LTDIC_ASSOCIATE_RJ] = LTDIC_EVT_REJECT,  [LTDIC_DATA_TF] = LTDIC_EVT_DATA,
-        [LTDIC_RELEASE_RQ] = LTDIC_EVT_RELEASE,   [LTDIC_RELEASE_RP] = LTDIC_EVT_RELEASE_RESPONSE,
-        [LTDIC_ABORT] = LTDIC_EVT_ABORT,
-    };
     ltdic_effects effects;
-    const uint8_t type = pdu.data[0];
-    assert(type >= LTDIC_ASSOCIATE_RQ && type <= LTDIC_ABORT && type != LTDIC_DATA_TF);
-    assert(pdu.size >= LTDIC_FIXED_PDU_SIZE);
-    int status = prepare(association, pdu);
-    if (status == LTDIC_OK) {
-        status = ltdic_ul_event(&association->ul, &effects, (ltdic_event)events[type], now);
-    }
+    assert(pdu.size >= LTDIC_FIXED_PDU_SIZE && pdu.data[0] != LTDIC_DATA_TF);
+    assert(pdu.data[0] >= LTDIC_ASSOCIATE_RQ && pdu.data[0] <= LTDIC_ABORT);
+    int status = check(association, pdu);
     if (status != LTDIC_OK) {
         return status;
     }
-    if (type == LTDIC_ASSOCIATE_AC) {
-        enqueue_accept(association, pdu);
-    } else if (effects.send != 0 || type == LTDIC_ASSOCIATE_RQ) {
-        enqueue(association, pdu.data, pdu.size);
+    chunk *copy = copy_of(association, pdu);
+    status = copy == NULL ? LTDIC_ERR_MEMORY : send_event(association, &effects, copy, now);
+    if (status != LTDIC_OK) {
+        return status;
     }
     if (effects.close) {
         end(association, LTDIC_OK);
@@ -467,9 +531,9 @@ static uint32_t fragment_size(const ltdic_association *a)
 }
 
 /* What may go wrong, before anything is changed. */
-static int prepare_data(ltdic_association *a, const ltdic_pdv *data, uint64_t wire)
+static int check_data(ltdic_association *a, const ltdic_pdv *data, uint64_t wire)
 {
-    const uint64_t waiting = block_size(&a->queue) + (a->lent.size - a->lent.done);
+    const uint64_t waiting = a->queued + (a->lent.size - a->lent.done);
     message after = a->sending;
     if (a->ul.state != 6 && a->ul.state != 8) {
         return LTDIC_ERR_WRONG_STATE;
@@ -486,7 +550,9 @@ static int prepare_data(ltdic_association *a, const ltdic_pdv *data, uint64_t wi
     if (is_full(a) || (waiting > 0 && waiting + wire > LTDIC_MAX_QUEUE)) {
         return LTDIC_ERR_ROOM;
     }
-    return make_room(a, 0) ? LTDIC_OK : LTDIC_ERR_MEMORY;
+    return ltdic_association_keep(a) == LTDIC_OK && block_reserve(&a->marks, sizeof(mark))
+               ? LTDIC_OK
+               : LTDIC_ERR_MEMORY;
 }
 
 int ltdic_association_send_data(ltdic_association *association, const ltdic_pdv *data, uint64_t now)
@@ -496,7 +562,7 @@ int ltdic_association_send_data(ltdic_association *association, const ltdic_pdv 
     const uint64_t size = data->data.size;
     const uint64_t pdus = size == 0 || fragment == 0 ? 1 : (size - 1) / fragment + 1;
     const uint64_t wire = size + pdus * DATA_HEADER;
-    const int status = prepare_data(association, data, wire);
+    const int status = check_data(association, data, wire);
     if (status != LTDIC_OK) {
         return status;
     }

@@ -13,6 +13,14 @@ typedef struct message {
     uint8_t place;
 } message;
 
+/* PDUs, or the rest of some, that wait to be sent: a chunk each time something has to wait, so that
+ * no byte is copied twice. */
+typedef struct chunk {
+    struct chunk *next;
+    size_t start, end;
+    uint8_t data[];
+} chunk;
+
 /* A stretch of data that its sender lends, as P-DATA-TF. */
 typedef struct loan {
     ltdic_bytes data;
@@ -35,10 +43,11 @@ struct ltdic_association {
     uint64_t response_deadline, idle_deadline;
     message sending, receiving;
     loan lent;
-    block proposal;           /* the RQ, until it is answered */
-    block command;            /* of the message being received, where it comes in pieces */
-    block queue;              /* PDUs to be sent */
-    block marks;              /* a mark for each stretch of PDUs whose end has not been told */
+    block proposal; /* the RQ, until it is answered */
+    block command;  /* of the message being received, where it comes in pieces */
+    block marks;    /* a mark for each stretch of PDUs whose end has not been told */
+    chunk *queue, *queue_last;
+    size_t queued;            /* bytes in it */
     uint64_t submitted, sent; /* bytes, ever */
     int cause;                /* why the association will end, if that is known */
     int over_status;
@@ -52,6 +61,7 @@ void ltdic__association_init(ltdic_association *a);
 /* Begin anew, but tell first what is still to be told of the last time. */
 void ltdic__association_reset(ltdic_association *a);
 void ltdic__association_clear(ltdic_association *a);
+size_t ltdic__output_size(const ltdic_output *output); /* bytes */
 
 /* What follows for data from an RQ and its AC, both decoded before; `ours` is an AC that we are to
  * send. @return LTDIC_OK, LTDIC_ERR_BAD_VALUE (upper-layer faults of an AC); negotiation.c */

@@ -183,15 +183,6 @@ static void close_socket(ltdic_net *net)
 
 /* ---- sending ----------------------------------------------------------------------------- */
 
-static size_t size_of(const ltdic_output *output)
-{
-    size_t size = 0;
-    for (size_t i = 0; i < output->count; i++) {
-        size += output->parts[i].size;
-    }
-    return size;
-}
-
 /* One system call. False when the system takes no more for now, or nothing any more: then what the
  * peer said before it went away may still be unread. */
 static bool send_some(ltdic_net *net, const ltdic_output *output)
@@ -205,7 +196,7 @@ static bool send_some(ltdic_net *net, const ltdic_output *output)
     if (sent > 0) {
         ltdic_association_sent(&net->association, (size_t)sent, ltdic__now());
     }
-    if (sent < 0 || (size_t)sent < size_of(output)) {
+    if (sent < 0 || (size_t)sent < ltdic__output_size(output)) {
         net->can_write = false;
         ltdic__poller_want_write(net);
         return false;

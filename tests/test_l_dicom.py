@@ -94,6 +94,8 @@ SLOTS = {
     "pfnReceiveReleaseRequest": "release",
     "pfnReceiveReleaseResponse": "released",
     "pfnReceiveAbort": "abort",
+    "pfnReceiveCEchoRequest": "echo",
+    "pfnReceiveCEchoResponse": "echoed",
 }
 
 
@@ -1074,6 +1076,259 @@ def test_calls_in_the_wrong_state_change_nothing(request_pdu: Any) -> None:
     assert L_DicomConnect(recorder.handle, None, 0, "127.0.0.1", 1) == DICOM_ERROR_STATE
     L_DicomFreeAssociate(accept)
     recorder.free()
+
+
+VERIFICATION = "1.2.840.10008.1.1"
+
+
+@contextmanager
+def established(pdu: Any, on_request: Any = accept_all, **child: Any) -> Iterator[tuple[Any, Any]]:
+    """Both ends of an association, after it was accepted: the requestor and the acceptor."""
+    acceptor, requestor = associate(on_request, pdu)
+    acceptor.child.update(child)
+    requestor.until("accepted")
+    yield requestor, acceptor.children[0]
+    requestor.free()
+    acceptor.free()
+
+
+def answer_echo(hNet: Any, ident: int, message: int, name: Any, _: Any) -> None:
+    check(L_DicomSendCEchoResponse(hNet, ident, message, ffi.string(name).decode(), 0x0122))
+
+
+def test_an_echo_is_asked_and_answered_in_the_documented_order(request_pdu: Any) -> None:
+    with established(request_pdu, echo=answer_echo) as (requestor, acceptor):
+        requestor.events.clear()
+        acceptor.events.clear()
+        check(L_DicomSendCEchoRequest(requestor.handle, 1, 0xFFFF, None))
+        assert requestor.until("echoed") == [
+            ("receive", 0, 4, 90),
+            ("data", 1, 3, 78),
+            ("echoed", 1, 0xFFFF, 0x0122),
+        ]
+        assert acceptor.events == [
+            ("receive", 0, 4, 80),
+            ("data", 1, 3, 68),
+            ("echo", 1, 0xFFFF),
+        ]
+
+
+def test_an_echo_of_another_class_carries_its_uid(request_pdu: Any) -> None:
+    seen: list[bytes] = []
+    with established(request_pdu, echo=lambda h, i, m, name, _: seen.append(ffi.string(name))) as (
+        requestor,
+        acceptor,
+    ):
+        assert L_DicomSendCEchoRequest(requestor.handle, 1, 1, "1..2") == DICOM_ERROR_PARAMETER
+        assert L_DicomSendCEchoRequest(requestor.handle, 1, 1, "1" * 65) == DICOM_ERROR_PARAMETER
+        assert L_DicomSendCEchoRequest(requestor.handle, 3, 1, None) == DICOM_ERROR_PARAMETER
+        check(L_DicomSendCEchoRequest(requestor.handle, 1, 1, "1.2.3"))
+        acceptor.until("echo")
+    assert seen == [b"1.2.3"]
+
+
+def test_what_was_agreed_can_be_asked_for_on_both_sides() -> None:
+    pdu = L_DicomCreateAssociate(True)
+    for ident, abstract in ((1, VERIFICATION), (3, "1.2.3")):
+        check(L_DicomAddPresentation(pdu, ident, 0, abstract))
+        check(L_DicomAddTransfer(pdu, ident, "1.2.840.10008.1.2"))
+    check(L_DicomDefaultAssociate(pdu))
+
+    def accept_one(hNet: Any, hPDU: Any, _: Any) -> None:
+        answer = L_DicomCreateAssociate(False)
+        check(L_DicomDefaultAssociate(answer))
+        check(L_DicomAddPresentation(answer, 3, PDU_ACCEPT_RESULT_SUCCESS, None))
+        check(L_DicomAddTransfer(answer, 3, "1.2.840.10008.1.2"))
+        assert L_DicomGetAssociate(hNet) is None
+        check(L_DicomSendAssociateAccept(hNet, answer))
+        L_DicomFreeAssociate(answer)
+
+    with established(pdu, accept_one) as ends:
+        for end in ends:
+            agreed = L_DicomGetAssociate(end.handle)
+            idents = [L_DicomGetPresentation(agreed, n) for n in range(2)]
+            assert sorted(idents) == [1, 3]
+            assert [L_DicomGetResult(agreed, i) for i in (1, 3)] == [1, 0]
+            assert [L_DicomGetAbstract(agreed, i) for i in (1, 3)] == [VERIFICATION, "1.2.3"]
+            assert L_DicomFindAbstract(agreed, "1.2.3") == 3
+            assert L_DicomGetTransfer(agreed, 3, 0) == "1.2.840.10008.1.2"
+    assert L_DicomGetAssociate(None) is None
+    L_DicomFreeAssociate(pdu)
+
+
+def test_roles_extended_information_window_and_identity_pass_through_both_ways() -> None:
+    pdu = L_DicomCreateAssociate(True)
+    assert L_DicomGetAsyncOperations(pdu) == (False, 1, 1)
+    assert L_DicomGetRoleSelect(pdu, "1.2.3") == (False, True, False)
+    assert L_DicomGetExtended(pdu, "1.2.3") is L_DicomGetUserIdentity(pdu) is None
+    check(L_DicomDefaultAssociate(pdu))
+    for identity in ((0, False, b"x", b""), (6, False, b"x", b""), (1, False, b"x", b"y")):
+        assert L_DicomSetUserIdentity(pdu, *identity) == DICOM_ERROR_PARAMETER
+    assert L_DicomSetRoleSelect(pdu, "1..3", True, True) == DICOM_ERROR_PARAMETER
+    for _ in range(2):  # a second time replaces
+        check(L_DicomSetUserIdentity(pdu, PDU_IDENTITY_PASSCODE, True, b"na\0me", b"secret"))
+        for uid in ("1.2.4", "1.2.3"):
+            check(L_DicomSetExtended(pdu, uid, b"\0" + uid.encode()))
+            check(L_DicomSetRoleSelect(pdu, uid, uid == "1.2.3", True))
+        check(L_DicomSetAsyncOperations(pdu, 0, 65535))
+    seen: dict[str, Any] = {}
+
+    def asked(hPDU: Any) -> list[Any]:
+        return [
+            L_DicomGetAsyncOperations(hPDU),
+            [L_DicomGetRoleSelect(hPDU, uid) for uid in ("1.2.3", "1.2.4", "1.2.5")],
+            [L_DicomGetExtended(hPDU, uid) for uid in ("1.2.3", "1.2.4", "1.2.5")],
+            L_DicomGetUserIdentity(hPDU),
+        ]
+
+    def answer(hNet: Any, hPDU: Any, _: Any) -> None:
+        seen["request"] = asked(hPDU)
+        pdu = L_DicomCreateAssociate(False)
+        check(L_DicomDefaultAssociate(pdu))
+        check(L_DicomSetUserIdentity(pdu, 0, False, b"ticket"))
+        check(L_DicomSetExtended(pdu, "1.2.3", b""))
+        check(L_DicomSetRoleSelect(pdu, "1.2.3", True, False))
+        check(L_DicomSetAsyncOperations(pdu, 1, 2))
+        check(L_DicomSendAssociateAccept(hNet, pdu))
+        L_DicomFreeAssociate(pdu)
+
+    with established(pdu, answer) as (requestor, _):
+        seen["accept"] = asked(L_DicomGetAssociate(requestor.handle))
+    assert seen == {
+        "request": [
+            (True, 0, 65535),
+            [(True, True, True), (True, False, True), (False, True, False)],
+            [b"\x001.2.3", b"\x001.2.4", None],
+            (PDU_IDENTITY_PASSCODE, True, b"na\0me", b"secret"),
+        ],
+        "accept": [
+            (True, 1, 2),
+            [(True, True, False), (False, True, False), (False, True, False)],
+            [b"", None, None],
+            (0, False, b"ticket", b""),
+        ],
+    }
+    L_DicomFreeAssociate(pdu)
+
+
+def test_data_of_any_length_arrives_whole_and_each_pdu_that_went_is_told(
+    request_pdu: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    got = bytearray()
+    sent: list[int] = []
+    last: list[int] = []
+
+    def on_data(hNet: Any, ident: int, control: int, data: Any, size: int, _: Any) -> None:
+        got.extend(ffi.buffer(data, size))
+        last.append(control)
+
+    def on_sent(hNet: Any, nError: int, nType: int, nBytes: int, _: Any) -> None:
+        check(nError)
+        sent.append(nBytes)
+
+    monkeypatch.setitem(SLOTS, "pfnSend", "sent")
+    data = random.Random(1).randbytes(3_000_000)
+    with established(request_pdu, data=on_data) as (requestor, acceptor):
+        requestor.more["sent"] = on_sent
+        check(L_DicomSendData(requestor.handle, 1, 3, b"", 0))
+        check(L_DicomSendData(requestor.handle, 1, 0, memoryview(data)[:1_000_000], 1_000_000))
+        code = L_DicomSendData(requestor.handle, 1, 2, bytearray(data[1_000_000:]), 2_000_000)
+        while code == DICOM_ERROR_BUSY:
+            check(L_DicomWait(requestor.handle, 10_000))
+            code = L_DicomSendData(requestor.handle, 1, 2, data[1_000_000:], 2_000_000)
+        check(code)
+        while not last or not last[-1] & 2 or len(got) < len(data):
+            check(L_DicomWait(acceptor.handle, 10_000))
+        L_DicomBreathe()
+    assert got == data
+    assert [control for control in last if control & 2] == [3, 2]
+    fragments = [16378] * 61 + [942] + [16378] * 122 + [1884]
+    assert sent[-186:] == [12 + size for size in [0, *fragments]]
+
+
+def test_what_cannot_be_sent_is_refused_and_changes_nothing(request_pdu: Any) -> None:
+    unused = Recorder()
+    assert L_DicomSendData(unused.handle, 1, 3, b"ab", 2) == DICOM_ERROR_STATE
+    assert L_DicomSendCEchoRequest(unused.handle, 1, 1, None) == DICOM_ERROR_STATE
+    unused.free()
+    assert L_DicomSendData(unused.handle, 1, 3, b"ab", 2) == DICOM_ERROR_HANDLE
+    with established(request_pdu, echo=answer_echo) as (requestor, _):
+        with pytest.raises(ValueError, match="are no"):
+            L_DicomSendData(requestor.handle, 1, 3, b"ab", 4)
+        assert lib.L_DicomSendData(requestor.handle, 1, 3, ffi.NULL, 2) == DICOM_ERROR_PARAMETER
+        for ident, control, size in ((3, 3, 2), (2, 3, 2), (1, 4, 2), (1, 3, 1)):
+            code = L_DicomSendData(requestor.handle, ident, control, b"abc", size)
+            assert code == DICOM_ERROR_PARAMETER
+        assert L_DicomSendData(requestor.handle, 1, 2, b"ab", 2) == DICOM_ERROR_STATE
+        check(L_DicomSendCEchoRequest(requestor.handle, 1, 7, None))
+        assert requestor.until("echoed")[-1] == ("echoed", 1, 7, 0x0122)
+
+
+def test_silence_is_ended_by_the_deadline_set_for_it(raw_request: bytes, request_pdu: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        requestor = Requestor(server, request_pdu)
+        assert requestor.events == []
+        requestor.peer.close()
+        requestor.until("close")
+        requestor.events.clear()
+        check(L_DicomSetTimeouts(requestor.handle, 100, 100, 0))
+        check(L_DicomConnect(requestor.handle, None, 0, *server.getsockname()))
+        check(L_DicomSendAssociateRequest(requestor.handle, request_pdu))
+        start = time.monotonic()
+        late = ("receive", DICOM_ERROR_TIMEOUT, 0, 0)
+        assert requestor.until("close") == [("connect", 0), late, ("close", DICOM_ERROR_TIMEOUT)]
+        assert 0.19 < time.monotonic() - start < 5
+        requestor.free()
+    acceptor = Acceptor(request=accept_all)
+    with socket.create_connection(acceptor.address, 10) as peer:
+        peer.sendall(raw_request)
+        acceptor.until("accept")
+        child = acceptor.children[0]
+        check(L_DicomSetTimeouts(child.handle, 0, 0, 100))
+        child.until("request", "receive")
+        assert receive_pdu(peer)[:1] == b"\x02"
+        while ("receive", DICOM_ERROR_TIMEOUT, 0, 0) not in child.events:
+            check(L_DicomWait(child.handle, 10_000))
+        assert decode(receive_pdu(peer)) == Abort(0, 0)
+    assert child.until("close")[-1] == ("close", DICOM_ERROR_TIMEOUT)
+    acceptor.free()
+
+
+def test_a_connection_that_does_not_come_up_in_time_is_told_so() -> None:
+    with socket.socket() as full:  # its backlog is full, so that the system does not answer
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        waiting = [socket.socket() for _ in range(4)]
+        for one in waiting:
+            one.setblocking(False)
+            one.connect_ex(full.getsockname())
+        recorder = Recorder()
+        check(L_DicomSetTimeouts(recorder.handle, 0, 100, 0))
+        check(L_DicomConnect(recorder.handle, None, 0, *full.getsockname()))
+        assert recorder.until("connect") == [("connect", DICOM_ERROR_TIMEOUT)]
+        recorder.free()
+        for one in waiting:
+            one.close()
+
+
+def test_a_request_for_another_application_context_is_rejected_by_the_provider(
+    raw_request: bytes,
+) -> None:
+    acceptor = Acceptor()
+    for wire in (
+        raw_request.replace(b"3.1.1.1", b"3.1.1.2"),
+        raw_request.replace(b"\x10", b"\x11", 1),
+    ):
+        with socket.create_connection(acceptor.address, 10) as peer:
+            peer.sendall(wire)
+            acceptor.until("accept")
+            acceptor.events.clear()
+            child = acceptor.children[-1]
+            for _ in range(3):
+                L_DicomWait(child.handle, 20)
+            assert decode(receive_pdu(peer)) == AssociateReject(1, 1, 2)
+        assert child.until("close") == [("close", 0)]
+    acceptor.free()
 
 
 def test_pdvs_arrive_one_by_one_and_raw(server: socket.socket, request_pdu: Any) -> None:

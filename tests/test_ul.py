@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 from typing import Any
 
 import pytest
@@ -106,6 +107,19 @@ def test_the_table_has_the_123_cells_of_the_standard() -> None:
 @pytest.mark.parametrize("event", range(1, 20))
 @pytest.mark.parametrize("state", range(1, 14))
 def test_cell(state: int, event: int, requestor: bool) -> None:
+    check_cell(state, event, requestor)
+
+
+def test_every_cell_has_its_outcome_on_both_sides() -> None:
+    cells = list(itertools.product(range(1, 14), range(1, 20)))
+    for (state, event), requestor in itertools.product(cells, (False, True)):
+        check_cell(state, event, requestor)
+    empty = set(cells) - set(CELLS)
+    print(f"{len(cells)} of {13 * 19} cells, {len(empty)} of them empty in the standard")
+    assert (len(cells), len(empty)) == (247, 124)
+
+
+def check_cell(state: int, event: int, requestor: bool) -> None:
     ul = machine(state, requestor)
     ul.deadline = 7  # so that stopping and starting both show
     status, effects = fire(ul, event)
@@ -142,6 +156,14 @@ def test_a_request_without_protocol_version_1_is_rejected_by_the_provider() -> N
     assert (status, NAMES[effects.action], effects.send, effects.tell) == (0, "AE-6", 3, 0)
     assert codes == (1, 2, 2)
     assert (ul.state, ul.deadline) == (13, NOW + ARTIM)
+
+
+def test_what_the_provider_is_told_to_refuse_is_refused_without_asking() -> None:
+    ul = machine(2)
+    ul.refusal = (2, 3, 2)
+    effects = fire(ul, 6)[1]
+    assert (effects.send, effects.tell, ul.state, ul.deadline) == (3, 0, 13, NOW + ARTIM)
+    assert (effects.codes.result, effects.codes.source, effects.codes.reason) == (2, 3, 2)
 
 
 def test_only_bit_0_of_the_protocol_version_counts() -> None:
