@@ -136,8 +136,12 @@ static void settle(ltdic_net *net)
     const bool associated = net->listener != NULL && state >= 3 && state <= 12;
     set_timer(net, deadline_of(net));
     if (associated != net->associated) {
-        net->listener->associations += associated ? 1 : UINT32_MAX;
         net->associated = associated;
+        if (associated) {
+            net->listener->associations++;
+        } else {
+            net->listener->associations--;
+        }
     }
 }
 

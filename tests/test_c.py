@@ -118,7 +118,7 @@ def test_a_gibibyte_in_one_pdu_needs_no_memory(codec_toolchain: Toolchain) -> No
     assert int(found[1]) < 1024
 
 
-@pytest.mark.parametrize("target", ["fuzz_pdu", "fuzz_stream", "fuzz_encode"])
+@pytest.mark.parametrize("target", ["fuzz_pdu", "fuzz_stream", "fuzz_encode", "fuzz_association"])
 def test_promises_are_kept_for_the_prefixes_of_every_vector(
     codec_toolchain: Toolchain, tmp_path: Path, target: str
 ) -> None:
