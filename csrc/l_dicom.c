@@ -345,7 +345,7 @@ static void dispatch_request(HDICOMNET hNet, HDICOMPDU hPDU)
         CALL(hNet, pfnReceiveAssociateRequest, (hNet, hPDU, e->user_data));
     } else { /* out of memory: the peer may try again */
         L_DicomSendAssociateReject(hNet, PDU_REJECT_RESULT_TRANSIENT, PDU_REJECT_SOURCE_PROVIDER2,
-                                   PDU_REJECT_REASON_LIMIT);
+                                   PDU_REJECT_REASON_CONGESTION);
     }
 }
 

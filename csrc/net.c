@@ -111,7 +111,7 @@ static bool reserve_timer(ltdic_loop *loop)
         return true;
     }
     const size_t room = loop->timer_room == 0 ? 16 : 2 * loop->timer_room;
-    ltdic_net **timers = realloc(loop->timers, room * sizeof *timers);
+    ltdic_net **timers = realloc(loop->timers, room * sizeof(ltdic_net *));
     if (timers == NULL) {
         return false;
     }
@@ -129,20 +129,27 @@ static uint64_t deadline_of(const ltdic_net *net)
                                         : 0;
 }
 
+static void count_association(ltdic_net *net)
+{
+    const int state = net->association.ul.state;
+    const bool associated = state >= 3 && state <= 12;
+    ltdic_net *listener = net->listener;
+    if (listener == NULL || associated == net->associated) {
+        return;
+    }
+    net->associated = associated;
+    if (associated) {
+        listener->associations++;
+    } else {
+        listener->associations--;
+    }
+}
+
 /* After whatever may have changed state or deadline. */
 static void settle(ltdic_net *net)
 {
-    const int state = net->association.ul.state;
-    const bool associated = net->listener != NULL && state >= 3 && state <= 12;
     set_timer(net, deadline_of(net));
-    if (associated != net->associated) {
-        net->associated = associated;
-        if (associated) {
-            net->listener->associations++;
-        } else {
-            net->listener->associations--;
-        }
-    }
+    count_association(net);
 }
 
 static void leave_listener(ltdic_net *net)
@@ -302,7 +309,8 @@ static bool take(ltdic_net *net, ltdic_indication *indication)
 {
     const ltdic_net *l = net->listener;
     ltdic_association *a = &net->association;
-    ltdic_bytes in = {net->in.data + net->in.start, block_size(&net->in)};
+    const size_t size = block_size(&net->in);
+    ltdic_bytes in = {size > 0 ? net->in.data + net->in.start : NULL, size};
     if (a->ul.state == 2) {
         const bool full =
             l != NULL && l->max_associations != 0 && l->associations >= l->max_associations;
