@@ -336,6 +336,9 @@ static HDICOMPDU take_associate(HDICOMNET hNet, ltdic_bytes pdu)
         set_associate(request ? &receiver->request : &receiver->agreed,
                       ltdic__associate_keep(hPDU));
     }
+    if (!request) {
+        set_associate(&receiver->request, NULL); /* which is answered */
+    }
     return hPDU;
 }
 
