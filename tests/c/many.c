@@ -285,15 +285,6 @@ static void release_all(void)
     }
 }
 
-/* Nothing may come that was not due: the scripts would not have it. */
-static void check_silence(void)
-{
-    L_DicomBreathe();
-    for (unsigned i = 0; i < count; i++) {
-        CHECK(ends[i].part == ends[0].part && ends[i].place == 0);
-    }
-}
-
 /* ---- the processes ----------------------------------------------------------------------- */
 
 /* Both are here when either leaves. */
@@ -302,6 +293,17 @@ static void meet(const int *pipes)
     char byte = 0;
     CHECK(write(pipes[1], &byte, 1) == 1);
     CHECK(read(pipes[0], &byte, 1) == 1);
+}
+
+/* Both have done this part, and nothing more may come of it: the scripts would not have it. */
+static void finish_part(const int *pipes)
+{
+    meet(pipes);
+    L_DicomBreathe();
+    for (unsigned i = 0; i < count; i++) {
+        CHECK(ends[i].part == ends[0].part && ends[i].place == 0);
+    }
+    meet(pipes);
 }
 
 static L_UINT listen_anywhere(void)
@@ -365,21 +367,18 @@ static void be_one_end(const int *pipes)
     const double start = seconds();
     open_all(port);
     const double opened = seconds();
-    meet(pipes);
-    check_silence();
+    finish_part(pipes);
     const long memory = resident() - before;
     const unsigned open = open_descriptors() - descriptors;
     meet(pipes);
     const double echo_start = seconds();
     echo_all();
     const double echoed = seconds();
-    meet(pipes);
-    check_silence();
+    finish_part(pipes);
     const double release_start = seconds();
     release_all();
     const double released = seconds();
-    meet(pipes);
-    check_silence();
+    finish_part(pipes);
     clean_up();
     const long left = resident() - before;
     CHECK(done[OPEN] == count && done[ECHO] == count && done[RELEASE] == count);
