@@ -258,6 +258,17 @@ static bool take_buffer(ltdic_net *net)
     return true;
 }
 
+/* Where all in it has been read. */
+static void drop_buffer(ltdic_net *net)
+{
+    if (net->in.room == READ_SIZE && net->loop->spare == NULL) {
+        net->loop->spare = net->in.data;
+    } else {
+        free(net->in.data);
+    }
+    net->in = (block){0};
+}
+
 /* Keep no more than what is unread: an endpoint that waits costs what it has received. */
 static void give_buffer_back(ltdic_net *net)
 {
@@ -273,11 +284,7 @@ static void give_buffer_back(ltdic_net *net)
     if (size > 0) {
         memcpy(small, in->data + in->start, size);
     }
-    if (in->room == READ_SIZE && net->loop->spare == NULL) {
-        net->loop->spare = in->data;
-    } else {
-        free(in->data);
-    }
+    drop_buffer(net);
     *in = (block){small, 0, size, size};
 }
 
@@ -322,6 +329,7 @@ static bool take(ltdic_net *net, ltdic_indication *indication)
     settle(net);
     if (status == LTDIC_OK && indication->kind == LTDIC_CLOSED && net->transport == OPEN) {
         close_socket(net);
+        drop_buffer(net);
     }
     return status == LTDIC_OK;
 }
@@ -642,6 +650,9 @@ void ltdic_net_done(ltdic_net *net)
     if (net->dead) {
         destroy(net);
         return;
+    }
+    if (block_size(&net->in) == 0) { /* else each of those that are ready has one of its own */
+        drop_buffer(net);
     }
     ltdic__make_ready(net);
 }
