@@ -193,10 +193,13 @@ def receive_pdu(connection: socket.socket) -> bytes:
 
 # ---- DCMTK -----------------------------------------------------------------------------------
 
-needs_dcmtk = pytest.mark.skipif(
-    shutil.which("echoscu", path=clean_environment()["PATH"]) is None,
-    reason="DCMTK is not installed",
-)
+
+def is_installed(program: str) -> bool:
+    """As a program of the system, not as a script of a virtual environment."""
+    return shutil.which(program, path=clean_environment()["PATH"]) is not None
+
+
+needs_dcmtk = pytest.mark.skipif(not is_installed("echoscu"), reason="DCMTK is not installed")
 
 DCMQRSCP_CONFIG = """\
 MaxPDUSize = 16384
