@@ -455,7 +455,7 @@ LTDIC_API int ltdic_decode_echo(ltdic_echo *echo, ltdic_bytes command);
  *  accepted contexts and to whole messages (PS3.8 E.1), in both directions. */
 typedef struct ltdic_association ltdic_association;
 
-/** Deadlines, milliseconds. */
+/** Deadlines, in milliseconds as the clock counts them: to less than one. */
 typedef struct ltdic_timeouts {
     size_t size;    /**< sizeof(ltdic_timeouts), as the caller was compiled */
     uint32_t artim; /**< PS3.8 9.1.5: for an A-ASSOCIATE-RQ to be there whole, and for the peer to

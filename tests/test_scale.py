@@ -52,7 +52,8 @@ def test_ten_thousand_associations_are_open_at_once(toolchain: Toolchain) -> Non
 
 
 def test_a_stalled_connection_is_closed_at_artim_and_delays_nobody(gcc: Toolchain) -> None:
-    """The program itself fails where one is closed before ARTIM, or a second after it."""
+    """The program itself fails where one is closed a millisecond before ARTIM, or a second
+    after it."""
     program = gcc.program(SOURCES / "stalls.c", "c11")
     printed = run(program, "1000", "250", "1", timeout=60)
     print(printed, end="")

@@ -452,7 +452,7 @@ static void collect(series *open_for, unsigned *resets)
     for (int i = 0; i < stall_count; i++) {
         const stall *s = &shared->stalls[i];
         const double time = s->ended - s->begun;
-        CHECK(s->fd < 0 && time >= artim && time <= artim + LATE);
+        CHECK(s->fd < 0 && time > artim - 1 && time <= artim + LATE);
         CHECK(!s->reset || kinds[s->kind].drips); /* else all it sent had been read */
         add(&open_for[s->kind], time);
         *resets += s->reset != 0;
