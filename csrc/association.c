@@ -380,13 +380,15 @@ static bool report_sent(ltdic_association *a, ltdic_indication *indication)
 
 /* ---- the machine's effects ---------------------------------------------------------------- */
 
-/* What the machine does by itself; `cause` is why, if the association ends by this. */
+/* What the machine does by itself; `cause` is why, if the association ends by this. What comes
+ * after its end (AA-7) is not why, and a peer that does not read gets only so many answers. */
 static void apply(ltdic_association *a, const ltdic_effects *effects, int cause, uint64_t now)
 {
-    if (effects->send != 0) {
+    const bool again = effects->action == LTDIC_AA_7;
+    if (effects->send != 0 && !(again && is_full(a))) {
         uint8_t pdu[LTDIC_FIXED_PDU_SIZE];
         ltdic_encode_fixed(pdu, effects->send, effects->codes);
-        a->cause = cause;
+        a->cause = again ? a->cause : cause;
         chunk *copy = copy_of(a, (ltdic_bytes){pdu, sizeof pdu});
         if (copy != NULL) {
             send_copy(a, copy);
@@ -417,6 +419,9 @@ int ltdic_association_opened(ltdic_association *association, ltdic_event event, 
 void ltdic_association_closed(ltdic_association *association, int status, uint64_t now)
 {
     ltdic_effects effects;
+    if (association->over && association->ul.state == 1) { /* it has ended, and is yet to be told */
+        return;
+    }
     ltdic_ul_event(&association->ul, &effects, LTDIC_EVT_CLOSED, now);
     const bool agreed = status != LTDIC_OK && effects.action == LTDIC_AR_5;
     end(association, agreed ? association->cause : status);
@@ -450,14 +455,17 @@ static ltdic_bytes proposal_of(const ltdic_association *a)
     return (ltdic_bytes){a->proposal.data, block_size(&a->proposal)};
 }
 
-/* Look into an RQ or AC before it is sent. */
-static int check_associate(ltdic_association *a, ltdic_bytes pdu)
+/* Nothing is sent that would cost the peer its place in the stream. */
+static bool is_one_pdu(ltdic_bytes pdu)
 {
     const ltdic_options any = {.size = sizeof any};
     ltdic_fault fault;
-    if (ltdic_decode(NULL, pdu, &any, &fault) != LTDIC_OK) {
-        return LTDIC_ERR_BAD_VALUE;
-    }
+    return ltdic_decode(NULL, pdu, &any, &fault) == LTDIC_OK &&
+           pdu.size - HEADER == load_u32(pdu.data + 2);
+}
+
+static int check_associate(ltdic_association *a, ltdic_bytes pdu)
+{
     if (pdu.data[0] == LTDIC_ASSOCIATE_AC) {
         return ltdic__agree(&a->agreed, proposal_of(a), pdu, true);
     }
@@ -475,6 +483,9 @@ static int check(ltdic_association *a, ltdic_bytes pdu)
     }
     if (needed_state != 0 && a->ul.state != needed_state) {
         return LTDIC_ERR_WRONG_STATE;
+    }
+    if (!is_one_pdu(pdu)) {
+        return LTDIC_ERR_BAD_VALUE;
     }
     return needed_state != 0 ? check_associate(a, pdu) : LTDIC_OK;
 }
@@ -631,12 +642,13 @@ static bool receive_pdu(ltdic_association *a, ltdic_indication *indication, ltdi
                         uint64_t now)
 {
     ltdic_effects effects;
+    const bool had_ended = a->ul.state == 13;
     int status = look_into(a, pdu);
     if (status != LTDIC_OK) {
         return receive_fault(a, indication, pdu.data[0], pdu, status, now);
     }
     status = ltdic_ul_receive(&a->ul, &effects, pdu, now);
-    const bool aborted = pdu.data[0] == LTDIC_ABORT;
+    const bool aborted = pdu.data[0] == LTDIC_ABORT && !had_ended;
     set_received(indication, status, pdu.data[0], pdu);
     apply(a, &effects, status != LTDIC_OK ? status : cause_or(a, aborted ? LTDIC_ERR_ABORTED : 0),
           now);
@@ -653,9 +665,9 @@ static void look_for_echo(ltdic_association *a, ltdic_indication *indication)
     if ((p->control & COMMAND) == 0) {
         return;
     }
-    if (before > 0 || !ends) {
-        a->no_echo = a->no_echo || p->data.size > MAX_COMMAND - before ||
-                     !block_append(&a->command, p->data.data, p->data.size);
+    a->no_echo = a->no_echo || p->data.size > MAX_COMMAND - before;
+    if (!a->no_echo && (before > 0 || !ends)) {
+        a->no_echo = !block_append(&a->command, p->data.data, p->data.size);
         command = (ltdic_bytes){a->command.data, block_size(&a->command)};
     }
     if (ends) {
@@ -691,19 +703,37 @@ static bool receive_data(ltdic_association *a, ltdic_indication *indication, ltd
     return effects.tell;
 }
 
-/* One step over what has been received. False when nothing is left of it that can be used. */
-static bool receive(ltdic_association *a, ltdic_indication *indication, ltdic_bytes *in,
-                    uint64_t now, bool *tell)
+/* The next piece of what has been received. Where data cannot come, the header of a P-DATA-TF is
+ * one; else the headers are not, and stay in front of their data. */
+static int next_piece(ltdic_association *a, ltdic_piece *piece, ltdic_bytes *in)
 {
     const bool data_may_come = a->ul.state == 6 || a->ul.state == 7;
     const uint32_t own_max = a->ul.requestor ? a->agreed.requestor_max : a->agreed.acceptor_max;
     const ltdic_options options = {.size = sizeof options,
                                    .max_pdata = data_may_come ? own_max : 0,
                                    .max_associate = LTDIC_MAX_ASSOCIATE};
-    const ltdic_stream stream = a->stream;
+    const bool begins = a->stream.pdu_left == 0 && in->data[0] == LTDIC_DATA_TF;
+    ltdic_fault fault;
+    if (begins && !data_may_come && in->size >= HEADER) {
+        ltdic_bytes header = {in->data, HEADER};
+        *in = (ltdic_bytes){in->data + HEADER, in->size - HEADER};
+        *piece = (ltdic_piece){.type = LTDIC_DATA_TF};
+        const int status = ltdic_stream_next(&a->stream, piece, &header, &options, &fault);
+        return status == LTDIC_NEED_MORE ? LTDIC_OK : status;
+    }
+    const int status = ltdic_stream_next(&a->stream, piece, in, &options, &fault);
+    const bool no_data =
+        status == LTDIC_OK && piece->type == LTDIC_DATA_TF && piece->data.size == 0 && !piece->last;
+    return no_data ? LTDIC_NEED_MORE : status;
+}
+
+/* One step over what has been received. False when nothing is left of it that can be used. */
+static bool receive(ltdic_association *a, ltdic_indication *indication, ltdic_bytes *in,
+                    uint64_t now, bool *tell)
+{
+    const ltdic_stream before = a->stream;
     const ltdic_bytes all = *in;
     ltdic_piece piece;
-    ltdic_fault fault;
     if (in->size == 0) {
         return false;
     }
@@ -711,23 +741,15 @@ static bool receive(ltdic_association *a, ltdic_indication *indication, ltdic_by
         *in = (ltdic_bytes){all.data + all.size, 0};
         return false;
     }
-    const int status = ltdic_stream_next(&a->stream, &piece, in, &options, &fault);
-    const bool nothing_yet =
-        status == LTDIC_OK && piece.type == LTDIC_DATA_TF && piece.data.size == 0 && !piece.last;
-    const bool begun = a->stream.pdu_left > 0 && stream.pdu_left == 0;
-    if (status == LTDIC_NEED_MORE && begun && !data_may_come) { /* its header says enough */
-        *tell = receive_data(a, indication, (ltdic_bytes){all.data, HEADER},
-                             &(ltdic_piece){.type = LTDIC_DATA_TF}, now);
-        return true;
-    }
-    if (status == LTDIC_NEED_MORE || nothing_yet) { /* headers stay in front of their data */
-        a->stream = stream;
+    const int status = next_piece(a, &piece, in);
+    if (status == LTDIC_NEED_MORE) {
+        a->stream = before;
         *in = all;
         return false;
     }
     const ltdic_bytes raw = {all.data, all.size - in->size};
     if (status != LTDIC_OK) { /* there are no boundaries from here on */
-        const uint8_t type = stream.pdu_left > 0 ? LTDIC_DATA_TF : all.data[0];
+        const uint8_t type = before.pdu_left > 0 ? LTDIC_DATA_TF : all.data[0];
         a->broken = true;
         *in = (ltdic_bytes){all.data + all.size, 0};
         *tell = receive_fault(a, indication, status == LTDIC_ERR_BAD_PDU_TYPE ? 0 : type, all,

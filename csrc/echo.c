@@ -73,7 +73,14 @@ int ltdic_encode_echo(ltdic_buffer *out, const ltdic_echo *echo)
 }
 
 /* Which elements were there. */
-enum { SAW_CLASS = 1, SAW_FIELD = 2, SAW_MESSAGE = 4, SAW_ANSWERED = 8, SAW_STATUS = 16 };
+enum {
+    SAW_CLASS = 1,
+    SAW_FIELD = 2,
+    SAW_MESSAGE = 4,
+    SAW_ANSWERED = 8,
+    SAW_STATUS = 16,
+    SAW_NO_DATA = 32
+};
 
 static unsigned read_number(uint16_t *out, ltdic_bytes value, unsigned saw)
 {
@@ -108,6 +115,8 @@ static unsigned read_element(ltdic_echo *echo, uint16_t element, ltdic_bytes val
         return read_number(&echo->message, value, SAW_ANSWERED);
     case STATUS:
         return read_number(&echo->status, value, SAW_STATUS);
+    case DATA_SET_TYPE:
+        return value.size == 2 && load_le16(value.data) == NO_DATA_SET ? SAW_NO_DATA : 0;
     default:
         return 0;
     }
@@ -129,7 +138,7 @@ int ltdic_decode_echo(ltdic_echo *echo, ltdic_bytes command)
     }
     const bool request = found.field == LTDIC_C_ECHO_RQ;
     const unsigned needed =
-        SAW_CLASS | SAW_FIELD | (request ? SAW_MESSAGE : SAW_ANSWERED | SAW_STATUS);
+        SAW_CLASS | SAW_FIELD | SAW_NO_DATA | (request ? SAW_MESSAGE : SAW_ANSWERED | SAW_STATUS);
     if (command.size > 0 || (saw & needed) != needed ||
         (!request && found.field != LTDIC_C_ECHO_RSP)) {
         return LTDIC_ERR_BAD_VALUE;

@@ -474,7 +474,8 @@ typedef enum ltdic_indication_kind {
                              nothing came in time, and an A-ABORT was sent */
     LTDIC_SENT = 2,     /**< a PDU has been taken by the transport, or was lost (status) */
     LTDIC_CLOSED = 3,   /**< the end: close the transport, if it is still open. Status OK after
-                             reject, release, or an abort of our own, else the cause */
+                             reject, release, or an abort of our own, else the cause;
+                             LTDIC_ERR_TIMEOUT where the peer left the closing to ARTIM */
     LTDIC_CONNECTED = 4, /**< net: the connection asked for is up, or has failed (status) */
     LTDIC_PENDING = 5    /**< net, listener: a connection waits for ltdic_net_accept */
 } ltdic_indication_kind;
