@@ -32,6 +32,8 @@ bool ltdic__version_name_is_legal(ltdic_bytes name);
 
 /* Milliseconds on a clock that never goes back; net.c. */
 uint64_t ltdic__now(void);
+/* As ltdic_net_close, and LTDIC_CLOSED says why; net.c. */
+void ltdic__net_end(ltdic_net *net, int status);
 
 /* Associate objects as l_dicom.c sees them; associate.c. They are counted: a new one counts 1,
  * L_DicomFreeAssociate takes 1 away. Of these functions NULL and false mean out of memory. */

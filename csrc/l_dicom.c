@@ -342,22 +342,17 @@ static HDICOMPDU take_associate(HDICOMNET hNet, ltdic_bytes pdu)
     return hPDU;
 }
 
-static void dispatch_request(HDICOMNET hNet, HDICOMPDU hPDU)
+/* No memory for an RQ or AC: the peer may try again. Where there is none for that answer either, it
+ * learns it from the end of the connection. */
+static void refuse_associate(HDICOMNET hNet, bool request)
 {
-    if (hPDU != NULL) {
-        CALL(hNet, pfnReceiveAssociateRequest, (hNet, hPDU, e->user_data));
-    } else { /* out of memory: the peer may try again */
-        L_DicomSendAssociateReject(hNet, PDU_REJECT_RESULT_TRANSIENT, PDU_REJECT_SOURCE_PROVIDER2,
-                                   PDU_REJECT_REASON_CONGESTION);
-    }
-}
-
-static void dispatch_accept(HDICOMNET hNet, HDICOMPDU hPDU)
-{
-    if (hPDU != NULL) {
-        CALL(hNet, pfnReceiveAssociateAccept, (hNet, hPDU, e->user_data));
-    } else {
-        L_DicomSendAbort(hNet, PDU_ABORT_SOURCE_USER, PDU_ABORT_REASON_UNKNOWN);
+    const L_INT code =
+        request
+            ? L_DicomSendAssociateReject(hNet, PDU_REJECT_RESULT_TRANSIENT,
+                                         PDU_REJECT_SOURCE_PROVIDER2, PDU_REJECT_REASON_CONGESTION)
+            : L_DicomSendAbort(hNet, PDU_ABORT_SOURCE_USER, PDU_ABORT_REASON_UNKNOWN);
+    if (code != DICOM_SUCCESS && code != DICOM_ERROR_HANDLE) {
+        ltdic__net_end(net_of(hNet), LTDIC_ERR_MEMORY);
     }
 }
 
@@ -385,10 +380,10 @@ static void dispatch_pdu(HDICOMNET hNet, ltdic_bytes pdu, HDICOMPDU hPDU)
     const uint8_t *b = pdu.data;
     switch (b[0]) {
     case PDU_ASSOCIATE_REQUEST:
-        dispatch_request(hNet, hPDU);
+        CALL(hNet, pfnReceiveAssociateRequest, (hNet, hPDU, e->user_data));
         break;
     case PDU_ASSOCIATE_ACCEPT:
-        dispatch_accept(hNet, hPDU);
+        CALL(hNet, pfnReceiveAssociateAccept, (hNet, hPDU, e->user_data));
         break;
     case PDU_ASSOCIATE_REJECT:
         CALL(hNet, pfnReceiveAssociateReject, (hNet, b[7], b[8], b[9], e->user_data));
@@ -409,11 +404,18 @@ static void dispatch_pdu(HDICOMNET hNet, ltdic_bytes pdu, HDICOMPDU hPDU)
 
 static void dispatch_received(HDICOMNET hNet, const ltdic_indication *i)
 {
-    const L_INT code = code_of(i->status);
-    const bool data = i->type == PDU_DATA_TRANSFER;
+    L_INT code = code_of(i->status);
+    const bool good = code == DICOM_SUCCESS, data = i->type == PDU_DATA_TRANSFER;
+    const bool request = i->type == PDU_ASSOCIATE_REQUEST;
     L_UCHAR *buffer = (L_UCHAR *)(uintptr_t)i->pdu.data; /* documented without const */
-    HDICOMPDU hPDU = code == DICOM_SUCCESS && !data ? take_associate(hNet, i->pdu) : NULL;
-    CALL(hNet, pfnReceive, (hNet, code, i->type, buffer, (L_UINT32)i->pdu.size, e->user_data));
+    HDICOMPDU hPDU = good && !data ? take_associate(hNet, i->pdu) : NULL;
+    if (good && hPDU == NULL && (request || i->type == PDU_ASSOCIATE_ACCEPT)) {
+        refuse_associate(hNet, request);
+        code = DICOM_ERROR_MEMORY;
+    }
+    if (!request || code == DICOM_SUCCESS) { /* who was refused has not called */
+        CALL(hNet, pfnReceive, (hNet, code, i->type, buffer, (L_UINT32)i->pdu.size, e->user_data));
+    }
     if (code == DICOM_SUCCESS && data) {
         dispatch_data(hNet, i);
     } else if (code == DICOM_SUCCESS) {

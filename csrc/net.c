@@ -867,16 +867,21 @@ int ltdic_net_send_data(ltdic_net *net, const ltdic_pdv *data)
     return status;
 }
 
-void ltdic_net_close(ltdic_net *net)
+void ltdic__net_end(ltdic_net *net, int status)
 {
     flush(net);
     if (net->transport == OPEN && !net->association.over) {
-        ltdic_association_closed(&net->association, LTDIC_OK, ltdic__now());
+        ltdic_association_closed(&net->association, status, ltdic__now());
     } else if (net->transport == CONNECTING) {
         ltdic__association_reset(&net->association);
     }
     close_socket(net);
     ltdic__make_ready(net);
+}
+
+void ltdic_net_close(ltdic_net *net)
+{
+    ltdic__net_end(net, LTDIC_OK);
 }
 
 int ltdic_net_state(const ltdic_net *net)
