@@ -380,6 +380,11 @@ static bool report_sent(ltdic_association *a, ltdic_indication *indication)
 
 /* ---- the machine's effects ---------------------------------------------------------------- */
 
+static int cause_or(const ltdic_association *a, int status)
+{
+    return a->cause != LTDIC_OK ? a->cause : status;
+}
+
 /* What the machine does by itself; `cause` is why, if the association ends by this. What comes
  * after its end (AA-7) is not why, and a peer that does not read gets only so many answers. */
 static void apply(ltdic_association *a, const ltdic_effects *effects, int cause, uint64_t now)
@@ -393,6 +398,7 @@ static void apply(ltdic_association *a, const ltdic_effects *effects, int cause,
         if (copy != NULL) {
             send_copy(a, copy);
         } else {
+            a->cause = cause_or(a, LTDIC_ERR_MEMORY);
             ltdic_association_lost(a);
         }
     }
@@ -400,11 +406,6 @@ static void apply(ltdic_association *a, const ltdic_effects *effects, int cause,
         end(a, cause);
     }
     set_deadlines(a, now);
-}
-
-static int cause_or(const ltdic_association *a, int status)
-{
-    return a->cause != LTDIC_OK ? a->cause : status;
 }
 
 int ltdic_association_opened(ltdic_association *association, ltdic_event event, uint64_t now)
