@@ -656,19 +656,22 @@ static bool receive_pdu(ltdic_association *a, ltdic_indication *indication, ltdi
     return effects.tell;
 }
 
-/* Does this piece end a command set that is a C-ECHO? Longer ones are not looked at. */
-static void look_for_echo(ltdic_association *a, ltdic_indication *indication)
+/* Does this piece end a command set that is a C-ECHO? Longer ones are not looked at. False when out
+ * of memory. */
+static bool look_for_echo(ltdic_association *a, ltdic_indication *indication)
 {
     const ltdic_piece *p = &indication->piece;
     const bool ends = p->last && (p->control & LAST) != 0;
     const size_t before = block_size(&a->command);
     ltdic_bytes command = p->data;
     if ((p->control & COMMAND) == 0) {
-        return;
+        return true;
     }
     a->no_echo = a->no_echo || p->data.size > MAX_COMMAND - before;
     if (!a->no_echo && (before > 0 || !ends)) {
-        a->no_echo = !block_append(&a->command, p->data.data, p->data.size);
+        if (!block_append(&a->command, p->data.data, p->data.size)) {
+            return false;
+        }
         command = (ltdic_bytes){a->command.data, block_size(&a->command)};
     }
     if (ends) {
@@ -678,6 +681,7 @@ static void look_for_echo(ltdic_association *a, ltdic_indication *indication)
         a->no_echo = false;
         block_free(&a->command);
     }
+    return true;
 }
 
 /* A piece of a P-DATA-TF, `raw` on the wire. */
@@ -696,7 +700,9 @@ static bool receive_data(ltdic_association *a, ltdic_indication *indication, ltd
     apply(a, &effects, status, now);
     if (effects.tell && status == LTDIC_OK) {
         indication->piece = *piece;
-        look_for_echo(a, indication);
+        if (!look_for_echo(a, indication)) {
+            return receive_fault(a, indication, type[0], raw, LTDIC_ERR_MEMORY, now);
+        }
         if (!piece->last) {
             indication->piece.control &= (uint8_t)~LAST;
         }
