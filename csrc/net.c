@@ -796,8 +796,9 @@ int ltdic_net_accept(ltdic_net *net, ltdic_net *listener)
     ltdic__tune_socket(net->fd);
     net->can_read = net->hung_up = false;
     net->can_write = true;
-    if (!ltdic__poller_add(net)) {
-        ltdic__close_fd(&net->fd);
+    if (!ltdic__poller_add(net)) { /* it still waits, and may be accepted yet */
+        listener->pending_fd = net->fd;
+        net->fd = -1;
         return system_status();
     }
     begin(net, OPEN);
