@@ -10,9 +10,9 @@
 #endif
 #include <unistd.h>
 
-enum { EVENTS_PER_WAIT = 256 };
-
 #if USE_EPOLL
+
+enum { EVENTS_PER_WAIT = 256 };
 
 bool ltdic__poller_open(ltdic_loop *loop)
 {
@@ -68,6 +68,8 @@ int ltdic__poller_wait(ltdic_loop *loop, int milliseconds)
 
 #else
 
+enum { RETRY = 100 }; /* ms until those are asked for whom there was no memory */
+
 bool ltdic__poller_open(ltdic_loop *loop)
 {
     loop->polled = NULL;
@@ -114,15 +116,21 @@ static bool poller_reserve(ltdic_loop *loop, size_t count)
     return true;
 }
 
-/* Ask only for what is not known already. */
-static size_t poller_collect(ltdic_loop *loop)
+/* Ask only for what is not known already. Where there is no memory to ask for all, `*all` is false.
+ */
+static size_t poller_collect(ltdic_loop *loop, bool *all)
 {
     size_t count = 0;
+    *all = true;
     for (node *l = loop->all.next; l != &loop->all; l = l->next) {
         ltdic_net *net = NET_OF(l, all);
         const bool write = !net->can_write && net->transport != LISTENING;
-        if (net->fd < 0 || (net->can_read && !write) || !poller_reserve(loop, count + 1)) {
+        if (net->fd < 0 || (net->can_read && !write)) {
             continue;
+        }
+        if (!poller_reserve(loop, count + 1)) {
+            *all = false;
+            break;
         }
         const short events = (short)((net->can_read ? 0 : POLLIN) | (write ? POLLOUT : 0));
         loop->polled[count] = (struct pollfd){.fd = net->fd, .events = events};
@@ -134,8 +142,10 @@ static size_t poller_collect(ltdic_loop *loop)
 
 int ltdic__poller_wait(ltdic_loop *loop, int milliseconds)
 {
-    const size_t count = poller_collect(loop);
-    const int found = poll(loop->polled, (nfds_t)count, milliseconds);
+    bool all;
+    const size_t count = poller_collect(loop, &all);
+    const int most = all || milliseconds < RETRY ? milliseconds : RETRY;
+    const int found = poll(loop->polled, (nfds_t)count, most);
     for (size_t i = 0; found > 0 && i < count; i++) {
         ltdic_net *net = loop->polled_nets[i];
         const short flags = loop->polled[i].revents;
