@@ -720,12 +720,12 @@ static int system_status(void)
     return errno == ENOMEM ? LTDIC_ERR_MEMORY : LTDIC_ERR_SYSTEM;
 }
 
-static bool listen_at(ltdic_net *net, const struct addrinfo *a, uint8_t family, int backlog)
+static int listen_at(ltdic_net *net, const struct addrinfo *a, uint8_t family, int backlog)
 {
     const int on = 1, off = 0;
     net->fd = ltdic__open_socket(a->ai_family);
     if (net->fd < 0) {
-        return false;
+        return errno == EAFNOSUPPORT ? LTDIC_ERR_ADDRESS : system_status();
     }
     setsockopt(net->fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     if (a->ai_family == AF_INET6) {
@@ -734,12 +734,16 @@ static bool listen_at(ltdic_net *net, const struct addrinfo *a, uint8_t family, 
     }
     net->can_read = net->hung_up = false;
     net->can_write = true; /* nothing to wait for there */
-    if (bind(net->fd, a->ai_addr, a->ai_addrlen) == 0 && listen(net->fd, backlog) == 0 &&
-        ltdic__poller_add(net)) {
-        return true;
+    int status = LTDIC_OK;
+    if (bind(net->fd, a->ai_addr, a->ai_addrlen) != 0 || listen(net->fd, backlog) != 0) {
+        status = LTDIC_ERR_ADDRESS;
+    } else if (!ltdic__poller_add(net)) {
+        status = system_status();
     }
-    ltdic__close_fd(&net->fd);
-    return false;
+    if (status != LTDIC_OK) {
+        ltdic__close_fd(&net->fd);
+    }
+    return status;
 }
 
 int ltdic_net_listen(ltdic_net *net, const ltdic_address *address, int backlog)
@@ -747,22 +751,24 @@ int ltdic_net_listen(ltdic_net *net, const ltdic_address *address, int backlog)
     if (net->transport != CLOSED || net->association.over) {
         return LTDIC_ERR_WRONG_STATE;
     }
-    struct addrinfo *found = ltdic__resolve(address, true);
-    bool listening = false;
-    for (const struct addrinfo *a = found; a != NULL && !listening; a = a->ai_next) {
-        listening =
-            listen_at(net, a, address->family, backlog > LEAST_BACKLOG ? backlog : LEAST_BACKLOG);
+    struct addrinfo *found;
+    const int most = backlog > LEAST_BACKLOG ? backlog : LEAST_BACKLOG;
+    int status = ltdic__resolve(&found, address, true);
+    for (const struct addrinfo *a = found; a != NULL; a = a->ai_next) {
+        status = listen_at(net, a, address->family, most);
+        if (status == LTDIC_OK) {
+            break;
+        }
     }
     ltdic__free_addresses(&found);
-    if (!listening && address->family == LTDIC_IP_BOTH) { /* a host without IPv6 has only one */
+    if (status != LTDIC_OK && address->family == LTDIC_IP_BOTH) { /* without IPv6 there is one */
         const ltdic_address v4 = {address->host, address->port, LTDIC_IP_V4};
         return ltdic_net_listen(net, &v4, backlog);
     }
-    if (!listening) {
-        return LTDIC_ERR_ADDRESS;
+    if (status == LTDIC_OK) {
+        begin(net, LISTENING);
     }
-    begin(net, LISTENING);
-    return LTDIC_OK;
+    return status;
 }
 
 /* The connection that waits at a listener, as far as there is one and it may be taken. */
@@ -817,12 +823,14 @@ int ltdic_net_connect(ltdic_net *net, const ltdic_address *peer, const ltdic_add
     if (net->transport != CLOSED) {
         return LTDIC_ERR_WRONG_STATE;
     }
-    net->addresses = ltdic__resolve(peer, false);
-    net->local = local == NULL ? NULL : ltdic__resolve(local, true);
-    if (net->addresses == NULL || (local != NULL && net->local == NULL)) {
+    int status = ltdic__resolve(&net->addresses, peer, false);
+    if (status == LTDIC_OK && local != NULL) {
+        status = ltdic__resolve(&net->local, local, true);
+    }
+    if (status != LTDIC_OK) {
         ltdic__free_addresses(&net->addresses);
         ltdic__free_addresses(&net->local);
-        return LTDIC_ERR_ADDRESS;
+        return status;
     }
     const uint32_t patience = net->association.response;
     net->address = net->addresses;

@@ -129,7 +129,8 @@ int ltdic__accept_socket(int listener);
 ptrdiff_t ltdic__send_parts(int fd, const ltdic_output *output);
 void ltdic__tune_socket(int fd);
 void ltdic__close_fd(int *fd);
-struct addrinfo *ltdic__resolve(const ltdic_address *address, bool listening);
+/* LTDIC_OK, LTDIC_ERR_ADDRESS, _SYSTEM, _MEMORY. */
+int ltdic__resolve(struct addrinfo **found, const ltdic_address *address, bool listening);
 void ltdic__free_addresses(struct addrinfo **list);
 
 #endif

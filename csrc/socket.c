@@ -82,14 +82,22 @@ ptrdiff_t ltdic__send_parts(int fd, const ltdic_output *output)
     return sent;
 }
 
-struct addrinfo *ltdic__resolve(const ltdic_address *address, bool listening)
+static int resolve_status(int error)
+{
+    return error == 0            ? LTDIC_OK
+           : error == EAI_MEMORY ? LTDIC_ERR_MEMORY
+           : error == EAI_SYSTEM ? LTDIC_ERR_SYSTEM
+                                 : LTDIC_ERR_ADDRESS;
+}
+
+int ltdic__resolve(struct addrinfo **found, const ltdic_address *address, bool listening)
 {
     static const int families[] = {AF_UNSPEC, AF_INET, AF_INET6, AF_UNSPEC};
     char own_name[256] = "", port[8];
     const char *host = address->host;
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM,
                              .ai_family = families[address->family & 3]};
-    struct addrinfo *found = NULL;
+    *found = NULL;
     if (host == NULL || *host == '\0') {
         gethostname(own_name, sizeof own_name - 1);
         host = own_name;
@@ -99,7 +107,7 @@ struct addrinfo *ltdic__resolve(const ltdic_address *address, bool listening)
         hints.ai_family = address->family == LTDIC_IP_BOTH ? AF_INET6 : hints.ai_family;
     }
     snprintf(port, sizeof port, "%u", (unsigned)address->port);
-    return getaddrinfo(host, port, &hints, &found) == 0 ? found : NULL;
+    return resolve_status(getaddrinfo(host, port, &hints, found));
 }
 
 void ltdic__free_addresses(struct addrinfo **list)
