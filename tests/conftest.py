@@ -107,10 +107,10 @@ class Toolchain:
         compiler = self.cxx if cxx else self.cc
         return [compiler, f"-std={standard}", "-O2", "-I", ltdic.get_include(), *STRICT, *language]
 
-    def program(self, source: Path, standard: str) -> Path:
-        """An executable of one C file against the static library."""
+    def program(self, source: Path, standard: str, *more: str) -> Path:
+        """An executable of one C file against the static library, linked with `more` flags."""
         built = self.folder / f"{source.stem}-{standard}"
-        link = [self.library, "-pthread", "-DLTDIC_STATIC", *self.flags, "-o", built]
+        link = [self.library, "-pthread", "-DLTDIC_STATIC", *self.flags, *more, "-o", built]
         run(*self._compile(source, standard), *link)
         return built
 
