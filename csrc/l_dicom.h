@@ -145,13 +145,13 @@ typedef L_VOID(EXT_CALLBACK *ACCEPTCALLBACK)(HDICOMNET hNet, L_INT nError, L_VOI
 /** The connection asked for is up (nError 0), or not: DICOM_ERROR_CONNECT, DICOM_ERROR_TIMEOUT. */
 typedef L_VOID(EXT_CALLBACK *CONNECTCALLBACK)(HDICOMNET hNet, L_INT nError, L_VOID *UserData);
 /** A connection that was up is over, whoever ended it. nError 0: after reject, release, an abort
- *  of our own or L_DicomClose; else the cause: CLOSED, TIMEOUT, ABORTED, PROTOCOL. */
+ *  of our own or L_DicomClose; else the cause: CLOSED, TIMEOUT, ABORTED, PROTOCOL, MEMORY. */
 typedef L_VOID(EXT_CALLBACK *CLOSECALLBACK)(HDICOMNET hNet, L_INT nError, L_VOID *UserData);
 /** Any PDU, header included, before the callback for its kind. A P-DATA-TF comes in pieces, as they
  *  arrive, each before its RECEIVEDATACALLBACK: together they are the PDU. pBuffer lives until this
- *  returns. nError DICOM_ERROR_PROTOCOL: what came was refused with an A-ABORT;
- * DICOM_ERROR_TIMEOUT, PDU_UNKNOWN: nothing came in time, and an A-ABORT was sent. Then no other
- * callback follows but CLOSECALLBACK. */
+ *  returns. With an error no other callback follows but CLOSECALLBACK, and an A-ABORT was sent:
+ *  DICOM_ERROR_PROTOCOL for what broke PS3.8, DICOM_ERROR_MEMORY for what there was no memory for,
+ *  DICOM_ERROR_TIMEOUT, with PDU_UNKNOWN, where nothing came in time. */
 typedef L_VOID(EXT_CALLBACK *RECEIVECALLBACK)(HDICOMNET hNet, L_INT nError, L_UCHAR nType,
                                               L_UCHAR *pBuffer, L_UINT32 nBytes, L_VOID *UserData);
 /** A PDU has gone to the system, or was lost with its connection: DICOM_ERROR_CLOSED. nBytes is its
