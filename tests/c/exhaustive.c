@@ -5,10 +5,10 @@
  *
  * exhaustive [SIZE OF THE SAMPLE] */
 #define _POSIX_C_SOURCE 200809L
+#include "descriptors.h"
 #include "ltdic.h"
 
 #include <arpa/inet.h>
-#include <dirent.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <stdio.h>
@@ -257,24 +257,11 @@ static unsigned wrong_over_tcp(unsigned sample)
     return wrong;
 }
 
-static int open_descriptors(void)
-{
-    int count = 0;
-    DIR *folder = opendir("/proc/self/fd");
-    while (folder != NULL && readdir(folder) != NULL) {
-        count++;
-    }
-    if (folder != NULL) {
-        closedir(folder);
-    }
-    return count;
-}
-
 int main(int argc, char **argv)
 {
     const unsigned sample = argc > 1 ? (unsigned)strtoul(argv[1], NULL, 10) : 20000;
     const double start = seconds();
-    const int descriptors = open_descriptors();
+    const unsigned descriptors = open_descriptors();
     unsigned wrong = wrong_in_memory();
     const double middle = seconds();
     wrong += wrong_over_tcp(sample);

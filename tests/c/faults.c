@@ -7,16 +7,15 @@
  * function fails, until a run is through without. Then comes what must hold (judge), and the same
  * plan without a fault (judge again, strictly). */
 #define _GNU_SOURCE
+#include "descriptors.h"
 #include "ltdic.h"
 
 #include "inject.h"
 
 #include <arpa/inet.h>
-#include <dirent.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #define REQUIRE(condition) require(condition, #condition, __LINE__)
@@ -618,20 +617,8 @@ static void judge(void)
     REQUIRE(succeeded() || complaints > 0);
 }
 
-static int open_descriptors(void)
-{
-    int count = 0;
-    DIR *folder = opendir("/proc/self/fd");
-    REQUIRE(folder != NULL);
-    while (readdir(folder) != NULL) {
-        count++;
-    }
-    closedir(folder);
-    return count;
-}
-
 /* Every other time the handles are left to L_DicomShutDown. */
-static void shut_down(int free_handles, int descriptors)
+static void shut_down(int free_handles, unsigned descriptors)
 {
     if (free_handles) {
         L_DicomFreeNet(scu.net);
@@ -650,7 +637,7 @@ static void shut_down(int free_handles, int descriptors)
 /* One run; how many calls failed. `quantum` 0: not even an early deadline may hide calls. */
 static unsigned long run(const sweep *s, plan what, unsigned long n, int quantum)
 {
-    const int descriptors = open_descriptors();
+    const unsigned descriptors = open_descriptors();
     snprintf(where, sizeof where, "%s, %s, n %lu, errno %d", s->name, plan_names[what], n,
              s->error);
     alarm(60);
@@ -804,7 +791,7 @@ static void take_callers(void)
 static void run_out_of_descriptors(void)
 {
     int callers[CALLERS];
-    const int descriptors = open_descriptors();
+    const unsigned descriptors = open_descriptors();
     snprintf(where, sizeof where, "descriptors run out");
     faults.quantum = SOON;
     faults.refused = 0;

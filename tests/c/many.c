@@ -5,13 +5,12 @@
  * Each end of an association must see its callbacks in one order and no other; see `scripts`. Both
  * processes go from one part to the next together, and measure while nothing moves. */
 #define _DEFAULT_SOURCE /* malloc_trim's header says no more than that it is there */
+#include "descriptors.h"
 #include "ltdic.h"
 
-#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -85,32 +84,6 @@ static long resident(void)
     CHECK(file != NULL && fscanf(file, "%ld %ld", &size, &pages) == 2);
     fclose(file);
     return pages * sysconf(_SC_PAGESIZE);
-}
-
-static unsigned open_descriptors(void)
-{
-    unsigned found = 0;
-    DIR *folder = opendir("/proc/self/fd");
-    CHECK(folder != NULL);
-    while (readdir(folder) != NULL) {
-        found++;
-    }
-    closedir(folder);
-    return found;
-}
-
-static void raise_limit(void)
-{
-    struct rlimit limit;
-    const rlim_t wanted = (rlim_t)count + OTHER_FILES;
-    CHECK(getrlimit(RLIMIT_NOFILE, &limit) == 0);
-    limit.rlim_cur = limit.rlim_max;
-    CHECK(setrlimit(RLIMIT_NOFILE, &limit) == 0);
-    if (limit.rlim_cur < wanted) {
-        fprintf(stderr, "%llu descriptors are needed, %llu may be open\n",
-                (unsigned long long)wanted, (unsigned long long)limit.rlim_cur);
-        exit(2);
-    }
 }
 
 /* ---- callbacks --------------------------------------------------------------------------- */
@@ -398,7 +371,7 @@ int main(int argc, char **argv)
     int there[2], back[2], status = 0;
     count = argc > 1 ? (unsigned)strtoul(argv[1], NULL, 10) : COUNT;
     CHECK(count > 0 && count <= UINT16_MAX && pipe(there) == 0 && pipe(back) == 0);
-    raise_limit();
+    allow_descriptors((rlim_t)count + OTHER_FILES);
     const pid_t child = fork();
     CHECK(child >= 0);
     requestor = child != 0;

@@ -6,6 +6,7 @@
  * closed. A third measures honest associations, one after the other, alone and with the stalls in
  * turn: each from before its connection to after its close, with a C-ECHO inside. */
 #define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
+#include "descriptors.h"
 #include "ltdic.h"
 
 #include <arpa/inet.h>
@@ -16,7 +17,6 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -112,20 +112,6 @@ static void sleep_for(int microseconds)
 {
     const struct timespec t = {.tv_nsec = microseconds * 1000L};
     nanosleep(&t, NULL);
-}
-
-static void raise_limit(void)
-{
-    struct rlimit limit;
-    const rlim_t wanted = (rlim_t)stall_count + OTHER_FILES;
-    CHECK(getrlimit(RLIMIT_NOFILE, &limit) == 0);
-    limit.rlim_cur = limit.rlim_max;
-    CHECK(setrlimit(RLIMIT_NOFILE, &limit) == 0);
-    if (limit.rlim_cur < wanted) {
-        fprintf(stderr, "%llu descriptors are needed, %llu may be open\n",
-                (unsigned long long)wanted, (unsigned long long)limit.rlim_cur);
-        exit(2);
-    }
 }
 
 /* ---- the server -------------------------------------------------------------------------- */
@@ -490,7 +476,7 @@ int main(int argc, char **argv)
     const int rounds = argc > 3 ? atoi(argv[3]) : ROUNDS;
     unsigned resets = 0;
     CHECK(artim > 0 && stall_count > 0 && rounds > 0);
-    raise_limit();
+    allow_descriptors((rlim_t)stall_count + OTHER_FILES);
     shared = (struct shared *)mmap(NULL, sizeof *shared + (size_t)stall_count * sizeof(stall),
                                    PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     CHECK(shared != MAP_FAILED);

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: MIT */
+/* How many file descriptors a process has open, and how many it may have. */
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+
+static inline unsigned open_descriptors(void)
+{
+    unsigned found = 0;
+    DIR *folder = opendir("/proc/self/fd");
+    if (folder == NULL) {
+        perror("/proc/self/fd");
+        exit(1);
+    }
+    while (readdir(folder) != NULL) {
+        found++;
+    }
+    closedir(folder);
+    return found;
+}
+
+/* As many as may be, or the end where those are fewer than wanted. */
+static inline void allow_descriptors(rlim_t wanted)
+{
+    struct rlimit limit;
+    int failed = getrlimit(RLIMIT_NOFILE, &limit);
+    limit.rlim_cur = limit.rlim_max;
+    failed |= setrlimit(RLIMIT_NOFILE, &limit);
+    if (failed || limit.rlim_cur < wanted) {
+        fprintf(stderr, "%llu descriptors are needed, %llu may be open\n",
+                (unsigned long long)wanted, (unsigned long long)limit.rlim_cur);
+        exit(2);
+    }
+}
