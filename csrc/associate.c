@@ -2,6 +2,7 @@
 /* Associate objects: the rows of a PDU over text of their own, so that encoding is one call and a
  * received PDU becomes an object by copying. Rows stand in the order of ltdic_kind, which is the
  * order of the PDU; contexts keep theirs. Text is NUL-terminated and never moves down. */
+#include "block.h"
 #include "bytes.h"
 #include "internal.h"
 
@@ -420,16 +421,18 @@ L_BOOL L_DicomGetRoleSelect(HDICOMPDU hPDU, const L_TCHAR *pszClass, L_BOOL *pbU
     return i != NONE;
 }
 
-static bool add_extended(HDICOMPDU a, const char *uid, const void *info, size_t size)
+/* Both may be in the text of `a`, which moves when it grows. */
+static bool add_extended(HDICOMPDU a, ltdic_bytes uid, const void *info, size_t size)
 {
     const ltdic_item name = {.kind = LTDIC_EXTENDED}, value = {.kind = LTDIC_EXTENDED_INFO};
-    if (!reserve_information(a) ||
-        !insert(a, place_of(a, LTDIC_EXTENDED_INFO), name, uid, strlen(uid))) {
-        return false;
-    }
+    uint8_t copy[UID_MAX];
+    memcpy(copy, uid.data, uid.size);
     const ptrdiff_t place = place_of(a, LTDIC_EXTENDED_INFO);
     if (!insert(a, place, value, info, size)) {
-        remove_rows(a, place - 1, place);
+        return false;
+    }
+    if (!insert(a, place, name, copy, uid.size)) {
+        remove_rows(a, place, place + 1);
         return false;
     }
     return true;
@@ -446,7 +449,8 @@ L_INT L_DicomSetExtended(HDICOMPDU hPDU, const L_TCHAR *pszClass, const L_UCHAR 
     if (i != NONE) {
         return memory_or_success(set_value(hPDU, &hPDU->rows.items[i + 1], pInfo, nBytes));
     }
-    return memory_or_success(add_extended(hPDU, pszClass, pInfo, nBytes));
+    return memory_or_success(reserve_information(hPDU) &&
+                             add_extended(hPDU, bytes_of(pszClass), pInfo, nBytes));
 }
 
 L_BOOL L_DicomGetExtended(HDICOMPDU hPDU, const L_TCHAR *pszClass, const L_UCHAR **ppInfo,
@@ -466,12 +470,9 @@ static void drop_single(HDICOMPDU a, uint8_t kind)
     }
 }
 
-static bool set_identity(HDICOMPDU a, L_UCHAR type, L_BOOL response, ltdic_bytes primary,
-                         ltdic_bytes secondary)
+static bool replace_identity(HDICOMPDU a, L_UCHAR type, L_BOOL response, ltdic_bytes primary,
+                             ltdic_bytes secondary)
 {
-    if (!ltdic__associate_is_request(a)) {
-        return set_single(a, LTDIC_USER_IDENTITY_RESPONSE, primary.data, primary.size);
-    }
     drop_single(a, LTDIC_USER_IDENTITY);
     drop_single(a, LTDIC_USER_IDENTITY_SECOND);
     if (!set_single(a, LTDIC_USER_IDENTITY, primary.data, primary.size) ||
@@ -483,6 +484,24 @@ static bool set_identity(HDICOMPDU a, L_UCHAR type, L_BOOL response, ltdic_bytes
     row->id = type;
     row->result = response != 0;
     return true;
+}
+
+/* Both may be in the text of `a`, which moves when it grows. */
+static bool set_identity(HDICOMPDU a, L_UCHAR type, L_BOOL response, ltdic_bytes primary,
+                         ltdic_bytes secondary)
+{
+    if (!ltdic__associate_is_request(a)) {
+        return set_single(a, LTDIC_USER_IDENTITY_RESPONSE, primary.data, primary.size);
+    }
+    block copy = {0};
+    const bool done =
+        block_append(&copy, secondary.data, secondary.size) &&
+        replace_identity(a, type, response, primary, (ltdic_bytes){copy.data, secondary.size});
+    if (copy.data != NULL) {
+        memset(copy.data, 0, copy.room);
+    }
+    block_free(&copy);
+    return done;
 }
 
 L_INT L_DicomSetUserIdentity(HDICOMPDU hPDU, L_UCHAR nType, L_BOOL bResponse,

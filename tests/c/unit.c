@@ -322,6 +322,49 @@ static void an_exact_row_may_be_pointed_to_another_value(void)
     assert(fault.offset == rows.count - 1);
 }
 
+/* ---- associate objects ------------------------------------------------------------------- */
+
+enum { LONGEST_VALUE = 600 }; /* beyond the room for text that an object begins with */
+
+static void extended_information_may_be_copied_inside_an_object(void)
+{
+    static const L_UCHAR bytes[LONGEST_VALUE] = {7, 8, 9};
+    for (L_UINT size = 0; size <= LONGEST_VALUE; size++) {
+        HDICOMPDU pdu = L_DicomCreateAssociate(TRUE);
+        const L_UCHAR *own;
+        L_UINT own_size;
+        assert(L_DicomSetExtended(pdu, "1.2.3", bytes, size) == DICOM_SUCCESS);
+        assert(L_DicomGetExtended(pdu, "1.2.3", &own, &own_size));
+        assert(L_DicomSetExtended(pdu, "1.2.4", own, own_size) == DICOM_SUCCESS);
+        assert(L_DicomGetExtended(pdu, "1.2.4", &own, &own_size));
+        assert(own_size == size && memcmp(own, bytes, size) == 0);
+        L_DicomFreeAssociate(pdu);
+    }
+}
+
+static void an_identity_may_be_set_to_what_it_is(void)
+{
+    static const L_UCHAR name[LONGEST_VALUE] = {1, 2, 3}, code[LONGEST_VALUE] = {4, 5, 6};
+    for (L_UINT size = 0; size <= LONGEST_VALUE; size++) {
+        HDICOMPDU pdu = L_DicomCreateAssociate(TRUE);
+        const L_UCHAR *own_name, *own_code;
+        L_UINT name_size, code_size;
+        L_UCHAR type;
+        L_BOOL response;
+        assert(L_DicomSetUserIdentity(pdu, PDU_IDENTITY_PASSCODE, TRUE, name, size, code, size) ==
+               DICOM_SUCCESS);
+        for (int again = 0; again < 3; again++) {
+            assert(L_DicomGetUserIdentity(pdu, &type, &response, &own_name, &name_size, &own_code,
+                                          &code_size));
+            assert(name_size == size && memcmp(own_name, name, size) == 0);
+            assert(code_size == size && memcmp(own_code, code, size) == 0);
+            assert(L_DicomSetUserIdentity(pdu, type, response, own_name, name_size, own_code,
+                                          code_size) == DICOM_SUCCESS);
+        }
+        L_DicomFreeAssociate(pdu);
+    }
+}
+
 int main(void)
 {
     every_status_has_a_name_a_text_and_a_reason();
@@ -338,6 +381,8 @@ int main(void)
     a_pdu_beyond_four_gibibytes_is_too_large();
     a_rejected_context_keeps_the_transfer_syntax_it_is_given();
     an_exact_row_may_be_pointed_to_another_value();
-    printf("14 tests\n");
+    extended_information_may_be_copied_inside_an_object();
+    an_identity_may_be_set_to_what_it_is();
+    printf("16 tests\n");
     return 0;
 }
