@@ -851,14 +851,15 @@ int ltdic_net_send(ltdic_net *net, ltdic_bytes pdu)
     if (request && !up && net->transport != CONNECTING) {
         return LTDIC_ERR_WRONG_STATE;
     }
-    const bool told = !a->over;
+    const bool asked = a->ul.state == 4, over = a->over;
+    const int over_status = a->over_status;
     const int status = ltdic_association_send(a, pdu, ltdic__now());
     if (status == LTDIC_OK && request && up) { /* through Sta4, although the transport is there */
         ltdic_association_opened(a, LTDIC_EVT_CONNECTED, ltdic__now());
     }
-    if (told && a->over &&
-        net->transport == CONNECTING) { /* it has not been up, so it has no end */
-        a->over = false;
+    if (asked && a->ul.state == 1) { /* it has not been up, so it has no end; the last one may */
+        a->over = over;
+        a->over_status = over_status;
         close_socket(net);
     }
     if (status == LTDIC_OK) {

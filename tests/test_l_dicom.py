@@ -637,6 +637,24 @@ def test_what_a_callback_raises_ends_the_wait_for_another_handle(
     other.free()
 
 
+def test_an_attempt_aborted_in_the_callback_that_began_it_leaves_the_last_end(
+    server: socket.socket, request_pdu: Any
+) -> None:
+    def on_reject(hNet: Any, *_: Any) -> None:
+        check(L_DicomConnect(hNet, None, 0, *server.getsockname()))
+        check(L_DicomSendAssociateRequest(hNet, request_pdu))
+        check(L_DicomSendAbort(hNet, 0, 0))
+
+    requestor = Requestor(server, request_pdu, reject=on_reject)
+    requestor.peer.sendall(REJECT)
+    requestor.until("close")
+    L_DicomWait(requestor.handle, 50)
+    assert requestor.events == ORDER
+    assert not L_DicomIsConnected(requestor.handle)
+    requestor.peer.close()
+    requestor.free()
+
+
 def test_a_callback_that_runs_for_a_second_loses_nothing(
     server: socket.socket, request_pdu: Any
 ) -> None:
