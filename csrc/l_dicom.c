@@ -21,6 +21,7 @@ typedef struct entry {
     DICOMNETCALLBACK callbacks;
     void *user_data;
     HDICOMNET listener; /* that accepted it, or NULL */
+    unsigned served;    /* events dispatched, also those of handles it accepted */
     HDICOMPDU request;  /* the associate request sent or received, until it is answered */
     HDICOMPDU agreed;   /* what came of it */
 } entry;
@@ -446,41 +447,51 @@ static void dispatch(HDICOMNET hNet, const ltdic_indication *i)
     }
 }
 
-/* Dispatch all that is ready. True if something of `watched`, or of what it accepted, was. */
-static bool dispatch_ready(HDICOMNET watched)
+static void count_event(HDICOMNET hNet)
 {
-    bool hit = false;
+    entry *e = find(hNet), *listener = e == NULL ? NULL : find(e->listener);
+    if (e != NULL) {
+        e->served++;
+    }
+    if (listener != NULL) {
+        listener->served++;
+    }
+}
+
+/* Dispatch all that is ready. */
+static void dispatch_ready(void)
+{
     ltdic_indication indication;
     ltdic_net *net;
     table.depth++;
     while (ltdic_loop_next(table.loop, &net, &indication) == LTDIC_OK) {
         HDICOMNET hNet = ltdic_net_owner(net);
-        const entry *e = find(hNet);
-        hit = hit || hNet == watched || (e != NULL && e->listener == watched);
+        count_event(hNet);
         dispatch(hNet, &indication);
         ltdic_net_done(net);
     }
     table.depth--;
-    return hit;
 }
 
 L_VOID L_DicomBreathe(L_VOID)
 {
     if (table.loop != NULL) {
         ltdic_loop_wait(table.loop, 0);
-        dispatch_ready(NULL);
+        dispatch_ready();
         close_unused_table();
     }
 }
 
 static L_INT wait_for(HDICOMNET hNet, uint64_t deadline)
 {
-    const unsigned depth = table.waits;
+    const unsigned depth = table.waits, served = find(hNet)->served;
     for (;;) {
         const uint64_t now = ltdic__now();
         const uint64_t left = now < deadline ? deadline - now : 0;
         const int status = ltdic_loop_wait(table.loop, left < INT_MAX ? (int)left : INT_MAX);
-        if (dispatch_ready(hNet) || find(hNet) == NULL) {
+        dispatch_ready();
+        const entry *e = find(hNet); /* a callback may have freed it, or pumped itself */
+        if (e == NULL || e->served != served) {
             return DICOM_SUCCESS;
         }
         if (status == LTDIC_ERR_INTERRUPTED || table.broken == depth) {

@@ -690,6 +690,27 @@ def test_a_callback_may_pump_and_events_of_its_handle_wait(
     outer.free()
 
 
+def test_what_a_callback_pumped_ends_the_wait_it_was_called_in(
+    server: socket.socket, request_pdu: Any
+) -> None:
+    awaited = Requestor(server, request_pdu)
+
+    def on_receive(*_: Any) -> None:
+        awaited.peer.sendall(REJECT)
+        awaited.peer.close()
+        awaited.until("close")
+
+    other = Requestor(server, request_pdu, receive=on_receive)
+    other.peer.sendall(REJECT)
+    begun = time.monotonic()
+    assert L_DicomWait(awaited.handle, 20_000) == DICOM_SUCCESS
+    assert time.monotonic() - begun < 5
+    assert awaited.events == ORDER
+    other.peer.close()
+    other.free()
+    awaited.free()
+
+
 def test_user_data_is_any_object_in_all_kinds_of_slots(
     server: socket.socket, request_pdu: Any
 ) -> None:
