@@ -1333,6 +1333,22 @@ def test_silence_is_ended_by_the_deadline_set_for_it(raw_request: bytes, request
     acceptor.free()
 
 
+def test_an_answer_that_came_in_time_counts_however_late_it_is_looked_at(
+    server: socket.socket, request_pdu: Any
+) -> None:
+    requestor = Recorder()
+    check(L_DicomSetTimeouts(requestor.handle, 0, 200, 0))
+    check(L_DicomConnect(requestor.handle, None, 0, *server.getsockname()))
+    requestor.until("connect")
+    check(L_DicomSendAssociateRequest(requestor.handle, request_pdu))
+    with server.accept()[0] as peer:
+        receive_pdu(peer)
+        peer.sendall(REJECT)
+        time.sleep(0.4)
+        assert requestor.until("close")[1:] == ORDER
+    requestor.free()
+
+
 def test_a_connection_that_does_not_come_up_in_time_is_told_so() -> None:
     with socket.socket() as full:  # its backlog is full, so that the system does not answer
         full.bind(("127.0.0.1", 0))
