@@ -17,6 +17,7 @@ enum {
     READ_SIZE = 65536,
     LEAST_BACKLOG = 1024,
     ACCEPTS_PER_ROUND = 64, /* so that a flood of callers does not starve those who are in */
+    TURNS_PER_ROUND = 256,  /* nor one whose user sends on whenever something has gone */
     STARVED_RETRY = 100     /* ms until accepting is tried again when descriptors ran out */
 };
 
@@ -33,6 +34,15 @@ void ltdic__make_ready(ltdic_net *net)
 {
     if (!net->held && list_empty(&net->ready)) {
         list_insert_before(&net->loop->ready, &net->ready);
+    }
+}
+
+static void begin_round(ltdic_net *net)
+{
+    if (net->round != net->loop->round) {
+        net->round = net->loop->round;
+        net->turns = 0;
+        net->spent = false;
     }
 }
 
@@ -362,11 +372,11 @@ static bool read_on(ltdic_net *net)
     if (!asked || !net->can_read) {
         return false;
     }
-    if (net->round == net->loop->round) {
+    if (net->spent) {
         make_ready_later(net);
         return false;
     }
-    net->round = net->loop->round;
+    net->spent = true;
     fill(net);
     return true;
 }
@@ -472,7 +482,7 @@ static bool finish_connect(ltdic_net *net, ltdic_indication *indication)
     if (net->fd >= 0 && !net->can_write && !late) {
         return false;
     }
-    if (net->fd < 0 && net->round == net->loop->round) { /* failed at once: not told at once */
+    if (net->fd < 0 && net->spent) { /* failed at once: not told at once */
         make_ready_later(net);
         return false;
     }
@@ -517,11 +527,7 @@ static bool report_pending(ltdic_net *net, ltdic_indication *indication)
     if (is_full(net)) {
         return false;
     }
-    if (net->round != net->loop->round) {
-        net->round = net->loop->round;
-        net->turns = 0;
-    }
-    if (net->turns == ACCEPTS_PER_ROUND) {
+    if (net->turns >= ACCEPTS_PER_ROUND) {
         make_ready_later(net);
         return false;
     }
@@ -529,7 +535,6 @@ static bool report_pending(ltdic_net *net, ltdic_indication *indication)
     if (net->pending_fd < 0 || net->told) {
         return false;
     }
-    net->turns++;
     net->told = true;
     *indication = (ltdic_indication){.kind = LTDIC_PENDING};
     return true;
@@ -644,7 +649,13 @@ int ltdic_loop_next(ltdic_loop *loop, ltdic_net **net, ltdic_indication *indicat
     while (!list_empty(&loop->ready)) {
         *net = NET_OF(loop->ready.next, ready);
         list_remove(&(*net)->ready);
+        begin_round(*net);
+        if ((*net)->turns == TURNS_PER_ROUND) {
+            make_ready_later(*net);
+            continue;
+        }
         if (produce(*net, indication)) {
+            (*net)->turns++;
             list_remove(&(*net)->ready);
             (*net)->held = true;
             return LTDIC_OK;
@@ -854,7 +865,8 @@ int ltdic_net_connect(ltdic_net *net, const ltdic_address *peer, const ltdic_add
     net->connect_deadline = patience == 0 ? 0 : ltdic__now() + patience;
     begin(net, CONNECTING);
     if (!try_next_address(net)) {
-        net->round = net->loop->round;
+        begin_round(net);
+        net->spent = true;
     }
     settle(net);
     return LTDIC_OK;

@@ -46,8 +46,9 @@ struct ltdic_net {
     bool hung_up;    /* the peer has, or sent urgent data: a short read is then not the last */
     bool associated; /* and counted as that by the listener */
     int ended;       /* why nothing more will be read, once everything that was has been used */
-    unsigned round;  /* of the loop, when this last read or accepted */
-    unsigned turns;  /* connections accepted in that round */
+    unsigned round;  /* of the loop, when this last had a turn */
+    unsigned turns;  /* indications given in that round */
+    bool spent;      /* in that round this has read, or begun to connect in vain */
     uint32_t connections, associations;         /* listener: how many there are */
     uint32_t max_connections, max_associations; /* 0: any number */
     uint64_t connect_deadline;

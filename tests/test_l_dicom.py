@@ -1285,6 +1285,21 @@ def test_data_of_any_length_arrives_whole_and_each_pdu_that_went_is_told(
     assert sent[-186:] == [12 + size for size in [0, *fragments]]
 
 
+def test_who_sends_on_whenever_something_has_gone_keeps_nobody_waiting(request_pdu: Any) -> None:
+    def on_send(hNet: Any, nError: int, nType: int, *_: Any) -> None:
+        if nType == 4 and len(sent) < most:
+            sent.append(nError)
+            check(L_DicomSendData(hNet, 1, 0, b"ab", 2))
+
+    most, sent = 5000, list[int]()
+    with established(request_pdu) as (requestor, _):
+        check(L_DicomSetCallback(requestor.handle, {"pfnSend": on_send}))
+        check(L_DicomSendData(requestor.handle, 1, 3, b"ab", 2))
+        L_DicomBreathe()
+        assert 0 < len(sent) < most / 2
+        assert set(sent) == {DICOM_SUCCESS}
+
+
 def test_what_cannot_be_sent_is_refused_and_changes_nothing(request_pdu: Any) -> None:
     unused = Recorder()
     assert L_DicomSendData(unused.handle, 1, 3, b"ab", 2) == DICOM_ERROR_STATE
