@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -47,7 +48,7 @@ endforeach()
 @pytest.fixture(scope="session")
 def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the library is installed."""
-    build, prefix = tmp_path_factory.mktemp("build"), tmp_path_factory.mktemp("prefix")
+    build, prefix = tmp_path_factory.mktemp("build"), tmp_path_factory.mktemp("pre fix")
     flags = ["-DCMAKE_BUILD_TYPE=Release", f"-DCMAKE_C_FLAGS={' '.join(STRICT)}"]
     run("cmake", "-S", CSRC, "-B", build, f"-DCMAKE_INSTALL_PREFIX={prefix}", *flags)
     run("cmake", "--build", build)
@@ -66,7 +67,7 @@ def with_pkg_config(prefix: Path, folder: Path) -> None:
     found = next(prefix.rglob("ltdic.pc"))
     environment = {**clean_environment(), "PKG_CONFIG_PATH": str(found.parent)}
     command = ["pkg-config", "--cflags", "--libs", "ltdic"]
-    flags = subprocess.check_output(command, env=environment, text=True).split()
+    flags = shlex.split(subprocess.check_output(command, env=environment, text=True))
     for source in EXAMPLES:
         program = folder / source.stem
         rpath = f"-Wl,-rpath,{found.parent.parent}"
@@ -173,3 +174,11 @@ def test_the_shared_library_has_a_soname_and_exports_only_what_the_headers_decla
     assert names
     assert all(f"{name}(" in headers for name in names)
     assert os.path.realpath(library).endswith(".so.0.1.0")
+
+
+def test_folders_that_are_not_below_the_prefix_are_named_as_they_are(tmp_path: Path) -> None:
+    folders = [f"-DCMAKE_INSTALL_{name}DIR={tmp_path / name}" for name in ("INCLUDE", "LIB")]
+    build = tmp_path / "build"
+    run("cmake", "-S", CSRC, "-B", build, "-DCMAKE_INSTALL_PREFIX=/usr", *folders)
+    text = (build / "ltdic.pc").read_text()
+    assert f"includedir={tmp_path}/INCLUDE\nlibdir={tmp_path}/LIB\n" in text
