@@ -52,7 +52,7 @@ struct ltdic_net {
     uint32_t connections, associations;         /* listener: how many there are */
     uint32_t max_connections, max_associations; /* 0: any number */
     uint64_t connect_deadline;
-    uint64_t read_at; /* when this was last read from */
+    uint64_t read_at;                     /* when this was last read from */
     struct addrinfo *addresses, *address; /* all, and the next to try */
     struct addrinfo *local;
     block in;
