@@ -10,6 +10,7 @@
 #include <string.h>
 
 static volatile sig_atomic_t stopped;
+static int waiting; /* a connection could not be accepted, for want of memory */
 static char **titles; /* until a NULL */
 
 static void stop(int number)
@@ -99,7 +100,8 @@ static L_VOID pEXT_CALLBACK OnPending(HDICOMNET hNet, L_INT nError, L_VOID *User
     (void)nError, (void)UserData;
     L_DicomSetCallback(client, &callbacks, NULL);
     L_DicomSetTimeouts(client, 10000, 10000, 60000);
-    if (L_DicomAccept(hNet, client) != DICOM_SUCCESS) {
+    waiting = L_DicomAccept(hNet, client) != DICOM_SUCCESS;
+    if (waiting) {
         L_DicomFreeNet(client);
     }
 }
@@ -129,6 +131,9 @@ int main(int argc, char **argv)
     fflush(stdout);
     while (!stopped) {
         L_DicomWait(listener, 1000); /* a signal ends it at once, or else the next second does */
+        if (waiting) { /* each is told once, and those behind it after it */
+            OnPending(listener, DICOM_SUCCESS, NULL);
+        }
     }
     L_DicomShutDown(); /* frees what handles there are */
     return 0;
