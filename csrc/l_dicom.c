@@ -26,6 +26,12 @@ typedef struct entry {
     HDICOMPDU agreed;   /* what came of it */
 } entry;
 
+/* An L_DicomWait that runs. */
+typedef struct running_wait {
+    struct running_wait *outer; /* in one of whose callbacks this was called, or NULL */
+    bool broken;                /* it is to return */
+} running_wait;
+
 /* The handle table. One for each thread: no lock, and no callback on a foreign thread. */
 typedef struct handle_table {
     ltdic_loop *loop; /* NULL: not in use */
@@ -33,8 +39,7 @@ typedef struct handle_table {
     size_t count, live, first_free; /* place, plus 1 */
     unsigned starts;                /* L_DicomStartUp without L_DicomShutDown */
     unsigned depth;                 /* pumps running, one inside the other */
-    unsigned waits;                 /* L_DicomWait running */
-    unsigned broken; /* which of the waits is to return, counted from the outermost; 0: none */
+    running_wait *wait;             /* the innermost, or NULL */
 } handle_table;
 
 static _Thread_local handle_table table;
@@ -482,9 +487,9 @@ L_VOID L_DicomBreathe(L_VOID)
     }
 }
 
-static L_INT wait_for(HDICOMNET hNet, uint64_t deadline)
+static L_INT wait_for(HDICOMNET hNet, uint64_t deadline, const running_wait *wait)
 {
-    const unsigned depth = table.waits, served = find(hNet)->served;
+    const unsigned served = find(hNet)->served;
     for (;;) {
         const uint64_t now = ltdic__now();
         const uint64_t left = now < deadline ? deadline - now : 0;
@@ -494,7 +499,7 @@ static L_INT wait_for(HDICOMNET hNet, uint64_t deadline)
         if (e == NULL || e->served != served) {
             return DICOM_SUCCESS;
         }
-        if (status == LTDIC_ERR_INTERRUPTED || table.broken == depth) {
+        if (status == LTDIC_ERR_INTERRUPTED || wait->broken) {
             return DICOM_ERROR_INTERRUPTED;
         }
         if (left == 0) {
@@ -508,18 +513,18 @@ L_INT L_DicomWait(HDICOMNET hNet, L_UINT32 nMilliseconds)
     if (find(hNet) == NULL) {
         return DICOM_ERROR_HANDLE;
     }
-    table.waits++;
-    const L_INT code = wait_for(hNet, ltdic__now() + nMilliseconds);
-    table.broken = table.broken == table.waits ? 0 : table.broken;
-    table.waits--;
+    running_wait wait = {.outer = table.wait};
+    table.wait = &wait;
+    const L_INT code = wait_for(hNet, ltdic__now() + nMilliseconds, &wait);
+    table.wait = wait.outer;
     close_unused_table();
     return code;
 }
 
 L_VOID L_DicomBreakWait(HDICOMNET hNet)
 {
-    if (hNet == NULL || find(hNet) != NULL) {
-        table.broken = table.waits;
+    if (table.wait != NULL && (hNet == NULL || find(hNet) != NULL)) {
+        table.wait->broken = true;
     }
 }
 

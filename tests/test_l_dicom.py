@@ -544,6 +544,26 @@ def test_break_wait_ends_the_wait_it_was_called_in(server: socket.socket, reques
     other.free()
 
 
+def test_each_of_two_waits_can_be_broken(server: socket.socket, request_pdu: Any) -> None:
+    codes = []
+    unused = Recorder()
+    inner = Requestor(server, request_pdu, receive=lambda h, *_: L_DicomBreakWait(h))
+
+    def on_receive(hNet: Any, *_: Any) -> None:
+        L_DicomBreakWait(hNet)
+        inner.peer.sendall(REJECT)
+        codes.append(lib.L_DicomWait(unused.handle, 10_000))
+
+    outer = Requestor(server, request_pdu, receive=on_receive)
+    outer.peer.sendall(REJECT)
+    codes.append(lib.L_DicomWait(unused.handle, 10_000))
+    assert codes == [DICOM_ERROR_INTERRUPTED] * 2
+    for requestor in (inner, outer):
+        requestor.peer.close()
+        requestor.free()
+    unused.free()
+
+
 def test_connecting_again_and_again_in_vain_leaves_the_wait() -> None:
     """An address of this end that is not ours fails at once, each time."""
     recorder = Recorder(connect=lambda h, *_: connect(h))
