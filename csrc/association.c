@@ -479,7 +479,7 @@ static int check(ltdic_association *a, ltdic_bytes pdu)
 {
     const uint8_t type = pdu.data[0];
     const int needed_state = type == LTDIC_ASSOCIATE_RQ ? 1 : type == LTDIC_ASSOCIATE_AC ? 3 : 0;
-    if (is_full(a) && type != LTDIC_ABORT) {
+    if (is_full(a) && type < LTDIC_RELEASE_RQ) { /* what ends it always goes */
         return LTDIC_ERR_ROOM;
     }
     if (needed_state != 0 && a->ul.state != needed_state) {

@@ -325,7 +325,8 @@ L_LTDIC_API L_INT L_DicomSendAbort(HDICOMNET hNet, L_UCHAR nSource, L_UCHAR nRea
  * message is one command, then maybe one data set, in one context (PS3.8 E.1);
  *          DICOM_ERROR_PARAMETER for a context that was not accepted, an odd length, or a peer that
  *          takes no PDU with data; DICOM_ERROR_BUSY where data waits already and this would make it
- *          more than 1 MiB: try again after a SENDCALLBACK */
+ *          more than 1 MiB, or where SENDCALLBACK has not told of 1024 calls yet: try again after a
+ *          SENDCALLBACK */
 L_LTDIC_API L_INT L_DicomSendData(HDICOMNET hNet, L_UCHAR nPresentationID, L_UCHAR nControl,
                                   const L_UCHAR *pData, size_t nBytes);
 /** @param pszClass  NULL: the Verification SOP class

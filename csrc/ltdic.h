@@ -528,8 +528,9 @@ LTDIC_API int ltdic_association_send(ltdic_association *association, ltdic_bytes
  *  @return LTDIC_OK, LTDIC_ERR_WRONG_STATE also for data where a command must come, or of another
  *          context inside a message; LTDIC_ERR_BAD_VALUE for an odd number of bytes or a context
  *          that was not accepted; LTDIC_ERR_ROOM where bytes wait already and these would make it
- *          more than LTDIC_MAX_QUEUE; LTDIC_ERR_TOO_LARGE where the peer takes no data at all: its
- *          maximum is below 8; LTDIC_ERR_MEMORY */
+ *          more than LTDIC_MAX_QUEUE, or where LTDIC_SENT has not told of 1024 calls yet;
+ *          LTDIC_ERR_TOO_LARGE where the peer takes no data at all: its maximum is below 8;
+ *          LTDIC_ERR_MEMORY */
 LTDIC_API int ltdic_association_send_data(ltdic_association *association, const ltdic_pdv *data,
                                           uint64_t now);
 
