@@ -788,8 +788,9 @@ int ltdic_net_listen(ltdic_net *net, const ltdic_address *address, int backlog)
             break;
         }
     }
+    const bool taken = found != NULL && status != LTDIC_OK && errno == EADDRINUSE;
     ltdic__free_addresses(&found);
-    if (status != LTDIC_OK && address->family == LTDIC_IP_BOTH) { /* without IPv6 there is one */
+    if (status != LTDIC_OK && address->family == LTDIC_IP_BOTH && !taken) { /* without IPv6 */
         const ltdic_address v4 = {address->host, address->port, LTDIC_IP_V4};
         return ltdic_net_listen(net, &v4, backlog);
     }

@@ -956,6 +956,16 @@ def test_listening_and_connecting_by_family(family: int, request_pdu: Any) -> No
     requestor.free()
 
 
+def test_a_listener_for_both_families_takes_both_or_none() -> None:
+    if not has_ipv6():
+        return
+    recorder = Recorder()
+    with socket.create_server(("::", 0), family=socket.AF_INET6) as other:
+        port, both = other.getsockname()[1], DICOM_IPTYPE_IPV4_OR_IPV6
+        assert L_DicomListenExt(recorder.handle, "*", port, 5, both) == DICOM_ERROR_ADDRESS
+    recorder.free()
+
+
 def has_ipv6() -> bool:
     try:
         with socket.create_server(("::1", 0), family=socket.AF_INET6):
