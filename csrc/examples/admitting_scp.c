@@ -10,7 +10,7 @@
 #include <string.h>
 
 static volatile sig_atomic_t stopped;
-static int waiting; /* a connection could not be accepted, for want of memory */
+static int waiting;   /* a connection could not be accepted, for want of memory */
 static char **titles; /* until a NULL */
 
 static void stop(int number)
