@@ -354,7 +354,8 @@ int ltdic_association_keep(ltdic_association *association)
     return LTDIC_OK;
 }
 
-static bool report_sent(ltdic_association *a, ltdic_indication *indication)
+/* Of what was submitted up to the horizon. */
+static bool report_sent(ltdic_association *a, ltdic_indication *indication, uint64_t horizon)
 {
     mark m;
     if (block_size(&a->marks) == 0) {
@@ -362,7 +363,7 @@ static bool report_sent(ltdic_association *a, ltdic_indication *indication)
     }
     memcpy(&m, a->marks.data + a->marks.start, sizeof m);
     const uint64_t until = m.end - m.start < m.each ? m.end : m.start + m.each;
-    if (until > a->sent) {
+    if (until > a->sent || m.start >= horizon) {
         return false;
     }
     *indication = (ltdic_indication){.kind = LTDIC_SENT,
@@ -804,13 +805,21 @@ int ltdic_association_next(ltdic_association *association, ltdic_indication *ind
                            ltdic_bytes *in, uint64_t now)
 {
     bool tell = false;
-    if (report_sent(association, indication) || report_over(association, indication)) {
+    const bool heard = in->size > 0 && !association->over; /* and that comes before later sends */
+    if (in->size > association->heard) {
+        association->horizon = association->submitted;
+    }
+    association->heard = heard ? in->size : 0;
+    if (report_sent(association, indication, heard ? association->horizon : UINT64_MAX) ||
+        report_over(association, indication)) {
         return LTDIC_OK;
     }
     while (!tell && association->ul.state != 1 &&
            receive(association, indication, in, now, &tell)) {
     }
+    association->heard = association->over ? 0 : in->size;
     tell = tell || expire(association, indication, now);
-    tell = tell || report_sent(association, indication) || report_over(association, indication);
+    tell = tell || report_sent(association, indication, UINT64_MAX) ||
+           report_over(association, indication);
     return tell ? LTDIC_OK : LTDIC_NEED_MORE;
 }

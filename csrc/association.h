@@ -49,6 +49,8 @@ struct ltdic_association {
     chunk *queue, *queue_last;
     size_t queued;            /* bytes in it */
     uint64_t submitted, sent; /* bytes, ever */
+    uint64_t horizon;         /* submitted, when the last bytes of the peer came */
+    size_t heard;             /* bytes of the peer that were left over the last time */
     int cause;                /* why the association will end, if that is known */
     int over_status;
     bool over;    /* LTDIC_CLOSED is to be told */

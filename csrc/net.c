@@ -396,10 +396,21 @@ static void catch_up(ltdic_net *net)
     }
 }
 
+/* One who sends on whenever something has gone must hear the peer too. */
+static void listen_to_peer(ltdic_net *net)
+{
+    if (!net->spent && net->can_read && net->association.ul.state != 1 && net->ended == LTDIC_OK &&
+        block_size(&net->in) < READ_SIZE) {
+        net->spent = true;
+        fill(net);
+    }
+}
+
 static bool produce_open(ltdic_net *net, ltdic_indication *indication)
 {
     flush(net);
     catch_up(net);
+    listen_to_peer(net);
     do {
         if (take(net, indication)) {
             return true;

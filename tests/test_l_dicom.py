@@ -1330,6 +1330,24 @@ def test_who_sends_on_whenever_something_has_gone_keeps_nobody_waiting(request_p
         assert set(sent) == {DICOM_SUCCESS}
 
 
+def test_who_sends_on_whenever_something_has_gone_hears_the_peer(request_pdu: Any) -> None:
+    def on_send(hNet: Any, nError: int, nType: int, *_: Any) -> None:
+        if nType == 4 and nError == DICOM_SUCCESS and len(sent) < most:
+            sent.append(L_DicomSendData(hNet, 1, 0, b"ab", 2))
+
+    def abort(hNet: Any, *_: Any) -> None:
+        check(L_DicomSendAbort(hNet, 0, 0))
+
+    most, sent, aborts = 20_000, list[int](), []
+    with established(request_pdu, data=abort) as (requestor, _):
+        slots = {"pfnSend": on_send, "pfnReceiveAbort": lambda *a: aborts.append(len(sent))}
+        check(L_DicomSetCallback(requestor.handle, slots))
+        check(L_DicomSendData(requestor.handle, 1, 3, b"ab", 2))
+        while not aborts:
+            check(L_DicomWait(requestor.handle, 10_000))
+    assert aborts[0] < most / 2
+
+
 def test_what_cannot_be_sent_is_refused_and_changes_nothing(request_pdu: Any) -> None:
     unused = Recorder()
     assert L_DicomSendData(unused.handle, 1, 3, b"ab", 2) == DICOM_ERROR_STATE
