@@ -700,20 +700,22 @@ const L_TCHAR *L_DicomGetTransfer(HDICOMPDU hPDU, L_UCHAR nID, L_INT nIndex)
 
 /* ---- to and from PDUs -------------------------------------------------------------------- */
 
-/* Of contexts with the same ID the first counts, so that there are never more than 256. */
-static void drop_repeated_contexts(HDICOMPDU a)
+/* Keep what can be asked for: no unknown items, and of contexts with the same ID only the first, so
+ * that there are never more than 256. */
+static void drop_unusable_rows(HDICOMPDU a)
 {
     uint32_t ids[8] = {0};
-    bool dropping = false;
+    bool again = false; /* inside a context whose ID was there before */
     size_t kept = 0;
     for (size_t i = 0; i < a->rows.count; i++) {
         const ltdic_item row = a->rows.items[i];
         const bool inside = row.kind == LTDIC_ABSTRACT_SYNTAX || row.kind == LTDIC_TRANSFER_SYNTAX;
         if (row.kind == LTDIC_CONTEXT) {
-            dropping = (ids[row.id / 32] >> row.id % 32 & 1) != 0;
+            again = (ids[row.id / 32] >> row.id % 32 & 1) != 0;
             ids[row.id / 32] |= 1U << row.id % 32;
         }
-        if (!dropping || (row.kind != LTDIC_CONTEXT && !inside)) {
+        const bool unknown = row.kind == LTDIC_UNKNOWN_ITEM || row.kind == LTDIC_UNKNOWN_SUB_ITEM;
+        if (!unknown && !(again && (inside || row.kind == LTDIC_CONTEXT))) {
             a->rows.items[kept++] = row;
         }
     }
@@ -754,7 +756,7 @@ HDICOMPDU ltdic__associate_from_pdu(ltdic_bytes pdu)
         status = ltdic_decode(&a->rows, pdu, &options, &fault);
     }
     if (status == LTDIC_OK) {
-        drop_repeated_contexts(a);
+        drop_unusable_rows(a);
     }
     if (status != LTDIC_OK || !own_values(a, pdu)) {
         a->rows.count = 0;

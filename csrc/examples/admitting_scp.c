@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* admitting_scp PORT CALLING...   serve Verification to those with one of these calling AE titles,
- * reject the rest (1/1/3: calling AE title not recognised), and say so line by line. PORT 0 is a free
- * one. SIGINT and SIGTERM end it. */
+ * reject the rest (1/1/3: calling AE title not recognised), and say so line by line. PORT 0 is a
+ * free one. SIGINT and SIGTERM end it. */
 #include <ltdic.h>
 
 #include <signal.h>
@@ -131,7 +131,7 @@ int main(int argc, char **argv)
     fflush(stdout);
     while (!stopped) {
         L_DicomWait(listener, 1000); /* a signal ends it at once, or else the next second does */
-        if (waiting) { /* each is told once, and those behind it after it */
+        if (waiting) {               /* each is told once, and those behind it after it */
             OnPending(listener, DICOM_SUCCESS, NULL);
         }
     }
