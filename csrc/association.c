@@ -801,16 +801,27 @@ static bool expire(ltdic_association *a, ltdic_indication *indication, uint64_t 
     return true;
 }
 
+/* Sends that were submitted before the peer's latest bytes came are told before them, later ones
+ * after them: one who sends on whenever something has gone must hear the peer. The bound in the
+ * stream of all bytes sent. */
+static uint64_t horizon_of(ltdic_association *a, size_t received)
+{
+    if (a->over || received == 0) {
+        a->heard = 0;
+        return UINT64_MAX;
+    }
+    if (received > a->heard) {
+        a->horizon = a->submitted;
+    }
+    a->heard = received;
+    return a->horizon;
+}
+
 int ltdic_association_next(ltdic_association *association, ltdic_indication *indication,
                            ltdic_bytes *in, uint64_t now)
 {
     bool tell = false;
-    const bool heard = in->size > 0 && !association->over; /* and that comes before later sends */
-    if (in->size > association->heard) {
-        association->horizon = association->submitted;
-    }
-    association->heard = heard ? in->size : 0;
-    if (report_sent(association, indication, heard ? association->horizon : UINT64_MAX) ||
+    if (report_sent(association, indication, horizon_of(association, in->size)) ||
         report_over(association, indication)) {
         return LTDIC_OK;
     }

@@ -15,21 +15,21 @@
  *  the other handles only.
  *
  *  Order, each once and all of one handle:
- *    listener                          ACCEPTCALLBACK for each connection
- *    L_DicomConnect                    CONNECTCALLBACK
- *    any PDU received                  RECEIVECALLBACK, then the one of its kind
- *    a C-ECHO received                 RECEIVECALLBACK and RECEIVEDATACALLBACK for each piece, then
- *                                      RECEIVECECHOREQUESTCALLBACK or ...RESPONSECALLBACK
- *    any PDU sent                      SENDCALLBACK
- *    A-ASSOCIATE-RJ received           RECEIVECALLBACK, RECEIVEASSOCIATEREJECTCALLBACK with the
- * three bytes as they came, CLOSECALLBACK the end, once a connection was up CLOSECALLBACK, the last
- * of that connection
+ *    listener             ACCEPTCALLBACK for each connection
+ *    L_DicomConnect       CONNECTCALLBACK
+ *    any PDU sent         SENDCALLBACK, before what the peer sent after it
+ *    any PDU received     RECEIVECALLBACK, then the one of its kind
+ *    a C-ECHO received    RECEIVECALLBACK and RECEIVEDATACALLBACK for each piece, then
+ *                         RECEIVECECHOREQUESTCALLBACK or RECEIVECECHORESPONSECALLBACK
+ *    a rejection          RECEIVECALLBACK, RECEIVEASSOCIATEREJECTCALLBACK with the three
+ *                         bytes as they came, CLOSECALLBACK
+ *    the end              CLOSECALLBACK, the last of a connection that was up
  *
- *  The library answers nothing for its user but what PS3.8 has the provider answer: an
- *  A-ASSOCIATE-RQ of another protocol version (1/2/2) or application context (1/1/2), one beyond
- *  L_DicomSetLimits (2/3/2), or one for which there is no memory (2/3/1); an A-ABORT for what
- * breaks the protocol. Then no callback comes but CLOSECALLBACK, and where there was an association
- *  RECEIVECALLBACK with an error.
+ *  The library answers nothing for its user but what PS3.8 has the provider answer: with an
+ *  A-ASSOCIATE-RJ a request of another protocol version (1/2/2) or application context (1/1/2),
+ *  one beyond L_DicomSetLimits (2/3/2), one for which there is no memory (2/3/1); with an A-ABORT
+ *  what breaks the protocol. Then no callback comes but CLOSECALLBACK and, where there was an
+ *  association, RECEIVECALLBACK with an error.
  */
 #ifndef LTDIC_L_DICOM_H
 #define LTDIC_L_DICOM_H
@@ -289,7 +289,8 @@ L_LTDIC_API L_VOID L_DicomBreakWait(HDICOMNET hNet);
 
 /* ---- associations ------------------------------------------------------------------------ */
 
-/** hPDU must be a request; it is copied. May be called before CONNECTCALLBACK has come. */
+/** hPDU must be a request; it is copied. May be called before CONNECTCALLBACK has come. What the
+ *  peer sends before it is only looked at after it. */
 L_LTDIC_API L_INT L_DicomSendAssociateRequest(HDICOMNET hNet, HDICOMPDU hPDU);
 /** hPDU must be an accept; it is copied. Contexts of the request that hPDU does not have are
  *  answered with result 1 (user rejection). Titles are those of the request.
@@ -303,8 +304,8 @@ L_LTDIC_API L_INT L_DicomSendAssociateReject(HDICOMNET hNet, L_UCHAR nResult, L_
 L_LTDIC_API L_INT L_DicomSendReleaseRequest(HDICOMNET hNet);
 L_LTDIC_API L_INT L_DicomSendReleaseResponse(HDICOMNET hNet);
 /** What was agreed: the accept that was received or sent, with the request's abstract syntaxes in
- * its contexts, and without contexts that the request does not have. It belongs to the library and
- * lives until hNet is freed, connects or accepts anew. ltdic's own choice.
+ *  its contexts, and without contexts that the request does not have. It belongs to the library and
+ *  lives until hNet is freed, connects or accepts anew. ltdic's own choice.
  *  @return NULL where nothing has been agreed */
 L_LTDIC_API HDICOMPDU L_DicomGetAssociate(HDICOMNET hNet);
 /** PDU_ABORT_SOURCE_USER or _PROVIDER; where there is nothing to abort, nothing happens. */
@@ -313,16 +314,16 @@ L_LTDIC_API L_INT L_DicomSendAbort(HDICOMNET hNet, L_UCHAR nSource, L_UCHAR nRea
 /* ---- data -------------------------------------------------------------------------------- */
 
 /** Send one command or data set as bytes, of any length, cut into P-DATA-TF of one PDV each, as
- * large as the peer takes. The bytes are the caller's again when this returns; those that the
- * system does not take at once are copied. The shape is ltdic's own choice.
+ *  large as the peer takes. The bytes are the caller's again when this returns; those that the
+ *  system does not take at once are copied. The shape is ltdic's own choice.
  *
  *  SENDCALLBACK tells of each PDU that has gone. Whoever must bound the memory of large data sends
- * it in parts, the next when SENDCALLBACK has told of the last PDU of the one before.
+ *  it in parts, the next when SENDCALLBACK has told of the last PDU of the one before.
  *
  *  @param nControl  bit 0: a command; bit 1: these bytes end it, else more of it follow
  *  @param nBytes    even
  *  @return DICOM_ERROR_STATE where data cannot be sent now, or not of this kind or context: a
- * message is one command, then maybe one data set, in one context (PS3.8 E.1);
+ *          message is one command, then maybe one data set, in one context (PS3.8 E.1);
  *          DICOM_ERROR_PARAMETER for a context that was not accepted, an odd length, or a peer that
  *          takes no PDU with data; DICOM_ERROR_BUSY where data waits already and this would make it
  *          more than 1 MiB, or where SENDCALLBACK has not told of 1024 calls yet: try again after a
@@ -381,14 +382,14 @@ L_LTDIC_API L_INT L_DicomSetRoleSelect(HDICOMPDU hPDU, const L_TCHAR *pszClass, 
 L_LTDIC_API L_BOOL L_DicomGetRoleSelect(HDICOMPDU hPDU, const L_TCHAR *pszClass, L_BOOL *pbUser,
                                         L_BOOL *pbProvider);
 /** SOP class extended negotiation (PS3.7 D.3.3.5) for one SOP class: bytes. What a getter gives
- * lives as text does. */
+ *  lives as text does. */
 L_LTDIC_API L_INT L_DicomSetExtended(HDICOMPDU hPDU, const L_TCHAR *pszClass, const L_UCHAR *pInfo,
                                      L_UINT nBytes);
 L_LTDIC_API L_BOOL L_DicomGetExtended(HDICOMPDU hPDU, const L_TCHAR *pszClass,
                                       const L_UCHAR **ppInfo, L_UINT *pnBytes);
 /** User identity (PS3.7 D.3.3.7). In a request: type, whether a response is wanted, primary field
- * and, for PDU_IDENTITY_PASSCODE, secondary. In an accept: the server response as primary field,
- * the rest 0. The bytes are wiped with the object. */
+ *  and, for PDU_IDENTITY_PASSCODE, secondary. In an accept: the server response as primary field,
+ *  the rest 0. The bytes are wiped with the object. */
 L_LTDIC_API L_INT L_DicomSetUserIdentity(HDICOMPDU hPDU, L_UCHAR nType, L_BOOL bResponse,
                                          const L_UCHAR *pPrimary, L_UINT nPrimary,
                                          const L_UCHAR *pSecondary, L_UINT nSecondary);

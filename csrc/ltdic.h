@@ -308,7 +308,7 @@ typedef struct ltdic_piece {
 } ltdic_piece;
 
 /** Take the next piece off a stream. A P-DATA-TF is handed out as it comes, so that its size costs
- * no memory; the bodies of other PDUs are for ltdic_decode to look into.
+ *  no memory; the bodies of other PDUs are for ltdic_decode to look into.
  *
  *  Nothing is copied: `piece->data` points into what was in `*in`.
  *
@@ -524,7 +524,7 @@ LTDIC_API int ltdic_association_send(ltdic_association *association, ltdic_bytes
  *  `data` ends it.
  *
  *  The bytes are lent until ltdic_association_keep, and copied only where they still wait then.
- * Each PDU is told with its own LTDIC_SENT.
+ *  Each PDU is told with its own LTDIC_SENT.
  *  @return LTDIC_OK, LTDIC_ERR_WRONG_STATE also for data where a command must come, or of another
  *          context inside a message; LTDIC_ERR_BAD_VALUE for an odd number of bytes or a context
  *          that was not accepted; LTDIC_ERR_ROOM where bytes wait already and these would make it
@@ -553,7 +553,8 @@ LTDIC_API void ltdic_association_lost(ltdic_association *association);
 
 /** Take the next thing that happened, or pass the time.
  *
- *  Nothing is copied: `indication->pdu` points into what was in `*in`.
+ *  Nothing is copied: `indication->pdu` points into what was in `*in`. What was sent before the
+ *  bytes in it came is told before them, what was sent later after them.
  *
  *  @param[in,out] in  bytes as they came, then what is left of them, to be kept in front of those
  *                     that come next: less than one PDU that is no P-DATA-TF
