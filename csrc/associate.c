@@ -422,16 +422,17 @@ L_BOOL L_DicomGetRoleSelect(HDICOMPDU hPDU, const L_TCHAR *pszClass, L_BOOL *pbU
 }
 
 /* Both may be in the text of `a`, which moves when it grows. */
-static bool add_extended(HDICOMPDU a, ltdic_bytes uid, const void *info, size_t size)
+static bool add_extended(HDICOMPDU a, const char *uid, const void *info, size_t size)
 {
     const ltdic_item name = {.kind = LTDIC_EXTENDED}, value = {.kind = LTDIC_EXTENDED_INFO};
-    uint8_t copy[UID_MAX];
-    memcpy(copy, uid.data, uid.size);
+    const size_t length = strlen(uid);
+    char copy[UID_MAX + 1];
+    memcpy(copy, uid, length + 1);
     const ptrdiff_t place = place_of(a, LTDIC_EXTENDED_INFO);
     if (!insert(a, place, value, info, size)) {
         return false;
     }
-    if (!insert(a, place, name, copy, uid.size)) {
+    if (!insert(a, place, name, copy, length)) {
         remove_rows(a, place, place + 1);
         return false;
     }
@@ -450,7 +451,7 @@ L_INT L_DicomSetExtended(HDICOMPDU hPDU, const L_TCHAR *pszClass, const L_UCHAR 
         return memory_or_success(set_value(hPDU, &hPDU->rows.items[i + 1], pInfo, nBytes));
     }
     return memory_or_success(reserve_information(hPDU) &&
-                             add_extended(hPDU, bytes_of(pszClass), pInfo, nBytes));
+                             add_extended(hPDU, pszClass, pInfo, nBytes));
 }
 
 L_BOOL L_DicomGetExtended(HDICOMPDU hPDU, const L_TCHAR *pszClass, const L_UCHAR **ppInfo,

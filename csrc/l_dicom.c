@@ -30,6 +30,7 @@ typedef struct entry {
 typedef struct running_wait {
     struct running_wait *outer; /* in one of whose callbacks this was called, or NULL */
     bool broken;                /* it is to return */
+    unsigned served;            /* of its handle, when it began */
 } running_wait;
 
 /* The handle table. One for each thread: no lock, and no callback on a foreign thread. */
@@ -489,14 +490,13 @@ L_VOID L_DicomBreathe(L_VOID)
 
 static L_INT wait_for(HDICOMNET hNet, uint64_t deadline, const running_wait *wait)
 {
-    const unsigned served = find(hNet)->served;
     for (;;) {
         const uint64_t now = ltdic__now();
         const uint64_t left = now < deadline ? deadline - now : 0;
         const int status = ltdic_loop_wait(table.loop, left < INT_MAX ? (int)left : INT_MAX);
         dispatch_ready();
         const entry *e = find(hNet); /* a callback may have freed it, or pumped itself */
-        if (e == NULL || e->served != served) {
+        if (e == NULL || e->served != wait->served) {
             return DICOM_SUCCESS;
         }
         if (status == LTDIC_ERR_INTERRUPTED || wait->broken) {
@@ -510,10 +510,11 @@ static L_INT wait_for(HDICOMNET hNet, uint64_t deadline, const running_wait *wai
 
 L_INT L_DicomWait(HDICOMNET hNet, L_UINT32 nMilliseconds)
 {
-    if (find(hNet) == NULL) {
+    const entry *e = find(hNet);
+    if (e == NULL) {
         return DICOM_ERROR_HANDLE;
     }
-    running_wait wait = {.outer = table.wait};
+    running_wait wait = {.outer = table.wait, .served = e->served};
     table.wait = &wait;
     const L_INT code = wait_for(hNet, ltdic__now() + nMilliseconds, &wait);
     table.wait = wait.outer;

@@ -381,36 +381,29 @@ static bool read_on(ltdic_net *net)
     return true;
 }
 
-/* What came before a deadline counts, also where this thread is late to look at it: no deadline
- * passes without one read after it. */
-static void catch_up(ltdic_net *net)
+/* Read before anything is told: once in a round, since one who sends on whenever something has gone
+ * must hear the peer too; and once after a deadline has passed, since what came before it counts,
+ * also where this thread is late to look at it. */
+static void read_first(ltdic_net *net)
 {
     const uint64_t deadline = deadline_of(net);
-    if (deadline == 0 || net->read_at >= deadline || net->ended != LTDIC_OK ||
-        deadline > ltdic__now()) {
+    const bool late = deadline != 0 && net->read_at < deadline && deadline <= ltdic__now();
+    const bool due = !net->spent && net->can_read && net->association.ul.state != 1 &&
+                     block_size(&net->in) < READ_SIZE;
+    if (net->ended != LTDIC_OK || (!late && !due)) {
         return;
     }
+    net->spent = true;
     fill(net);
-    if (net->ended != LTDIC_OK && block_size(&net->in) == 0) {
+    if (late && net->ended != LTDIC_OK && block_size(&net->in) == 0) {
         ltdic_association_closed(&net->association, net->ended, net->read_at);
-    }
-}
-
-/* One who sends on whenever something has gone must hear the peer too. */
-static void listen_to_peer(ltdic_net *net)
-{
-    if (!net->spent && net->can_read && net->association.ul.state != 1 && net->ended == LTDIC_OK &&
-        block_size(&net->in) < READ_SIZE) {
-        net->spent = true;
-        fill(net);
     }
 }
 
 static bool produce_open(ltdic_net *net, ltdic_indication *indication)
 {
     flush(net);
-    catch_up(net);
-    listen_to_peer(net);
+    read_first(net);
     do {
         if (take(net, indication)) {
             return true;
@@ -655,23 +648,32 @@ static bool produce(ltdic_net *net, ltdic_indication *indication)
     return false;
 }
 
+/* The turn of one that was ready. */
+static bool take_turn(ltdic_net *net, ltdic_indication *indication)
+{
+    begin_round(net);
+    if (net->turns == TURNS_PER_ROUND) {
+        make_ready_later(net);
+        return false;
+    }
+    if (!produce(net, indication)) {
+        give_buffer_back(net);
+        return false;
+    }
+    net->turns++;
+    net->held = true;
+    list_remove(&net->ready);
+    return true;
+}
+
 int ltdic_loop_next(ltdic_loop *loop, ltdic_net **net, ltdic_indication *indication)
 {
     while (!list_empty(&loop->ready)) {
         *net = NET_OF(loop->ready.next, ready);
         list_remove(&(*net)->ready);
-        begin_round(*net);
-        if ((*net)->turns == TURNS_PER_ROUND) {
-            make_ready_later(*net);
-            continue;
-        }
-        if (produce(*net, indication)) {
-            (*net)->turns++;
-            list_remove(&(*net)->ready);
-            (*net)->held = true;
+        if (take_turn(*net, indication)) {
             return LTDIC_OK;
         }
-        give_buffer_back(*net);
     }
     return LTDIC_NEED_MORE;
 }
