@@ -16,6 +16,7 @@ import struct
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -444,7 +445,7 @@ class Call:
     rows: int = ROWS  # of the image to store
 
 
-class Peer:
+class Peer(ABC):
     """An implementation that is not ours: how its programs are run, and what they print."""
 
     name: str
@@ -455,20 +456,25 @@ class Peer:
         found = re.search(r"\d+\.\d+\.\d+", run(self.program, "--version"))
         return found[0] if found else "?"
 
-    def serve(self, folder: Path, way: Way) -> AbstractContextManager[Program]:
-        """A server, which may not listen yet."""
-        raise NotImplementedError
-
+    @abstractmethod
     def call(self, folder: Path, call: Call) -> AbstractContextManager[Program]:
         """A client that calls."""
-        raise NotImplementedError
 
+    @abstractmethod
+    def says_rejected(self, client: Program, codes: Codes) -> bool:
+        """Whether the client has said so, as far as it says codes at all."""
+
+
+class ServingPeer(Peer):
+    """One that has a server, too."""
+
+    @abstractmethod
+    def serve(self, folder: Path, way: Way) -> AbstractContextManager[Program]:
+        """A server, which may not listen yet."""
+
+    @abstractmethod
     def stored(self, server: Program) -> bytes:
         """The only data set that its server has received."""
-        raise NotImplementedError
-
-    def says_rejected(self, client: Program, codes: Codes) -> bool:
-        raise NotImplementedError
 
 
 # ---- pynetdicom ------------------------------------------------------------------------------
@@ -538,7 +544,7 @@ else:
 """
 
 
-class Pynetdicom(Peer):
+class Pynetdicom(ServingPeer):
     name = "pynetdicom"
     program = sys.executable
 
@@ -566,7 +572,7 @@ class Pynetdicom(Peer):
 # ---- DCMTK -----------------------------------------------------------------------------------
 
 
-class Dcmtk(Peer):
+class Dcmtk(ServingPeer):
     name = "DCMTK"
     program = "storescp"
 
@@ -602,7 +608,7 @@ class Dcmtk(Peer):
 # ---- Orthanc ---------------------------------------------------------------------------------
 
 
-class Orthanc(Peer):
+class Orthanc(ServingPeer):
     """Server and, through its REST API, client."""
 
     name = "Orthanc"
@@ -716,7 +722,7 @@ REQUESTOR: dict[str, Callable[[End], None]] = {"ReceiveReleaseRequest": End.answ
 
 @contextmanager
 def associated(
-    peer: Peer, folder: Path, ours: int = 16 * KIB, **way: Any
+    peer: ServingPeer, folder: Path, ours: int = 16 * KIB, **way: Any
 ) -> Iterator[tuple[Program, End]]:
     """A server of the peer's, and our end associated with it."""
     with (
@@ -740,7 +746,7 @@ def echo_to_it(peer: Peer, folder: Path) -> None:
         was_released(end)
 
 
-def data_to_it(peer: Peer, folder: Path, ours: int, maximum: int) -> None:
+def data_to_it(peer: ServingPeer, folder: Path, ours: int, maximum: int) -> None:
     sent = data_set_in(dicom_file())
     with associated(peer, folder, ours, maximum=maximum) as (server, end):
         assert L_DicomGetMaxLength(L_DicomGetAssociate(end.net)) == maximum
@@ -754,7 +760,7 @@ def data_to_it(peer: Peer, folder: Path, ours: int, maximum: int) -> None:
     assert sum(lengths) == len(STORE_REQUEST) + len(sent) + 6 * len(lengths)
 
 
-def rejected_by_it(peer: Peer, folder: Path, codes: Codes) -> None:
+def rejected_by_it(peer: ServingPeer, folder: Path, codes: Codes) -> None:
     with (
         reserved_port() as port,
         peer.serve(folder, Way(port, refuses=True)),
@@ -807,7 +813,7 @@ def send_no_command(end: End) -> None:
     end.send(1, 3, command_set({}))
 
 
-def server_killed_in_sta5(peer: Peer, folder: Path) -> None:
+def server_killed_in_sta5(peer: ServingPeer, folder: Path) -> None:
     with (
         reserved_port() as port,
         peer.serve(folder, Way(port)) as server,
@@ -836,7 +842,7 @@ def server_killed(
         assert not L_DicomIsAssociated(end.net)
 
 
-def server_killed_in_sta8(peer: Peer, folder: Path) -> None:
+def server_killed_in_sta8(peer: ServingPeer, folder: Path) -> None:
     with (
         reserved_port() as port,
         peer.serve(folder, Way(port, ends="release")) as server,

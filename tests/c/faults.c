@@ -148,49 +148,46 @@ static void store(side *s)
     }
 }
 
-static int good(L_INT code, int so_far)
+/* NULL for an abstract syntax in an answer. */
+static int add_contexts(HDICOMPDU pdu, const char *verification, const char *storage)
 {
-    return so_far && code == DICOM_SUCCESS;
+    return pdu != NULL && L_DicomAddPresentation(pdu, VERIFIES, 0, verification) == DICOM_SUCCESS &&
+           L_DicomAddTransfer(pdu, VERIFIES, IMPLICIT) == DICOM_SUCCESS &&
+           L_DicomAddPresentation(pdu, STORES, 0, storage) == DICOM_SUCCESS &&
+           L_DicomAddTransfer(pdu, STORES, IMPLICIT) == DICOM_SUCCESS;
+}
+
+static HDICOMPDU if_complete(HDICOMPDU pdu, int complete)
+{
+    if (!complete) {
+        complain(DICOM_ERROR_MEMORY);
+        L_DicomFreeAssociate(pdu);
+    }
+    return complete ? pdu : NULL;
 }
 
 static HDICOMPDU request(void)
 {
     static const L_UCHAR name[] = "user", code[] = "pass";
     HDICOMPDU pdu = L_DicomCreateAssociate(TRUE);
-    int ok = pdu != NULL;
-    ok = ok && good(L_DicomAddPresentation(pdu, VERIFIES, 0, VERIFICATION), ok);
-    ok = ok && good(L_DicomAddTransfer(pdu, VERIFIES, IMPLICIT), ok);
-    ok = ok && good(L_DicomAddPresentation(pdu, STORES, 0, STORAGE), ok);
-    ok = ok && good(L_DicomAddTransfer(pdu, STORES, IMPLICIT), ok);
-    ok = ok && good(L_DicomSetMaxLength(pdu, REQUESTOR_MAX), ok);
-    ok = ok && good(L_DicomSetRoleSelect(pdu, STORAGE, TRUE, TRUE), ok);
-    ok = ok && good(L_DicomSetUserIdentity(pdu, PDU_IDENTITY_PASSCODE, TRUE, name, 4, code, 4), ok);
-    ok = ok && good(L_DicomDefaultAssociate(pdu), ok);
-    if (!ok) {
-        complain(DICOM_ERROR_MEMORY);
-        L_DicomFreeAssociate(pdu);
-    }
-    return ok ? pdu : NULL;
+    return if_complete(pdu, add_contexts(pdu, VERIFICATION, STORAGE) &&
+                                L_DicomSetMaxLength(pdu, REQUESTOR_MAX) == DICOM_SUCCESS &&
+                                L_DicomSetRoleSelect(pdu, STORAGE, TRUE, TRUE) == DICOM_SUCCESS &&
+                                L_DicomSetUserIdentity(pdu, PDU_IDENTITY_PASSCODE, TRUE, name, 4,
+                                                       code, 4) == DICOM_SUCCESS &&
+                                L_DicomDefaultAssociate(pdu) == DICOM_SUCCESS);
 }
 
 static HDICOMPDU answer(void)
 {
     static const L_UCHAR welcome[] = "welcome";
     HDICOMPDU pdu = L_DicomCreateAssociate(FALSE);
-    int ok = pdu != NULL;
-    ok = ok && good(L_DicomAddPresentation(pdu, VERIFIES, 0, NULL), ok);
-    ok = ok && good(L_DicomAddTransfer(pdu, VERIFIES, IMPLICIT), ok);
-    ok = ok && good(L_DicomAddPresentation(pdu, STORES, 0, NULL), ok);
-    ok = ok && good(L_DicomAddTransfer(pdu, STORES, IMPLICIT), ok);
-    ok = ok && good(L_DicomSetMaxLength(pdu, ACCEPTOR_MAX), ok);
-    ok = ok && good(L_DicomSetRoleSelect(pdu, STORAGE, TRUE, FALSE), ok);
-    ok = ok && good(L_DicomSetUserIdentity(pdu, 0, FALSE, welcome, 7, NULL, 0), ok);
-    ok = ok && good(L_DicomDefaultAssociate(pdu), ok);
-    if (!ok) {
-        complain(DICOM_ERROR_MEMORY);
-        L_DicomFreeAssociate(pdu);
-    }
-    return ok ? pdu : NULL;
+    return if_complete(pdu, add_contexts(pdu, NULL, NULL) &&
+                                L_DicomSetMaxLength(pdu, ACCEPTOR_MAX) == DICOM_SUCCESS &&
+                                L_DicomSetRoleSelect(pdu, STORAGE, TRUE, FALSE) == DICOM_SUCCESS &&
+                                L_DicomSetUserIdentity(pdu, 0, FALSE, welcome, 7, NULL, 0) ==
+                                    DICOM_SUCCESS &&
+                                L_DicomDefaultAssociate(pdu) == DICOM_SUCCESS);
 }
 
 static void accept_association(void)
