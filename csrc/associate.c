@@ -19,9 +19,8 @@ struct L_DICOMPDU {
 
 static const char application_context[] = APPLICATION_CONTEXT;
 static const char implicit_little_endian[] = "1.2.840.10008.1.2";
-/* A UID from a UUID (PS3.5 B.2): nobody else's. */
-static const char class_uid[] = "2.25.241763158246035163327937512061234408329";
-static const char version_name[] = "LTDIC_" LTDIC_VERSION;
+static const char class_uid[] = IMPLEMENTATION_CLASS_UID;
+static const char version_name[] = IMPLEMENTATION_VERSION_NAME;
 
 /* ---- rows and text ----------------------------------------------------------------------- */
 

@@ -331,6 +331,30 @@ void ltdic_association_sent(ltdic_association *association, size_t size, uint64_
     }
 }
 
+static size_t waiting(const ltdic_association *a)
+{
+    return a->queued + (size_t)(a->lent.size - a->lent.done);
+}
+
+size_t ltdic_association_take(ltdic_association *association, ltdic_buffer *out, uint64_t now)
+{
+    ltdic_output output = {.count = 1};
+    out->size = 0;
+    while (output.count > 0 && out->size < out->room) {
+        const size_t before = out->size;
+        ltdic_association_output(association, &output);
+        for (size_t i = 0; i < output.count; i++) {
+            const ltdic_bytes part = output.parts[i];
+            const size_t left = out->room - out->size;
+            const size_t size = part.size < left ? part.size : left;
+            memcpy(out->data + out->size, part.data, size);
+            out->size += size;
+        }
+        ltdic_association_sent(association, out->size - before, now);
+    }
+    return waiting(association);
+}
+
 int ltdic_association_keep(ltdic_association *association)
 {
     const loan *l = &association->lent;
@@ -546,7 +570,7 @@ static uint32_t fragment_size(const ltdic_association *a)
 /* What may go wrong, before anything is changed. */
 static int check_data(ltdic_association *a, const ltdic_pdv *data, uint64_t wire)
 {
-    const uint64_t waiting = a->queued + (a->lent.size - a->lent.done);
+    const uint64_t before = waiting(a);
     message after = a->sending;
     if (a->ul.state != 6 && a->ul.state != 8) {
         return LTDIC_ERR_WRONG_STATE;
@@ -560,7 +584,7 @@ static int check_data(ltdic_association *a, const ltdic_pdv *data, uint64_t wire
     if (fragment_size(a) == 0) {
         return LTDIC_ERR_TOO_LARGE;
     }
-    if (is_full(a) || (waiting > 0 && waiting + wire > LTDIC_MAX_QUEUE)) {
+    if (is_full(a) || (before > 0 && before + wire > LTDIC_MAX_QUEUE)) {
         return LTDIC_ERR_ROOM;
     }
     return ltdic_association_keep(a) == LTDIC_OK && block_reserve(&a->marks, sizeof(mark))

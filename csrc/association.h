@@ -65,6 +65,29 @@ void ltdic__association_reset(ltdic_association *a);
 void ltdic__association_clear(ltdic_association *a);
 size_t ltdic__output_size(const ltdic_output *output); /* bytes */
 
+/* Items of an RQ or AC (PS3.8 9.3.2, 9.3.3) and its sub-items. */
+enum {
+    ITEMS_START = 74,
+    APPLICATION_CONTEXT_ITEM = 0x10,
+    PROPOSED = 0x20,
+    ANSWERED = 0x21,
+    ABSTRACT_SYNTAX = 0x30,
+    TRANSFER_SYNTAX = 0x40,
+    USER_INFORMATION = 0x50,
+    MAX_LENGTH = 0x51,
+    CLASS_UID = 0x52,
+    VERSION_NAME = 0x55,
+    USER_IDENTITY = 0x58,
+    USER_IDENTITY_RESPONSE = 0x59
+};
+
+/* Walks over PDUs in which ltdic_decode has found no fault; negotiation.c. */
+ltdic_bytes ltdic__items_of(ltdic_bytes pdu);
+ltdic_bytes ltdic__sub_items_of(ltdic_bytes context);
+/* The value of the next item of this type; false after the last one. */
+bool ltdic__next_item(ltdic_bytes *rest, uint8_t type, ltdic_bytes *value);
+bool ltdic__same_uid(ltdic_bytes a, ltdic_bytes b);
+
 /* What follows for data from an RQ and its AC, both decoded before; `ours` is an AC that we are to
  * send. @return LTDIC_OK, LTDIC_ERR_BAD_VALUE (upper-layer faults of an AC); negotiation.c */
 int ltdic__agree(agreement *out, ltdic_bytes rq, ltdic_bytes ac, bool ours);

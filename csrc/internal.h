@@ -27,7 +27,10 @@ bool ltdic__uid_is_legal(ltdic_bytes uid);
 bool ltdic__version_name_is_legal(ltdic_bytes name);
 
 #define APPLICATION_CONTEXT \
-    "1.2.840.10008.3.1.1.1"              /* DICOM's, and there is no other (PS3.7 A.2.1) */
+    "1.2.840.10008.3.1.1.1" /* DICOM's, and there is no other (PS3.7 A.2.1) */
+/* Ours (PS3.7 D.3.3.2): a UID from a UUID (PS3.5 B.2), nobody else's. */
+#define IMPLEMENTATION_CLASS_UID "2.25.241763158246035163327937512061234408329"
+#define IMPLEMENTATION_VERSION_NAME "LTDIC_" LTDIC_VERSION
 #define VERIFICATION "1.2.840.10008.1.1" /* the SOP class of C-ECHO (PS3.4 A.4) */
 
 /* Milliseconds on a clock that never goes back; net.c. */

@@ -12,10 +12,13 @@
  *    association     all of the above for one connection, between its user and its transport: bytes
  *                    and time in, indications and bytes out; no I/O, no clock
  *    net             sockets that turn the crank of associations; one loop serves many
+ *    admission       who is let in (PS3.8 7.1): a policy, and the answers it gives; no I/O
+ *    server          an acceptor that keeps to an admission, with batches for its user
  *    L_Dicom         the documented callback API, in l_dicom.h, included at the end
  *
  *  Threads: any number of objects, each used by one thread at a time. The library starts no thread
- *  and holds no lock. A loop and everything made from it belong to one thread at a time.
+ *  and holds no lock. A loop and everything made from it belong to one thread at a time; only
+ *  ltdic_loop_wake and ltdic_server_wake may be called from any, and in a signal handler.
  *
  *  Ownership: `ltdic_bytes` never owns. What a function keeps, it copies; what it hands out stays
  *  valid as long as its comment says.
@@ -99,7 +102,7 @@ typedef enum ltdic_status {
     LTDIC_ERR_CLOSED = -62,      /**< the peer or the network ended the connection */
     LTDIC_ERR_TIMEOUT = -63,     /**< ARTIM, or another deadline, has passed */
     LTDIC_ERR_ABORTED = -64,     /**< the peer sent A-ABORT */
-    LTDIC_ERR_INTERRUPTED = -65, /**< a signal ended the wait */
+    LTDIC_ERR_INTERRUPTED = -65, /**< a signal, or a call to wake, ended the wait */
     LTDIC_ERR_SYSTEM = -66,      /**< the operating system refused; errno says why */
 
     LTDIC_ERR_MEMORY = -80 /**< out of memory; nothing was changed */
@@ -386,7 +389,8 @@ typedef struct ltdic_ul {
     uint8_t requestor;    /* 1 on the side that sent the A-ASSOCIATE-RQ */
     uint32_t artim;       /* length of the timer, ms */
     uint64_t deadline;    /* when ARTIM fires, ms on the caller's clock; 0: it does not run */
-    ltdic_reject refusal; /* what AE-6 answers instead of asking the user; result 0: it asks */
+    ltdic_reject refusal; /* what AE-6 answers, or has answered, instead of asking the user;
+                             result 0: it asks */
 } ltdic_ul;
 
 /** What the caller has to do now, in this order: open or send, tell, close. */
@@ -545,6 +549,11 @@ typedef struct ltdic_output {
 LTDIC_API void ltdic_association_output(const ltdic_association *association, ltdic_output *output);
 /** So many bytes of the output have been taken by the transport. */
 LTDIC_API void ltdic_association_sent(ltdic_association *association, size_t size, uint64_t now);
+/** Both at once, for a transport that wants one stretch of bytes: as much of the output as there is
+ *  room for is copied to `out`, and taken. Nothing is lent after it, where all fitted.
+ *  @return bytes that still wait */
+LTDIC_API size_t ltdic_association_take(ltdic_association *association, ltdic_buffer *out,
+                                        uint64_t now);
 /** Copy what is lent and still waits: the lender's bytes are not looked at any more.
  *  @return LTDIC_OK, LTDIC_ERR_MEMORY: the same as ltdic_association_lost */
 LTDIC_API int ltdic_association_keep(ltdic_association *association);
@@ -564,6 +573,69 @@ LTDIC_API int ltdic_association_next(ltdic_association *association, ltdic_indic
                                      ltdic_bytes *in, uint64_t now);
 /** When to call ltdic_association_next although nothing was received; 0: never. */
 LTDIC_API uint64_t ltdic_association_deadline(const ltdic_association *association);
+
+/* ---- admission --------------------------------------------------------------------------- */
+
+/** Who is let in, how many of them at once, and what they may do: what an acceptor answers to an
+ *  A-ASSOCIATE-RQ without asking anybody. No I/O, no clock. Opaque.
+ *
+ *  A new one lets in everybody, with no context at all. Protocol version and application context
+ *  are not its business: the association refuses them before (1/2/2, 1/1/2). */
+typedef struct ltdic_admission ltdic_admission;
+
+/** What became of a request: in the hands of the caller until ltdic_admission_leave. */
+typedef struct ltdic_answer {
+    ltdic_reject refusal; /**< what to reject it with (PS3.8 table 9-21); result 0: it is let in */
+    uint8_t admitted;     /* 1: it takes a place; private, as is the next */
+    struct ltdic_caller *caller;
+} ltdic_answer;
+
+#define LTDIC_ACCEPT_ROOM 24576 /* bytes that hold any AC of ltdic_admission_judge */
+
+/** @return NULL when out of memory */
+LTDIC_API ltdic_admission *ltdic_admission_new(void);
+/** Answers that it gave must not be left any more. Passcodes are wiped. */
+LTDIC_API void ltdic_admission_free(ltdic_admission *admission);
+
+/* What follows adds to what is let in. Everything given is copied.
+ * @return LTDIC_OK, LTDIC_ERR_BAD_VALUE for an illegal title or UID, LTDIC_ERR_MEMORY */
+
+/** A called AE title. Where there is one, others are refused: 1/1/7. */
+LTDIC_API int ltdic_admission_add_called(ltdic_admission *admission, const char *title);
+/** A calling AE title. Where there is one, others are refused: 1/1/3. */
+LTDIC_API int ltdic_admission_add_calling(ltdic_admission *admission, const char *title);
+/** An abstract syntax; its transfer syntaxes follow. Contexts of others are answered with result 3
+ *  (PS3.8 table 9-18), those without a transfer syntax of ours with 4. */
+LTDIC_API int ltdic_admission_add_context(ltdic_admission *admission, const char *abstract_syntax);
+/** A transfer syntax of the abstract syntax added last; the first of them that is proposed will be
+ *  taken. */
+LTDIC_API int ltdic_admission_add_transfer(ltdic_admission *admission, const char *transfer_syntax);
+/** A user (PS3.7 D.3.3.7). Where there is one, all requests without a user name that was added, or
+ *  with another passcode, are refused: 1/2/1. Where a response is asked for, the AC has one.
+ *  @param passcode  NULL data: the name is enough */
+LTDIC_API int ltdic_admission_add_identity(ltdic_admission *admission, ltdic_bytes name,
+                                           ltdic_bytes passcode);
+/** How many associations there may be at once, and how many with the same calling AE title; 0: any
+ *  number. Beyond it: 2/3/2. */
+LTDIC_API void ltdic_admission_set_limits(ltdic_admission *admission, uint32_t together,
+                                          uint32_t each);
+/** The same for one calling AE title, instead of `each`. */
+LTDIC_API int ltdic_admission_limit_calling(ltdic_admission *admission, const char *title,
+                                            uint32_t most);
+/** The largest P-DATA-TF that is taken (PS3.8 D.1); 0: no limit; 16384 to begin with. */
+LTDIC_API void ltdic_admission_set_max_length(ltdic_admission *admission, uint32_t max_length);
+
+/** Judge an A-ASSOCIATE-RQ in which ltdic_decode has found no fault. Of several reasons to refuse
+ *  it the first is told: called title, calling title, user identity, limits.
+ *
+ *  @param[out]    answer  ltdic_admission_leave is to be called with it once
+ *  @param[in,out] accept  the AC to send if it is let in; each context of the request is answered
+ *                         once: of several with one ID the first counts, even IDs get result 2
+ *  @return LTDIC_OK, LTDIC_ERR_ROOM with less than LTDIC_ACCEPT_ROOM: nothing was judged */
+LTDIC_API int ltdic_admission_judge(ltdic_admission *admission, ltdic_answer *answer,
+                                    ltdic_buffer *accept, ltdic_bytes rq);
+/** The association is over, or was not made: its place is free. More than once does nothing. */
+LTDIC_API void ltdic_admission_leave(ltdic_admission *admission, ltdic_answer *answer);
 
 /* ---- net --------------------------------------------------------------------------------- */
 
@@ -596,6 +668,9 @@ LTDIC_API void ltdic_loop_free(ltdic_loop *loop);
 /** Sleep until an endpoint may have something to tell, or for `milliseconds`, 0 or more.
  *  @return LTDIC_OK, LTDIC_NEED_MORE when the time is up, LTDIC_ERR_INTERRUPTED */
 LTDIC_API int ltdic_loop_wait(ltdic_loop *loop, int milliseconds);
+/** Make ltdic_loop_wait return LTDIC_ERR_INTERRUPTED: the one that sleeps, else the next one. From
+ *  any thread, and in a signal handler. */
+LTDIC_API void ltdic_loop_wake(ltdic_loop *loop);
 
 /** Take one indication, and whose it is. That endpoint is held until ltdic_net_done: it gives no
  *  other and `indication->pdu` stays, whatever else is called meanwhile, ltdic_net_free included.
@@ -653,6 +728,114 @@ LTDIC_API int ltdic_net_is_connected(const ltdic_net *net);
 /** Numeric address and port of this end (`peer` 0) or the other (1).
  *  @return LTDIC_OK, LTDIC_ERR_WRONG_STATE when there is none, LTDIC_ERR_ROOM */
 LTDIC_API int ltdic_net_name(const ltdic_net *net, int peer, ltdic_buffer *host, uint16_t *port);
+
+/* ---- server ------------------------------------------------------------------------------ */
+
+/** An acceptor on a loop of its own. What an ltdic_admission can decide it does alone: it accepts
+ *  connections, answers requests, C-ECHO in Verification contexts, and releases. Opaque. */
+typedef struct ltdic_server ltdic_server;
+/** An association that it serves, from its A-ASSOCIATE-RQ until LTDIC_SERVED_ENDED has been told
+ *  and the next batch begins. Opaque. */
+typedef struct ltdic_served ltdic_served;
+
+/** What the user of a server wants to be told of, and to decide. */
+enum {
+    LTDIC_WANT_REQUESTS = 1, /**< whoever is admitted: the user answers, by ltdic_served_send */
+    LTDIC_WANT_DATA = 2,     /**< data in other than Verification contexts, which is dropped else */
+    LTDIC_WANT_ENDS = 4,     /**< the end of every request, rejected ones too. What was told of by
+                                  another event has its end told anyway */
+    LTDIC_WANT_ROOM = 8      /**< a run ends, if without an event, when something has been sent */
+};
+
+typedef enum ltdic_served_kind {
+    LTDIC_SERVED_REQUEST = 1,  /**< to be answered; bytes: the RQ, then the AC that the admission
+                                    would answer with */
+    LTDIC_SERVED_ACCEPTED = 2, /**< bytes: the RQ, then the AC that was sent */
+    LTDIC_SERVED_DATA = 3,     /**< bytes: of one command or data set, as PDVs have them; id and
+                                    control are those of the last PDV */
+    LTDIC_SERVED_ENDED = 4     /**< ltdic_served_report says how */
+} ltdic_served_kind;
+
+/** One thing that happened. */
+typedef struct ltdic_event_row {
+    ltdic_served *served;
+    size_t offset, length; /**< of its bytes in the batch's data */
+    uint8_t kind;          /**< ltdic_served_kind */
+    uint8_t id, control;
+} ltdic_event_row;
+
+/** What happened, in order. It belongs to the server, and lives until the next run. */
+typedef struct ltdic_batch {
+    const ltdic_event_row *events;
+    size_t count;
+    const uint8_t *data;
+} ltdic_batch;
+
+typedef enum ltdic_outcome {
+    LTDIC_OUTCOME_NONE = 0, /**< it is not over */
+    LTDIC_OUTCOME_REJECTED = 1,
+    LTDIC_OUTCOME_RELEASED = 2,
+    LTDIC_OUTCOME_ABORTED = 3, /**< by the peer, by the user, or for what broke PS3.8 */
+    LTDIC_OUTCOME_TIMED_OUT = 4,
+    LTDIC_OUTCOME_LOST = 5 /**< the connection ended without a word */
+} ltdic_outcome;
+
+/** What is known of an association; text is as it came, in no particular encoding. */
+typedef struct ltdic_report {
+    uint64_t received, sent; /**< bytes of PDUs */
+    uint64_t milliseconds;   /**< from its A-ASSOCIATE-RQ to the end of its connection */
+    int outcome;             /**< ltdic_outcome */
+    int status;              /**< ltdic_status: why, as LTDIC_ERR_ABORTED by the peer */
+    ltdic_reject codes;      /**< rejected: those sent; aborted: source and reason in an A-ABORT */
+    uint16_t port;           /**< of the peer, as is host: numeric, where anything is wanted */
+    char called[17], calling[17], host[48];
+} ltdic_report;
+
+/** What has happened since the server was made. */
+typedef struct ltdic_counters {
+    uint64_t connections; /**< taken from the system */
+    uint64_t accepted;    /**< A-ASSOCIATE-AC sent */
+    uint64_t released, aborted, lost;
+    uint64_t timed_out;         /**< connections without a request in time, too */
+    uint64_t rejected[2][3][8]; /**< A-ASSOCIATE-RJ sent, by result - 1, source - 1, reason */
+} ltdic_counters;
+
+/** @param admission  stays the caller's, and is used until ltdic_server_free; any number of servers
+ *                    on one thread may share it
+ *  @return NULL when out of memory or descriptors */
+LTDIC_API ltdic_server *ltdic_server_new(ltdic_admission *admission);
+/** Closes what is open, without a word. */
+LTDIC_API void ltdic_server_free(ltdic_server *server);
+/** For what is accepted after it; as ltdic_association_set_timeouts. */
+LTDIC_API void ltdic_server_set_timeouts(ltdic_server *server, const ltdic_timeouts *timeouts);
+/** As ltdic_net_listen. */
+LTDIC_API int ltdic_server_listen(ltdic_server *server, const ltdic_address *address, int backlog);
+/** Where it listens; as ltdic_net_name. */
+LTDIC_API int ltdic_server_name(const ltdic_server *server, ltdic_buffer *host, uint16_t *port);
+
+/** Serve until something wanted has happened. That the batch has been dealt with is known by the
+ *  next call: releases that came after its data are answered then.
+ *
+ *  @param wanted  LTDIC_WANT_..., any of them
+ *  @return LTDIC_OK; LTDIC_NEED_MORE when the time is up; LTDIC_ERR_INTERRUPTED after a signal or
+ *          ltdic_server_wake; LTDIC_ERR_CLOSED when it was closed, and everything is over.
+ *          There may be events only with LTDIC_OK */
+LTDIC_API int ltdic_server_run(ltdic_server *server, ltdic_batch *batch, unsigned wanted,
+                               int milliseconds);
+/** Make ltdic_server_run return soon: from any thread, and in a signal handler. */
+LTDIC_API void ltdic_server_wake(ltdic_server *server);
+
+/** As ltdic_net_send; an A-ASSOCIATE-RJ must be one that PS3.8 defines (LTDIC_ERR_BAD_VALUE). */
+LTDIC_API int ltdic_served_send(ltdic_served *served, ltdic_bytes pdu);
+LTDIC_API int ltdic_served_send_data(ltdic_served *served, const ltdic_pdv *data);
+LTDIC_API const ltdic_report *ltdic_served_report(const ltdic_served *served);
+
+/** Come to an end, which ltdic_server_run reports, in so many milliseconds: no more connections are
+ *  taken; requests, also of those who wait to be accepted, are rejected with 2/3/1; associations
+ *  between two messages are released, the others when their data set is complete; what is left
+ *  after three quarters of the time is aborted, and what is left after all of it is closed. */
+LTDIC_API void ltdic_server_close(ltdic_server *server, uint32_t milliseconds);
+LTDIC_API const ltdic_counters *ltdic_server_counters(const ltdic_server *server);
 
 /* [end] */
 

@@ -4,28 +4,17 @@
 #include "association.h"
 #include "bytes.h"
 
-enum {
-    ITEMS_START = 74,
-    APPLICATION_CONTEXT_ITEM = 0x10,
-    PROPOSED = 0x20,
-    ANSWERED = 0x21,
-    TRANSFER_SYNTAX = 0x40,
-    USER_INFORMATION = 0x50,
-    MAX_LENGTH = 0x51
-};
-
-static ltdic_bytes items_of(ltdic_bytes pdu)
+ltdic_bytes ltdic__items_of(ltdic_bytes pdu)
 {
     return (ltdic_bytes){pdu.data + ITEMS_START, pdu.size - ITEMS_START};
 }
 
-static ltdic_bytes sub_items_of(ltdic_bytes context)
+ltdic_bytes ltdic__sub_items_of(ltdic_bytes context)
 {
     return (ltdic_bytes){context.data + 4, context.size - 4};
 }
 
-/* The value of the next item of this type; false after the last one. */
-static bool next_of(ltdic_bytes *rest, uint8_t type, ltdic_bytes *value)
+bool ltdic__next_item(ltdic_bytes *rest, uint8_t type, ltdic_bytes *value)
 {
     while (rest->size >= ITEM_HEADER) {
         const uint8_t *item = rest->data;
@@ -40,7 +29,7 @@ static bool next_of(ltdic_bytes *rest, uint8_t type, ltdic_bytes *value)
     return false;
 }
 
-static bool same_uid(ltdic_bytes a, ltdic_bytes b)
+bool ltdic__same_uid(ltdic_bytes a, ltdic_bytes b)
 {
     a = ltdic__trimmed(a);
     b = ltdic__trimmed(b);
@@ -50,16 +39,16 @@ static bool same_uid(ltdic_bytes a, ltdic_bytes b)
 bool ltdic__has_application_context(ltdic_bytes rq)
 {
     static const char dicom[] = APPLICATION_CONTEXT;
-    ltdic_bytes rest = items_of(rq), name;
-    return next_of(&rest, APPLICATION_CONTEXT_ITEM, &name) &&
-           same_uid(name, (ltdic_bytes){(const uint8_t *)dicom, sizeof dicom - 1});
+    ltdic_bytes rest = ltdic__items_of(rq), name;
+    return ltdic__next_item(&rest, APPLICATION_CONTEXT_ITEM, &name) &&
+           ltdic__same_uid(name, (ltdic_bytes){(const uint8_t *)dicom, sizeof dicom - 1});
 }
 
 static uint32_t max_length_of(ltdic_bytes pdu)
 {
-    ltdic_bytes rest = items_of(pdu), information, value;
-    while (next_of(&rest, USER_INFORMATION, &information)) {
-        if (next_of(&information, MAX_LENGTH, &value)) {
+    ltdic_bytes rest = ltdic__items_of(pdu), information, value;
+    while (ltdic__next_item(&rest, USER_INFORMATION, &information)) {
+        if (ltdic__next_item(&information, MAX_LENGTH, &value)) {
             return load_u32(value.data);
         }
     }
@@ -69,12 +58,13 @@ static uint32_t max_length_of(ltdic_bytes pdu)
 /* Is what an AC accepts with this context one of the transfer syntaxes of its proposal? */
 static bool was_proposed(ltdic_bytes answer, ltdic_bytes proposal)
 {
-    ltdic_bytes chosen, offered, given = sub_items_of(answer), rest = sub_items_of(proposal);
-    if (!next_of(&given, TRANSFER_SYNTAX, &chosen)) {
+    ltdic_bytes chosen, offered, given = ltdic__sub_items_of(answer),
+                                 rest = ltdic__sub_items_of(proposal);
+    if (!ltdic__next_item(&given, TRANSFER_SYNTAX, &chosen)) {
         return false;
     }
-    while (next_of(&rest, TRANSFER_SYNTAX, &offered)) {
-        if (same_uid(chosen, offered)) {
+    while (ltdic__next_item(&rest, TRANSFER_SYNTAX, &offered)) {
+        if (ltdic__same_uid(chosen, offered)) {
             return true;
         }
     }
@@ -95,13 +85,13 @@ int ltdic__agree(agreement *out, ltdic_bytes rq, ltdic_bytes ac, bool ours)
     uint8_t answered[32] = {0};
     size_t unanswered = 0;
     *out = (agreement){.requestor_max = max_length_of(rq), .acceptor_max = max_length_of(ac)};
-    for (rest = items_of(rq); next_of(&rest, PROPOSED, &context);) {
+    for (rest = ltdic__items_of(rq); ltdic__next_item(&rest, PROPOSED, &context);) {
         if (proposals[context.data[0]].data == NULL) { /* of the same ID, the first counts */
             proposals[context.data[0]] = context;
             unanswered++;
         }
     }
-    for (rest = items_of(ac); next_of(&rest, ANSWERED, &context);) {
+    for (rest = ltdic__items_of(ac); ltdic__next_item(&rest, ANSWERED, &context);) {
         const uint8_t id = context.data[0], result = context.data[2];
         const bool counts = proposals[id].data != NULL && take_bit(answered, id);
         if (ours && !counts) {

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <time.h>
+#include <unistd.h>
 
 enum {
     READ_SIZE = 65536,
@@ -546,6 +547,12 @@ static bool report_pending(ltdic_net *net, ltdic_indication *indication)
 
 /* ---- the loop ---------------------------------------------------------------------------- */
 
+static void close_alarm(ltdic_loop *loop)
+{
+    ltdic__close_fd(&loop->alarm[0]);
+    ltdic__close_fd(&loop->alarm[1]);
+}
+
 ltdic_loop *ltdic_loop_new(void)
 {
     ltdic_loop *loop = calloc(1, sizeof *loop);
@@ -555,11 +562,25 @@ ltdic_loop *ltdic_loop_new(void)
     list_init(&loop->all);
     list_init(&loop->ready);
     list_init(&loop->later);
+    if (!ltdic__open_pipe(loop->alarm)) {
+        free(loop);
+        return NULL;
+    }
     if (!ltdic__poller_open(loop)) {
+        close_alarm(loop);
         free(loop);
         return NULL;
     }
     return loop;
+}
+
+void ltdic_loop_wake(ltdic_loop *loop)
+{
+    const uint8_t byte = 0;
+    const int error = errno;
+    if (write(loop->alarm[1], &byte, sizeof byte) < 0) {
+        errno = error; /* the pipe is full: who waits will wake */
+    }
 }
 
 void ltdic_loop_free(ltdic_loop *loop)
@@ -569,6 +590,7 @@ void ltdic_loop_free(ltdic_loop *loop)
         ltdic_net_free(NET_OF(n, all));
     }
     ltdic__poller_close(loop);
+    close_alarm(loop);
     free(loop->timers);
     free(loop->spare);
     free(loop);
@@ -624,6 +646,11 @@ int ltdic_loop_wait(ltdic_loop *loop, int milliseconds)
         wake_starved(loop);
     }
     expire(loop);
+    if (loop->woken) {
+        loop->woken = false;
+        ltdic__drain_pipe(loop->alarm[0]);
+        return LTDIC_ERR_INTERRUPTED;
+    }
     if (!list_empty(&loop->ready)) {
         return LTDIC_OK;
     }

@@ -66,6 +66,8 @@ struct ltdic_loop {
     uint8_t *spare; /* a READ_SIZE buffer that nobody uses */
     unsigned round;
     bool starved; /* a listener found no descriptor to accept with */
+    bool woken;   /* ltdic_loop_wake was called */
+    int alarm[2]; /* a pipe: what is written to its second end wakes who waits */
 #if USE_EPOLL
     int poller;
 #else
@@ -116,7 +118,7 @@ static inline void list_splice(node *to, node *from)
 void ltdic__make_ready(ltdic_net *net);
 
 /* Which endpoints can read and write; poller.c. */
-bool ltdic__poller_open(ltdic_loop *loop);
+bool ltdic__poller_open(ltdic_loop *loop); /* the alarm's pipe is there */
 void ltdic__poller_close(ltdic_loop *loop);
 bool ltdic__poller_add(ltdic_net *net);
 void ltdic__poller_want_write(ltdic_net *net);
@@ -125,6 +127,8 @@ void ltdic__poller_remove(ltdic_net *net);
 int ltdic__poller_wait(ltdic_loop *loop, int milliseconds);
 
 /* Descriptors, which never block, and names; socket.c. */
+bool ltdic__open_pipe(int ends[2]);
+void ltdic__drain_pipe(int end);
 int ltdic__open_socket(int family);
 int ltdic__accept_socket(int listener);
 /* How many bytes have gone; -1 as the system says it. */

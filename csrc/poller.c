@@ -16,7 +16,11 @@ enum { EVENTS_PER_WAIT = 256 };
 
 bool ltdic__poller_open(ltdic_loop *loop)
 {
+    struct epoll_event alarm = {.events = EPOLLIN, .data = {.ptr = NULL}};
     loop->poller = epoll_create1(EPOLL_CLOEXEC);
+    if (loop->poller >= 0 && epoll_ctl(loop->poller, EPOLL_CTL_ADD, loop->alarm[0], &alarm) != 0) {
+        ltdic__close_fd(&loop->poller);
+    }
     return loop->poller >= 0;
 }
 
@@ -58,6 +62,10 @@ int ltdic__poller_wait(ltdic_loop *loop, int milliseconds)
     for (int i = 0; i < count; i++) {
         ltdic_net *net = events[i].data.ptr;
         const uint32_t flags = events[i].events;
+        if (net == NULL) {
+            loop->woken = true;
+            continue;
+        }
         net->can_read |= (flags & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
         net->can_write |= (flags & (EPOLLOUT | EPOLLHUP | EPOLLERR)) != 0;
         net->hung_up |= (flags & (EPOLLPRI | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
@@ -116,12 +124,16 @@ static bool poller_reserve(ltdic_loop *loop, size_t count)
     return true;
 }
 
-/* Ask only for what is not known already. Where there is no memory to ask for all, `*all` is false.
- */
+/* Ask only for what is not known already, and for the alarm first. Where there is no memory to ask
+ * for all, `*all` is false. */
 static size_t poller_collect(ltdic_loop *loop, bool *all)
 {
-    size_t count = 0;
-    *all = true;
+    size_t count = 1;
+    *all = poller_reserve(loop, count);
+    if (!*all) {
+        return 0;
+    }
+    loop->polled[0] = (struct pollfd){.fd = loop->alarm[0], .events = POLLIN};
     for (node *l = loop->all.next; l != &loop->all; l = l->next) {
         ltdic_net *net = NET_OF(l, all);
         const bool write = !net->can_write && net->transport != LISTENING;
@@ -146,7 +158,8 @@ int ltdic__poller_wait(ltdic_loop *loop, int milliseconds)
     const size_t count = poller_collect(loop, &all);
     const int most = all || milliseconds < RETRY ? milliseconds : RETRY;
     const int found = poll(loop->polled, (nfds_t)count, most);
-    for (size_t i = 0; found > 0 && i < count; i++) {
+    loop->woken = found > 0 && count > 0 && loop->polled[0].revents != 0;
+    for (size_t i = 1; found > 0 && i < count; i++) {
         ltdic_net *net = loop->polled_nets[i];
         const short flags = loop->polled[i].revents;
         net->can_read |= (flags & (POLLIN | POLLHUP | POLLERR)) != 0;

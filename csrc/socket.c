@@ -34,7 +34,6 @@ void ltdic__tune_socket(int fd)
 #endif
 }
 
-#if !defined(SOCK_NONBLOCK) || !USE_EPOLL
 static int nonblocking(int fd)
 {
     if (fd >= 0 && (fcntl(fd, F_SETFL, O_NONBLOCK) < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)) {
@@ -42,7 +41,28 @@ static int nonblocking(int fd)
     }
     return fd;
 }
-#endif
+
+bool ltdic__open_pipe(int ends[2])
+{
+    if (pipe(ends) != 0) {
+        ends[0] = ends[1] = -1;
+    }
+    ends[0] = nonblocking(ends[0]);
+    ends[1] = nonblocking(ends[1]);
+    if (ends[0] >= 0 && ends[1] >= 0) {
+        return true;
+    }
+    ltdic__close_fd(&ends[0]);
+    ltdic__close_fd(&ends[1]);
+    return false;
+}
+
+void ltdic__drain_pipe(int end)
+{
+    uint8_t bytes[64];
+    while (read(end, bytes, sizeof bytes) > 0) {
+    }
+}
 
 int ltdic__open_socket(int family)
 {

@@ -135,7 +135,7 @@ static void refuse(ltdic_ul *ul, ltdic_effects *effects, ltdic_reject codes, uin
 {
     effects->tell = 0;
     effects->send = LTDIC_ASSOCIATE_RJ;
-    effects->codes = codes;
+    effects->codes = ul->refusal = codes;
     ul->state = S13;
     set_artim(ul, ARTIM_START, now);
 }

@@ -1,0 +1,652 @@
+/* SPDX-License-Identifier: MIT */
+/* A server: a listener and its associations on a loop of their own, an ltdic_admission that answers
+ * for them, and batches of what its user wants to know.
+ *
+ * An association whose release was asked for stays held until the next batch, so that its user has
+ * dealt with all data before the answer goes out. */
+#include "block.h"
+#include "bytes.h"
+#include "net.h"
+
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    BATCH_EVENTS = 256,
+    BATCH_BYTES = 262144, /* a batch that has so many is full */
+    GRACE = 500,          /* ms that a connection without a request is given when closing */
+    CLOSING_STEP = 20     /* ms between two looks at what is left then */
+};
+
+enum { CALLED_AT = 10, CALLING_AT = 26 };
+
+struct ltdic_served {
+    node all;
+    ltdic_server *server;
+    ltdic_net *net; /* NULL: it has ended, and goes with the next batch */
+    ltdic_answer answer;
+    uint64_t since;           /* when the request came */
+    uint8_t verification[32]; /* a bit for each context ID whose data is C-ECHO */
+    bool requested;           /* an A-ASSOCIATE-RQ was there */
+    bool accepted;            /* and was answered with an AC */
+    bool told;                /* the user knows of it */
+    bool between;             /* no message has begun that is not at its end */
+    ltdic_report report;
+};
+
+struct ltdic_server {
+    ltdic_loop *loop;
+    ltdic_net *listener; /* NULL when closing */
+    ltdic_admission *admission;
+    ltdic_timeouts timeouts;
+    ltdic_counters counters;
+    /* Lists of associations: as they are served; whose release is to be answered, and which are
+     * held until then; that are over, and told of in the batch. */
+    node served, releasing, ended;
+    ltdic_event_row events[BATCH_EVENTS];
+    size_t count;
+    block data;
+    unsigned wanted;
+    bool made_room;
+    bool closing;
+    uint64_t grace, abort_at, end_at; /* when closing */
+};
+
+#define SERVED_OF(pointer) ((ltdic_served *)(void *)((char *)(pointer)-offsetof(ltdic_served, all)))
+
+/* ---- life -------------------------------------------------------------------------------- */
+
+ltdic_server *ltdic_server_new(ltdic_admission *admission)
+{
+    ltdic_server *s = calloc(1, sizeof *s);
+    if (s == NULL) {
+        return NULL;
+    }
+    s->loop = ltdic_loop_new();
+    s->listener = s->loop != NULL ? ltdic_net_new(s->loop, NULL) : NULL;
+    if (s->listener == NULL) {
+        if (s->loop != NULL) {
+            ltdic_loop_free(s->loop);
+        }
+        free(s);
+        return NULL;
+    }
+    s->admission = admission;
+    s->timeouts.size = sizeof s->timeouts;
+    list_init(&s->served);
+    list_init(&s->releasing);
+    list_init(&s->ended);
+    return s;
+}
+
+static void move_to(node *list, ltdic_served *a)
+{
+    list_remove(&a->all);
+    list_insert_before(list, &a->all);
+}
+
+static void free_served(ltdic_served *a)
+{
+    if (a->net != NULL) {
+        ltdic_net_free(a->net);
+    }
+    ltdic_admission_leave(a->server->admission, &a->answer);
+    list_remove(&a->all);
+    free(a);
+}
+
+static void free_all(node *list)
+{
+    while (!list_empty(list)) {
+        free_served(SERVED_OF(list->next));
+    }
+}
+
+void ltdic_server_free(ltdic_server *server)
+{
+    if (server == NULL) {
+        return;
+    }
+    for (node *n = server->releasing.next; n != &server->releasing; n = n->next) {
+        ltdic_net_done(SERVED_OF(n)->net);
+    }
+    free_all(&server->releasing);
+    free_all(&server->served);
+    free_all(&server->ended);
+    ltdic_loop_free(server->loop);
+    block_free(&server->data);
+    free(server);
+}
+
+void ltdic_server_set_timeouts(ltdic_server *server, const ltdic_timeouts *timeouts)
+{
+    const size_t size = sizeof server->timeouts;
+    memcpy(&server->timeouts, timeouts, timeouts->size < size ? timeouts->size : size);
+    server->timeouts.size = size;
+}
+
+int ltdic_server_listen(ltdic_server *server, const ltdic_address *address, int backlog)
+{
+    return server->listener == NULL ? LTDIC_ERR_WRONG_STATE
+                                    : ltdic_net_listen(server->listener, address, backlog);
+}
+
+int ltdic_server_name(const ltdic_server *server, ltdic_buffer *host, uint16_t *port)
+{
+    return server->listener == NULL ? LTDIC_ERR_WRONG_STATE
+                                    : ltdic_net_name(server->listener, 0, host, port);
+}
+
+void ltdic_server_wake(ltdic_server *server)
+{
+    ltdic_loop_wake(server->loop);
+}
+
+const ltdic_counters *ltdic_server_counters(const ltdic_server *server)
+{
+    return &server->counters;
+}
+
+/* ---- the batch ---------------------------------------------------------------------------- */
+
+static bool is_full(const ltdic_server *s)
+{
+    return s->count == BATCH_EVENTS || block_size(&s->data) >= BATCH_BYTES;
+}
+
+/* An event about these bytes, of which there may be none. False when out of memory. */
+static bool put_event(ltdic_served *a, ltdic_event_row event, ltdic_bytes bytes)
+{
+    ltdic_server *s = a->server;
+    event.served = a;
+    event.offset = block_size(&s->data);
+    event.length = bytes.size;
+    if (s->count == BATCH_EVENTS || !block_append(&s->data, bytes.data, bytes.size)) {
+        return false;
+    }
+    s->events[s->count++] = event;
+    a->told = true;
+    return true;
+}
+
+/* Data that continues what the last event is about. */
+static bool extend_event(ltdic_served *a, const ltdic_piece *piece)
+{
+    ltdic_server *s = a->server;
+    ltdic_event_row *last = s->count > 0 ? &s->events[s->count - 1] : NULL;
+    const bool same = last != NULL && last->served == a && last->kind == LTDIC_SERVED_DATA &&
+                      last->id == piece->id && (last->control | 2) == (piece->control | 2) &&
+                      (last->control & 2) == 0;
+    if (!same || !block_append(&s->data, piece->data.data, piece->data.size)) {
+        return false;
+    }
+    last->length += piece->data.size;
+    last->control = piece->control;
+    return true;
+}
+
+/* ---- outcome ------------------------------------------------------------------------------ */
+
+/* The first outcome counts: what comes after it is only its end. */
+static void set_outcome(ltdic_served *a, ltdic_outcome outcome, int status)
+{
+    ltdic_counters *c = &a->server->counters;
+    uint64_t *const counts[] = {
+        [LTDIC_OUTCOME_RELEASED] = &c->released,
+        [LTDIC_OUTCOME_ABORTED] = &c->aborted,
+        [LTDIC_OUTCOME_TIMED_OUT] = &c->timed_out,
+        [LTDIC_OUTCOME_LOST] = &c->lost,
+    };
+    if (a->report.outcome != LTDIC_OUTCOME_NONE) {
+        return;
+    }
+    a->report.outcome = (int)outcome;
+    a->report.status = status;
+    if (outcome == LTDIC_OUTCOME_REJECTED) {
+        const ltdic_reject r = a->report.codes;
+        c->rejected[r.result - 1][r.source - 1][r.reason]++;
+    } else {
+        (*counts[outcome])++;
+    }
+}
+
+static void set_rejected(ltdic_served *a, ltdic_reject codes)
+{
+    a->report.codes = codes;
+    set_outcome(a, LTDIC_OUTCOME_REJECTED, LTDIC_OK);
+}
+
+/* Of an end that nothing has announced. */
+static ltdic_outcome outcome_of(int status)
+{
+    return status == LTDIC_ERR_TIMEOUT  ? LTDIC_OUTCOME_TIMED_OUT
+           : status == LTDIC_ERR_CLOSED ? LTDIC_OUTCOME_LOST
+                                        : LTDIC_OUTCOME_ABORTED;
+}
+
+/* A place is free as soon as the association is over, however long its connection lasts. */
+static void settle(ltdic_served *a)
+{
+    const int state = a->net != NULL ? ltdic_net_state(a->net) : 1;
+    if (state < 3 || state > 12) {
+        ltdic_admission_leave(a->server->admission, &a->answer);
+    }
+}
+
+/* ---- sending ------------------------------------------------------------------------------ */
+
+static void sent_by_user(ltdic_served *a, const uint8_t *pdu)
+{
+    switch (pdu[0]) {
+    case LTDIC_ASSOCIATE_AC:
+        a->accepted = true;
+        a->server->counters.accepted++;
+        break;
+    case LTDIC_ASSOCIATE_RJ:
+        set_rejected(a, (ltdic_reject){pdu[7], pdu[8], pdu[9]});
+        break;
+    case LTDIC_RELEASE_RP:
+        set_outcome(a, LTDIC_OUTCOME_RELEASED, LTDIC_OK);
+        break;
+    case LTDIC_ABORT:
+        a->report.codes = (ltdic_reject){0, pdu[8], pdu[9]};
+        set_outcome(a, LTDIC_OUTCOME_ABORTED, LTDIC_OK);
+        break;
+    default:
+        break;
+    }
+    settle(a);
+}
+
+int ltdic_served_send(ltdic_served *served, ltdic_bytes pdu)
+{
+    const uint8_t *p = pdu.data;
+    if (served->net == NULL) {
+        return LTDIC_ERR_WRONG_STATE;
+    }
+    if (p[0] == LTDIC_ASSOCIATE_RJ && !ltdic_reject_is_defined((ltdic_reject){p[7], p[8], p[9]})) {
+        return LTDIC_ERR_BAD_VALUE;
+    }
+    const int status = ltdic_net_send(served->net, pdu);
+    if (status == LTDIC_OK) {
+        sent_by_user(served, pdu.data);
+    }
+    return status;
+}
+
+int ltdic_served_send_data(ltdic_served *served, const ltdic_pdv *data)
+{
+    return served->net == NULL ? LTDIC_ERR_WRONG_STATE : ltdic_net_send_data(served->net, data);
+}
+
+static int send_fixed(ltdic_served *a, uint8_t type, ltdic_reject codes)
+{
+    uint8_t pdu[LTDIC_FIXED_PDU_SIZE];
+    ltdic_encode_fixed(pdu, type, codes);
+    return ltdic_served_send(a, (ltdic_bytes){pdu, sizeof pdu});
+}
+
+static const ltdic_reject no_codes, congestion = {2, 3, 1};
+
+/* What cannot be answered for want of memory ends. */
+static void send_or_end(ltdic_served *a, uint8_t type, ltdic_reject codes)
+{
+    if (send_fixed(a, type, codes) == LTDIC_ERR_MEMORY) {
+        ltdic__net_end(a->net, LTDIC_ERR_MEMORY);
+    }
+}
+
+/* ---- requests ----------------------------------------------------------------------------- */
+
+static void copy_title(char *out, ltdic_bytes rq, size_t offset)
+{
+    const ltdic_bytes title = ltdic__trimmed((ltdic_bytes){rq.data + offset, TITLE_SIZE});
+    memcpy(out, title.data, title.size);
+    out[title.size] = '\0';
+}
+
+/* Who asks: for the report. */
+static void remember(ltdic_served *a, ltdic_bytes rq)
+{
+    ltdic_report *r = &a->report;
+    ltdic_buffer host = {(uint8_t *)r->host, sizeof r->host, 0};
+    a->requested = true;
+    a->since = ltdic__now();
+    copy_title(r->called, rq, CALLED_AT);
+    copy_title(r->calling, rq, CALLING_AT);
+    if (a->server->wanted != 0) {
+        ltdic_net_name(a->net, 1, &host, &r->port);
+    }
+}
+
+/* The contexts whose data the server answers itself. */
+static void find_verification(ltdic_served *a, ltdic_bytes rq)
+{
+    ltdic_bytes rest = ltdic__items_of(rq), context, abstract;
+    const ltdic_bytes verification = {(const uint8_t *)VERIFICATION, sizeof VERIFICATION - 1};
+    while (ltdic__next_item(&rest, PROPOSED, &context)) {
+        ltdic_bytes inside = ltdic__sub_items_of(context);
+        const uint8_t id = context.data[0];
+        if (ltdic__next_item(&inside, ABSTRACT_SYNTAX, &abstract) &&
+            ltdic__same_uid(abstract, verification)) {
+            a->verification[id / 8] |= (uint8_t)(1U << id % 8);
+        }
+    }
+}
+
+static void admit(ltdic_served *a, ltdic_bytes rq, ltdic_bytes accept)
+{
+    ltdic_server *s = a->server;
+    const bool asks = (s->wanted & LTDIC_WANT_REQUESTS) != 0;
+    find_verification(a, rq);
+    if (!asks && ltdic_served_send(a, accept) != LTDIC_OK) {
+        ltdic__net_end(a->net, LTDIC_ERR_MEMORY);
+        return;
+    }
+    if ((s->wanted & (LTDIC_WANT_REQUESTS | LTDIC_WANT_DATA)) == 0) {
+        return;
+    }
+    const ltdic_event_row event = {.kind = asks ? LTDIC_SERVED_REQUEST : LTDIC_SERVED_ACCEPTED};
+    if (!block_reserve(&s->data, rq.size + accept.size) || !put_event(a, event, rq)) {
+        ltdic__net_end(a->net, LTDIC_ERR_MEMORY);
+        return;
+    }
+    block_put(&s->data, accept.data, accept.size);
+    s->events[s->count - 1].length += accept.size;
+}
+
+static void receive_request(ltdic_served *a, ltdic_bytes rq)
+{
+    uint8_t room[LTDIC_ACCEPT_ROOM];
+    ltdic_buffer accept = {room, sizeof room, 0};
+    remember(a, rq);
+    ltdic_admission_judge(a->server->admission, &a->answer, &accept, rq);
+    if (a->answer.refusal.result != 0) {
+        send_or_end(a, LTDIC_ASSOCIATE_RJ, a->answer.refusal);
+    } else if (a->server->closing) {
+        send_or_end(a, LTDIC_ASSOCIATE_RJ, congestion);
+    } else {
+        admit(a, rq, (ltdic_bytes){accept.data, accept.size});
+    }
+}
+
+/* ---- what an association tells ------------------------------------------------------------- */
+
+/* In a Verification context nothing but a C-ECHO request means anything (PS3.4 A.4). */
+static void receive_echo(ltdic_served *a, const ltdic_indication *i)
+{
+    uint8_t room[LTDIC_ECHO_ROOM];
+    ltdic_buffer command = {room, sizeof room, 0};
+    ltdic_echo response = i->echo;
+    const uint8_t whole = 3; /* command, and last */
+    if ((i->piece.control & 2) == 0) {
+        return;
+    }
+    response.field = LTDIC_C_ECHO_RSP;
+    response.status = 0;
+    if (i->echo.field != LTDIC_C_ECHO_RQ || ltdic_encode_echo(&command, &response) != LTDIC_OK) {
+        send_or_end(a, LTDIC_ABORT, no_codes);
+        return;
+    }
+    a->between = true;
+    const ltdic_pdv pdv = {i->piece.id, whole, {command.data, command.size}};
+    const int status = ltdic_served_send_data(a, &pdv);
+    if (status != LTDIC_OK && status != LTDIC_ERR_WRONG_STATE) { /* or it never reads */
+        send_or_end(a, LTDIC_ABORT, no_codes);
+    }
+}
+
+static void receive_data(ltdic_served *a, const ltdic_indication *i)
+{
+    const ltdic_piece *p = &i->piece;
+    a->between = (p->control & 3) == 2;
+    if ((a->verification[p->id / 8] >> p->id % 8 & 1) != 0) {
+        receive_echo(a, i);
+        return;
+    }
+    const ltdic_event_row event = {.kind = LTDIC_SERVED_DATA, .id = p->id, .control = p->control};
+    const bool wanted = (a->server->wanted & LTDIC_WANT_DATA) != 0;
+    if (wanted && !extend_event(a, p) && !put_event(a, event, p->data)) {
+        ltdic__net_end(a->net, LTDIC_ERR_MEMORY);
+    }
+}
+
+static void receive_pdu(ltdic_served *a, const ltdic_indication *i)
+{
+    const uint8_t *pdu = i->pdu.data;
+    switch (i->type) {
+    case LTDIC_ASSOCIATE_RQ:
+        receive_request(a, i->pdu);
+        break;
+    case LTDIC_DATA_TF:
+        receive_data(a, i);
+        break;
+    case LTDIC_RELEASE_RQ:
+        move_to(&a->server->releasing, a);
+        break;
+    case LTDIC_RELEASE_RP:
+        set_outcome(a, LTDIC_OUTCOME_RELEASED, LTDIC_OK);
+        if (ltdic_net_state(a->net) == 12) { /* release collision (PS3.8 9.2.2) */
+            send_or_end(a, LTDIC_RELEASE_RP, no_codes);
+        }
+        break;
+    case LTDIC_ABORT:
+        a->report.codes = (ltdic_reject){0, pdu[8], pdu[9]};
+        set_outcome(a, LTDIC_OUTCOME_ABORTED, LTDIC_ERR_ABORTED);
+        break;
+    default:
+        break;
+    }
+}
+
+/* What the provider refused has not been told; its answer is. */
+static void sent(ltdic_served *a, const ltdic_indication *i)
+{
+    const ltdic_association *inside = &a->net->association;
+    a->report.sent += i->size;
+    a->server->made_room = true;
+    if (i->type == LTDIC_ASSOCIATE_RJ && !a->requested) {
+        const block *rq = &inside->proposal;
+        if (rq->data != NULL) {
+            remember(a, (ltdic_bytes){rq->data + rq->start, block_size(rq)});
+        }
+        set_rejected(a, inside->ul.refusal);
+    }
+}
+
+static void over(ltdic_served *a, int status)
+{
+    ltdic_server *s = a->server;
+    if (status == LTDIC_OK) {
+        status = a->report.status; /* we closed */
+    }
+    if (a->requested || status == LTDIC_ERR_TIMEOUT) {
+        set_outcome(a, outcome_of(status), status);
+    }
+    a->report.milliseconds = a->requested ? ltdic__now() - a->since : 0;
+    ltdic_net_free(a->net);
+    a->net = NULL;
+    settle(a);
+    move_to(&s->ended, a);
+    const bool wanted = a->told || (a->requested && (s->wanted & LTDIC_WANT_ENDS) != 0);
+    if (wanted) {
+        const ltdic_event_row event = {.kind = LTDIC_SERVED_ENDED};
+        put_event(a, event, (ltdic_bytes){NULL, 0});
+    }
+}
+
+static void accept_connection(ltdic_server *s)
+{
+    ltdic_served *a = calloc(1, sizeof *a);
+    if (a == NULL) {
+        return; /* it still waits */
+    }
+    a->net = ltdic_net_new(s->loop, a);
+    if (a->net == NULL || ltdic_net_accept(a->net, s->listener) != LTDIC_OK) {
+        if (a->net != NULL) {
+            ltdic_net_free(a->net);
+        }
+        free(a);
+        return;
+    }
+    ltdic_net_set_timeouts(a->net, &s->timeouts);
+    a->server = s;
+    a->between = true;
+    list_insert_before(&s->served, &a->all);
+    s->counters.connections++;
+}
+
+static void handle(ltdic_server *s, ltdic_net *net, const ltdic_indication *i)
+{
+    ltdic_served *a = ltdic_net_owner(net);
+    if (a == NULL) {
+        accept_connection(s);
+        return;
+    }
+    switch (i->kind) {
+    case LTDIC_RECEIVED:
+        a->report.received += i->pdu.size;
+        if (i->status != LTDIC_OK) {
+            set_outcome(a, outcome_of(i->status), i->status);
+        } else {
+            receive_pdu(a, i);
+        }
+        break;
+    case LTDIC_SENT:
+        sent(a, i);
+        break;
+    case LTDIC_CLOSED:
+        over(a, i->status);
+        break;
+    default:
+        break;
+    }
+    settle(a);
+}
+
+/* ---- closing ------------------------------------------------------------------------------ */
+
+void ltdic_server_close(ltdic_server *server, uint32_t milliseconds)
+{
+    const uint64_t now = ltdic__now();
+    if (server->closing) {
+        return;
+    }
+    server->closing = true;
+    server->grace = now + (milliseconds < GRACE ? milliseconds : GRACE);
+    server->abort_at = now + milliseconds - milliseconds / 4;
+    server->end_at = now + milliseconds;
+    for (size_t before = 0; before != server->counters.connections;) { /* those who wait already */
+        before = server->counters.connections;
+        accept_connection(server);
+    }
+    ltdic_net_free(server->listener);
+    server->listener = NULL;
+}
+
+/* One step towards the end of one association. */
+static void close_step(ltdic_served *a, uint64_t now)
+{
+    const ltdic_server *s = a->server;
+    const int state = ltdic_net_state(a->net);
+    if (now >= s->end_at || (state == 2 && now >= s->grace)) {
+        ltdic_net_close(a->net);
+    } else if (state != 2 && state != 13 && now >= s->abort_at) {
+        send_or_end(a, LTDIC_ABORT, no_codes);
+    } else if (state == 3) {
+        send_or_end(a, LTDIC_ASSOCIATE_RJ, congestion);
+    } else if (state == 6 && a->between) {
+        send_or_end(a, LTDIC_RELEASE_RQ, no_codes);
+    }
+}
+
+static void close_all(ltdic_server *s)
+{
+    const uint64_t now = ltdic__now();
+    for (node *n = s->served.next; n != &s->served; n = n->next) {
+        close_step(SERVED_OF(n), now);
+    }
+}
+
+/* ---- the loop ----------------------------------------------------------------------------- */
+
+/* All that came before the release has been dealt with. In a collision the other side has to answer
+ * first (PS3.8 9.2.2). */
+static void answer_releases(ltdic_server *s)
+{
+    while (!list_empty(&s->releasing)) {
+        ltdic_served *a = SERVED_OF(s->releasing.next);
+        move_to(&s->served, a);
+        if (ltdic_net_state(a->net) == 8) {
+            send_or_end(a, LTDIC_RELEASE_RP, no_codes);
+        }
+        ltdic_net_done(a->net);
+    }
+}
+
+static void begin_batch(ltdic_server *s, unsigned wanted)
+{
+    free_all(&s->ended);
+    s->wanted = wanted;
+    s->count = 0;
+    s->data.start = s->data.end = 0;
+    s->made_room = false;
+}
+
+/* Until the batch is full, or there is nothing more without waiting. */
+static void take_all(ltdic_server *s)
+{
+    ltdic_indication i;
+    ltdic_net *net;
+    while (!is_full(s) && ltdic_loop_next(s->loop, &net, &i) == LTDIC_OK) {
+        handle(s, net, &i);
+        if (i.kind != LTDIC_RECEIVED || i.type != LTDIC_RELEASE_RQ || i.status != LTDIC_OK) {
+            ltdic_net_done(net);
+        }
+    }
+    if (s->count == 0) {
+        answer_releases(s);
+    }
+}
+
+static bool has_something(const ltdic_server *s)
+{
+    return s->count > 0 || (s->made_room && (s->wanted & LTDIC_WANT_ROOM) != 0);
+}
+
+static bool is_over(const ltdic_server *s)
+{
+    return s->closing && list_empty(&s->served) && list_empty(&s->releasing);
+}
+
+static int wait_until(ltdic_server *s, uint64_t end)
+{
+    const uint64_t now = ltdic__now();
+    const uint64_t left = end > now ? end - now : 0, most = s->closing ? CLOSING_STEP : INT_MAX;
+    const int status = ltdic_loop_wait(s->loop, (int)(left < most ? left : most));
+    return status == LTDIC_ERR_INTERRUPTED ? status : left == 0 ? LTDIC_NEED_MORE : LTDIC_OK;
+}
+
+int ltdic_server_run(ltdic_server *server, ltdic_batch *batch, unsigned wanted, int milliseconds)
+{
+    const uint64_t end = ltdic__now() + (uint64_t)milliseconds;
+    int status = LTDIC_OK;
+    begin_batch(server, wanted);
+    answer_releases(server);
+    take_all(server);
+    while (!has_something(server) && !is_over(server) && status == LTDIC_OK) {
+        if (server->closing) {
+            close_all(server);
+        }
+        status = wait_until(server, end);
+        take_all(server);
+    }
+    *batch = (ltdic_batch){server->events, server->count, server->data.data};
+    return has_something(server) ? LTDIC_OK : is_over(server) ? LTDIC_ERR_CLOSED : status;
+}
+
+const ltdic_report *ltdic_served_report(const ltdic_served *served)
+{
+    return &served->report;
+}
