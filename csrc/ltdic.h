@@ -123,6 +123,9 @@ LTDIC_API const char *ltdic_status_text(int status);
 LTDIC_API uint8_t ltdic_abort_reason(int status);
 /** The version of the library, as `1.2.3`. */
 LTDIC_API const char *ltdic_version(void);
+/** The implementation class UID of the library (PS3.7 D.3.3.2); its version name is `LTDIC_` and the
+ *  version. */
+LTDIC_API const char *ltdic_class_uid(void);
 
 /* ---- PDUs -------------------------------------------------------------------------------- */
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* What each status is called, what it means, and which A-ABORT reason a peer gets for it. */
-#include "ltdic.h"
+#include "internal.h"
 
 /* Reasons of PS3.8 table 9-26. */
 enum {
@@ -74,4 +74,9 @@ uint8_t ltdic_abort_reason(int status)
 const char *ltdic_version(void)
 {
     return LTDIC_VERSION;
+}
+
+const char *ltdic_class_uid(void)
+{
+    return IMPLEMENTATION_CLASS_UID;
 }

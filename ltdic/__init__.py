@@ -1,14 +1,35 @@
 """The DICOM Upper Layer (PS3.8): codec, associations, and the L_Dicom API.
 
-`ltdic.decode`, `ltdic.encode` and `ltdic.Decoder` turn bytes into PDUs and back;
-`ltdic.l_dicom` has the documented C API under its own names.
+`ltdic.decode`, `ltdic.encode` and `ltdic.Decoder` turn bytes into PDUs and back; `ltdic.connect`
+and `ltdic.Server` open and serve associations, `ltdic.aio` does the same in asyncio, and
+`ltdic.Association` is one without a transport; `ltdic.l_dicom` has the documented C API under its
+own names.
 """
 
 from pathlib import Path
 
-from . import _lib
+from . import _lib, aio
 from ._ffi import ffi, lib
-from .errors import DecodeError, Error, IncompleteError
+from .admission import Admission
+from .association import (
+    Association,
+    Closed,
+    Counters,
+    Echo,
+    Fault,
+    NegotiatedContext,
+)
+from .errors import (
+    AssociationAborted,
+    AssociationRejected,
+    AssociationTimeout,
+    ConnectionClosed,
+    ConnectionFailed,
+    DecodeError,
+    Error,
+    IncompleteError,
+    LocalError,
+)
 from .pdu import (
     PDU,
     PDV,
@@ -40,6 +61,9 @@ from .pdu import (
     decode_rejects,
     encode,
 )
+from .retry import Retry
+from .server import ServedAssociation, Server
+from .sync import SyncAssociation, connect
 
 __version__ = _lib.VERSION
 
@@ -48,32 +72,51 @@ __all__ = [
     "PDV",
     "Abort",
     "AcseReason",
+    "Admission",
     "AssociateAccept",
     "AssociateReject",
     "AssociateRequest",
+    "Association",
+    "AssociationAborted",
+    "AssociationRejected",
+    "AssociationTimeout",
     "AsyncOperations",
+    "Closed",
     "CommonExtendedNegotiation",
+    "ConnectionClosed",
+    "ConnectionFailed",
     "ContextResult",
+    "Counters",
     "DataTransfer",
     "DecodeError",
     "Decoder",
+    "Echo",
     "Error",
     "ExtendedNegotiation",
+    "Fault",
     "Fragment",
     "IncompleteError",
+    "LocalError",
+    "NegotiatedContext",
     "PresentationReason",
     "ProposedContext",
     "RejectResult",
     "RejectSource",
     "ReleaseRequest",
     "ReleaseResponse",
+    "Retry",
     "RoleSelection",
+    "ServedAssociation",
+    "Server",
+    "SyncAssociation",
     "UnknownItem",
     "UserIdentity",
     "UserIdentityResponse",
     "UserInformation",
     "UserReason",
     "__version__",
+    "aio",
+    "connect",
     "decode",
     "decode_rejects",
     "encode",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import struct
+import threading
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -42,6 +45,7 @@ NEED_MORE: int = lib.LTDIC_NEED_MORE
 TRAILING_BYTES: int = lib.LTDIC_ERR_TRAILING_BYTES
 
 VERSION: str = ffi.string(lib.ltdic_version()).decode()
+CLASS_UID_OF_LTDIC: str = ffi.string(lib.ltdic_class_uid()).decode()
 
 # One `ltdic_item`: offset, length, kind, type, id, result, source, reason, version.
 ROW = struct.Struct("=IIBBBBBBH")
@@ -62,6 +66,11 @@ def name_of(status: int) -> str:
 
 def text_of(status: int) -> str:
     return str(ffi.string(lib.ltdic_status_text(status)).decode())
+
+
+def is_defined(result: int, source: int, reason: int) -> bool:
+    """Is it one of the combinations of PS3.8 table 9-21?"""
+    return bool(lib.ltdic_reject_is_defined((result, source, reason)))
 
 
 def abort_reason(status: int) -> int:
@@ -189,3 +198,401 @@ def encode(rows: list[Row], values: bytes) -> tuple[bytes, Fault]:
         out = ffi.new("ltdic_buffer *", (data, room, 0))
         status = lib.ltdic_encode(out, items, (ffi.from_buffer(values), len(values)), fault)
     return bytes(ffi.buffer(data, out.size if status == 0 else 0)), Fault(status, fault.offset, 0)
+
+
+# ---- associations ----------------------------------------------------------------------------
+
+OK: int = lib.LTDIC_OK
+ROOM: int = lib.LTDIC_ERR_ROOM
+MEMORY: int = lib.LTDIC_ERR_MEMORY
+TIMEOUT: int = lib.LTDIC_ERR_TIMEOUT
+CLOSED: int = lib.LTDIC_ERR_CLOSED
+ABORTED: int = lib.LTDIC_ERR_ABORTED
+INTERRUPTED: int = lib.LTDIC_ERR_INTERRUPTED
+
+_RECEIVED: int = lib.LTDIC_RECEIVED
+_SENT: int = lib.LTDIC_SENT
+_FOREVER = 0xFFFFFFFF  # ms: 49 days
+
+
+def milliseconds(seconds: float | None) -> int:
+    """As C counts them: 0 is for ever, and so is None."""
+    if seconds is None:
+        return 0
+    if not seconds > 0:
+        raise ValueError(f"{seconds} seconds is no time")
+    return max(1, int(min(seconds * 1000, _FOREVER)))
+
+
+def _timeouts(artim: float | None, response: float | None, idle: float | None) -> Any:
+    times = milliseconds(artim), milliseconds(response), milliseconds(idle)
+    return ffi.new("ltdic_timeouts *", (ffi.sizeof("ltdic_timeouts"), *times))
+
+
+class Echo(NamedTuple):
+    """`ltdic_echo`."""
+
+    field: int
+    message: int
+    status: int
+    sop_class: str
+
+
+def encode_echo(field: int, message: int, sop_class: str) -> bytes:
+    """The command set of a C-ECHO; of a response, with status 0: success."""
+    data = ffi.new("uint8_t[]", lib.LTDIC_ECHO_ROOM)
+    out = ffi.new("ltdic_buffer *", (data, len(data), 0))
+    echo = ffi.new("ltdic_echo *", (field, message, 0, sop_class.encode()))
+    if lib.ltdic_encode_echo(out, echo) != 0:
+        raise ValueError(f"{sop_class!r} is no UID")
+    return bytes(ffi.buffer(data, out.size))
+
+
+ECHO_REQUEST: int = lib.LTDIC_C_ECHO_RQ
+ECHO_RESPONSE: int = lib.LTDIC_C_ECHO_RSP
+
+
+class Told(NamedTuple):
+    """An `ltdic_indication` of what was received, or of the end; bytes `start` to `end` of the
+    input are the PDU, or the data of a P-DATA-TF."""
+
+    over: bool
+    status: int
+    type: int
+    start: int
+    end: int
+    id: int
+    control: int
+    echo: Echo | None
+
+
+class Engine:
+    """`ltdic_association`, with what it has received and not used yet."""
+
+    def __init__(self, requestor: bool, now: int) -> None:
+        self._association = ffi.gc(lib.ltdic_association_new(), lib.ltdic_association_free)
+        if self._association == ffi.NULL:
+            raise MemoryError
+        self._indication = ffi.new("ltdic_indication *")
+        self._in = ffi.new("ltdic_bytes *")
+        self.inbox = b""
+        self._raw: Any = None
+        self._base: Any = None
+        self._lent: Any = None
+        if not requestor:
+            lib.ltdic_association_opened(self._association, lib.LTDIC_EVT_ACCEPTED, now)
+
+    def set_timeouts(self, artim: float | None, response: float | None, idle: float | None) -> None:
+        lib.ltdic_association_set_timeouts(self._association, _timeouts(artim, response, idle))
+
+    @property
+    def state(self) -> int:
+        return int(lib.ltdic_association_state(self._association))
+
+    @property
+    def unused(self) -> int:
+        """Bytes that were received and not used yet."""
+        return int(self._in.size)
+
+    def deadline(self) -> int:
+        return int(lib.ltdic_association_deadline(self._association))
+
+    def receive(self, data: bytes) -> None:
+        left = self.unused
+        self.inbox = self.inbox[len(self.inbox) - left :] + data if left else data
+        self._raw = ffi.from_buffer(self.inbox)
+        self._in.data, self._in.size = self._raw, len(self.inbox)
+        self._base = self._in.data
+
+    def closed(self, status: int, now: int) -> None:
+        lib.ltdic_association_closed(self._association, status, now)
+
+    def lost(self) -> None:
+        lib.ltdic_association_lost(self._association)
+
+    def next(self, now: int) -> Told | None:
+        """`ltdic_association_next`; what was sent is not told."""
+        told = self._indication
+        while lib.ltdic_association_next(self._association, told, self._in, now) == 0:
+            kind = told.kind
+            if kind == _RECEIVED:
+                return self._received(told)
+            if kind != _SENT:
+                return Told(True, told.status, 0, 0, 0, 0, 0, None)
+        return None
+
+    def _received(self, told: Any) -> Told:
+        status, kind, echo = told.status, told.type, None
+        what = told.pdu if kind != 4 or status else told.piece.data
+        start = int(what.data - self._base) if what.size else 0
+        piece = told.piece
+        if told.echo.field:
+            sop_class = ffi.string(told.echo.sop_class).decode("latin-1")
+            echo = Echo(told.echo.field, told.echo.message, told.echo.status, sop_class)
+        return Told(False, status, kind, start, start + what.size, piece.id, piece.control, echo)
+
+    def send(self, pdu: bytes, now: int) -> int:
+        status = int(lib.ltdic_association_send(self._association, _bytes_of(pdu), now))
+        if status == 0 and pdu[0] == 1:  # the transport is there already
+            lib.ltdic_association_opened(self._association, lib.LTDIC_EVT_CONNECTED, now)
+        return status
+
+    def send_data(self, context_id: int, control: int, data: Buffer, now: int) -> int:
+        raw = ffi.from_buffer(data)
+        pdv = ffi.new("ltdic_pdv *", (context_id, control, (raw, len(raw))))
+        status = int(lib.ltdic_association_send_data(self._association, pdv, now))
+        if status == 0:
+            self._lent = raw  # until it has been taken
+        return status
+
+    def take(self, now: int) -> bytes:
+        """All that is to be sent."""
+        out = ffi.new("ltdic_buffer *")
+        size = lib.ltdic_association_take(self._association, out, now)
+        if not size:
+            return b""
+        data = ffi.new("uint8_t[]", size)
+        out.data, out.room = data, size
+        lib.ltdic_association_take(self._association, out, now)
+        self._lent = None
+        return bytes(ffi.buffer(data, out.size))
+
+
+def _bytes_of(data: bytes) -> tuple[Any, int]:
+    return ffi.from_buffer(data), len(data)
+
+
+# ---- admission -------------------------------------------------------------------------------
+
+
+class Answer(NamedTuple):
+    """`ltdic_answer`: why not, or the AC."""
+
+    refusal: tuple[int, int, int] | None
+    accept: bytes
+    place: Any
+    """For `Policy.leave`."""
+
+
+class Policy:
+    """`ltdic_admission`."""
+
+    def __init__(self) -> None:
+        self.pointer = ffi.gc(lib.ltdic_admission_new(), lib.ltdic_admission_free)
+        if self.pointer == ffi.NULL:
+            raise MemoryError
+        self._room = ffi.new("uint8_t[]", lib.LTDIC_ACCEPT_ROOM)
+
+    def _add(self, function: Any, what: str, *values: Any) -> None:
+        status = function(self.pointer, *values)
+        if status == MEMORY:
+            raise MemoryError
+        if status != 0:
+            raise ValueError(f"{what}: {text_of(status)}")
+
+    def add_called(self, title: str) -> None:
+        self._add(lib.ltdic_admission_add_called, f"called {title!a}", _c_text(title))
+
+    def add_calling(self, title: str) -> None:
+        self._add(lib.ltdic_admission_add_calling, f"calling {title!a}", _c_text(title))
+
+    def add_context(self, abstract_syntax: str, transfer_syntaxes: Iterable[str]) -> None:
+        what = f"context {abstract_syntax!a}"
+        self._add(lib.ltdic_admission_add_context, what, _c_text(abstract_syntax))
+        for uid in transfer_syntaxes:
+            self._add(lib.ltdic_admission_add_transfer, f"{what}: {uid!a}", _c_text(uid))
+
+    def add_identity(self, name: str, passcode: str | None) -> None:
+        secret = (ffi.NULL, 0) if passcode is None else _bytes_of(passcode.encode())
+        self._add(lib.ltdic_admission_add_identity, "identity", _bytes_of(name.encode()), secret)
+
+    def set_limits(self, together: int, each: int, titles: Mapping[str, int]) -> None:
+        lib.ltdic_admission_set_limits(self.pointer, together, each)
+        for title, most in titles.items():
+            what = f"limit of {title!a}"
+            self._add(lib.ltdic_admission_limit_calling, what, _c_text(title), most)
+
+    def set_max_length(self, max_length: int) -> None:
+        lib.ltdic_admission_set_max_length(self.pointer, max_length)
+
+    def judge(self, request: bytes) -> Answer:
+        answer = ffi.new("ltdic_answer *")
+        accept = ffi.new("ltdic_buffer *", (self._room, len(self._room), 0))
+        lib.ltdic_admission_judge(self.pointer, answer, accept, _bytes_of(request))
+        r = answer.refusal
+        if r.result:
+            return Answer((r.result, r.source, r.reason), b"", answer)
+        return Answer(None, bytes(ffi.buffer(self._room, accept.size)), answer)
+
+    def leave(self, place: Any) -> None:
+        lib.ltdic_admission_leave(self.pointer, place)
+
+
+def _c_text(text: str) -> bytes:
+    """A NUL, at which C would stop, is as illegal as this."""
+    return text.replace("\0", "\n").encode("utf-8", "surrogateescape")
+
+
+# ---- server ----------------------------------------------------------------------------------
+
+WANT_REQUESTS: int = lib.LTDIC_WANT_REQUESTS
+WANT_DATA: int = lib.LTDIC_WANT_DATA
+WANT_ENDS: int = lib.LTDIC_WANT_ENDS
+WANT_ROOM: int = lib.LTDIC_WANT_ROOM
+
+SERVED_REQUEST: int = lib.LTDIC_SERVED_REQUEST
+SERVED_ACCEPTED: int = lib.LTDIC_SERVED_ACCEPTED
+SERVED_DATA: int = lib.LTDIC_SERVED_DATA
+SERVED_ENDED: int = lib.LTDIC_SERVED_ENDED
+
+OUTCOME_REJECTED: int = lib.LTDIC_OUTCOME_REJECTED
+OUTCOME_RELEASED: int = lib.LTDIC_OUTCOME_RELEASED
+OUTCOME_ABORTED: int = lib.LTDIC_OUTCOME_ABORTED
+OUTCOME_TIMED_OUT: int = lib.LTDIC_OUTCOME_TIMED_OUT
+OUTCOME_LOST: int = lib.LTDIC_OUTCOME_LOST
+
+
+class Report(NamedTuple):
+    """`ltdic_report`."""
+
+    outcome: int
+    status: int
+    codes: tuple[int, int, int]
+    called: str
+    calling: str
+    host: str
+    port: int
+    seconds: float
+    received: int
+    sent: int
+
+
+class ServedEvent(NamedTuple):
+    """An `ltdic_event_row` and its bytes; `served` is a number, as long as it is not ended."""
+
+    served: int
+    kind: int
+    id: int
+    control: int
+    data: bytes
+    report: Report | None
+
+
+def _text(array: Any) -> str:
+    return str(ffi.string(array).decode("latin-1"))
+
+
+def _host(array: Any) -> str:
+    """Of a listener for both families IPv4 comes mapped into IPv6."""
+    return _text(array).removeprefix("::ffff:")
+
+
+def _report(served: Any) -> Report:
+    r = lib.ltdic_served_report(served)
+    return Report(
+        r.outcome,
+        r.status,
+        (r.codes.result, r.codes.source, r.codes.reason),
+        _text(r.called),
+        _text(r.calling),
+        _host(r.host),
+        r.port,
+        r.milliseconds / 1000,
+        r.received,
+        r.sent,
+    )
+
+
+def _served(number: int) -> Any:
+    return ffi.cast("ltdic_served *", number)
+
+
+class ServerLoop:
+    """`ltdic_server`. `wake` and `counters` may be called from any thread, and in a signal handler,
+    also when it has been freed."""
+
+    def __init__(self, policy: Policy, timeout: float | None, idle: float | None) -> None:
+        self._policy = policy  # as long as C may use it
+        self._lock = threading.RLock()  # a signal handler may interrupt whoever has it
+        self._server = ffi.gc(lib.ltdic_server_new(policy.pointer), lib.ltdic_server_free)
+        if self._server == ffi.NULL:
+            raise MemoryError("no memory or no descriptors")
+        lib.ltdic_server_set_timeouts(self._server, _timeouts(timeout, timeout, idle))
+        self._batch = ffi.new("ltdic_batch *")
+        self._counted: Any = None
+
+    def listen(self, host: str, port: int) -> None:
+        """`""` and `"*"` are all addresses, of both families. Raises `OSError`."""
+        everywhere = host in ("", "*")
+        text = ffi.new("char[]", b"*" if everywhere else host.encode())
+        family = lib.LTDIC_IP_BOTH if everywhere else lib.LTDIC_IP_ANY
+        address = ffi.new("ltdic_address *", (text, port, family))
+        status = lib.ltdic_server_listen(self._server, address, 0)
+        error = ffi.errno
+        if status == MEMORY:
+            raise MemoryError
+        if status != 0:
+            raise OSError(error, os.strerror(error) if error else text_of(status), f"{host}:{port}")
+
+    def name(self) -> tuple[str, int]:
+        host, port = ffi.new("uint8_t[]", 64), ffi.new("uint16_t *")
+        out = ffi.new("ltdic_buffer *", (host, len(host), 0))
+        lib.ltdic_server_name(self._server, out, port)
+        return bytes(ffi.buffer(host, out.size)).decode(), int(port[0])
+
+    def run(self, wanted: int, most: int) -> tuple[int, list[ServedEvent]]:
+        """`ltdic_server_run`; `most` in milliseconds. The GIL is released while it serves."""
+        batch = self._batch
+        status = lib.ltdic_server_run(self._server, batch, wanted, most)
+        return status, [self._event(batch.events[n], batch.data) for n in range(batch.count)]
+
+    def _event(self, row: Any, data: Any) -> ServedEvent:
+        kind, size = row.kind, row.length
+        bytes_of = bytes(ffi.buffer(data + row.offset, size)) if size else b""
+        report = _report(row.served) if kind == SERVED_ENDED else None
+        number = int(ffi.cast("uintptr_t", row.served))
+        return ServedEvent(number, kind, row.id, row.control, bytes_of, report)
+
+    def wake(self) -> None:
+        with self._lock:
+            if self._server is not None:
+                lib.ltdic_server_wake(self._server)
+
+    def close(self, most: int) -> None:
+        lib.ltdic_server_close(self._server, most)
+
+    def free(self) -> None:
+        with self._lock:
+            self.counters()  # which stay
+            server, self._server = self._server, None
+            if server is not None:
+                ffi.release(server)
+
+    def peer(self, served: int) -> tuple[str, int]:
+        r = lib.ltdic_served_report(_served(served))
+        return _host(r.host), int(r.port)
+
+    def send(self, served: int, pdu: bytes) -> int:
+        return int(lib.ltdic_served_send(_served(served), _bytes_of(pdu)))
+
+    def send_data(self, served: int, context_id: int, control: int, data: Buffer) -> int:
+        with ffi.from_buffer(data) as raw:
+            pdv = ffi.new("ltdic_pdv *", (context_id, control, (raw, len(raw))))
+            return int(lib.ltdic_served_send_data(_served(served), pdv))
+
+    def counters(self) -> tuple[dict[str, int], dict[tuple[int, int, int], int]]:
+        """By name, and by result, source, reason of what was rejected."""
+        with self._lock:
+            if self._server is not None:
+                self._counted = ffi.new("ltdic_counters *")
+                self._counted[0] = lib.ltdic_server_counters(self._server)[0]
+            c = self._counted
+        names = "connections", "accepted", "released", "aborted", "lost", "timed_out"
+        rejected = {
+            (result + 1, source + 1, reason): int(c.rejected[result][source][reason])
+            for result in range(2)
+            for source in range(3)
+            for reason in range(8)
+            if c.rejected[result][source][reason]
+        }
+        return {name: int(getattr(c, name)) for name in names}, rejected

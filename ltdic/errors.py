@@ -1,15 +1,85 @@
-"""Exceptions. Those that a codec raises are `ValueError`s: the bytes or the value are at fault."""
+"""Exceptions. Those of the codec are `ValueError`s: the bytes or the value are at fault. Those of
+associations are below `Error`."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .pdu import Abort
+    from .pdu import Abort, AssociateReject
 
 
 class Error(Exception):
     """The base of what goes wrong with an association."""
+
+    attempts: int = 1
+    """How often `connect` has tried before it gave up."""
+    elapsed: float = 0.0
+    """Seconds that it took with that."""
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        if self.attempts == 1:
+            return text
+        return f"{text} (tried {self.attempts} times in {self.elapsed:.1f} s)"
+
+
+class LocalError(Error):
+    """You called something in the wrong state, or for a context that was not accepted."""
+
+
+class AssociationRejected(Error):
+    """The peer answered A-ASSOCIATE-RJ (PS3.8 9.3.4)."""
+
+    def __init__(self, reject: AssociateReject) -> None:
+        super().__init__(str(reject))
+        self.reject = reject
+        """The PDU, with its codes as they came."""
+
+    @property
+    def codes(self) -> tuple[int, int, int]:
+        """Result, source, reason: the three bytes, whatever they are."""
+        return int(self.reject.result), int(self.reject.source), int(self.reject.reason)
+
+    @property
+    def transient(self) -> bool:
+        """True if the same request may succeed later."""
+        return self.reject.transient
+
+    @property
+    def advice(self) -> str:
+        """What an administrator should do."""
+        return self.reject.advice
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return AssociationRejected, (self.reject,)
+
+
+class AssociationAborted(Error):
+    """The association was aborted: by the peer, or by ltdic because the peer broke PS3.8."""
+
+    def __init__(self, abort: Abort, received: bool, text: str) -> None:
+        super().__init__(text)
+        self.abort = abort
+        """The A-ABORT, with its source and reason."""
+        self.received = received
+        """True if it came from the peer, False if the peer was sent it."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return AssociationAborted, (self.abort, self.received, self.args[0])
+
+
+class ConnectionClosed(Error):
+    """The connection is gone, without a release and without an A-ABORT."""
+
+
+class ConnectionFailed(ConnectionClosed):
+    """There has never been a connection: the host is unknown or unreachable, the port closed, or
+    TLS was refused. `__cause__` is what the system said."""
+
+
+class AssociationTimeout(Error, TimeoutError):
+    """The peer has not answered, or not taken what was sent, in time; it was sent an A-ABORT."""
 
 
 class DecodeError(ValueError):

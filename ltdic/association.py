@@ -1,0 +1,585 @@
+"""One association without its transport: bytes and time in, events and bytes out.
+
+What the blocking and the asyncio face have in common stands here, too.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, BinaryIO, NamedTuple, TypeAlias, TypeVar
+
+from . import _lib
+from ._lib import Buffer
+from .admission import VERIFICATION, Context, propose, uid_of
+from .errors import (
+    AssociationAborted,
+    AssociationRejected,
+    AssociationTimeout,
+    ConnectionClosed,
+    ConnectionFailed,
+    Error,
+    LocalError,
+)
+from .pdu import (
+    PDU,
+    PDV,
+    Abort,
+    AssociateAccept,
+    AssociateReject,
+    AssociateRequest,
+    DataTransfer,
+    ReleaseRequest,
+    ReleaseResponse,
+    UserIdentity,
+    UserInformation,
+    decode,
+    encode,
+)
+
+T = TypeVar("T")
+
+logger = logging.getLogger("ltdic")
+logger.addHandler(logging.NullHandler())
+
+# Those of the library (PS3.7 D.3.3.2), as C has them.
+IMPLEMENTATION_CLASS_UID = _lib.CLASS_UID_OF_LTDIC
+IMPLEMENTATION_VERSION_NAME = f"LTDIC_{_lib.VERSION}"
+
+DEFAULT_TIMEOUT = 30.0
+DEFAULT_IDLE = 600.0
+DEFAULT_MAX_LENGTH = 0x40000
+SHORTEST = 1e-3
+"""Seconds: what is left of a time-out when there is nothing left."""
+CLOSING_TIME = 2.0
+"""Seconds that a peer is given to close after an A-ABORT, which a close of ours could destroy."""
+PART = 0x80000
+"""Bytes of a command or data set that are given to the engine at once."""
+
+# ---- events ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Echo:
+    """The command that has just ended is a C-ECHO (PS3.7 9.3.5)."""
+
+    context_id: int
+    is_request: bool
+    message_id: int
+    status: int
+    sop_class_uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """The peer broke PS3.8, or did not answer in time (`timeout`), and is sent this A-ABORT."""
+
+    kind: str
+    """A name as `DecodeError.kind`, or `timeout`."""
+    text: str
+    abort: Abort
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The last event: the transport is to be closed, if it still is open.
+
+    `kind` is `ok` after a rejection, a release, or an abort of one's own, else the cause: `closed`,
+    `timeout`, `aborted`, or the kind of the fault before it.
+    """
+
+    kind: str
+    text: str
+
+
+Event: TypeAlias = PDU | PDV | Echo | Fault | Closed
+
+
+class NegotiatedContext(NamedTuple):
+    """What became of one proposed context (PS3.8 table 9-18)."""
+
+    id: int
+    abstract_syntax: str | None
+    result: int
+    """0 where it was accepted; None of the answers gives 2."""
+    transfer_syntax: str | None
+    """The one accepted, else None."""
+
+    @property
+    def accepted(self) -> bool:
+        return self.result == 0
+
+
+def negotiated(request: AssociateRequest, accept: AssociateAccept) -> tuple[NegotiatedContext, ...]:
+    """All contexts of the request, with their answers."""
+    answers = {context.id: context for context in reversed(accept.contexts)}
+    found = []
+    for context in request.contexts:
+        answer = answers.get(context.id)
+        result = 2 if answer is None else answer.result
+        syntax = answer.transfer_syntax if answer is not None and result == 0 else None
+        found.append(NegotiatedContext(context.id, context.abstract_syntax, result, syntax))
+    return tuple(found)
+
+
+def context_id_of(contexts: Iterable[NegotiatedContext], context: int | str) -> int:
+    """The ID of an accepted context, given by itself or by its abstract syntax."""
+    if isinstance(context, int):
+        return context
+    uid = uid_of(context)
+    for found in contexts:
+        if found.accepted and found.abstract_syntax == uid:
+            return found.id
+    raise LocalError(f"no context of {context} was accepted")
+
+
+# ---- the association -------------------------------------------------------------------------
+
+
+class Association:
+    """An association between its user and its transport: usable under any framework.
+
+    Make one when the transport connection is up. A requestor then sends an `AssociateRequest`. Give
+    it whatever the transport delivers, take the events, and send what is to be sent, after every
+    call. `deadline` says when to call `handle_timeout` although nothing was received. What was
+    negotiated is kept to, in both directions. Not thread-safe.
+
+    `timeout` is the time in seconds for the A-ASSOCIATE-RQ, for the answer to it, for the answer to
+    a release request, and for the peer to close at the end (PS3.8 9.1.5); `idle` the time while
+    established without data in either direction. `clock` gives seconds that never go back.
+    """
+
+    def __init__(
+        self,
+        *,
+        requestor: bool,
+        timeout: float | None = DEFAULT_TIMEOUT,
+        idle: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
+        self._engine = _lib.Engine(requestor, self._now())
+        self.set_timeouts(timeout, idle)
+        self._view = memoryview(b"")
+        self._eof = self._over = False
+
+    def _now(self) -> int:
+        return int(self._clock() * 1000)
+
+    def set_timeouts(self, timeout: float | None, idle: float | None = None) -> None:
+        """For what begins after this."""
+        self._engine.set_timeouts(timeout, timeout, idle)
+
+    @property
+    def state(self) -> int:
+        """The number of its state in PS3.8 9.2.1, 1 to 13."""
+        return self._engine.state
+
+    @property
+    def established(self) -> bool:
+        """True while data can be sent or received."""
+        return self._engine.state in (6, 7, 8)
+
+    @property
+    def unused(self) -> int:
+        """Bytes that were received, and that no event has been made of yet."""
+        return self._engine.unused
+
+    def receive_data(self, data: Buffer) -> None:
+        """Bytes as they came from the transport."""
+        self._engine.receive(data if type(data) is bytes else bytes(data))
+        self._view = memoryview(self._engine.inbox)
+
+    def receive_eof(self) -> None:
+        """The transport is gone; what came before is handed in first. Events end with `Closed`."""
+        self._eof = True
+
+    def send_failed(self) -> None:
+        """The transport takes nothing more; what it has received may still be given."""
+        self._engine.lost()
+
+    def events(self) -> Iterator[Event]:
+        """Yield what has happened; what the user does in between has its effect on what follows.
+
+        The data of a `PDV` is a view of what was received: `is_last` is true where the command or
+        data set ends. It may have less than the peer's PDV had, as data comes.
+        """
+        while (told := self._next()) is not None:
+            yield self._event(told)
+            if told.echo is not None:
+                yield echo_of(told.id, told.echo)
+
+    def _next(self) -> _lib.Told | None:
+        now = self._now()
+        told = self._engine.next(now)
+        if told is None and self._eof and not self._over:
+            self._engine.closed(_lib.CLOSED, now)
+            told = self._engine.next(now)
+        self._over = self._over or (told is not None and told.over)
+        return told
+
+    def _bytes_of(self, told: _lib.Told) -> memoryview:
+        return self._view[told.start : told.end]
+
+    def _event(self, told: _lib.Told) -> Event:
+        if told.over:
+            return Closed(_lib.name_of(told.status), _lib.text_of(told.status))
+        if told.status != 0:
+            return _fault_of(told.status)
+        if told.type == DataTransfer.type:
+            control = told.control
+            return PDV(told.id, bool(control & 1), bool(control & 2), self._bytes_of(told))
+        return decode(self._bytes_of(told), max_associate=0)
+
+    def send(self, what: PDU | PDV) -> None:
+        """A PDU other than a P-DATA-TF, as the user; or as a `PDV` a command, a data set, or a part
+        of one, of any length, which is cut into P-DATA-TF as large as the peer takes.
+
+        Raises `LocalError` in the wrong state, for a context that was not accepted, or where so
+        much is waiting to be sent already that this has to wait; nothing has changed then. Raises
+        `ValueError` for what cannot be encoded.
+        """
+        if isinstance(what, PDV):
+            control = bool(what.is_command) | bool(what.is_last) << 1
+            now = self._now()
+            status = self._engine.send_data(what.context_id, control, what.data, now)
+            if status != 0:
+                raise error_of_send(status)
+        else:
+            self._send_bytes(encode(what))
+
+    def _send_bytes(self, pdu: bytes) -> None:
+        status = self._engine.send(pdu, self._now())
+        if status != 0:
+            raise error_of_send(status)
+
+    def send_echo(self, context_id: int, message_id: int) -> None:
+        """A C-ECHO-RQ (PS3.7 9.3.5.1)."""
+        command = _lib.encode_echo(_lib.ECHO_REQUEST, message_id, VERIFICATION)
+        self.send(PDV(context_id, True, True, command))
+
+    def answer_echo(self, echo: Echo) -> None:
+        """The C-ECHO-RSP to a request, with status 0, success."""
+        command = _lib.encode_echo(_lib.ECHO_RESPONSE, echo.message_id, echo.sop_class_uid)
+        self.send(PDV(echo.context_id, True, True, command))
+
+    def data_to_send(self) -> bytes:
+        """All bytes that are to be sent; they count as sent."""
+        return self._engine.take(self._now())
+
+    def deadline(self) -> float | None:
+        """When to call `handle_timeout`, on the clock; None: never."""
+        deadline = self._engine.deadline()
+        return deadline / 1000 if deadline else None
+
+    def handle_timeout(self) -> None:
+        """A deadline may have passed: there may be events, and bytes to send."""
+
+
+def _fault_of(status: int) -> Fault:
+    if status == _lib.TIMEOUT:
+        return Fault("timeout", "the peer has not answered in time", Abort(0, 0))
+    abort = Abort(2, _lib.abort_reason(status))
+    return Fault(_lib.name_of(status), _lib.text_of(status), abort)
+
+
+def echo_of(context_id: int, echo: _lib.Echo) -> Echo:
+    request = echo.field == _lib.ECHO_REQUEST
+    return Echo(context_id, request, echo.message, echo.status, echo.sop_class)
+
+
+def error_of_send(status: int) -> Exception:
+    if status == _lib.MEMORY:
+        return MemoryError()
+    if status == _lib.ROOM:
+        return LocalError("too much is waiting to be sent")
+    return LocalError(_lib.text_of(status))
+
+
+# ---- what a requestor does ---------------------------------------------------------------------
+
+Steps = Generator[bool, Event, T]
+"""A service as its steps: where it yields it wants the next event, and says whether it may take the
+whole time-out again; it returns what came of it."""
+
+
+class Requestor:
+    """The services of a requestor, for a face that moves the bytes and sleeps.
+
+    Events that end the association are the face's to raise: they are not sent to the steps. A step
+    that raises has left the association in Sta6, or ended it."""
+
+    def __init__(self, association: Association, request: AssociateRequest) -> None:
+        self.association = association
+        self.request = request
+        self.accept: AssociateAccept | None = None
+        self._parts: list[Buffer] = []
+        self._size = 0
+        self._messages = 0
+
+    @property
+    def contexts(self) -> tuple[NegotiatedContext, ...]:
+        """Every proposed context, and what became of it."""
+        return negotiated(self.request, self.accept) if self.accept is not None else ()
+
+    def open(self) -> Steps[None]:
+        self.association.send(self.request)
+        while not isinstance(event := (yield False), AssociateAccept):
+            pass
+        self.accept = event
+
+    def echo(self) -> Steps[int]:
+        self._messages = self._messages % 0xFFFF + 1
+        context_id = context_id_of(self.contexts, VERIFICATION)
+        self.association.send_echo(context_id, self._messages)
+        while True:
+            event = yield False
+            if isinstance(event, Echo) and not event.is_request:
+                return event.status
+            if isinstance(event, ReleaseRequest):
+                self.association.send(ReleaseResponse())
+                raise ConnectionClosed("the peer has released the association")
+
+    def receive(self, joined: bool, limit: int) -> Steps[PDV | None]:
+        while not isinstance(event := (yield True), ReleaseRequest):
+            if isinstance(event, PDV):
+                found = self._join(event, limit) if joined else event
+                if found is not None:
+                    return found
+        return None
+
+    def _join(self, pdv: PDV, limit: int) -> PDV | None:
+        """The whole command or data set, when this was the last of it."""
+        self._size += len(pdv.data)
+        if self._size > limit:
+            self.association.send(Abort(0, 0))
+            raise LocalError(f"the peer has sent a message of more than {limit} bytes")
+        self._parts.append(pdv.data)
+        if not pdv.is_last:
+            return None
+        parts, self._parts, self._size = self._parts, [], 0
+        return PDV(pdv.context_id, pdv.is_command, True, b"".join(parts))
+
+    def release(self) -> Steps[None]:
+        self.association.send(ReleaseRequest())
+        while not isinstance(event := (yield False), ReleaseResponse):
+            if isinstance(event, ReleaseRequest):  # both at once (PS3.8 9.2.2)
+                self.association.send(ReleaseResponse())
+
+
+# ---- requests, and what they come to ----------------------------------------------------------
+
+
+def make_request(
+    called_ae: str,
+    calling_ae: str,
+    contexts: Iterable[Context],
+    max_length: int,
+    identity: UserIdentity | None,
+) -> AssociateRequest:
+    """The A-ASSOCIATE-RQ of a requestor. Raises `ValueError` for what PS3.8 does not allow."""
+    information = UserInformation(
+        max_length=max_length,
+        implementation_class_uid=IMPLEMENTATION_CLASS_UID,
+        implementation_version_name=IMPLEMENTATION_VERSION_NAME,
+        user_identity=identity,
+    )
+    request = AssociateRequest(called_ae, calling_ae, propose(contexts), user_info=information)
+    decode(encode(request), strict=True, max_associate=0)
+    return request
+
+
+def error_of_event(event: Event) -> Error | None:
+    """The exception for an event that ends an association, or None."""
+    if isinstance(event, AssociateReject):
+        return AssociationRejected(event)
+    if isinstance(event, Abort):
+        who = "user" if event.source == 0 else "provider"
+        codes = f"source {event.source}, reason {event.reason}"
+        return AssociationAborted(event, True, f"aborted by the peer's service {who} ({codes})")
+    if isinstance(event, Fault):
+        if event.kind == "timeout":
+            return AssociationTimeout(event.text)
+        return AssociationAborted(event.abort, False, f"aborted, since the peer sent {event.text}")
+    if isinstance(event, Closed):
+        return ConnectionClosed(f"the connection has ended: {event.text}")
+    return None
+
+
+def deadline_of(timeout: float | None) -> float | None:
+    return None if timeout is None else time.monotonic() + timeout
+
+
+def left_of(deadline: float | None) -> float | None:
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+
+def failure(address: tuple[str, int], e: OSError) -> Error:
+    where = f"{address[0]} port {address[1]}"
+    if isinstance(e, TimeoutError):
+        return AssociationTimeout(f"no connection to {where} in time")
+    return ConnectionFailed(f"no connection to {where}: {e.strerror or e}")
+
+
+Sendable: TypeAlias = Buffer | BinaryIO | Iterable[Buffer]
+"""A command or data set: bytes, a file that is read to its end, or pieces of any size."""
+
+
+class Parts:
+    """Pieces of any size into parts that can be sent: as large as the engine takes, and with the
+    last one known."""
+
+    def __init__(self) -> None:
+        self._held = b""
+
+    def feed(self, data: Buffer) -> Iterator[memoryview]:
+        """The parts that are not the last."""
+        whole = memoryview(self._held + bytes(data) if self._held else data).cast("B")
+        at = 0
+        while len(whole) - at > PART:
+            yield whole[at : at + PART]
+            at += PART
+        self._held = bytes(whole[at:])
+
+    def end(self) -> bytes:
+        """The last part."""
+        if len(self._held) % 2:
+            raise ValueError("a command or data set has an even number of bytes (PS3.8 E.1)")
+        return self._held
+
+
+def pieces_of(data: Sendable) -> Iterable[Buffer]:
+    """What there is to send, piece by piece."""
+    if isinstance(data, (bytes, bytearray, memoryview)):
+        if memoryview(data).nbytes % 2:
+            raise ValueError("a command or data set has an even number of bytes (PS3.8 E.1)")
+        return (data,)
+    read = getattr(data, "read", None)
+    if read is not None:
+        return iter(lambda: read(PART), b"")
+    return data
+
+
+class Served:
+    """An association of a server, as its handler and `on_request` see it."""
+
+    def __init__(self, request: bytes, accept: bytes, peer: tuple[str, int]) -> None:
+        self._request, self._accept = request, accept
+        self.peer = peer
+        """Address and port of the requestor."""
+        self.user_data: Any = None
+        """Whatever the handler wants to keep with it."""
+
+    @cached_property
+    def request(self) -> AssociateRequest:
+        """What was proposed."""
+        pdu = decode(self._request, max_associate=0)
+        assert isinstance(pdu, AssociateRequest)
+        return pdu
+
+    @cached_property
+    def accept(self) -> AssociateAccept:
+        """What is answered."""
+        pdu = decode(self._accept, max_associate=0)
+        assert isinstance(pdu, AssociateAccept)
+        return pdu
+
+    @cached_property
+    def contexts(self) -> tuple[NegotiatedContext, ...]:
+        """Every proposed context, and what became of it."""
+        return negotiated(self.request, self.accept)
+
+
+FAILED_DECISION = AssociateReject(2, 1, 1)
+"""Where a decision in Python failed: a retry may work."""
+
+
+def answer_of(decision: object, accept: bytes) -> bytes:
+    """What a request is answered with: what `on_request` returned, or the AC of the admission."""
+    if decision is None:
+        return accept
+    if not isinstance(decision, AssociateReject):
+        raise TypeError(f"on_request returned {decision!r}, no AssociateReject and not None")
+    if not _lib.is_defined(decision.result, decision.source, decision.reason):
+        raise ValueError(f"on_request returned what PS3.8 does not define: {decision}")
+    return encode(decision)
+
+
+# ---- what is counted and logged ----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Counters:
+    """What has happened at a server since it was made."""
+
+    accepted: int = 0
+    """Requests that were answered with A-ASSOCIATE-AC."""
+    released: int = 0
+    aborted: int = 0
+    """By the peer, by the user, or for what broke PS3.8."""
+    timed_out: int = 0
+    """Associations, and connections without a request in time."""
+    lost: int = 0
+    """Associations whose connection ended without a word."""
+    rejected: Counter[tuple[str, int, int, int]] = field(default_factory=Counter)
+    """By direction, result, source and reason; a server's direction is `sent`."""
+
+
+@dataclass
+class Record:
+    """What the log says of one association."""
+
+    called: str
+    calling: str
+    peer: tuple[str, int]
+    served: bool
+    """True at an acceptor, so that the peer is the one who calls."""
+    outcome: str = ""
+    seconds: float = 0.0
+    received: int = 0
+    sent: int = 0
+
+    def log(self) -> None:
+        """One line at INFO; what the peer chose is escaped."""
+        where = f" at {self.peer[0]} port {self.peer[1]}"
+        logger.info(
+            "%a%s -> %a%s: %s after %.3f s, %d bytes received, %d sent",
+            self.calling,
+            where if self.served else "",
+            self.called,
+            "" if self.served else where,
+            self.outcome,
+            self.seconds,
+            self.received,
+            self.sent,
+        )
+
+
+def outcome_text(report: _lib.Report) -> str:
+    """The outcome of a served association, in words."""
+    codes = report.codes
+    if report.outcome == _lib.OUTCOME_REJECTED:
+        return describe_reject(AssociateReject(*codes))
+    if report.outcome == _lib.OUTCOME_RELEASED:
+        return "released"
+    if report.outcome == _lib.OUTCOME_ABORTED and report.status == _lib.ABORTED:
+        return f"aborted by the peer (source {codes[1]}, reason {codes[2]})"
+    if report.outcome == _lib.OUTCOME_ABORTED:
+        return f"aborted: {_lib.text_of(report.status)}" if report.status else "aborted by us"
+    return "timed out" if report.outcome == _lib.OUTCOME_TIMED_OUT else "connection lost"
+
+
+def describe_reject(reject: AssociateReject) -> str:
+    """The sentence of a rejection as a part of another."""
+    text = str(reject)
+    return text[0].lower() + text[1:].rstrip(".")
+
+
+def outcome_of_error(error: Error) -> str:
+    if isinstance(error, AssociationRejected):
+        return describe_reject(error.reject)
+    return str(error)

@@ -1,0 +1,73 @@
+"""Trying again what PS3.8 calls transient."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .errors import AssociationRejected, ConnectionFailed, Error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retry:
+    """How often and when `connect` tries again.
+
+    Only a rejection whose result is 2, rejected-transient, and a connection that was refused are
+    tried again: PS3.8 promises nothing of the others. Before the n-th try again it waits
+    `first * factor ** (n - 1)` seconds, at most `ceiling`, less a random part of up to `jitter` of
+    it, so that requestors that failed together do not come back together.
+    """
+
+    attempts: int = 3
+    """Tries in all, the first one included."""
+    first: float = 1.0
+    factor: float = 2.0
+    ceiling: float = 30.0
+    jitter: float = 0.5
+    notify: Callable[[Error, int, float], None] | None = None
+    """Called before each wait: what went wrong, tries so far, seconds until the next."""
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1 or self.first < 0 or self.factor < 1 or self.ceiling < 0:
+            raise ValueError("attempts and factor must be at least 1, first and ceiling 0")
+        if not 0 <= self.jitter <= 1:
+            raise ValueError(f"jitter is {self.jitter}, not 0 to 1")
+
+    def wait(self, attempt: int) -> float:
+        """Seconds to wait after that many tries, at random."""
+        try:
+            longest = min(self.ceiling, self.first * self.factor ** (attempt - 1))
+        except OverflowError:
+            longest = self.ceiling
+        return longest * (1 - self.jitter * random.random())
+
+
+def is_worth_a_retry(error: Error) -> bool:
+    """May the same succeed later?"""
+    if isinstance(error, AssociationRejected):
+        return error.transient
+    return isinstance(error, ConnectionFailed) and isinstance(
+        error.__cause__, ConnectionRefusedError
+    )
+
+
+class Attempts:
+    """The tries of one `connect`: no clock and no sleep of its own."""
+
+    def __init__(self, retry: Retry | None, now: float) -> None:
+        self._retry = retry
+        self._begun = now
+        self._count = 0
+
+    def failed(self, error: Error, now: float) -> float:
+        """Seconds to wait until the next try; raises the error where there is to be none."""
+        self._count += 1
+        error.attempts, error.elapsed = self._count, now - self._begun
+        retry = self._retry
+        if retry is None or self._count >= retry.attempts or not is_worth_a_retry(error):
+            raise error
+        seconds = retry.wait(self._count)
+        if retry.notify is not None:
+            retry.notify(error, self._count, seconds)
+        return seconds

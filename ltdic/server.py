@@ -1,0 +1,339 @@
+"""A server on the C loop: it is C that accepts, admits, rejects, answers C-ECHO and releases."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Any
+
+from . import _lib
+from .admission import Admission, Decision
+from .association import (
+    DEFAULT_IDLE,
+    DEFAULT_TIMEOUT,
+    FAILED_DECISION,
+    Counters,
+    Parts,
+    Record,
+    Sendable,
+    Served,
+    answer_of,
+    context_id_of,
+    error_of_send,
+    logger,
+    outcome_text,
+    pieces_of,
+)
+from .errors import AssociationTimeout, LocalError
+from .pdu import (
+    PDU,
+    PDV,
+    Abort,
+    encode,
+)
+
+ROUND = 500
+"""Milliseconds: a signal that came between two sleeps is seen no later than this."""
+DECISION_THREADS = 16
+
+
+class ServedAssociation(Served):
+    """An association of a `Server`, as its handler and `on_request` see it.
+
+    Its methods may be called from any thread while the server serves, so that a handler can leave
+    what takes long to a thread of its own."""
+
+    def __init__(self, server: Server, number: int, pdus: bytes) -> None:
+        size = 6 + int.from_bytes(pdus[2:6], "big")
+        super().__init__(pdus[:size], pdus[size:], server._loop.peer(number))
+        self._server = server
+        self._number: int | None = number
+
+    def send(self, data: Sendable, *, context: int | str, is_command: bool = False) -> None:
+        """Send a whole command or data set, as `SyncAssociation.send` does.
+
+        On the thread that serves it never waits: what the system does not take is copied, and
+        `LocalError` is raised where more than 1 MiB waits already. On another one it waits for
+        room, for as long as the server's `timeout`."""
+        context_id = context_id_of(self.contexts, context)
+        parts = Parts()
+        for piece in pieces_of(data):
+            for part in parts.feed(piece):
+                self._send_part(PDV(context_id, is_command, False, part))
+        self._send_part(PDV(context_id, is_command, True, parts.end()))
+
+    def _send_part(self, pdv: PDV) -> None:
+        control = bool(pdv.is_command) | bool(pdv.is_last) << 1
+        loop = self._server._loop
+
+        def send() -> int:
+            return loop.send_data(self._alive(), pdv.context_id, control, pdv.data)
+
+        self._server._call(send, waits=True)
+
+    def abort(self) -> None:
+        """End it at once, by A-ABORT (PS3.8 7.3). Does nothing when it is over."""
+        if self._number is not None:
+            self._server._call(lambda: self._send(Abort(0, 0)) if self._number else 0)
+
+    def _send(self, pdu: PDU) -> int:
+        return self._server._loop.send(self._alive(), encode(pdu))
+
+    def _alive(self) -> int:
+        if self._number is None:
+            raise LocalError("the association is over")
+        return self._number
+
+
+def _counters(loop: _lib.ServerLoop) -> Counters:
+    names, rejected = loop.counters()
+    del names["connections"]
+    counted = {("sent", *codes): count for codes, count in rejected.items()}
+    return Counters(**names, rejected=Counter(counted))
+
+
+Handler = Callable[[ServedAssociation, PDV], None]
+
+
+class _Job:
+    """What is done on the thread that serves: a call to C, again while there is no room."""
+
+    def __init__(self, call: Callable[[], int], waits: bool) -> None:
+        self.call = call
+        self.waits = waits
+        self.result: Future[int] = Future()
+
+    def run(self) -> bool:
+        """True when it is done."""
+        try:
+            status = self.call()
+        except BaseException as e:
+            self.result.set_exception(e)
+            return True
+        if status == _lib.ROOM and self.waits and not self.result.cancelled():
+            return False
+        if not self.result.cancelled():
+            self.result.set_result(status)
+        return True
+
+
+class Server:
+    """An acceptor: `with Server(...) as server: server.serve()`.
+
+    `address` is a host, as a name or number, `""` or `"*"` for all addresses, and a port, 0 for a
+    free one. Without an `admission` everybody is let in, for C-ECHO. `handler` is called with an
+    association and a `PDV` for all that comes in other than Verification contexts: bytes of a
+    command or data set as they came, `is_last` where it ends; its data is a memoryview of its own,
+    which may be kept. It runs on the thread that serves, and everybody waits while it does. Where
+    it raises, that is logged and the association aborted.
+
+    `max_associations` is a limit beside that of the admission. `timeout`, in seconds, is the time
+    for a request to be there, for the peer to close at the end, and for `close`; `idle` the longest
+    time without data. TLS acceptors are `aio.Server`'s trade.
+
+    Only `serve` does anything; `close` may be called from any thread and in a signal handler.
+    """
+
+    def __init__(
+        self,
+        address: tuple[str, int],
+        *,
+        admission: Admission | None = None,
+        handler: Handler | None = None,
+        max_associations: int = 0,
+        timeout: float = DEFAULT_TIMEOUT,
+        idle: float | None = DEFAULT_IDLE,
+    ) -> None:
+        self._admission = admission or Admission()
+        if handler is None and self._admission.serves_data:
+            raise ValueError("contexts besides Verification need a handler")
+        policy = self._admission.policy(max_associations)
+        self._handler = handler
+        self._timeout = timeout
+        self._loop = _lib.ServerLoop(policy, timeout, idle)
+        self._served: dict[int, ServedAssociation] = {}
+        self._jobs: deque[_Job] = deque()
+        self._waiting: list[_Job] = []
+        self._thread: int | None = None
+        self._closing = False
+        self._over = False
+        self._pool: ThreadPoolExecutor | None = None
+        try:
+            self._loop.listen(*address)
+        except OSError:
+            self._loop.free()
+            raise
+        self._address = self._loop.name()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens: numeric address, and port."""
+        return self._address
+
+    @property
+    def counters(self) -> Counters:
+        """What has happened so far. From any thread; each number is one that was true."""
+        return _counters(self._loop)
+
+    def serve(self, until: float | Callable[[], bool] | None = None) -> None:
+        """Serve until `close`, for so many seconds, or until this function, which is asked whenever
+        an association ended or a moment has passed, says true. May be called again.
+
+        Raises what interrupts it, as KeyboardInterrupt."""
+        if self._thread is not None:
+            raise LocalError("it serves already")
+        self._thread = threading.get_ident()
+        end = time.monotonic() + until if isinstance(until, (int, float)) else None
+        try:
+            while not self._over:
+                if self._is_reached(until, end):
+                    break
+                self._round(end, wants_ends=callable(until))
+        finally:
+            self._thread = None
+
+    def close(self) -> None:
+        """Come to an end: `serve` returns within `timeout`, with nothing lost. No more connections
+        are taken; requests are rejected with 2/3/1; associations between two messages are released,
+        others when their data set is complete; what is left after three quarters of the time is
+        aborted."""
+        self._closing = True
+        self._loop.wake()
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.close()
+        try:
+            self.serve()
+        finally:
+            self._free()
+
+    # ---- the loop
+
+    @staticmethod
+    def _is_reached(until: float | Callable[[], bool] | None, end: float | None) -> bool:
+        if end is not None:
+            return time.monotonic() >= end
+        return callable(until) and until()
+
+    def _round(self, end: float | None, wants_ends: bool) -> None:
+        """Serve for a moment, and deal with what has happened."""
+        if self._closing:
+            self._loop.close(_lib.milliseconds(self._timeout))
+        self._run_jobs()
+        most = ROUND if end is None else min(ROUND, max(0, int((end - time.monotonic()) * 1000)))
+        status, events = self._loop.run(self._wanted(wants_ends), most)
+        for event in events:
+            self._dispatch(event)
+        if status == _lib.CLOSED:
+            self._over = True
+
+    def _wanted(self, ends: bool) -> int:
+        wanted = _lib.WANT_REQUESTS if self._admission.on_request is not None else 0
+        wanted |= _lib.WANT_DATA if self._handler is not None else 0
+        wanted |= _lib.WANT_ENDS if ends or logger.isEnabledFor(logging.INFO) else 0
+        return wanted | (_lib.WANT_ROOM if self._waiting else 0)
+
+    def _dispatch(self, event: _lib.ServedEvent) -> None:
+        if event.kind == _lib.SERVED_DATA:
+            self._handle(self._served[event.served], event)
+        elif event.kind == _lib.SERVED_ENDED:
+            self._ended(event)
+        else:
+            association = ServedAssociation(self, event.served, event.data)
+            self._served[event.served] = association
+            if event.kind == _lib.SERVED_REQUEST:
+                self._ask(association)
+
+    def _handle(self, association: ServedAssociation, event: _lib.ServedEvent) -> None:
+        assert self._handler is not None
+        control = event.control
+        pdv = PDV(event.id, bool(control & 1), bool(control & 2), memoryview(event.data))
+        try:
+            self._handler(association, pdv)
+        except Exception:
+            logger.exception("the handler failed; its association is aborted")
+            association.abort()
+
+    def _ended(self, event: _lib.ServedEvent) -> None:
+        report = event.report
+        assert report is not None
+        association = self._served.pop(event.served, None)
+        if association is not None:
+            association._number = None
+        if report.outcome and report.calling + report.called:
+            record = Record(report.called, report.calling, (report.host, report.port), True)
+            record.outcome, record.seconds = outcome_text(report), report.seconds
+            record.received, record.sent = report.received, report.sent
+            record.log()
+
+    # ---- decisions
+
+    def _ask(self, association: ServedAssociation) -> None:
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(DECISION_THREADS, "ltdic-on_request")
+        self._pool.submit(self._decide, association)
+
+    def _decide(self, association: ServedAssociation) -> None:
+        """In a thread of its own."""
+        decision: Decision
+        on_request: Any = self._admission.on_request
+        try:
+            decision = on_request(association)
+            answer = answer_of(decision, association._accept)
+        except Exception:
+            logger.exception("on_request failed; the request is rejected")
+            answer = encode(FAILED_DECISION)
+
+        def send() -> int:
+            number = association._number
+            return 0 if number is None else self._loop.send(number, answer)
+
+        self._jobs.append(_Job(send, False))
+        self._loop.wake()
+
+    # ---- calls from other threads
+
+    def _call(self, call: Callable[[], int], waits: bool = False) -> None:
+        """Do it on the thread that serves; on another one, wait until it is done."""
+        if self._thread == threading.get_ident():
+            status = call()
+        else:
+            job = _Job(call, waits)
+            self._jobs.append(job)
+            self._loop.wake()
+            try:
+                status = job.result.result(self._timeout)
+            except TimeoutError:
+                job.result.cancel()
+                raise AssociationTimeout("the peer has not taken what was sent in time") from None
+        if status != 0:
+            raise error_of_send(status)
+
+    def _run_jobs(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for job in waiting:
+            if not job.run():
+                self._waiting.append(job)
+        while self._jobs:
+            job = self._jobs.popleft()
+            if not job.run():
+                self._waiting.append(job)
+
+    def _free(self) -> None:
+        self._over = True
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+        for association in self._served.values():
+            association._number = None
+        self._run_jobs()
+        self._loop.free()

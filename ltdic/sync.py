@@ -1,0 +1,427 @@
+"""Blocking associations: sockets, `ssl`, and an `Association` between them and the user."""
+
+from __future__ import annotations
+
+import math
+import select
+import socket
+import ssl
+import time
+from collections import deque
+from collections.abc import Iterable
+from contextlib import suppress
+from types import TracebackType
+
+from .admission import Context
+from .association import (
+    CLOSING_TIME,
+    DEFAULT_MAX_LENGTH,
+    DEFAULT_TIMEOUT,
+    SHORTEST,
+    Association,
+    Event,
+    NegotiatedContext,
+    Parts,
+    Record,
+    Requestor,
+    Sendable,
+    Steps,
+    T,
+    context_id_of,
+    deadline_of,
+    error_of_event,
+    failure,
+    left_of,
+    make_request,
+    outcome_of_error,
+    pieces_of,
+)
+from .errors import AssociationTimeout, Error, LocalError
+from .pdu import (
+    PDV,
+    Abort,
+    AssociateAccept,
+    AssociateRequest,
+    ReleaseResponse,
+    UserIdentity,
+)
+from .retry import Attempts, Retry
+
+READ_SIZE = 0x40000
+MOST_HELD = 0x100000
+"""Bytes of data that are held for `receive` while something is sent; then reading stops."""
+
+
+def connect(
+    host: str,
+    port: int,
+    *,
+    called_ae: str = "ANY-SCP",
+    calling_ae: str = "LTDIC",
+    contexts: Iterable[Context] = ("Verification",),
+    timeout: float | None = DEFAULT_TIMEOUT,
+    max_length: int = DEFAULT_MAX_LENGTH,
+    tls: ssl.SSLContext | None = None,
+    identity: UserIdentity | None = None,
+    retry: Retry | None = None,
+) -> SyncAssociation:
+    """Open an association as requestor.
+
+    `contexts` are abstract syntaxes, each a UID or a keyword of PS3.6, or pairs of one and its
+    transfer syntaxes; without them, Implicit and Explicit VR Little Endian are proposed.
+    `timeout`, in seconds, bounds the whole of connecting, TLS and the answer together, and later
+    each wait for the peer. `max_length` is the largest P-DATA-TF that may be sent to us (PS3.8
+    D.1), in bytes; 0: no limit. Names of `host` are resolved by the system, at its speed.
+
+    Raises `AssociationRejected`, `AssociationAborted`, `ConnectionFailed` where there was no
+    connection, `ConnectionClosed` where it was lost, `AssociationTimeout`; `ValueError` for titles,
+    UIDs or an identity that PS3.8 does not allow. With `retry` each says how often was tried.
+    """
+    request = make_request(called_ae, calling_ae, list(contexts), max_length, identity)
+    attempts = Attempts(retry, time.monotonic())
+    while True:
+        try:
+            return _connect_once((host, port), request, timeout, tls)
+        except Error as error:
+            time.sleep(attempts.failed(error, time.monotonic()))
+
+
+def _connect_once(
+    address: tuple[str, int],
+    request: AssociateRequest,
+    timeout: float | None,
+    tls: ssl.SSLContext | None,
+) -> SyncAssociation:
+    deadline = deadline_of(timeout)
+    sock = open_socket(address, deadline)
+    try:
+        if tls is not None:
+            left = left_of(deadline)
+            sock.settimeout(None if left is None else max(left, SHORTEST))
+            sock = tls.wrap_socket(sock, server_hostname=address[0])
+    except OSError as e:  # `ssl.SSLError` is one, and so is a time-out
+        sock.close()
+        raise failure(address, e) from e
+    association = SyncAssociation(sock, request, timeout)
+    association._open(deadline)
+    return association
+
+
+def open_socket(address: tuple[str, int], deadline: float | None) -> socket.socket:
+    """A connection to the first address of a host that takes one."""
+    try:
+        found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
+    except OSError as e:
+        raise failure(address, e) from e
+    error = OSError("no address")
+    for family, kind, protocol, _, where in found:
+        sock = socket.socket(family, kind, protocol)
+        try:
+            _connect_socket(sock, where, deadline)
+        except OSError as e:
+            sock.close()
+            error = e
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return sock
+    raise failure(address, error) from error
+
+
+def _connect_socket(sock: socket.socket, where: object, deadline: float | None) -> None:
+    left = left_of(deadline)
+    sock.settimeout(None if left is None else max(left, SHORTEST))
+    # A reset: it was up, and the peer has left already. What it said before can still be read.
+    with suppress(ConnectionResetError, BrokenPipeError):
+        sock.connect(where)  # type: ignore[arg-type]
+
+
+class SyncAssociation:
+    """An association that `connect` has opened. A context manager: it is released at the end, or
+    aborted where an exception leaves the block. One thread at a time."""
+
+    def __init__(
+        self, sock: socket.socket, request: AssociateRequest, timeout: float | None
+    ) -> None:
+        sock.setblocking(False)
+        self.peer: tuple[str, int] = _peer_of(sock)
+        """Address and port."""
+        self.timeout = timeout
+        self._socket = sock
+        self._poll = select.poll()
+        self._association = Association(requestor=True, timeout=timeout)
+        self._requestor = Requestor(self._association, request)
+        self._events: deque[Event] = deque()
+        self._held = 0
+        self._out = memoryview(b"")
+        self._begun = time.monotonic()
+        self._received = self._sent = 0
+        self._record: Record | None = Record(
+            request.called_ae, request.calling_ae, self.peer, False
+        )
+
+    # ---- what is negotiated
+
+    @property
+    def request(self) -> AssociateRequest:
+        """What was proposed."""
+        return self._requestor.request
+
+    @property
+    def accept(self) -> AssociateAccept:
+        """What was answered."""
+        assert self._requestor.accept is not None
+        return self._requestor.accept
+
+    @property
+    def contexts(self) -> tuple[NegotiatedContext, ...]:
+        """Every proposed context, and what became of it."""
+        return self._requestor.contexts
+
+    @property
+    def established(self) -> bool:
+        """True while data can be sent or received."""
+        return self._association.established
+
+    # ---- what the user does
+
+    def echo(self) -> int:
+        """C-ECHO: ask, and wait for the answer. Its status (PS3.7 9.3.5): 0 is success.
+
+        Data that comes before the answer is dropped."""
+        self._refuse_if_over()
+        return self._run(self._requestor.echo())
+
+    def send(self, data: Sendable, *, context: int | str, is_command: bool = False) -> None:
+        """Send a whole command or data set: bytes, a binary file that is read to its end, or an
+        iterable of pieces of any size, so that nothing has to be in memory as a whole.
+
+        `context` is the ID of an accepted context, or its abstract syntax. A message is a command,
+        then maybe a data set (PS3.8 E.1). `timeout` is the longest wait for the peer to take more.
+        Raises `LocalError` in the wrong order or state, `ValueError` for an odd number of bytes;
+        after an exception in the middle of it only `abort` is left to do.
+        """
+        context_id = context_id_of(self.contexts, context)
+        self._refuse_if_over()
+        parts = Parts()
+        for piece in pieces_of(data):
+            for part in parts.feed(piece):
+                self._send_part(PDV(context_id, is_command, False, part))
+        self._send_part(PDV(context_id, is_command, True, parts.end()))
+
+    def receive(self, *, joined: bool = True, limit: int = 1 << 30) -> PDV | None:
+        """The next command or data set, whole, of at most `limit` bytes; or, if not `joined`, what
+        has come of one: `is_last` is true where it ends, and the data is a view that stays valid.
+
+        None when the peer has asked for release: it has been answered, and all is over. `timeout`
+        is the longest wait for more. Raises `AssociationAborted`, `ConnectionClosed`,
+        `AssociationTimeout`, and `LocalError` beyond the limit, when the peer is sent an A-ABORT.
+        """
+        pdv = self._run(self._requestor.receive(joined, limit))
+        if pdv is None:
+            self._answer_release()
+        return pdv
+
+    def release(self) -> None:
+        """End the association in order (PS3.8 7.2); data that still comes is dropped."""
+        self._refuse_if_over()
+        self._run(self._requestor.release())
+        self._finish("released")
+
+    def abort(self) -> None:
+        """End the association at once, by A-ABORT (PS3.8 7.3). Does nothing when it is over."""
+        if self._record is not None:
+            self._association.send(Abort(0, 0))
+            self._await_close("aborted by us")
+
+    def __enter__(self) -> SyncAssociation:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        if self._record is None:
+            return
+        if kind is not None:
+            self.abort()
+        elif self._association.state == 8:
+            self._answer_release()
+        else:
+            self.release()
+
+    # ---- the engine's crank
+
+    def _run(self, steps: Steps[T], deadline: float | None = None) -> T:
+        """Take the steps of a service."""
+        if self._record is None:
+            raise LocalError("the association is over")
+        deadline = deadline_of(self.timeout) if deadline is None else deadline
+        try:
+            next(steps)
+            while True:
+                extends = steps.send(self._next(deadline))
+                deadline = deadline_of(self.timeout) if extends else deadline
+        except StopIteration as e:
+            result: T = e.value
+            return result
+        except Error as e:
+            if self._association.state != 6:
+                self._await_close(outcome_of_error(e))
+            raise
+
+    def _refuse_if_over(self) -> None:
+        """What has come is looked at first: it may be the end."""
+        if self._record is None:
+            raise LocalError("the association is over")
+        self._collect()
+        self._raise_if_over()
+
+    def _open(self, deadline: float | None) -> None:
+        left = left_of(deadline)
+        self._association.set_timeouts(None if left is None else max(left, SHORTEST))
+        try:
+            self._run(self._requestor.open(), deadline)
+        except BaseException:
+            self.abort()
+            raise
+        self._association.set_timeouts(self.timeout)
+
+    def _send_part(self, pdv: PDV) -> None:
+        self._association.send(pdv)
+        while self._collect():
+            self._raise_if_over()
+            self._exchange(deadline_of(self.timeout))
+        self._raise_if_over()
+
+    def _next(self, deadline: float | None) -> Event:
+        """The next event; one that ends the association is raised."""
+        while True:
+            self._collect()
+            if self._events:
+                event = self._events.popleft()
+                if isinstance(event, PDV):
+                    self._held -= len(event.data)
+                error = error_of_event(event)
+                if error is not None:
+                    self._fail(error)
+                return event
+            self._exchange(deadline)
+
+    def _raise_if_over(self) -> None:
+        """What has come before the end, as far as nobody has received it, is lost with it."""
+        for event in self._events:
+            error = error_of_event(event)
+            if error is not None:
+                self._fail(error)
+
+    def _fail(self, error: Error) -> None:
+        self._await_close(outcome_of_error(error))
+        raise error
+
+    def _collect(self) -> bool:
+        """Take what has happened, as far as there is room, and what is to be sent. True if there is
+        something to send."""
+        if self._held < MOST_HELD:
+            for event in self._association.events():
+                self._events.append(event)
+                if isinstance(event, PDV):
+                    self._held += len(event.data)
+        if not self._out:
+            self._out = memoryview(self._association.data_to_send())
+        return bool(self._out)
+
+    def _exchange(self, deadline: float | None) -> None:
+        """Wait until the socket takes or gives something, and do it. Raises where it does not in
+        time."""
+        own = self._association.deadline()
+        moments = [moment for moment in (deadline, own) if moment is not None]
+        self._move(min(moments, default=None))
+        if deadline is not None and time.monotonic() >= deadline:
+            self._collect()
+            if not self._events:
+                self._association.send(Abort(0, 0))
+                self._fail(AssociationTimeout("the peer has not answered in time"))
+
+    def _move(self, until: float | None) -> None:
+        """Wait until the socket takes or gives something, and do it."""
+        reads = self._held < MOST_HELD
+        if reads and isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
+            self._read()
+            return
+        mask = (select.POLLIN if reads else 0) | (select.POLLOUT if self._out else 0)
+        self._poll.register(self._socket, mask)
+        left = left_of(until)
+        ready = self._poll.poll(None if left is None else math.ceil(left * 1000))
+        flags = ready[0][1] if ready else 0
+        if self._out and flags & ~select.POLLIN:
+            self._write()
+        if reads and flags & ~select.POLLOUT:
+            self._read()
+
+    def _write(self) -> None:
+        try:
+            size = self._socket.send(self._out)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return
+        except OSError:  # what the peer said before it left may be unread
+            self._association.send_failed()
+            self._out = memoryview(b"")
+            return
+        self._out = self._out[size:]
+        self._sent += size
+
+    def _read(self) -> None:
+        try:
+            data = self._socket.recv(READ_SIZE)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return
+        except OSError:
+            data = b""
+        if data:
+            self._received += len(data)
+            self._association.receive_data(data)
+        else:
+            self._association.receive_eof()
+
+    # ---- the end
+
+    def _answer_release(self) -> None:
+        self._association.send(ReleaseResponse())
+        self._await_close("released by the peer")
+
+    def _await_close(self, outcome: str) -> None:
+        """Send what is left, and let the peer close first, so that nothing of it is destroyed."""
+        deadline = time.monotonic() + CLOSING_TIME
+        try:
+            while self._record is not None and self._drop_all() and time.monotonic() < deadline:
+                self._move(deadline)
+        finally:
+            self._finish(outcome)
+
+    def _drop_all(self) -> bool:
+        """What still comes is of no interest; False after the last of it."""
+        self._events.clear()
+        self._held = 0
+        self._collect()
+        return self._association.state != 1
+
+    def _finish(self, outcome: str) -> None:
+        """Close, and log; once."""
+        record, self._record = self._record, None
+        if record is None:
+            return
+        self._socket.close()
+        record.outcome = outcome
+        record.seconds = time.monotonic() - self._begun
+        record.received, record.sent = self._received, self._sent
+        record.log()
+
+
+def _peer_of(sock: socket.socket) -> tuple[str, int]:
+    try:
+        name = sock.getpeername()
+    except OSError:  # it has left already
+        return "unknown", 0
+    return str(name[0]), int(name[1])
