@@ -608,7 +608,7 @@ class AsyncServedAssociation(Served):
 
 Handler = Callable[[AsyncServedAssociation, PDV], Awaitable[None]]
 
-RELEASED, ABORTED, TIMED_OUT, LOST = "released", "aborted", "timed_out", "lost"
+RELEASED, ABORTED, TIMED_OUT, LOST = "released", "aborted", "timed out", "lost"
 
 
 class _Acceptor(_Link):
@@ -792,6 +792,8 @@ class _Acceptor(_Link):
         if not self._outcome:
             codes = int(reject.result), int(reject.source), int(reject.reason)
             self._server._rejected["sent", *codes] += 1
+            if self._record is not None:
+                self._record.codes = codes
             self._set_outcome("rejected", describe_reject(reject))
 
     def _set_outcome(self, outcome: str, text: str) -> None:
@@ -800,7 +802,7 @@ class _Acceptor(_Link):
             self._outcome = outcome
             self._server._counts[outcome] += 1
             if self._record is not None:
-                self._record.outcome = text
+                self._record.kind, self._record.outcome = outcome, text
 
     def _end(self, status: int) -> None:
         if self._record is not None or status == _lib.TIMEOUT:

@@ -539,12 +539,18 @@ class Record:
     served: bool
     """True at an acceptor, so that the peer is the one who calls."""
     outcome: str = ""
+    """In words."""
+    kind: str = ""
+    """`rejected`, `released`, `aborted`, `timed out` or `lost`."""
+    codes: tuple[int, int, int] | None = None
+    """Of a rejection."""
     seconds: float = 0.0
     received: int = 0
     sent: int = 0
 
     def log(self) -> None:
-        """One line at INFO; what the peer chose is escaped."""
+        """One line at INFO, and the record as its attribute `association`. What the peer chose is
+        escaped."""
         where = f" at {self.peer[0]} port {self.peer[1]}"
         logger.info(
             "%a%s -> %a%s: %s after %.3f s, %d bytes received, %d sent",
@@ -556,21 +562,37 @@ class Record:
             self.seconds,
             self.received,
             self.sent,
+            extra={"association": self},
         )
 
 
-def outcome_text(report: _lib.Report) -> str:
-    """The outcome of a served association, in words."""
+KINDS = {
+    _lib.OUTCOME_REJECTED: "rejected",
+    _lib.OUTCOME_RELEASED: "released",
+    _lib.OUTCOME_ABORTED: "aborted",
+    _lib.OUTCOME_TIMED_OUT: "timed out",
+    _lib.OUTCOME_LOST: "lost",
+}
+
+
+def record_of(report: _lib.Report) -> Record:
+    """What C knows of an association that is over."""
+    record = Record(report.called, report.calling, (report.host, report.port), True)
+    record.kind, record.outcome = KINDS[report.outcome], _outcome_text(report)
+    record.codes = report.codes if report.outcome == _lib.OUTCOME_REJECTED else None
+    record.seconds, record.received, record.sent = report.seconds, report.received, report.sent
+    return record
+
+
+def _outcome_text(report: _lib.Report) -> str:
     codes = report.codes
     if report.outcome == _lib.OUTCOME_REJECTED:
         return describe_reject(AssociateReject(*codes))
-    if report.outcome == _lib.OUTCOME_RELEASED:
-        return "released"
     if report.outcome == _lib.OUTCOME_ABORTED and report.status == _lib.ABORTED:
         return f"aborted by the peer (source {codes[1]}, reason {codes[2]})"
     if report.outcome == _lib.OUTCOME_ABORTED:
         return f"aborted: {_lib.text_of(report.status)}" if report.status else "aborted by us"
-    return "timed out" if report.outcome == _lib.OUTCOME_TIMED_OUT else "connection lost"
+    return "connection lost" if report.outcome == _lib.OUTCOME_LOST else KINDS[report.outcome]
 
 
 def describe_reject(reject: AssociateReject) -> str:

@@ -19,15 +19,14 @@ from .association import (
     FAILED_DECISION,
     Counters,
     Parts,
-    Record,
     Sendable,
     Served,
     answer_of,
     context_id_of,
     error_of_send,
     logger,
-    outcome_text,
     pieces_of,
+    record_of,
 )
 from .errors import AssociationTimeout, LocalError
 from .pdu import (
@@ -270,11 +269,8 @@ class Server:
         association = self._served.pop(event.served, None)
         if association is not None:
             association._number = None
-        if report.outcome and report.calling + report.called:
-            record = Record(report.called, report.calling, (report.host, report.port), True)
-            record.outcome, record.seconds = outcome_text(report), report.seconds
-            record.received, record.sent = report.received, report.sent
-            record.log()
+        if report.outcome and logger.isEnabledFor(logging.INFO):
+            record_of(report).log()
 
     # ---- decisions
 

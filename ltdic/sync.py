@@ -361,15 +361,15 @@ class SyncAssociation:
             self._read()
 
     def _write(self) -> None:
+        out, self._out = self._out, memoryview(b"")  # an interrupt must not have it sent twice
         try:
-            size = self._socket.send(self._out)
+            size = self._socket.send(out)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return
+            size = 0
         except OSError:  # what the peer said before it left may be unread
             self._association.send_failed()
-            self._out = memoryview(b"")
             return
-        self._out = self._out[size:]
+        self._out = out[size:]
         self._sent += size
 
     def _read(self) -> None:

@@ -3,24 +3,39 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import re
+import select
+import signal
+import socket
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import vectors
+from conftest import LOCALHOST, TIMEOUT, clean_environment, needs_dcmtk, receive_pdu, vectors
+from pynetdicom import AE
 from test_pdu import DEFINED
 
 from ltdic import (
+    Abort,
+    Admission,
     AssociateReject,
     AssociateRequest,
     ProposedContext,
+    Server,
     UserIdentity,
     UserInformation,
     encode,
 )
 from ltdic import __main__ as cli
+from ltdic._demo import Demo
 from ltdic.layout import lay_out
 
 
@@ -46,7 +61,7 @@ def test_the_demo_fails_when_other_codes_arrive(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(
-        cli.Demo, "codes", property(lambda _: (1, 1, 1), lambda *_: None), raising=False
+        Demo, "codes", property(lambda _: (1, 1, 1), lambda *_: None), raising=False
     )
     assert cli.main(["demo"]) == 1
     assert "1 of 16" in capsys.readouterr().out
@@ -55,7 +70,7 @@ def test_the_demo_fails_when_other_codes_arrive(
 def test_the_demo_fails_when_nothing_arrives(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli.Demo, "on_reject", lambda *_: None)
+    monkeypatch.setattr(Demo, "on_reject", lambda *_: None)
     assert cli.main(["demo"]) == 1
     assert "0 of 16" in capsys.readouterr().out
 
@@ -209,3 +224,411 @@ def test_every_valid_vector_is_laid_out_within_its_bounds(vector: dict[str, Any]
     assert layout.size == len(wire)
     assert all(6 <= field.offset <= len(wire) for field in layout.fields)
     assert all(str(field.value).isprintable() for field in layout.fields)
+
+
+# ---- a terminal, and servers to talk to ----------------------------------------------------------
+
+COMMAND = [sys.executable, "-I", "-m", "ltdic"]
+
+
+class Terminal:
+    """The command as a person sees it: in a pseudo-terminal, with what it has written so far."""
+
+    def __init__(self, *arguments: str, **environment: str) -> None:
+        plain = {k: v for k, v in os.environ.items() if k != "NO_COLOR"}
+        self.pid, self.master = pty.fork()
+        if self.pid == 0:
+            os.execve(sys.executable, [*COMMAND, *arguments], plain | environment)
+        self.screen = ""
+
+    def read(self) -> bool:
+        """Some more of what it writes; False at its end."""
+        ready, _, _ = select.select([self.master], [], [], TIMEOUT)
+        assert ready, f"nothing more came after {self.screen!r}"
+        try:
+            data = os.read(self.master, 65536)
+        except OSError:  # as Linux says that the other side is closed
+            data = b""
+        self.screen += data.decode()
+        return bool(data)
+
+    def wait_for(self, pattern: str) -> str:
+        while not (found := re.search(pattern, self.screen)):
+            assert self.read(), f"{pattern!r} is not in {self.screen!r}"
+        return found.group()
+
+    def type(self, keys: bytes) -> None:
+        os.write(self.master, keys)
+
+    def exit_code(self) -> int:
+        while self.read():
+            pass
+        _, status = os.waitpid(self.pid, 0)
+        os.close(self.master)
+        return os.waitstatus_to_exitcode(status)
+
+
+@contextmanager
+def serving(admission: Admission | None = None) -> Iterator[Server]:
+    with Server((LOCALHOST, 0), admission=admission, timeout=TIMEOUT) as server:
+        thread = threading.Thread(target=server.serve)
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.close()
+            thread.join()
+
+
+@contextmanager
+def answering(*answers: bytes) -> Iterator[int]:
+    """A peer that reads one request for each answer, gives it and hangs up; its port."""
+    with socket.create_server((LOCALHOST, 0)) as server:
+
+        def serve() -> None:
+            for answer in answers:
+                connection, _ = server.accept()
+                with connection:
+                    receive_pdu(connection)
+                    connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield server.getsockname()[1]
+        thread.join(TIMEOUT)
+
+
+@contextmanager
+def listening(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """`ltdic listen` on a free port."""
+    command = [*COMMAND, "listen", "--port", "0", *arguments]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **pipes) as process:  # type: ignore[call-overload]
+        try:
+            said = process.stderr.readline()
+            yield process, int(re.search(r"port (\d+)", said).group(1))
+        finally:
+            process.kill()
+
+
+def end(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """Ask it to end; what it has printed, and its last words."""
+    process.send_signal(signal.SIGTERM)
+    printed, words = process.communicate(timeout=2 * TIMEOUT)
+    assert process.returncode == 0, words
+    return printed, words
+
+
+# ---- echo ----------------------------------------------------------------------------------------
+
+
+def echo(port: int, *options: str) -> subprocess.CompletedProcess[str]:
+    return ltdic("echo", LOCALHOST, str(port), *options)
+
+
+def test_echo_says_that_the_peer_answered() -> None:
+    with serving() as server:
+        result = echo(server.address[1])
+    assert result.returncode == 0, result.stderr
+    assert re.fullmatch(
+        rf"OK  ANY-SCP at {LOCALHOST} port \d+ answered in \d+ ms\.\n", result.stdout
+    )
+    assert result.stderr == ""
+
+
+def test_echo_says_why_it_was_rejected_and_what_to_do() -> None:
+    with serving(Admission(called={"ARCHIVE"}, calling={"CT_1"})) as server:
+        port = server.address[1]
+        results = {
+            "called": echo(port, "--called", "PACS"),
+            "calling": echo(port, "--called", "ARCHIVE", "--calling", "CT_9"),
+        }
+    for which, result in results.items():
+        assert result.returncode == 77
+        assert "REJECTED" in result.stdout
+        assert f"{which} AE title not recognised" in result.stdout
+        assert "What to do: " in result.stdout
+
+
+@pytest.mark.parametrize("codes", DEFINED)
+def test_the_exit_code_of_echo_tells_a_permanent_from_a_transient_rejection(
+    codes: tuple[int, int, int],
+) -> None:
+    with answering(encode(AssociateReject(*codes))) as port:
+        result = echo(port, "--json")
+    said = json.loads(result.stdout)
+    assert result.returncode == (77 if codes[0] == 1 else 75)
+    assert (said["result"], said["source"], said["reason"]) == codes
+    assert said["transient"] is (codes[0] == 2)
+    assert said["outcome"] == "rejected"
+
+
+def test_echo_in_json_is_one_object_with_all_of_it() -> None:
+    with serving() as server:
+        result = echo(server.address[1], "--json", "--called", "A", "--calling", "B")
+    said = json.loads(result.stdout)
+    assert said.pop("seconds") > 0
+    assert said == {
+        "outcome": "echoed",
+        "host": LOCALHOST,
+        "port": server.address[1],
+        "called": "A",
+        "calling": "B",
+        "attempts": 1,
+        "status": 0,
+    }
+
+
+def test_echo_tells_who_is_not_there() -> None:
+    with socket.create_server((LOCALHOST, 0)) as closed:
+        port = closed.getsockname()[1]
+    for result in (echo(port), ltdic("echo", "host.invalid", "104")):
+        assert result.returncode == 69
+        assert result.stdout.startswith("UNREACHABLE  no connection to ")
+
+
+def test_echo_ends_where_nobody_answers() -> None:
+    with socket.create_server((LOCALHOST, 0)) as silent:
+        result = echo(silent.getsockname()[1], "--timeout", "0.3")
+    assert result.returncode == 69
+    assert result.stdout.startswith("NO ANSWER  ")
+
+
+@pytest.mark.parametrize("answer", [encode(Abort(2, 6)), b"HTTP/1.1 400 Bad Request\r\n", b""])
+def test_echo_fails_where_the_peer_breaks_off(answer: bytes) -> None:
+    with answering(answer) as port:
+        result = echo(port)
+    assert result.returncode == 76
+    assert result.stdout.startswith("FAILED  ")
+
+
+def test_echo_says_that_the_peer_knows_no_echo() -> None:
+    with serving(Admission(contexts=[("Verification", ["1.2.3.4"])])) as server:
+        result = echo(server.address[1])
+    assert result.returncode == 76
+    assert "none of the transfer syntaxes" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["host"],
+        ["host", "port"],
+        ["host", "70000"],
+        ["host", "104", "--called", "SEVENTEEN_LETTERS"],
+        ["host", "104", "--calling", "back\\slash"],
+        ["host", "104", "--calling", ""],
+        ["host", "104", "--timeout", "0"],
+        ["host", "104", "--timeout", "nan"],
+        ["host", "104", "--retry", "-1"],
+    ],
+)
+def test_wrong_usage_of_echo_has_its_exit_code(arguments: list[str]) -> None:
+    result = ltdic("echo", *arguments)
+    assert result.returncode == 64
+    assert "usage: " in result.stderr
+
+
+BUSY = encode(AssociateReject(2, 3, 1))
+
+
+def test_echo_tries_again_and_shows_it_in_a_line_that_goes_away() -> None:
+    with answering(BUSY, encode(AssociateReject(1, 1, 7))) as port:
+        terminal = Terminal("echo", LOCALHOST, str(port), "--retry", "5")
+        terminal.wait_for(r"temporary congestion\. Trying again in \d\.\d s, 1 of 5 \.\.\.")
+        assert terminal.exit_code() == 77
+    progress, final = terminal.screen.rsplit("\r\x1b[K", 1)
+    assert "\n" not in progress
+    assert final.startswith("\x1b[31mREJECTED\x1b[0m")
+    assert "(tried 2 times in " in final
+
+
+def test_echo_has_colours_only_on_a_terminal_that_wants_them() -> None:
+    with serving() as server:
+        where = LOCALHOST, str(server.address[1])
+        coloured, plain = Terminal("echo", *where), Terminal("echo", *where, NO_COLOR="1")
+        assert (coloured.exit_code(), plain.exit_code()) == (0, 0)
+    assert coloured.screen.startswith("\x1b[32mOK\x1b[0m")
+    assert plain.screen.startswith("OK")
+
+
+def test_without_a_terminal_each_try_has_its_line() -> None:
+    with answering(BUSY, BUSY) as port:
+        result = echo(port, "--retry", "1", "--json")
+    assert result.returncode == 75
+    assert json.loads(result.stdout)["attempts"] == 2
+    assert result.stderr.count("\n") == 1
+    assert "Trying again" in result.stderr
+    assert "\x1b" not in result.stderr
+
+
+def test_an_interrupted_echo_aborts_and_says_so() -> None:
+    with socket.create_server((LOCALHOST, 0)) as server:
+        terminal = Terminal("echo", LOCALHOST, str(server.getsockname()[1]))
+        connection, _ = server.accept()
+        with connection:
+            connection.settimeout(TIMEOUT)
+            receive_pdu(connection)
+            terminal.type(b"\x03")
+            assert receive_pdu(connection) == encode(Abort(0, 0))
+        assert terminal.exit_code() == 130
+    assert "interrupted" in terminal.screen
+
+
+def test_a_terminated_echo_aborts() -> None:
+    with socket.create_server((LOCALHOST, 0)) as server:
+        command = [*COMMAND, "echo", LOCALHOST, str(server.getsockname()[1])]
+        with subprocess.Popen(command) as process:
+            connection, _ = server.accept()
+            with connection:
+                connection.settimeout(TIMEOUT)
+                receive_pdu(connection)
+                process.terminate()
+                assert receive_pdu(connection) == encode(Abort(0, 0))
+            assert process.wait(TIMEOUT) == 128 + signal.SIGTERM
+
+
+# ---- listen --------------------------------------------------------------------------------------
+
+
+def test_listen_serves_whom_it_knows_and_prints_a_line_for_each() -> None:
+    with listening("--called", "ARCHIVE", "--calling", "CT_1", "--calling", "CT_2") as (
+        process,
+        port,
+    ):
+        assert echo(port, "--called", "ARCHIVE", "--calling", "CT_2").returncode == 0
+        assert echo(port, "--called", "ARCHIVE", "--calling", "CT_3").returncode == 77
+        assert echo(port, "--called", "OTHER", "--calling", "CT_1").returncode == 77
+        printed, words = end(process)
+    first, second, third = printed.splitlines()
+    assert re.fullmatch(
+        rf"\d\d:\d\d:\d\d  CT_2 at {LOCALHOST} -> ARCHIVE: released after 0\.\d+ s,"
+        r" \d+ bytes in, \d+ out",
+        first,
+    )
+    assert second.endswith(
+        "CT_3 at 127.0.0.1 -> ARCHIVE: rejected, 1/1/3: calling AE title not recognised"
+    )
+    assert third.endswith(
+        "CT_1 at 127.0.0.1 -> OTHER: rejected, 1/1/7: called AE title not recognised"
+    )
+    assert "1 accepted: 1 released" in words
+    assert "2 rejected: 1 with 1/1/3, 1 with 1/1/7." in words
+
+
+def test_listen_in_json_is_an_object_for_each() -> None:
+    with listening("--json", "--called", "A") as (process, port):
+        assert echo(port, "--called", "A").returncode == 0
+        assert echo(port, "--called", "B").returncode == 77
+        first, second = map(json.loads, end(process)[0].splitlines())
+    assert (first["outcome"], first["called"], first["calling"]) == ("released", "A", "LTDIC")
+    assert first["received"] > 200 < first["sent"]
+    assert second["outcome"] == "rejected"
+    assert (second["result"], second["source"], second["reason"]) == (1, 1, 7)
+
+
+@pytest.mark.parametrize("codes", ["1/1/1", "2/3/2", "1/2/2"])
+def test_listen_rejects_everybody_where_it_is_told_to(codes: str) -> None:
+    with listening("--reject", codes) as (process, port):
+        said = json.loads(echo(port, "--json").stdout)
+        assert "/".join(str(said[name]) for name in ("result", "source", "reason")) == codes
+        assert f"{codes}: " in end(process)[0]
+
+
+def test_listen_rejects_beyond_its_limit() -> None:
+    with listening("--max-associations", "1") as (process, port):
+        entity = AE()
+        entity.add_requested_context("1.2.840.10008.1.1")
+        first = entity.associate(LOCALHOST, port)
+        assert first.is_established
+        assert echo(port).returncode == 75
+        first.release()
+        assert "rejected for now, 2/3/2: local limit exceeded" in end(process)[0]
+
+
+@needs_dcmtk
+def test_listen_serves_pynetdicom_and_dcmtk_at_once_and_each_is_told_in_its_words() -> None:
+    def dcmtk(calling: str) -> str:
+        command = ["echoscu", "-v", "-aet", calling, "-aec", "ARCHIVE", LOCALHOST, str(port)]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=60, env=clean_environment()
+        )
+        return done.stdout + done.stderr
+
+    with listening("--called", "ARCHIVE", "--calling", "CT_1") as (process, port):
+        entity, stranger = AE("CT_1"), AE("CT_9")
+        for each in (entity, stranger):
+            each.add_requested_context("1.2.840.10008.1.1")
+        association = entity.associate(LOCALHOST, port, ae_title="ARCHIVE")
+        assert association.is_established
+        assert "Received Echo Response (Success)" in dcmtk("CT_1")  # while the other is open
+        assert "Calling AE Title Not Recognized" in dcmtk("CT_9")
+        refused = stranger.associate(LOCALHOST, port, ae_title="ARCHIVE")
+        reject = refused.acceptor.primitive
+        assert (reject.result, reject.result_source, reject.diagnostic) == (1, 1, 3)
+        assert association.send_c_echo().Status == 0
+        association.release()
+        printed, _ = end(process)
+    assert printed.count("CT_1 at 127.0.0.1 -> ARCHIVE: released") == 2
+    assert printed.count("CT_9 at 127.0.0.1 -> ARCHIVE: rejected, 1/1/3") == 2
+
+
+def test_listen_escapes_what_a_stranger_calls_itself() -> None:
+    request = bytearray(encode(SECRET))
+    request[26:32] = b"\x1b[31m\xff"
+    with listening("--calling", "CT_1") as (process, port):
+        with socket.create_connection((LOCALHOST, port), TIMEOUT) as connection:
+            connection.sendall(request)
+            assert receive_pdu(connection)[:1] == b"\3"
+        printed, _ = end(process)
+    assert "\x1b" not in printed
+    assert "\\x1b[31m\\xff at" in printed
+    assert "hunter2" not in printed
+
+
+def test_listen_in_a_terminal_is_coloured_and_ends_at_control_c_with_its_totals() -> None:
+    terminal = Terminal("listen", "--port", "0")
+    port = int(terminal.wait_for(r"(?<=Listening on port )\d+"))
+    assert echo(port).returncode == 0
+    terminal.wait_for(r"LTDIC at 127\.0\.0\.1 -> ANY-SCP: \x1b\[32mreleased\x1b\[0m")
+    terminal.type(b"\x03")
+    assert terminal.exit_code() == 0
+    assert "1 accepted: 1 released, 0 aborted, 0 timed out, 0 lost. 0 rejected." in terminal.screen
+
+
+def test_listen_releases_whoever_is_associated_when_it_is_to_end() -> None:
+    with listening() as (process, port):
+        entity = AE()
+        entity.add_requested_context("1.2.840.10008.1.1")
+        association = entity.associate(LOCALHOST, port)
+        assert association.is_established
+        begun = time.monotonic()
+        printed, words = end(process)
+        assert time.monotonic() - begun < TIMEOUT
+        association.join(TIMEOUT)
+    assert association.is_released
+    assert ": released" in printed
+    assert "1 accepted: 1 released" in words
+
+
+def test_listen_says_that_the_port_is_taken() -> None:
+    with socket.create_server(("", 0)) as taken:
+        result = ltdic("listen", "--port", str(taken.getsockname()[1]))
+    assert result.returncode == 69
+    assert "in use" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--port", "70000"],
+        ["--called", ""],
+        ["--reject", "1/1"],
+        ["--reject", "1/1/4"],
+        ["--reject", "3/1/1"],
+        ["--reject", "a/b/c"],
+        ["--max-associations", "-1"],
+    ],
+)
+def test_wrong_usage_of_listen_has_its_exit_code(arguments: list[str]) -> None:
+    assert ltdic("listen", *arguments).returncode == 64

@@ -1,0 +1,40 @@
+"""What the subcommands say it with: exit codes, colours, and text that is safe to print."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TextIO
+
+# The exit codes of sysexits.h; `os` has them on POSIX alone.
+EX_OK = 0
+EX_USAGE = 64
+EX_DATAERR = 65
+EX_NOINPUT = 66
+EX_UNAVAILABLE = 69
+EX_TEMPFAIL = 75
+EX_PROTOCOL = 76
+EX_NOPERM = 77
+EX_INTERRUPTED = 130
+
+GREEN, YELLOW, RED = 32, 33, 31
+
+
+def coloured(text: str, colour: int, stream: TextIO | None = None) -> str:
+    """In colour, on a terminal that has not been told otherwise (NO_COLOR)."""
+    stream = stream or sys.stdout
+    if not stream.isatty() or "NO_COLOR" in os.environ:
+        return text
+    return f"\033[{colour}m{text}\033[0m"
+
+
+def clear_line(stream: TextIO) -> None:
+    """Forget a progress line."""
+    if stream.isatty():
+        stream.write("\r\033[K")
+        stream.flush()
+
+
+def shown(text: str) -> str:
+    """As it is, but for what a terminal would obey."""
+    return ascii(text)[1:-1]
