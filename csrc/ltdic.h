@@ -123,8 +123,8 @@ LTDIC_API const char *ltdic_status_text(int status);
 LTDIC_API uint8_t ltdic_abort_reason(int status);
 /** The version of the library, as `1.2.3`. */
 LTDIC_API const char *ltdic_version(void);
-/** The implementation class UID of the library (PS3.7 D.3.3.2); its version name is `LTDIC_` and the
- *  version. */
+/** The implementation class UID of the library (PS3.7 D.3.3.2); its version name is `LTDIC_` and
+ * the version. */
 LTDIC_API const char *ltdic_class_uid(void);
 
 /* ---- PDUs -------------------------------------------------------------------------------- */
@@ -831,6 +831,9 @@ LTDIC_API void ltdic_server_wake(ltdic_server *server);
 /** As ltdic_net_send; an A-ASSOCIATE-RJ must be one that PS3.8 defines (LTDIC_ERR_BAD_VALUE). */
 LTDIC_API int ltdic_served_send(ltdic_served *served, ltdic_bytes pdu);
 LTDIC_API int ltdic_served_send_data(ltdic_served *served, const ltdic_pdv *data);
+/** Wait until all that was given to send has gone to the system, while nobody else is served.
+ *  @return LTDIC_OK, LTDIC_NEED_MORE when the time is up, LTDIC_ERR_CLOSED */
+LTDIC_API int ltdic_served_drain(ltdic_served *served, int milliseconds);
 LTDIC_API const ltdic_report *ltdic_served_report(const ltdic_served *served);
 
 /** Come to an end, which ltdic_server_run reports, in so many milliseconds: no more connections are

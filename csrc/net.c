@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -244,6 +245,24 @@ static void push(ltdic_net *net)
     ltdic_association_keep(&net->association);
     settle(net);
     ltdic__make_ready(net);
+}
+
+int ltdic__net_drain(ltdic_net *net, int milliseconds)
+{
+    const uint64_t end = ltdic__now() + (uint64_t)milliseconds;
+    for (;;) {
+        net->can_write = net->transport == OPEN;
+        push(net);
+        if (net->can_write || net->transport != OPEN || net->association.lost) {
+            return net->can_write && !net->association.lost ? LTDIC_OK : LTDIC_ERR_CLOSED;
+        }
+        const uint64_t now = ltdic__now();
+        struct pollfd one = {.fd = net->fd, .events = POLLOUT};
+        if (now >= end) {
+            return LTDIC_NEED_MORE;
+        }
+        poll(&one, 1, (int)(end - now));
+    }
 }
 
 /* ---- receiving --------------------------------------------------------------------------- */

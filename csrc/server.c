@@ -280,6 +280,11 @@ int ltdic_served_send_data(ltdic_served *served, const ltdic_pdv *data)
     return served->net == NULL ? LTDIC_ERR_WRONG_STATE : ltdic_net_send_data(served->net, data);
 }
 
+int ltdic_served_drain(ltdic_served *served, int milliseconds)
+{
+    return served->net == NULL ? LTDIC_ERR_CLOSED : ltdic__net_drain(served->net, milliseconds);
+}
+
 static int send_fixed(ltdic_served *a, uint8_t type, ltdic_reject codes)
 {
     uint8_t pdu[LTDIC_FIXED_PDU_SIZE];

@@ -580,6 +580,9 @@ class ServerLoop:
             pdv = ffi.new("ltdic_pdv *", (context_id, control, (raw, len(raw))))
             return int(lib.ltdic_served_send_data(_served(served), pdv))
 
+    def drain(self, served: int, most: int) -> int:
+        return int(lib.ltdic_served_drain(_served(served), most))
+
     def counters(self) -> tuple[dict[str, int], dict[tuple[int, int, int], int]]:
         """By name, and by result, source, reason of what was rejected."""
         with self._lock:

@@ -7,7 +7,8 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -56,9 +57,9 @@ class ServedAssociation(Served):
     def send(self, data: Sendable, *, context: int | str, is_command: bool = False) -> None:
         """Send a whole command or data set, as `SyncAssociation.send` does.
 
-        On the thread that serves it never waits: what the system does not take is copied, and
-        `LocalError` is raised where more than 1 MiB waits already. On another one it waits for
-        room, for as long as the server's `timeout`."""
+        Where more than 1 MiB waits to be taken by the peer, it waits for that, for as long as the
+        server's `timeout`; on the thread that serves everybody does. Then the association is
+        aborted, and `AssociationTimeout` raised."""
         context_id = context_id_of(self.contexts, context)
         parts = Parts()
         for piece in pieces_of(data):
@@ -73,7 +74,11 @@ class ServedAssociation(Served):
         def send() -> int:
             return loop.send_data(self._alive(), pdv.context_id, control, pdv.data)
 
-        self._server._call(send, waits=True)
+        try:
+            self._server._call(send, lambda most: loop.drain(self._alive(), most))
+        except AssociationTimeout:
+            self.abort()
+            raise
 
     def abort(self) -> None:
         """End it at once, by A-ABORT (PS3.8 7.3). Does nothing when it is over."""
@@ -102,21 +107,24 @@ Handler = Callable[[ServedAssociation, PDV], None]
 class _Job:
     """What is done on the thread that serves: a call to C, again while there is no room."""
 
-    def __init__(self, call: Callable[[], int], waits: bool) -> None:
+    def __init__(self, call: Callable[[], int], waits: bool = False) -> None:
         self.call = call
         self.waits = waits
         self.result: Future[int] = Future()
 
     def run(self) -> bool:
-        """True when it is done."""
+        """True when it is done, or nobody waits for it any more."""
+        if self.result.cancelled():
+            return True
         try:
             status = self.call()
         except BaseException as e:
-            self.result.set_exception(e)
+            with suppress(InvalidStateError):
+                self.result.set_exception(e)
             return True
-        if status == _lib.ROOM and self.waits and not self.result.cancelled():
+        if status == _lib.ROOM and self.waits:
             return False
-        if not self.result.cancelled():
+        with suppress(InvalidStateError):
             self.result.set_result(status)
         return True
 
@@ -294,26 +302,34 @@ class Server:
             number = association._number
             return 0 if number is None else self._loop.send(number, answer)
 
-        self._jobs.append(_Job(send, False))
+        self._jobs.append(_Job(send))
         self._loop.wake()
 
     # ---- calls from other threads
 
-    def _call(self, call: Callable[[], int], waits: bool = False) -> None:
-        """Do it on the thread that serves; on another one, wait until it is done."""
+    def _call(self, call: Callable[[], int], drain: Callable[[int], int] | None = None) -> None:
+        """Do it on the thread that serves; on another one, wait until it is done. `drain` makes
+        room for it, in so many milliseconds."""
         if self._thread == threading.get_ident():
             status = call()
+            if status == _lib.ROOM and drain is not None:
+                drain(_lib.milliseconds(self._timeout))
+                status = call()
         else:
-            job = _Job(call, waits)
-            self._jobs.append(job)
-            self._loop.wake()
-            try:
-                status = job.result.result(self._timeout)
-            except TimeoutError:
-                job.result.cancel()
-                raise AssociationTimeout("the peer has not taken what was sent in time") from None
+            status = self._call_there(_Job(call, waits=drain is not None))
+        if status == _lib.ROOM:
+            raise AssociationTimeout("the peer has not taken what was sent in time")
         if status != 0:
             raise error_of_send(status)
+
+    def _call_there(self, job: _Job) -> int:
+        self._jobs.append(job)
+        self._loop.wake()
+        try:
+            return job.result.result(self._timeout)
+        except TimeoutError:
+            job.result.cancel()
+            return _lib.ROOM
 
     def _run_jobs(self) -> None:
         waiting, self._waiting = self._waiting, []
