@@ -119,9 +119,17 @@ void ltdic__association_reset(ltdic_association *a)
     block_free(&a->command);
 }
 
+/* What the provider refused, and why, stays: its A-ASSOCIATE-RJ may be told of only now. */
 static void end(ltdic_association *a, int status)
 {
+    const ltdic_reject refusal = a->ul.refusal;
+    const block refused = refusal.result != 0 ? a->proposal : (block){0};
+    if (refusal.result != 0) {
+        a->proposal = (block){0};
+    }
     ltdic__association_reset(a);
+    a->ul.refusal = refusal;
+    a->proposal = refused;
     a->over = true;
     a->over_status = status;
 }
@@ -437,6 +445,9 @@ int ltdic_association_opened(ltdic_association *association, ltdic_event event, 
 {
     ltdic_effects effects;
     const int status = ltdic_ul_event(&association->ul, &effects, event, now);
+    if (status == LTDIC_OK) {
+        association->ul.refusal = (ltdic_reject){0, 0, 0};
+    }
     set_deadlines(association, now);
     return status;
 }
@@ -457,7 +468,6 @@ void ltdic_association_closed(ltdic_association *association, int status, uint64
 
 static bool message_takes(message *m, uint8_t id, uint8_t control)
 {
-    enum { BETWEEN, IN_COMMAND, AFTER_COMMAND, IN_DATA };
     const bool command = (control & COMMAND) != 0, last = (control & LAST) != 0;
     const bool same = id == m->id;
     const bool command_may_come = m->place != IN_DATA && (m->place != IN_COMMAND || same);

@@ -7,7 +7,9 @@
 #include "block.h"
 #include "internal.h"
 
-/* Where a direction is in its messages (PS3.8 E.1). */
+/* Where a direction is in its messages (PS3.8 E.1); after a command a data set may follow. */
+enum { BETWEEN = 0, IN_COMMAND, AFTER_COMMAND, IN_DATA };
+
 typedef struct message {
     uint8_t id;
     uint8_t place;
@@ -43,7 +45,7 @@ struct ltdic_association {
     uint64_t response_deadline, idle_deadline;
     message sending, receiving;
     loan lent;
-    block proposal; /* the RQ, until it is answered */
+    block proposal; /* the RQ, until it is answered; one that the provider refused, longer */
     block command;  /* of the message being received, where it comes in pieces */
     block marks;    /* a mark for each stretch of PDUs whose end has not been told */
     chunk *queue, *queue_last;
@@ -87,6 +89,8 @@ ltdic_bytes ltdic__sub_items_of(ltdic_bytes context);
 /* The value of the next item of this type; false after the last one. */
 bool ltdic__next_item(ltdic_bytes *rest, uint8_t type, ltdic_bytes *value);
 bool ltdic__same_uid(ltdic_bytes a, ltdic_bytes b);
+/* Set the bit of a context ID, of 256; false where it was set before. */
+bool ltdic__take_bit(uint8_t *bits, uint8_t id);
 
 /* What follows for data from an RQ and its AC, both decoded before; `ours` is an AC that we are to
  * send. @return LTDIC_OK, LTDIC_ERR_BAD_VALUE (upper-layer faults of an AC); negotiation.c */
