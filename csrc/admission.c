@@ -384,13 +384,14 @@ static uint8_t judge_context(const ltdic_admission *a, ltdic_bytes proposal, con
     if (!ltdic__next_item(&rest, ABSTRACT_SYNTAX, &abstract)) {
         return NO_ABSTRACT_SYNTAX;
     }
-    for (const entry *e = a->contexts; e != NULL; e = e->next) {
-        if (ltdic__same_uid(value_of(e), abstract)) {
+    uint8_t result = NO_ABSTRACT_SYNTAX;
+    for (const entry *e = a->contexts; e != NULL && result != ACCEPTED; e = e->next) {
+        if (ltdic__same_uid(value_of(e), abstract)) { /* it may have been added twice */
             *chosen = choose(e->inside, proposal);
-            return *chosen != NULL ? ACCEPTED : NO_TRANSFER_SYNTAX;
+            result = *chosen != NULL ? ACCEPTED : NO_TRANSFER_SYNTAX;
         }
     }
-    return NO_ABSTRACT_SYNTAX;
+    return result;
 }
 
 /* ---- the A-ASSOCIATE-AC -------------------------------------------------------------------- */
@@ -432,9 +433,7 @@ static void put_contexts(writer *w, const ltdic_admission *a, ltdic_bytes rq)
     uint8_t seen[32] = {0};
     ltdic_bytes rest = ltdic__items_of(rq), proposal;
     while (ltdic__next_item(&rest, PROPOSED, &proposal)) {
-        const uint8_t id = proposal.data[0], bit = (uint8_t)(1U << id % 8);
-        if ((seen[id / 8] & bit) == 0) {
-            seen[id / 8] |= bit;
+        if (ltdic__take_bit(seen, proposal.data[0])) {
             put_context(w, a, proposal);
         }
     }

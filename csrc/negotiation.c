@@ -71,7 +71,7 @@ static bool was_proposed(ltdic_bytes answer, ltdic_bytes proposal)
     return false;
 }
 
-static bool take_bit(uint8_t *bits, uint8_t id)
+bool ltdic__take_bit(uint8_t *bits, uint8_t id)
 {
     const uint8_t bit = (uint8_t)(1U << id % 8);
     const bool was_set = (bits[id / 8] & bit) != 0;
@@ -93,7 +93,7 @@ int ltdic__agree(agreement *out, ltdic_bytes rq, ltdic_bytes ac, bool ours)
     }
     for (rest = ltdic__items_of(ac); ltdic__next_item(&rest, ANSWERED, &context);) {
         const uint8_t id = context.data[0], result = context.data[2];
-        const bool counts = proposals[id].data != NULL && take_bit(answered, id);
+        const bool counts = proposals[id].data != NULL && ltdic__take_bit(answered, id);
         if (ours && !counts) {
             return LTDIC_ERR_BAD_VALUE;
         }
@@ -101,7 +101,7 @@ int ltdic__agree(agreement *out, ltdic_bytes rq, ltdic_bytes ac, bool ours)
             return LTDIC_ERR_BAD_VALUE;
         }
         if (counts && result == 0) {
-            take_bit(out->accepted, id);
+            ltdic__take_bit(out->accepted, id);
         }
         unanswered -= counts;
     }
