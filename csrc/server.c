@@ -16,7 +16,8 @@ enum {
     BATCH_EVENTS = 256,
     BATCH_BYTES = 262144, /* a batch that has so many is full */
     GRACE = 500,          /* ms that a connection without a request is given when closing */
-    CLOSING_STEP = 20     /* ms between two looks at what is left then */
+    CLOSING_STEP = 20,    /* ms between two looks at what is left then */
+    ACCEPT_RETRY = 100    /* ms until accepting is tried again when memory ran out */
 };
 
 enum { CALLED_AT = 10, CALLING_AT = 26 };
@@ -29,7 +30,6 @@ struct ltdic_served {
     uint64_t since;           /* when the request came */
     uint8_t verification[32]; /* a bit for each context ID whose data is C-ECHO */
     bool requested;           /* an A-ASSOCIATE-RQ was there */
-    bool accepted;            /* and was answered with an AC */
     bool told;                /* the user knows of it */
     bool between;             /* no message has begun that is not at its end */
     ltdic_report report;
@@ -49,6 +49,7 @@ struct ltdic_server {
     block data;
     unsigned wanted;
     bool made_room;
+    bool starved; /* there was no memory for a connection that waits */
     bool closing;
     uint64_t grace, abort_at, end_at; /* when closing */
 };
@@ -188,8 +189,10 @@ static bool extend_event(ltdic_served *a, const ltdic_piece *piece)
 
 /* ---- outcome ------------------------------------------------------------------------------ */
 
+static const ltdic_reject no_codes, congestion = {2, 3, 1};
+
 /* The first outcome counts: what comes after it is only its end. */
-static void set_outcome(ltdic_served *a, ltdic_outcome outcome, int status)
+static void set_outcome(ltdic_served *a, ltdic_outcome outcome, int status, ltdic_reject codes)
 {
     ltdic_counters *c = &a->server->counters;
     uint64_t *const counts[] = {
@@ -203,18 +206,12 @@ static void set_outcome(ltdic_served *a, ltdic_outcome outcome, int status)
     }
     a->report.outcome = (int)outcome;
     a->report.status = status;
+    a->report.codes = codes;
     if (outcome == LTDIC_OUTCOME_REJECTED) {
-        const ltdic_reject r = a->report.codes;
-        c->rejected[r.result - 1][r.source - 1][r.reason]++;
+        c->rejected[codes.result - 1][codes.source - 1][codes.reason]++;
     } else {
         (*counts[outcome])++;
     }
-}
-
-static void set_rejected(ltdic_served *a, ltdic_reject codes)
-{
-    a->report.codes = codes;
-    set_outcome(a, LTDIC_OUTCOME_REJECTED, LTDIC_OK);
 }
 
 /* Of an end that nothing has announced. */
@@ -223,6 +220,19 @@ static ltdic_outcome outcome_of(int status)
     return status == LTDIC_ERR_TIMEOUT  ? LTDIC_OUTCOME_TIMED_OUT
            : status == LTDIC_ERR_CLOSED ? LTDIC_OUTCOME_LOST
                                         : LTDIC_OUTCOME_ABORTED;
+}
+
+static ltdic_reject codes_of_abort(const uint8_t *pdu)
+{
+    return (ltdic_reject){0, pdu[8], pdu[9]};
+}
+
+/* What the association has not let pass: its A-ABORT is that of AA-8 (PS3.8 table 9-26). */
+static void set_refused(ltdic_served *a, int status)
+{
+    const ltdic_reject provider = {0, 2, ltdic_abort_reason(status)};
+    const ltdic_outcome outcome = outcome_of(status);
+    set_outcome(a, outcome, status, outcome == LTDIC_OUTCOME_ABORTED ? provider : no_codes);
 }
 
 /* A place is free as soon as the association is over, however long its connection lasts. */
@@ -240,18 +250,16 @@ static void sent_by_user(ltdic_served *a, const uint8_t *pdu)
 {
     switch (pdu[0]) {
     case LTDIC_ASSOCIATE_AC:
-        a->accepted = true;
         a->server->counters.accepted++;
         break;
     case LTDIC_ASSOCIATE_RJ:
-        set_rejected(a, (ltdic_reject){pdu[7], pdu[8], pdu[9]});
+        set_outcome(a, LTDIC_OUTCOME_REJECTED, LTDIC_OK, (ltdic_reject){pdu[7], pdu[8], pdu[9]});
         break;
     case LTDIC_RELEASE_RP:
-        set_outcome(a, LTDIC_OUTCOME_RELEASED, LTDIC_OK);
+        set_outcome(a, LTDIC_OUTCOME_RELEASED, LTDIC_OK, no_codes);
         break;
     case LTDIC_ABORT:
-        a->report.codes = (ltdic_reject){0, pdu[8], pdu[9]};
-        set_outcome(a, LTDIC_OUTCOME_ABORTED, LTDIC_OK);
+        set_outcome(a, LTDIC_OUTCOME_ABORTED, LTDIC_OK, codes_of_abort(pdu));
         break;
     default:
         break;
@@ -292,8 +300,6 @@ static int send_fixed(ltdic_served *a, uint8_t type, ltdic_reject codes)
     return ltdic_served_send(a, (ltdic_bytes){pdu, sizeof pdu});
 }
 
-static const ltdic_reject no_codes, congestion = {2, 3, 1};
-
 /* What cannot be answered for want of memory ends. */
 static void send_or_end(ltdic_served *a, uint8_t type, ltdic_reject codes)
 {
@@ -325,17 +331,18 @@ static void remember(ltdic_served *a, ltdic_bytes rq)
     }
 }
 
-/* The contexts whose data the server answers itself. */
+/* The contexts whose data the server answers itself. Of several with one ID the first counts. */
 static void find_verification(ltdic_served *a, ltdic_bytes rq)
 {
+    uint8_t seen[sizeof a->verification] = {0};
     ltdic_bytes rest = ltdic__items_of(rq), context, abstract;
     const ltdic_bytes verification = {(const uint8_t *)VERIFICATION, sizeof VERIFICATION - 1};
     while (ltdic__next_item(&rest, PROPOSED, &context)) {
         ltdic_bytes inside = ltdic__sub_items_of(context);
         const uint8_t id = context.data[0];
-        if (ltdic__next_item(&inside, ABSTRACT_SYNTAX, &abstract) &&
+        if (ltdic__take_bit(seen, id) && ltdic__next_item(&inside, ABSTRACT_SYNTAX, &abstract) &&
             ltdic__same_uid(abstract, verification)) {
-            a->verification[id / 8] |= (uint8_t)(1U << id % 8);
+            ltdic__take_bit(a->verification, id);
         }
     }
 }
@@ -419,7 +426,6 @@ static void receive_data(ltdic_served *a, const ltdic_indication *i)
 
 static void receive_pdu(ltdic_served *a, const ltdic_indication *i)
 {
-    const uint8_t *pdu = i->pdu.data;
     switch (i->type) {
     case LTDIC_ASSOCIATE_RQ:
         receive_request(a, i->pdu);
@@ -431,32 +437,38 @@ static void receive_pdu(ltdic_served *a, const ltdic_indication *i)
         move_to(&a->server->releasing, a);
         break;
     case LTDIC_RELEASE_RP:
-        set_outcome(a, LTDIC_OUTCOME_RELEASED, LTDIC_OK);
+        set_outcome(a, LTDIC_OUTCOME_RELEASED, LTDIC_OK, no_codes);
         if (ltdic_net_state(a->net) == 12) { /* release collision (PS3.8 9.2.2) */
             send_or_end(a, LTDIC_RELEASE_RP, no_codes);
         }
         break;
     case LTDIC_ABORT:
-        a->report.codes = (ltdic_reject){0, pdu[8], pdu[9]};
-        set_outcome(a, LTDIC_OUTCOME_ABORTED, LTDIC_ERR_ABORTED);
+        set_outcome(a, LTDIC_OUTCOME_ABORTED, LTDIC_ERR_ABORTED, codes_of_abort(i->pdu.data));
         break;
     default:
         break;
     }
 }
 
-/* What the provider refused has not been told; its answer is. */
-static void sent(ltdic_served *a, const ltdic_indication *i)
+/* What the provider refused has not been told; its answer is. There is no request where there was
+ * no memory for it. */
+static void receive_refused(ltdic_served *a)
 {
     const ltdic_association *inside = &a->net->association;
-    a->report.sent += i->size;
+    const block *rq = &inside->proposal;
+    if (rq->data != NULL) {
+        a->report.received += block_size(rq);
+        remember(a, (ltdic_bytes){rq->data + rq->start, block_size(rq)});
+    }
+    set_outcome(a, LTDIC_OUTCOME_REJECTED, LTDIC_OK, inside->ul.refusal);
+}
+
+static void sent(ltdic_served *a, const ltdic_indication *i)
+{
+    a->report.sent += i->status == LTDIC_OK ? i->size : 0;
     a->server->made_room = true;
     if (i->type == LTDIC_ASSOCIATE_RJ && !a->requested) {
-        const block *rq = &inside->proposal;
-        if (rq->data != NULL) {
-            remember(a, (ltdic_bytes){rq->data + rq->start, block_size(rq)});
-        }
-        set_rejected(a, inside->ul.refusal);
+        receive_refused(a);
     }
 }
 
@@ -467,7 +479,7 @@ static void over(ltdic_served *a, int status)
         status = a->report.status; /* we closed */
     }
     if (a->requested || status == LTDIC_ERR_TIMEOUT) {
-        set_outcome(a, outcome_of(status), status);
+        set_outcome(a, outcome_of(status), status, no_codes);
     }
     a->report.milliseconds = a->requested ? ltdic__now() - a->since : 0;
     ltdic_net_free(a->net);
@@ -481,25 +493,36 @@ static void over(ltdic_served *a, int status)
     }
 }
 
-static void accept_connection(ltdic_server *s)
+static int accept_as(ltdic_served *a, ltdic_server *s)
 {
-    ltdic_served *a = calloc(1, sizeof *a);
-    if (a == NULL) {
-        return; /* it still waits */
-    }
     a->net = ltdic_net_new(s->loop, a);
-    if (a->net == NULL || ltdic_net_accept(a->net, s->listener) != LTDIC_OK) {
-        if (a->net != NULL) {
-            ltdic_net_free(a->net);
-        }
-        free(a);
-        return;
+    if (a->net == NULL) {
+        return LTDIC_ERR_MEMORY;
     }
     ltdic_net_set_timeouts(a->net, &s->timeouts);
+    const int status = ltdic_net_accept(a->net, s->listener);
+    if (status != LTDIC_OK) {
+        ltdic_net_free(a->net);
+    }
+    return status;
+}
+
+/* The one that has waited longest; false where there is none. It is told of once, so that what
+ * fails is tried again. */
+static bool accept_connection(ltdic_server *s)
+{
+    ltdic_served *a = calloc(1, sizeof *a);
+    const int status = a != NULL ? accept_as(a, s) : LTDIC_ERR_MEMORY;
+    s->starved = status != LTDIC_OK && status != LTDIC_NEED_MORE;
+    if (status != LTDIC_OK) {
+        free(a);
+        return false;
+    }
     a->server = s;
     a->between = true;
     list_insert_before(&s->served, &a->all);
     s->counters.connections++;
+    return true;
 }
 
 static void handle(ltdic_server *s, ltdic_net *net, const ltdic_indication *i)
@@ -513,7 +536,7 @@ static void handle(ltdic_server *s, ltdic_net *net, const ltdic_indication *i)
     case LTDIC_RECEIVED:
         a->report.received += i->pdu.size;
         if (i->status != LTDIC_OK) {
-            set_outcome(a, outcome_of(i->status), i->status);
+            set_refused(a, i->status);
         } else {
             receive_pdu(a, i);
         }
@@ -542,12 +565,18 @@ void ltdic_server_close(ltdic_server *server, uint32_t milliseconds)
     server->grace = now + (milliseconds < GRACE ? milliseconds : GRACE);
     server->abort_at = now + milliseconds - milliseconds / 4;
     server->end_at = now + milliseconds;
-    for (size_t before = 0; before != server->counters.connections;) { /* those who wait already */
-        before = server->counters.connections;
-        accept_connection(server);
+    while (accept_connection(server)) { /* those who wait already */
     }
     ltdic_net_free(server->listener);
     server->listener = NULL;
+    server->starved = false;
+}
+
+/* Neither side has begun a message that is not at its end. */
+static bool is_between(const ltdic_served *a)
+{
+    const uint8_t sending = a->net->association.sending.place;
+    return a->between && (sending == BETWEEN || sending == AFTER_COMMAND);
 }
 
 /* One step towards the end of one association. */
@@ -557,11 +586,11 @@ static void close_step(ltdic_served *a, uint64_t now)
     const int state = ltdic_net_state(a->net);
     if (now >= s->end_at || (state == 2 && now >= s->grace)) {
         ltdic_net_close(a->net);
-    } else if (state != 2 && state != 13 && now >= s->abort_at) {
+    } else if (state >= 3 && state <= 12 && now >= s->abort_at) {
         send_or_end(a, LTDIC_ABORT, no_codes);
     } else if (state == 3) {
         send_or_end(a, LTDIC_ASSOCIATE_RJ, congestion);
-    } else if (state == 6 && a->between) {
+    } else if (state == 6 && is_between(a)) {
         send_or_end(a, LTDIC_RELEASE_RQ, no_codes);
     }
 }
@@ -604,6 +633,9 @@ static void take_all(ltdic_server *s)
 {
     ltdic_indication i;
     ltdic_net *net;
+    if (s->starved) {
+        accept_connection(s);
+    }
     while (!is_full(s) && ltdic_loop_next(s->loop, &net, &i) == LTDIC_OK) {
         handle(s, net, &i);
         if (i.kind != LTDIC_RECEIVED || i.type != LTDIC_RELEASE_RQ || i.status != LTDIC_OK) {
@@ -628,7 +660,8 @@ static bool is_over(const ltdic_server *s)
 static int wait_until(ltdic_server *s, uint64_t end)
 {
     const uint64_t now = ltdic__now();
-    const uint64_t left = end > now ? end - now : 0, most = s->closing ? CLOSING_STEP : INT_MAX;
+    const uint64_t left = end > now ? end - now : 0;
+    const uint64_t most = s->closing ? CLOSING_STEP : s->starved ? ACCEPT_RETRY : INT_MAX;
     const int status = ltdic_loop_wait(s->loop, (int)(left < most ? left : most));
     return status == LTDIC_ERR_INTERRUPTED ? status : left == 0 ? LTDIC_NEED_MORE : LTDIC_OK;
 }
@@ -644,6 +677,7 @@ int ltdic_server_run(ltdic_server *server, ltdic_batch *batch, unsigned wanted, 
         if (server->closing) {
             close_all(server);
         }
+        free_all(&server->ended); /* nobody was told of them */
         status = wait_until(server, end);
         take_all(server);
     }
