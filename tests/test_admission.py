@@ -1,0 +1,548 @@
+"""Who is let in: each rule and its code, the places, and the A-ASSOCIATE-AC, against a model."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from strategies import contexts, proposed, requests
+
+from ltdic import (
+    AssociateAccept,
+    AssociateRequest,
+    ContextResult,
+    ProposedContext,
+    UserIdentity,
+    UserIdentityResponse,
+    UserInformation,
+    decode,
+    encode,
+)
+from ltdic._ffi import ffi, lib
+
+OK, BAD_VALUE, ROOM = lib.LTDIC_OK, lib.LTDIC_ERR_BAD_VALUE, lib.LTDIC_ERR_ROOM
+LET_IN = (0, 0, 0)
+CALLED, CALLING, IDENTITY, LIMIT = (1, 1, 7), (1, 1, 3), (1, 2, 1), (2, 3, 2)
+
+VERIFICATION, CT, MR = "1.2.840.10008.1.1", "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4"
+IMPLICIT, EXPLICIT, BIG = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"
+
+Codes = tuple[int, int, int]
+Users = tuple[tuple[bytes, bytes | None], ...]
+
+
+def bytes_of(data: bytes | None) -> tuple[Any, Any]:
+    """An `ltdic_bytes`, and what must live as long as it; None is no data at all."""
+    if data is None:
+        return (ffi.NULL, 0), None
+    raw = ffi.from_buffer(data or b"\0")
+    return (raw, len(data)), raw
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What an admission is made from."""
+
+    called: tuple[str, ...] = ()
+    calling: tuple[str, ...] = ()
+    users: Users = ()
+    contexts: tuple[tuple[str, tuple[str, ...]], ...] = ((VERIFICATION, (IMPLICIT,)),)
+    together: int = 0
+    each: int = 0
+    named: dict[str, int] = field(default_factory=dict)
+
+
+class Answer(NamedTuple):
+    """What became of a request, and what it was told in."""
+
+    codes: Codes
+    accept: bytes
+    held: Any
+
+
+class Admission:
+    """An `ltdic_admission`."""
+
+    def __init__(self, policy: Policy | None = None) -> None:
+        self.admission = ffi.gc(lib.ltdic_admission_new(), lib.ltdic_admission_free)
+        self.apply(policy or Policy())
+
+    def apply(self, policy: Policy) -> None:
+        for title in policy.called:
+            assert self.add("called", title) == OK
+        for title in policy.calling:
+            assert self.add("calling", title) == OK
+        for name, passcode in policy.users:
+            assert self.add_user(name, passcode) == OK
+        for abstract, transfers in policy.contexts:
+            assert self.add("context", abstract) == OK
+            assert all(self.add("transfer", uid) == OK for uid in transfers)
+        lib.ltdic_admission_set_limits(self.admission, policy.together, policy.each)
+        for title, most in policy.named.items():
+            assert self.limit(title, most) == OK
+
+    def add(self, what: str, text: str) -> int:
+        function = getattr(lib, f"ltdic_admission_add_{what}")
+        return int(function(self.admission, text.encode("latin-1")))
+
+    def add_user(self, name: bytes, passcode: bytes | None) -> int:
+        who, kept = bytes_of(name)
+        code, also_kept = bytes_of(passcode)
+        status = int(lib.ltdic_admission_add_identity(self.admission, who, code))
+        del kept, also_kept
+        return status
+
+    def limit(self, title: str, most: int) -> int:
+        text = title.encode("latin-1")
+        return int(lib.ltdic_admission_limit_calling(self.admission, text, most))
+
+    def try_to_judge(self, rq: bytes, room: int) -> tuple[int, Answer]:
+        held = ffi.new("ltdic_answer *")
+        data = ffi.new("uint8_t[]", room)
+        accept = ffi.new("ltdic_buffer *", (data, room, 0))
+        with ffi.from_buffer(rq) as raw:
+            status = lib.ltdic_admission_judge(self.admission, held, accept, (raw, len(rq)))
+        refusal = held.refusal
+        codes = (refusal.result, refusal.source, refusal.reason)
+        wire = bytes(ffi.buffer(data, accept.size)) if status == OK else b""
+        return int(status), Answer(codes, wire, held)
+
+    def judge(self, rq: bytes) -> Answer:
+        status, answer = self.try_to_judge(rq, lib.LTDIC_ACCEPT_ROOM)
+        assert status == OK
+        return answer
+
+    def leave(self, answer: Answer) -> None:
+        lib.ltdic_admission_leave(self.admission, answer.held)
+
+
+def request(**changes: Any) -> AssociateRequest:
+    pdu = AssociateRequest(
+        "CALLED",
+        "CALLING",
+        (ProposedContext(1, VERIFICATION, (IMPLICIT,)),),
+        user_info=UserInformation(16384, "1.2.3"),
+    )
+    return replace(pdu, **changes)
+
+
+def asks_as(*identity: Any) -> AssociateRequest:
+    """A request with this user identity: type, response requested, primary, secondary."""
+    return request(user_info=UserInformation(16384, "1.2.3", user_identity=UserIdentity(*identity)))
+
+
+def codes_of(policy: Policy, pdu: AssociateRequest) -> Codes:
+    return Admission(policy).judge(encode(pdu)).codes
+
+
+def accepted(admission: Admission, rq: bytes) -> AssociateAccept:
+    """What a request is answered with."""
+    answer = admission.judge(rq)
+    admission.leave(answer)
+    pdu = decode(answer.accept)
+    assert isinstance(pdu, AssociateAccept)
+    return pdu
+
+
+# ---- the model -------------------------------------------------------------------------------
+
+
+class Model:
+    """The same in plain Python, from the comments in ltdic.h."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy, self.inside = policy, Counter[str]()
+
+    def judge(self, pdu: AssociateRequest) -> Codes:
+        p = self.policy
+        if p.called and pdu.called_ae not in p.called:
+            return CALLED
+        if p.calling and pdu.calling_ae not in p.calling:
+            return CALLING
+        if p.users and not self.knows(pdu):
+            return IDENTITY
+        most = p.named.get(pdu.calling_ae, p.each)
+        if p.together and self.inside.total() >= p.together:
+            return LIMIT
+        if most and self.inside[pdu.calling_ae] >= most:
+            return LIMIT
+        self.inside[pdu.calling_ae] += 1
+        return LET_IN
+
+    def knows(self, pdu: AssociateRequest) -> bool:
+        who = pdu.user_info.user_identity if pdu.user_info else None
+        if who is None or who.type not in (1, 2):
+            return False
+        given = who.secondary if who.type == 2 else None
+        return any(
+            name == who.primary and code in (None, given) for name, code in self.policy.users
+        )
+
+    def leave(self, pdu: AssociateRequest) -> None:
+        self.inside[pdu.calling_ae] -= 1
+
+    def answer(self, context: ProposedContext) -> tuple[int, str | None]:
+        ours = [uids for uid, uids in self.policy.contexts if uid == context.abstract_syntax]
+        if context.id % 2 == 0:
+            return 2, None
+        if not ours:
+            return 3, None
+        taken = [uid for uids in ours for uid in uids if uid in context.transfer_syntaxes]
+        return (0, taken[0]) if taken else (4, None)
+
+    def contexts(self, pdu: AssociateRequest) -> dict[int, tuple[int, str | None]]:
+        return {context.id: self.answer(context) for context in reversed(pdu.contexts)}
+
+
+def check_accept(model: Model, pdu: AssociateRequest, wire: bytes, *, strict: bool) -> None:
+    """The AC is the model's, and one that the strictest peer takes."""
+    assert len(wire) <= lib.LTDIC_ACCEPT_ROOM
+    accept = decode(wire, strict=strict)
+    assert isinstance(accept, AssociateAccept)
+    answers = {
+        c.id: (c.result, c.transfer_syntax if c.result == 0 else None) for c in accept.contexts
+    }
+    assert answers == model.contexts(pdu)
+    assert [c.id for c in accept.contexts] == list(dict.fromkeys(c.id for c in pdu.contexts))
+    assert wire[10:74] == encode(pdu)[10:74]  # PS3.8 9.3.3
+    assert accept.protocol_version == 1
+    assert accept.application_context == "1.2.840.10008.3.1.1.1"
+
+
+# ---- each rule and its code ------------------------------------------------------------------
+
+
+def test_a_new_admission_lets_everybody_in_with_no_context_at_all() -> None:
+    admission = Admission(Policy(contexts=()))
+    answer = admission.judge(encode(request()))
+    assert answer.codes == LET_IN
+    accept = decode(answer.accept, strict=True)
+    assert isinstance(accept, AssociateAccept)
+    assert [(c.id, c.result) for c in accept.contexts] == [(1, 3)]
+    assert accept.user_info is not None
+    assert accept.user_info.max_length == 16384
+
+
+@pytest.mark.parametrize(
+    ("policy", "codes"),
+    [
+        (Policy(called=("OTHER", "AE")), CALLED),
+        (Policy(called=("OTHER", "CALLED")), LET_IN),
+        (Policy(called=("CALLE", "CALLED2", "called")), CALLED),
+        (Policy(called=(" CALLED ",)), LET_IN),
+        (Policy(calling=("OTHER",)), CALLING),
+        (Policy(calling=("OTHER", "CALLING")), LET_IN),
+        (Policy(users=((b"somebody", None),)), IDENTITY),
+        (Policy(together=1, each=1, named={"CALLING": 1}), LET_IN),
+    ],
+)
+def test_a_rule_refuses_with_its_code(policy: Policy, codes: Codes) -> None:
+    assert codes_of(policy, request()) == codes
+
+
+USERS: Users = ((b"open", None), (b"user", b"pass"), (b"user", b"other"), (b"empty", b""))
+
+
+@pytest.mark.parametrize(
+    ("identity", "known"),
+    [
+        ((1, 0, b"open"), True),
+        ((2, 0, b"open", b"anything"), True),
+        ((2, 0, b"user", b"pass"), True),
+        ((2, 0, b"user", b"other"), True),
+        ((2, 0, b"user", b"pass "), False),
+        ((2, 0, b"user", b""), False),
+        ((2, 0, b"user", b"pas"), False),
+        ((1, 0, b"user"), False),
+        ((2, 0, b"empty", b""), True),
+        ((2, 0, b"empty", b"x"), False),
+        ((1, 0, b"empty"), False),
+        ((1, 0, b"nobody"), False),
+        ((1, 0, b""), False),
+        ((3, 0, b"open"), False),
+        ((4, 0, b"open"), False),
+        ((5, 0, b"open"), False),
+    ],
+)
+def test_a_user_is_known_by_name_and_passcode(identity: Any, known: bool) -> None:
+    assert codes_of(Policy(users=USERS), asks_as(*identity)) == (LET_IN if known else IDENTITY)
+
+
+@pytest.mark.parametrize("asked", [0, 1])
+def test_a_response_to_the_identity_is_there_where_one_is_asked_for(asked: int) -> None:
+    rq = encode(asks_as(1, asked, b"open"))
+    info = accepted(Admission(Policy(users=USERS)), rq).user_info
+    assert info is not None
+    assert info.user_identity_response == (UserIdentityResponse(b"") if asked else None)
+    info = accepted(Admission(), rq).user_info  # where nobody looks at identities
+    assert info is not None
+    assert info.user_identity_response is None
+
+
+def test_of_several_reasons_the_first_is_told() -> None:
+    wrong = asks_as(1, 0, b"nobody")
+    known = replace(wrong, user_info=asks_as(1, 0, b"open").user_info)
+    admission = Admission(Policy(("HERE",), ("THERE",), USERS, together=1))
+    admission.judge(encode(replace(known, called_ae="HERE", calling_ae="THERE")))
+    peeled = [
+        (wrong, CALLED),
+        (replace(wrong, called_ae="HERE"), CALLING),
+        (replace(wrong, called_ae="HERE", calling_ae="THERE"), IDENTITY),
+        (replace(known, called_ae="HERE", calling_ae="THERE"), LIMIT),
+    ]
+    for pdu, codes in peeled:
+        assert admission.judge(encode(pdu)).codes == codes
+
+
+def test_titles_are_compared_without_spaces_and_up_to_a_nul() -> None:
+    rq = bytearray(encode(request()))
+    rq[10:26] = b"  CALLED\0garbage"
+    rq[26:42] = b" " * 16
+    assert Admission(Policy(called=("CALLED",))).judge(bytes(rq)).codes == LET_IN
+    assert Admission(Policy(calling=("CALLING",))).judge(bytes(rq)).codes == CALLING
+    admission = Admission(Policy(each=1))
+    assert admission.judge(bytes(rq)).codes == LET_IN
+    rq[26:42] = bytes(16)
+    assert admission.judge(bytes(rq)).codes == LIMIT  # no title is one, too
+
+
+# ---- places ----------------------------------------------------------------------------------
+
+
+def from_title(title: str) -> bytes:
+    return encode(request(calling_ae=title))
+
+
+def test_no_more_are_let_in_than_the_limit_together() -> None:
+    admission = Admission(Policy(together=2))
+    first, second = (admission.judge(from_title(title)) for title in "AB")
+    assert (first.codes, second.codes) == (LET_IN, LET_IN)
+    assert admission.judge(from_title("C")).codes == LIMIT
+    admission.leave(first)
+    assert admission.judge(from_title("C")).codes == LET_IN
+    assert admission.judge(from_title("C")).codes == LIMIT
+
+
+def test_no_more_are_let_in_than_the_limit_of_their_calling_title() -> None:
+    admission = Admission(Policy(each=1, named={"MANY": 3, "ANY": 0}))
+    assert [admission.judge(from_title("A")).codes for _ in range(2)] == [LET_IN, LIMIT]
+    assert admission.judge(from_title("B")).codes == LET_IN
+    assert [admission.judge(from_title("MANY")).codes for _ in range(4)] == [LET_IN] * 3 + [LIMIT]
+    assert {admission.judge(from_title("ANY")).codes for _ in range(9)} == {LET_IN}
+
+
+def test_a_limit_of_one_title_is_none_for_others() -> None:
+    admission = Admission(Policy(named={"ONE": 1}))
+    assert [admission.judge(from_title("ONE")).codes for _ in range(2)] == [LET_IN, LIMIT]
+    assert {admission.judge(from_title("OTHER")).codes for _ in range(9)} == {LET_IN}
+
+
+def test_a_place_is_given_back_once() -> None:
+    admission = Admission(Policy(together=2, each=2))
+    first, second = (admission.judge(from_title("A")) for _ in range(2))
+    refused = admission.judge(from_title("A"))
+    assert (second.codes, refused.codes) == (LET_IN, LIMIT)
+    for _ in range(3):
+        admission.leave(first)
+        admission.leave(refused)  # it has none
+    assert admission.judge(from_title("A")).codes == LET_IN
+    assert admission.judge(from_title("A")).codes == LIMIT
+
+
+def test_who_came_before_there_were_limits_takes_no_place_of_a_title() -> None:
+    admission = Admission()
+    before = admission.judge(from_title("A"))
+    admission.apply(Policy(each=1))
+    first = admission.judge(from_title("A"))
+    admission.leave(before)
+    assert (first.codes, admission.judge(from_title("A")).codes) == (LET_IN, LIMIT)
+    admission.leave(first)
+    assert admission.judge(from_title("A")).codes == LET_IN
+
+
+def test_ten_thousand_calling_titles_are_counted_right() -> None:
+    admission = Admission(Policy(each=1))
+    rq = bytearray(encode(request()))
+
+    def judge(number: int) -> Answer:
+        rq[26:42] = b"%-16d" % number
+        return admission.judge(bytes(rq))
+
+    answers = [judge(number) for number in range(10_000)]
+    assert {answer.codes for answer in answers} == {LET_IN}
+    assert {judge(number).codes for number in range(10_000)} == {LIMIT}
+    for answer in answers[::2]:
+        admission.leave(answer)
+    again = [judge(number).codes for number in range(10_000)]
+    assert again == [LET_IN, LIMIT] * 5000
+
+
+# ---- contexts --------------------------------------------------------------------------------
+
+OURS = Policy(contexts=((VERIFICATION, (IMPLICIT,)), (CT, (EXPLICIT, IMPLICIT)), (MR, ())))
+
+
+@pytest.mark.parametrize(
+    ("context", "answer"),
+    [
+        (ProposedContext(1, CT, (BIG, IMPLICIT, EXPLICIT)), ContextResult(1, 0, EXPLICIT)),
+        (ProposedContext(3, CT, (BIG, IMPLICIT)), ContextResult(3, 0, IMPLICIT)),
+        (ProposedContext(5, CT, (BIG,)), ContextResult(5, 4)),
+        (ProposedContext(7, MR, (IMPLICIT,)), ContextResult(7, 4)),
+        (ProposedContext(9, "1.2.3", (IMPLICIT,)), ContextResult(9, 3)),
+        (ProposedContext(11, None, (IMPLICIT,)), ContextResult(11, 3)),
+        (ProposedContext(13, CT, ()), ContextResult(13, 4)),
+        (ProposedContext(0, CT, (IMPLICIT,)), ContextResult(0, 2)),
+        (ProposedContext(254, CT, (IMPLICIT,)), ContextResult(254, 2)),
+        (ProposedContext(255, VERIFICATION, (IMPLICIT,)), ContextResult(255, 0, IMPLICIT)),
+    ],
+)
+def test_a_context_is_answered(context: ProposedContext, answer: ContextResult) -> None:
+    got = accepted(Admission(OURS), encode(request(contexts=(context,)))).contexts
+    assert [(c.id, c.result) for c in got] == [(answer.id, answer.result)]
+    if answer.result == 0:
+        assert got[0].transfer_syntax == answer.transfer_syntax
+
+
+def test_of_several_contexts_with_one_id_the_first_counts() -> None:
+    twice = tuple(ProposedContext(1, uid, (IMPLICIT,)) for uid in ("1.2.3", CT, VERIFICATION))
+    got = accepted(Admission(OURS), encode(request(contexts=twice))).contexts
+    assert [(c.id, c.result) for c in got] == [(1, 3)]
+
+
+def test_an_abstract_syntax_that_is_added_twice_has_the_transfer_syntaxes_of_both() -> None:
+    admission = Admission(Policy(contexts=((CT, (IMPLICIT,)), (MR, ()), (CT, (EXPLICIT,)))))
+    for uid in (IMPLICIT, EXPLICIT):
+        proposal = request(contexts=(ProposedContext(1, CT, (uid,)),))
+        assert accepted(admission, encode(proposal)).contexts == (ContextResult(1, 0, uid),)
+
+
+def test_uids_are_compared_without_their_pads() -> None:
+    padded = encode(request(contexts=(ProposedContext(1, "1.2.3.45", ("1.2.3.456",)),)))
+    for uid in (b"1.2.3.45", b"1.2.3.456"):
+        padded = padded.replace(uid, uid[:-1] + b"\0", 1)
+    admission = Admission(Policy(contexts=(("1.2.3.4", ("1.2.3.45",)),)))
+    assert accepted(admission, padded).contexts == (ContextResult(1, 0, "1.2.3.45"),)
+
+
+def test_the_most_that_can_be_proposed_has_room_in_the_answer() -> None:
+    longest = "1." + "2" * 62
+    policy = Policy(contexts=((CT, (longest,)),), users=USERS, together=1)
+    every_id = tuple(ProposedContext(n % 256, CT, (longest,)) for n in range(400))
+    admission = Admission(policy)
+    rq = encode(replace(asks_as(1, 1, b"open"), contexts=every_id))
+    status, _ = admission.try_to_judge(rq, 100)
+    assert status == ROOM
+    answer = admission.judge(rq)  # nothing was judged before: the place is free
+    assert answer.codes == LET_IN
+    check_accept(Model(policy), replace(request(), contexts=every_id), answer.accept, strict=False)
+    assert 18_000 < len(answer.accept) < lib.LTDIC_ACCEPT_ROOM
+
+
+def test_the_largest_length_taken_is_in_the_answer() -> None:
+    admission = Admission()
+    for most in (0, 6, 0xFFFFFFFF):
+        lib.ltdic_admission_set_max_length(admission.admission, most)
+        info = accepted(admission, encode(request())).user_info
+        assert info is not None
+        assert info.max_length == most
+
+
+# ---- what is illegal -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("title", ["", "  ", "SEVENTEEN LETTERS", "BACK\\SLASH", "TAB\t", "\xc4E"])
+def test_an_illegal_title_is_refused(title: str) -> None:
+    admission = Admission()
+    assert admission.add("called", title) == BAD_VALUE
+    assert admission.add("calling", title) == BAD_VALUE
+    assert admission.limit(title, 1) == BAD_VALUE
+    assert admission.judge(encode(request())).codes == LET_IN  # nothing was added
+
+
+@pytest.mark.parametrize("uid", ["", "1..2", ".1", "1.", "1.02", "1.a", "1 ", "1." + "2" * 63])
+def test_an_illegal_uid_is_refused(uid: str) -> None:
+    admission = Admission(OURS)
+    assert admission.add("context", uid) == BAD_VALUE
+    assert admission.add("transfer", uid) == BAD_VALUE
+    assert accepted(admission, encode(request())).contexts == (ContextResult(1, 0, IMPLICIT),)
+
+
+def test_a_transfer_syntax_needs_an_abstract_syntax() -> None:
+    assert Admission(Policy(contexts=())).add("transfer", IMPLICIT) == BAD_VALUE
+
+
+# ---- against the model -----------------------------------------------------------------------
+
+titles = st.sampled_from(["A", "B", "AB", "A B", "SIXTEEN LETTERS!"])
+uids = st.sampled_from([VERIFICATION, CT, MR, IMPLICIT, EXPLICIT, BIG])
+some_titles = st.lists(titles, max_size=3).map(tuple)
+some_uids = st.lists(uids, max_size=3).map(tuple)
+names = st.sampled_from([b"", b"a", b"ab", b"user"])
+policies = st.builds(
+    Policy,
+    called=some_titles,
+    calling=some_titles,
+    users=st.lists(st.tuples(names, st.none() | names), max_size=2).map(tuple),
+    contexts=st.lists(st.tuples(uids, some_uids), max_size=4).map(tuple),
+    together=st.integers(0, 4),
+    each=st.integers(0, 2),
+    named=st.dictionaries(titles, st.integers(0, 3), max_size=2),
+)
+identities = st.one_of(
+    st.builds(UserIdentity, st.sampled_from([1, 3]), st.integers(0, 1), names),
+    st.builds(UserIdentity, st.just(2), st.integers(0, 1), names, names),
+)
+questions = st.builds(
+    AssociateRequest,
+    called_ae=titles,
+    calling_ae=titles,
+    contexts=st.lists(
+        st.builds(ProposedContext, st.integers(0, 9), st.none() | uids, some_uids), max_size=5
+    ).map(tuple),
+    user_info=st.builds(
+        UserInformation, st.just(16384), st.just("1.2.3"), user_identity=st.none() | identities
+    ),
+)
+
+
+@given(policies, st.lists(questions | st.integers(0, 5), max_size=12))
+@example(Policy(each=1), [request(), request(), 0, request()])
+def test_it_does_what_the_model_does(policy: Policy, steps: list[Any]) -> None:
+    """A step is a request, or one of those who are inside leaves."""
+    admission, model = Admission(policy), Model(policy)
+    inside: list[tuple[AssociateRequest, Answer]] = []
+    for step in steps:
+        if isinstance(step, AssociateRequest):
+            answer = admission.judge(encode(step))
+            assert answer.codes == model.judge(step)
+            check_accept(model, step, answer.accept, strict=False)
+            if answer.codes == LET_IN:
+                inside.append((step, answer))
+        elif step < len(inside):
+            pdu, answer = inside.pop(step)
+            admission.leave(answer)
+            model.leave(pdu)
+
+
+@given(policies, requests)
+def test_the_answer_to_a_strictly_valid_request_is_strictly_valid(
+    policy: Policy, pdu: AssociateRequest
+) -> None:
+    check_accept(Model(policy), pdu, Admission(policy).judge(encode(pdu)).accept, strict=True)
+
+
+@given(contexts(proposed))
+def test_what_is_proposed_of_ours_is_accepted(offered: tuple[ProposedContext, ...]) -> None:
+    ours = tuple((c.abstract_syntax or "", c.transfer_syntaxes[::-1]) for c in offered)
+    policy = Policy(contexts=ours)
+    pdu = request(contexts=offered)
+    answer = Admission(policy).judge(encode(pdu))
+    check_accept(Model(policy), pdu, answer.accept, strict=True)
+    accept = decode(answer.accept)
+    assert isinstance(accept, AssociateAccept)
+    assert all(c.result == 0 for c in accept.contexts)
