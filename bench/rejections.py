@@ -1,136 +1,284 @@
 """How many fast rejections does a requestor report as what they were?
 
-An acceptor in a process of its own reads the request, answers A-ASSOCIATE-RJ and is gone at once:
-it closes, or it resets the connection. Each contender is rejected equally often, in turns.
+An acceptor in a process of its own answers A-ASSOCIATE-RJ. Raw ones are gone at once: they close,
+or they reset the connection; the `unread` ones do so without having read the request. The others
+are the acceptors of ltdic, whom `ltdic.connect` asks. Requestors are rejected in turns.
 
-    python bench/rejections.py [--count N] [--json FILE]
+    python bench/rejections.py [--count N] [--pynetdicom N] [--only NAME] [--at NAME] [--json FILE]
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import collections
 import datetime
 import importlib.metadata
 import json
 import logging
-import multiprocessing
 import os
 import platform
 import socket
 import struct
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from pynetdicom import AE
 
-from ltdic import AssociateReject, encode, l_dicom
+import ltdic
+from ltdic import l_dicom
 
-CODES = (2, 3, 1)
-REJECT = encode(AssociateReject(*CODES))
+CODES = (1, 1, 7)
+REJECT = ltdic.encode(ltdic.AssociateReject(*CODES))
+NOBODY = ltdic.Admission(called=["NOBODY"])
 VERIFICATION = "1.2.840.10008.1.1"
-ENDS = ("close", "reset")
+TIMEOUT = 10.0
+LOCALHOST = "127.0.0.1"
+
+# ---- acceptors, which reject everyone for ever ---------------------------------------------------
+
+Announce = Callable[[int], None]
 
 
-def serve(server: socket.socket, end: str) -> None:
-    """Reject everyone, for ever."""
+def serve_raw(announce: Announce, *, resets: bool, reads: bool) -> None:
+    with socket.create_server((LOCALHOST, 0), backlog=128) as server:
+        announce(server.getsockname()[1])
+        while True:
+            connection, _ = server.accept()
+            data = b"" if reads else REJECT
+            while len(data) < 6 or len(data) < 6 + int.from_bytes(data[2:6], "big"):
+                chunk = connection.recv(65536)
+                if not chunk:
+                    break
+                data += chunk
+            connection.sendall(REJECT)
+            if resets:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.close()
+
+
+def serve_server(announce: Announce) -> None:
+    with ltdic.Server((LOCALHOST, 0), admission=NOBODY) as server:
+        announce(server.address[1])
+        server.serve()
+
+
+def serve_aio(announce: Announce) -> None:
+    async def serve() -> None:
+        async with ltdic.aio.Server((LOCALHOST, 0), admission=NOBODY) as server:
+            announce(server.address[1])
+            await server.serve()
+
+    asyncio.run(serve())
+
+
+def serve_l_dicom(announce: Announce) -> None:
+    slots = {
+        "pfnReceiveAssociateRequest": lambda h, *_: l_dicom.L_DicomSendAssociateReject(h, *CODES),
+        "pfnClose": lambda h, *_: l_dicom.L_DicomFreeNet(h),
+    }
+
+    def on_accept(listener: Any, *_: Any) -> None:
+        accepted = l_dicom.L_DicomCreateNet(None, l_dicom.DICOM_SECURE_NONE)
+        l_dicom.L_DicomSetCallback(accepted, slots)
+        l_dicom.L_DicomAccept(listener, accepted)
+
+    listener = l_dicom.L_DicomCreateNet(None, l_dicom.DICOM_SECURE_NONE)
+    l_dicom.L_DicomSetCallback(listener, {"pfnAccept": on_accept})
+    l_dicom.L_DicomListen(listener, LOCALHOST, 0, 128)
+    announce(l_dicom.L_DicomGetHostInfo(listener)[1])
     while True:
-        connection, _ = server.accept()
-        data = b""
-        while len(data) < 6 or len(data) < 6 + int.from_bytes(data[2:6], "big"):
-            chunk = connection.recv(65536)
-            if not chunk:
-                break
-            data += chunk
-        connection.sendall(REJECT)
-        if end == "reset":
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        connection.close()
+        l_dicom.L_DicomWait(listener, 1000)
 
 
-class Ltdic:
-    """A requestor with the L_Dicom API."""
+RAW: dict[str, dict[str, bool]] = {
+    "close": {"resets": False, "reads": True},
+    "reset": {"resets": True, "reads": True},
+    "close, unread": {"resets": False, "reads": False},
+    "reset, unread": {"resets": True, "reads": False},
+}
+OURS: dict[str, Callable[[Announce], None]] = {
+    "ltdic.Server": serve_server,
+    "ltdic.aio.Server": serve_aio,
+    "ltdic.l_dicom": serve_l_dicom,
+}
+ACCEPTORS = [*RAW, *OURS]
 
-    name = "ltdic"
 
+def serve(name: str) -> None:
+    """Be this acceptor, and print its port."""
+
+    def announce(port: int) -> None:
+        print(port, flush=True)
+
+    if name in OURS:
+        OURS[name](announce)
+    else:
+        serve_raw(announce, **RAW[name])
+
+
+@contextmanager
+def acceptor(name: str) -> Iterator[int]:
+    """This acceptor in a process of its own; its port."""
+    command = [sys.executable, __file__, "--serve", name]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield int(process.stdout.readline())
+        finally:
+            process.kill()
+
+
+# ---- requestors: what became of an association, in a word ---------------------------------------
+
+RIGHT, OTHER_CODES = "rejected", "rejected with other codes"
+
+
+def named(error: ltdic.Error) -> str:
+    if isinstance(error, ltdic.AssociationRejected):
+        return RIGHT if error.codes == CODES else OTHER_CODES
+    return "aborted" if isinstance(error, ltdic.AssociationAborted) else "closed"
+
+
+class Connect:
+    def associate(self, port: int) -> str:
+        try:
+            ltdic.connect(LOCALHOST, port, timeout=TIMEOUT).abort()
+        except ltdic.Error as error:
+            return named(error)
+        return "accepted"
+
+
+class AioConnect:
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+
+    async def ask(self, port: int) -> str:
+        try:
+            await (await ltdic.aio.connect(LOCALHOST, port, timeout=TIMEOUT)).abort()
+        except ltdic.Error as error:
+            return named(error)
+        return "accepted"
+
+    def associate(self, port: int) -> str:
+        return self.loop.run_until_complete(self.ask(port))
+
+
+class LDicom:
     def __init__(self) -> None:
         self.got: list[Any] = []
-        self.handle = l_dicom.L_DicomCreateNet(None, 0)
+        self.handle = l_dicom.L_DicomCreateNet(None, l_dicom.DICOM_SECURE_NONE)
         self.request = l_dicom.L_DicomCreateAssociate(True)
         l_dicom.L_DicomDefaultAssociate(self.request)
         slots = {
             "pfnConnect": lambda h, *_: l_dicom.L_DicomSendAssociateRequest(h, self.request),
             "pfnReceiveAssociateReject": lambda h, *codes: self.got.append(codes[:3]),
             "pfnReceiveAbort": lambda *_: self.got.append("aborted"),
-            "pfnClose": lambda h, error, _: self.got.append("closed" if error else None),
+            "pfnClose": lambda *_: self.got.append("closed"),
         }
         l_dicom.L_DicomSetCallback(self.handle, slots)
 
-    def associate(self, host: str, port: int) -> str:
-        """Ask for an association; what became of it, in a word."""
+    def associate(self, port: int) -> str:
         self.got.clear()
-        l_dicom.L_DicomConnect(self.handle, None, 0, host, port)
-        while not self.got or isinstance(self.got[-1], tuple):
-            l_dicom.L_DicomWait(self.handle, 10_000)
-        first = self.got[0]
-        if isinstance(first, tuple):
-            return "rejected" if first == CODES else "rejected, other codes"
-        return str(first)
+        end = time.monotonic() + TIMEOUT
+        l_dicom.L_DicomConnect(self.handle, None, 0, LOCALHOST, port)
+        while "closed" not in self.got and time.monotonic() < end:
+            l_dicom.L_DicomWait(self.handle, int(1000 * TIMEOUT))
+        if not self.got or isinstance(self.got[0], str):
+            return str(self.got[0]) if self.got else "nothing"
+        return RIGHT if self.got == [CODES, "closed"] else OTHER_CODES
 
 
 class Pynetdicom:
-    """A requestor with pynetdicom."""
-
-    name = "pynetdicom"
-
     def __init__(self) -> None:
         self.entity = AE()
         self.entity.add_requested_context(VERIFICATION)
 
-    def associate(self, host: str, port: int) -> str:
-        """Ask for an association; what became of it, in a word."""
-        association = self.entity.associate(host, port)
+    def associate(self, port: int) -> str:
+        association = self.entity.associate(LOCALHOST, port)
         if association.is_rejected:
             said = association.acceptor.primitive
             codes = (said.result, said.result_source, said.diagnostic)
-            return "rejected" if codes == CODES else "rejected, other codes"
-        return "aborted" if association.is_aborted else "something else"
+            return RIGHT if codes == CODES else OTHER_CODES
+        return "aborted" if association.is_aborted else "closed"
 
 
-def measure(count: int, end: str) -> dict[str, Any]:
-    """Let every contender be rejected `count` times."""
-    with socket.create_server(("127.0.0.1", 0), backlog=128) as server:
-        process = multiprocessing.get_context("fork").Process(
-            target=serve, args=(server, end), daemon=True
-        )
-        process.start()
-        contenders: list[Any] = [Ltdic(), Pynetdicom()]
-        outcomes: dict[str, collections.Counter[str]] = {
-            c.name: collections.Counter() for c in contenders
-        }
-        seconds = dict.fromkeys(outcomes, 0.0)
-        for _ in range(count):
-            for contender in contenders:
-                ask: Callable[[str, int], str] = contender.associate
+REQUESTORS: dict[str, type[Any]] = {
+    "ltdic.connect": Connect,
+    "ltdic.aio.connect": AioConnect,
+    "ltdic.l_dicom": LDicom,
+    "pynetdicom": Pynetdicom,
+}
+
+
+# ---- what is measured ----------------------------------------------------------------------------
+
+
+def measure(name: str, counts: dict[str, int]) -> list[dict[str, Any]]:
+    """Let this acceptor reject every requestor that often, evenly mixed; a row for each."""
+    requestors = {who: REQUESTORS[who]() for who in counts}
+    said: dict[str, collections.Counter[str]] = {who: collections.Counter() for who in counts}
+    seconds = dict.fromkeys(counts, 0.0)
+    rounds = max(counts.values())
+    with acceptor(name) as port:
+        for n in range(rounds):
+            for who, count in counts.items():
+                if n * count // rounds == (n + 1) * count // rounds:
+                    continue
                 begun = time.perf_counter()
-                outcomes[contender.name][ask(*server.getsockname())] += 1
-                seconds[contender.name] += time.perf_counter() - begun
-        process.terminate()
-        process.join()
+                said[who][requestors[who].associate(port)] += 1
+                seconds[who] += time.perf_counter() - begun
+    return [
+        {"acceptor": name, "requestor": who, **judged(found), "seconds": round(seconds[who], 3)}
+        for who, found in said.items()
+    ]
+
+
+def judged(said: collections.Counter[str]) -> dict[str, Any]:
+    """Lost: only the end of the connection was reported. Misreported: something that was not."""
+    lost = said["closed"] + said["nothing"]
     return {
-        name: {"outcomes": dict(found), "seconds": round(seconds[name], 3)}
-        for name, found in outcomes.items()
+        "count": said.total(),
+        "rejected": said[RIGHT],
+        "lost": lost,
+        "misreported": said.total() - said[RIGHT] - lost,
+        "as": {what: count for what, count in sorted(said.items()) if count},
     }
+
+
+def described(row: dict[str, Any]) -> str:
+    said = ", ".join(f"{count} {what}" for what, count in row["as"].items())
+    each = 1000 * row["seconds"] / row["count"]
+    return f"{row['acceptor']:17} {row['requestor']:18} {said:40} {each:8.2f}"
 
 
 def main() -> None:
     """Print a table, and write it as JSON where asked to."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=1000, help="rejections for each contender")
+    parser.add_argument("--count", type=int, default=1000, help="rejections for each requestor")
+    parser.add_argument("--pynetdicom", type=int, help="rejections for pynetdicom, if others")
+    parser.add_argument("--only", action="append", choices=REQUESTORS, help="requestors")
+    parser.add_argument("--at", action="append", choices=ACCEPTORS, help="acceptors")
     parser.add_argument("--json", help="where to write the result")
+    parser.add_argument("--serve", choices=ACCEPTORS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
+    if options.serve:
+        serve(options.serve)
+    counts = dict.fromkeys(options.only or REQUESTORS, options.count)
+    if "pynetdicom" in counts and options.pynetdicom is not None:
+        counts["pynetdicom"] = options.pynetdicom
+    print(f"{'acceptor':17} {'requestor':18} {'reported as':40} {'ms each':>8}", flush=True)
+    rows = []
+    for name in options.at or ACCEPTORS:
+        asking = {who: n for who, n in counts.items() if name in RAW or who == "ltdic.connect"}
+        for row in measure(name, asking) if asking else []:
+            print(described(row), flush=True)
+            rows.append(row)
     result = {
         "what": "fast rejections reported as what they were",
         "date": datetime.date.today().isoformat(),
@@ -140,15 +288,8 @@ def main() -> None:
             "ltdic": importlib.metadata.version("ltdic"),
             "pynetdicom": importlib.metadata.version("pynetdicom"),
         },
-        "count": options.count,
-        "ends": {end: measure(options.count, end) for end in ENDS},
+        "rows": rows,
     }
-    print(f"{'acceptor':9} {'requestor':11} {'reported as':40} {'ms each':>8}")
-    for end, contenders in result["ends"].items():  # type: ignore[attr-defined]
-        for name, found in contenders.items():
-            outcomes = ", ".join(f"{n} {what}" for what, n in sorted(found["outcomes"].items()))
-            each = 1000 * found["seconds"] / options.count
-            print(f"{end:9} {name:11} {outcomes:40} {each:8.2f}")
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:
             json.dump(result, file, indent=1)
