@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .l_dicom import (  # type: ignore[attr-defined]
+from .l_dicom import (
     DICOM_SECURE_NONE,
     DICOM_SUCCESS,
     L_DicomAccept,

@@ -455,9 +455,10 @@ class Parts:
 def pieces_of(data: Sendable) -> Iterable[Buffer]:
     """What there is to send, piece by piece."""
     if isinstance(data, (bytes, bytearray, memoryview)):
-        if memoryview(data).nbytes % 2:
+        whole = memoryview(data)
+        if whole.nbytes % 2:
             raise ValueError("a command or data set has an even number of bytes (PS3.8 E.1)")
-        return (data,)
+        return (whole,)
     read = getattr(data, "read", None)
     if read is not None:
         return iter(lambda: read(PART), b"")

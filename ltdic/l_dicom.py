@@ -30,8 +30,63 @@ from ._ffi import ffi, lib
 TRUE = 1
 FALSE = 0
 
-_CONSTANTS = [name for name in dir(lib) if name.startswith(("PDU_", "DICOM_"))]
-globals().update({name: getattr(lib, name) for name in _CONSTANTS})
+DICOM_ERROR_ABORTED: int = lib.DICOM_ERROR_ABORTED
+DICOM_ERROR_ADDRESS: int = lib.DICOM_ERROR_ADDRESS
+DICOM_ERROR_BUSY: int = lib.DICOM_ERROR_BUSY
+DICOM_ERROR_CLOSED: int = lib.DICOM_ERROR_CLOSED
+DICOM_ERROR_CONNECT: int = lib.DICOM_ERROR_CONNECT
+DICOM_ERROR_HANDLE: int = lib.DICOM_ERROR_HANDLE
+DICOM_ERROR_INTERRUPTED: int = lib.DICOM_ERROR_INTERRUPTED
+DICOM_ERROR_MEMORY: int = lib.DICOM_ERROR_MEMORY
+DICOM_ERROR_PARAMETER: int = lib.DICOM_ERROR_PARAMETER
+DICOM_ERROR_PROTOCOL: int = lib.DICOM_ERROR_PROTOCOL
+DICOM_ERROR_STATE: int = lib.DICOM_ERROR_STATE
+DICOM_ERROR_SYSTEM: int = lib.DICOM_ERROR_SYSTEM
+DICOM_ERROR_TIMEOUT: int = lib.DICOM_ERROR_TIMEOUT
+DICOM_IPTYPE_IPV4: int = lib.DICOM_IPTYPE_IPV4
+DICOM_IPTYPE_IPV4_OR_IPV6: int = lib.DICOM_IPTYPE_IPV4_OR_IPV6
+DICOM_IPTYPE_IPV6: int = lib.DICOM_IPTYPE_IPV6
+DICOM_IPTYPE_NONE: int = lib.DICOM_IPTYPE_NONE
+DICOM_SECURE_NONE: int = lib.DICOM_SECURE_NONE
+DICOM_SUCCESS: int = lib.DICOM_SUCCESS
+PDU_ABORT: int = lib.PDU_ABORT
+PDU_ABORT_REASON_INVALID_PARAM: int = lib.PDU_ABORT_REASON_INVALID_PARAM
+PDU_ABORT_REASON_UNEXPECTED: int = lib.PDU_ABORT_REASON_UNEXPECTED
+PDU_ABORT_REASON_UNEXPECTED_PARAM: int = lib.PDU_ABORT_REASON_UNEXPECTED_PARAM
+PDU_ABORT_REASON_UNKNOWN: int = lib.PDU_ABORT_REASON_UNKNOWN
+PDU_ABORT_REASON_UNRECOGNIZED: int = lib.PDU_ABORT_REASON_UNRECOGNIZED
+PDU_ABORT_REASON_UNRECOGNIZED_PARAM: int = lib.PDU_ABORT_REASON_UNRECOGNIZED_PARAM
+PDU_ABORT_SOURCE_PROVIDER: int = lib.PDU_ABORT_SOURCE_PROVIDER
+PDU_ABORT_SOURCE_USER: int = lib.PDU_ABORT_SOURCE_USER
+PDU_ACCEPT_RESULT_ABSTRACT_SYNTAX: int = lib.PDU_ACCEPT_RESULT_ABSTRACT_SYNTAX
+PDU_ACCEPT_RESULT_PROVIDER_REJECT: int = lib.PDU_ACCEPT_RESULT_PROVIDER_REJECT
+PDU_ACCEPT_RESULT_SUCCESS: int = lib.PDU_ACCEPT_RESULT_SUCCESS
+PDU_ACCEPT_RESULT_TRANSFER_SYNTAX: int = lib.PDU_ACCEPT_RESULT_TRANSFER_SYNTAX
+PDU_ACCEPT_RESULT_USER_REJECT: int = lib.PDU_ACCEPT_RESULT_USER_REJECT
+PDU_ASSOCIATE_ACCEPT: int = lib.PDU_ASSOCIATE_ACCEPT
+PDU_ASSOCIATE_REJECT: int = lib.PDU_ASSOCIATE_REJECT
+PDU_ASSOCIATE_REQUEST: int = lib.PDU_ASSOCIATE_REQUEST
+PDU_DATA_TRANSFER: int = lib.PDU_DATA_TRANSFER
+PDU_IDENTITY_JWT: int = lib.PDU_IDENTITY_JWT
+PDU_IDENTITY_KERBEROS: int = lib.PDU_IDENTITY_KERBEROS
+PDU_IDENTITY_PASSCODE: int = lib.PDU_IDENTITY_PASSCODE
+PDU_IDENTITY_SAML: int = lib.PDU_IDENTITY_SAML
+PDU_IDENTITY_USERNAME: int = lib.PDU_IDENTITY_USERNAME
+PDU_REJECT_REASON_APPLICATION: int = lib.PDU_REJECT_REASON_APPLICATION
+PDU_REJECT_REASON_CALLED: int = lib.PDU_REJECT_REASON_CALLED
+PDU_REJECT_REASON_CALLING: int = lib.PDU_REJECT_REASON_CALLING
+PDU_REJECT_REASON_CONGESTION: int = lib.PDU_REJECT_REASON_CONGESTION
+PDU_REJECT_REASON_LIMIT: int = lib.PDU_REJECT_REASON_LIMIT
+PDU_REJECT_REASON_UNKNOWN: int = lib.PDU_REJECT_REASON_UNKNOWN
+PDU_REJECT_REASON_VERSION: int = lib.PDU_REJECT_REASON_VERSION
+PDU_REJECT_RESULT_PERMANENT: int = lib.PDU_REJECT_RESULT_PERMANENT
+PDU_REJECT_RESULT_TRANSIENT: int = lib.PDU_REJECT_RESULT_TRANSIENT
+PDU_REJECT_SOURCE_PROVIDER1: int = lib.PDU_REJECT_SOURCE_PROVIDER1
+PDU_REJECT_SOURCE_PROVIDER2: int = lib.PDU_REJECT_SOURCE_PROVIDER2
+PDU_REJECT_SOURCE_USER: int = lib.PDU_REJECT_SOURCE_USER
+PDU_RELEASE_REQUEST: int = lib.PDU_RELEASE_REQUEST
+PDU_RELEASE_RESPONSE: int = lib.PDU_RELEASE_RESPONSE
+PDU_UNKNOWN: int = lib.PDU_UNKNOWN
 
 # ---- what callbacks raise, and what must not be collected while C may use it ------------------
 
@@ -412,9 +467,131 @@ def L_DicomGetPeerInfo(hNet: Any) -> tuple[str, int]:
 
 
 __all__ = [
+    "DICOM_ERROR_ABORTED",
+    "DICOM_ERROR_ADDRESS",
+    "DICOM_ERROR_BUSY",
+    "DICOM_ERROR_CLOSED",
+    "DICOM_ERROR_CONNECT",
+    "DICOM_ERROR_HANDLE",
+    "DICOM_ERROR_INTERRUPTED",
+    "DICOM_ERROR_MEMORY",
+    "DICOM_ERROR_PARAMETER",
+    "DICOM_ERROR_PROTOCOL",
+    "DICOM_ERROR_STATE",
+    "DICOM_ERROR_SYSTEM",
+    "DICOM_ERROR_TIMEOUT",
+    "DICOM_IPTYPE_IPV4",
+    "DICOM_IPTYPE_IPV4_OR_IPV6",
+    "DICOM_IPTYPE_IPV6",
+    "DICOM_IPTYPE_NONE",
+    "DICOM_SECURE_NONE",
+    "DICOM_SUCCESS",
     "FALSE",
+    "PDU_ABORT",
+    "PDU_ABORT_REASON_INVALID_PARAM",
+    "PDU_ABORT_REASON_UNEXPECTED",
+    "PDU_ABORT_REASON_UNEXPECTED_PARAM",
+    "PDU_ABORT_REASON_UNKNOWN",
+    "PDU_ABORT_REASON_UNRECOGNIZED",
+    "PDU_ABORT_REASON_UNRECOGNIZED_PARAM",
+    "PDU_ABORT_SOURCE_PROVIDER",
+    "PDU_ABORT_SOURCE_USER",
+    "PDU_ACCEPT_RESULT_ABSTRACT_SYNTAX",
+    "PDU_ACCEPT_RESULT_PROVIDER_REJECT",
+    "PDU_ACCEPT_RESULT_SUCCESS",
+    "PDU_ACCEPT_RESULT_TRANSFER_SYNTAX",
+    "PDU_ACCEPT_RESULT_USER_REJECT",
+    "PDU_ASSOCIATE_ACCEPT",
+    "PDU_ASSOCIATE_REJECT",
+    "PDU_ASSOCIATE_REQUEST",
+    "PDU_DATA_TRANSFER",
+    "PDU_IDENTITY_JWT",
+    "PDU_IDENTITY_KERBEROS",
+    "PDU_IDENTITY_PASSCODE",
+    "PDU_IDENTITY_SAML",
+    "PDU_IDENTITY_USERNAME",
+    "PDU_REJECT_REASON_APPLICATION",
+    "PDU_REJECT_REASON_CALLED",
+    "PDU_REJECT_REASON_CALLING",
+    "PDU_REJECT_REASON_CONGESTION",
+    "PDU_REJECT_REASON_LIMIT",
+    "PDU_REJECT_REASON_UNKNOWN",
+    "PDU_REJECT_REASON_VERSION",
+    "PDU_REJECT_RESULT_PERMANENT",
+    "PDU_REJECT_RESULT_TRANSIENT",
+    "PDU_REJECT_SOURCE_PROVIDER1",
+    "PDU_REJECT_SOURCE_PROVIDER2",
+    "PDU_REJECT_SOURCE_USER",
+    "PDU_RELEASE_REQUEST",
+    "PDU_RELEASE_RESPONSE",
+    "PDU_UNKNOWN",
     "TRUE",
+    "L_DicomAccept",
+    "L_DicomAddPresentation",
+    "L_DicomAddTransfer",
+    "L_DicomBreakWait",
+    "L_DicomBreathe",
+    "L_DicomClose",
+    "L_DicomConnect",
+    "L_DicomConnectExt",
+    "L_DicomCreateAssociate",
+    "L_DicomCreateNet",
+    "L_DicomDefaultAssociate",
+    "L_DicomDeletePresentation",
+    "L_DicomErrorText",
+    "L_DicomFindAbstract",
+    "L_DicomFreeAssociate",
+    "L_DicomFreeNet",
+    "L_DicomGetAbstract",
+    "L_DicomGetApplication",
+    "L_DicomGetAssociate",
+    "L_DicomGetAsyncOperations",
+    "L_DicomGetCallback",
+    "L_DicomGetCalled",
+    "L_DicomGetCalling",
+    "L_DicomGetExtended",
+    "L_DicomGetHostInfo",
+    "L_DicomGetImplementClass",
+    "L_DicomGetImplementVersion",
+    "L_DicomGetMaxLength",
+    "L_DicomGetPeerInfo",
+    "L_DicomGetPresentation",
+    "L_DicomGetPresentationCount",
+    "L_DicomGetResult",
+    "L_DicomGetRoleSelect",
+    "L_DicomGetTransfer",
+    "L_DicomGetTransferCount",
+    "L_DicomGetUserIdentity",
+    "L_DicomIsAssociated",
+    "L_DicomIsConnected",
+    "L_DicomListen",
+    "L_DicomListenExt",
+    "L_DicomResetAssociate",
+    "L_DicomSendAbort",
+    "L_DicomSendAssociateAccept",
+    "L_DicomSendAssociateReject",
+    "L_DicomSendAssociateRequest",
+    "L_DicomSendCEchoRequest",
+    "L_DicomSendCEchoResponse",
+    "L_DicomSendData",
+    "L_DicomSendReleaseRequest",
+    "L_DicomSendReleaseResponse",
+    "L_DicomSetApplication",
+    "L_DicomSetAsyncOperations",
+    "L_DicomSetCallback",
+    "L_DicomSetCalled",
+    "L_DicomSetCalling",
+    "L_DicomSetExtended",
+    "L_DicomSetImplementClass",
+    "L_DicomSetImplementVersion",
+    "L_DicomSetLimits",
+    "L_DicomSetMaxLength",
+    "L_DicomSetResult",
+    "L_DicomSetRoleSelect",
+    "L_DicomSetTimeouts",
+    "L_DicomSetUserIdentity",
+    "L_DicomShutDown",
+    "L_DicomStartUp",
+    "L_DicomWait",
     "pEXT_CALLBACK",
-    *_CONSTANTS,
-    *[name for name in globals() if name.startswith("L_Dicom")],
 ]
