@@ -6,7 +6,7 @@ import queue
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -516,7 +516,13 @@ def test_a_C_or_Cpp_program_is_told_of_a_rejection_by_pynetdicom(
 # ---- pynetdicom requests ---------------------------------------------------------------------
 
 
-def associate(port: int) -> Any:
+def associate(
+    port: int,
+    called: str = "ANY-SCP",
+    calling: str = "PYNETDICOM",
+    contexts: Iterable[tuple[str, Any]] = ((Verification, IMPLICIT_VR_LE),),
+    **options: Any,
+) -> Any:
     """pynetdicom's requestor, after our acceptor's answer.
 
     Its reading thread waits here until its requesting thread does: pynetdicom 3.0.4 takes a
@@ -537,10 +543,11 @@ def associate(port: int) -> Any:
         (evt.EVT_REQUESTED, on_requested),
         (evt.EVT_PDU_RECV, lambda event: waiting.wait(TIMEOUT)),
     ]
-    ae = AE(ae_title="PYNETDICOM")
+    ae = AE(ae_title=calling)
     ae.acse_timeout = ae.network_timeout = ae.connection_timeout = TIMEOUT
-    ae.add_requested_context(Verification, IMPLICIT_VR_LE)
-    return ae.associate(LOCALHOST, port, evt_handlers=handlers)
+    for context in contexts:
+        ae.add_requested_context(*context)
+    return ae.associate(LOCALHOST, port, ae_title=called, evt_handlers=handlers, **options)
 
 
 @each_rejection
@@ -580,10 +587,10 @@ def test_our_acceptor_is_told_of_an_abort_by_pynetdicom() -> None:
 # ---- DCMTK requests --------------------------------------------------------------------------
 
 
-def run_scu(program: str, port: int) -> tuple[int, str]:
+def run_scu(program: str, port: int, *options: str | Path) -> tuple[int, str]:
     """A DCMTK requestor run to its end: its exit code and what it printed."""
     result = subprocess.run(
-        [program, "-v", "localhost", str(port)],
+        [program, "-v", "localhost", str(port), *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
