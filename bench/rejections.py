@@ -24,7 +24,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from pynetdicom import AE
@@ -141,10 +141,21 @@ RIGHT, OTHER_CODES = "rejected", "rejected with other codes"
 def named(error: ltdic.Error) -> str:
     if isinstance(error, ltdic.AssociationRejected):
         return RIGHT if error.codes == CODES else OTHER_CODES
+    if isinstance(error, ltdic.ConnectionFailed):
+        return "no connection"
     return "aborted" if isinstance(error, ltdic.AssociationAborted) else "closed"
 
 
-class Connect:
+class Requestor:
+    def associate(self, port: int) -> str:
+        """Ask for an association; what became of it, in a word."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """It is not needed any more."""
+
+
+class Connect(Requestor):
     def associate(self, port: int) -> str:
         try:
             ltdic.connect(LOCALHOST, port, timeout=TIMEOUT).abort()
@@ -153,7 +164,7 @@ class Connect:
         return "accepted"
 
 
-class AioConnect:
+class AioConnect(Requestor):
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
 
@@ -167,8 +178,11 @@ class AioConnect:
     def associate(self, port: int) -> str:
         return self.loop.run_until_complete(self.ask(port))
 
+    def close(self) -> None:
+        self.loop.close()
 
-class LDicom:
+
+class LDicom(Requestor):
     def __init__(self) -> None:
         self.got: list[Any] = []
         self.handle = l_dicom.L_DicomCreateNet(None, l_dicom.DICOM_SECURE_NONE)
@@ -192,8 +206,12 @@ class LDicom:
             return str(self.got[0]) if self.got else "nothing"
         return RIGHT if self.got == [CODES, "closed"] else OTHER_CODES
 
+    def close(self) -> None:
+        l_dicom.L_DicomFreeAssociate(self.request)
+        l_dicom.L_DicomFreeNet(self.handle)
 
-class Pynetdicom:
+
+class Pynetdicom(Requestor):
     def __init__(self) -> None:
         self.entity = AE()
         self.entity.add_requested_context(VERIFICATION)
@@ -207,7 +225,7 @@ class Pynetdicom:
         return "aborted" if association.is_aborted else "closed"
 
 
-REQUESTORS: dict[str, type[Any]] = {
+REQUESTORS: dict[str, type[Requestor]] = {
     "ltdic.connect": Connect,
     "ltdic.aio.connect": AioConnect,
     "ltdic.l_dicom": LDicom,
@@ -220,11 +238,13 @@ REQUESTORS: dict[str, type[Any]] = {
 
 def measure(name: str, counts: dict[str, int]) -> list[dict[str, Any]]:
     """Let this acceptor reject every requestor that often, evenly mixed; a row for each."""
-    requestors = {who: REQUESTORS[who]() for who in counts}
     said: dict[str, collections.Counter[str]] = {who: collections.Counter() for who in counts}
     seconds = dict.fromkeys(counts, 0.0)
     rounds = max(counts.values())
-    with acceptor(name) as port:
+    with acceptor(name) as port, ExitStack() as stack:
+        requestors = {who: REQUESTORS[who]() for who in counts}
+        for requestor in requestors.values():
+            stack.callback(requestor.close)
         for n in range(rounds):
             for who, count in counts.items():
                 if n * count // rounds == (n + 1) * count // rounds:
@@ -239,8 +259,8 @@ def measure(name: str, counts: dict[str, int]) -> list[dict[str, Any]]:
 
 
 def judged(said: collections.Counter[str]) -> dict[str, Any]:
-    """Lost: only the end of the connection was reported. Misreported: something that was not."""
-    lost = said["closed"] + said["nothing"]
+    """Lost: nothing or the end of the connection was reported. Misreported: what was not so."""
+    lost = said["closed"] + said["no connection"] + said["nothing"]
     return {
         "count": said.total(),
         "rejected": said[RIGHT],

@@ -48,6 +48,8 @@ from .pdu import (
 from .retry import Attempts, Retry
 
 READ_SIZE = 0x40000
+FOREVER = 1e6
+"""Seconds: longer than any system tries to connect."""
 MOST_HELD = 0x100000
 """Bytes of data that are held for `receive` while something is sent; then reading stops."""
 
@@ -131,8 +133,10 @@ def open_socket(address: tuple[str, int], deadline: float | None) -> socket.sock
 
 
 def _connect_socket(sock: socket.socket, where: object, deadline: float | None) -> None:
+    # It never blocks: a connect that is still inside the system when a reset comes makes Linux drop
+    # what was received before it.
     left = left_of(deadline)
-    sock.settimeout(None if left is None else max(left, SHORTEST))
+    sock.settimeout(FOREVER if left is None else max(left, SHORTEST))
     # A reset: it was up, and the peer has left already. What it said before can still be read.
     with suppress(ConnectionResetError, BrokenPipeError):
         sock.connect(where)  # type: ignore[arg-type]

@@ -1,0 +1,76 @@
+"""No fast rejection is lost or misreported, by whichever face it is asked for or sent.
+
+`LTDIC_REJECTIONS=100000 pytest -s tests/test_rejections.py` for as many, with the figures."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import socket
+from types import ModuleType
+from typing import Any
+
+import pytest
+from conftest import HERE
+
+import ltdic
+
+COUNT = int(os.environ.get("LTDIC_REJECTIONS", "2000"))
+
+
+def load() -> ModuleType:
+    """The benchmark, whose requestors and acceptors these are."""
+    spec = importlib.util.spec_from_file_location(
+        "rejections", HERE.parent / "bench" / "rejections.py"
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+bench = load()
+FACES = [name for name in bench.REQUESTORS if name != "pynetdicom"]
+
+
+def all_are_reported(acceptor: str, requestor: str) -> None:
+    [row] = bench.measure(acceptor, {requestor: COUNT})
+    print(f"\n{bench.described(row)}", end="")
+    assert row["as"] == {"rejected": COUNT}
+    assert (row["rejected"], row["lost"], row["misreported"]) == (COUNT, 0, 0)
+
+
+@pytest.mark.parametrize("requestor", FACES)
+@pytest.mark.parametrize("acceptor", bench.RAW)
+def test_each_rejection_by_an_acceptor_that_is_gone_at_once_is_reported(
+    acceptor: str, requestor: str
+) -> None:
+    all_are_reported(acceptor, requestor)
+
+
+@pytest.mark.parametrize("acceptor", bench.OURS)
+def test_each_rejection_by_an_acceptor_of_ours_is_reported(acceptor: str) -> None:
+    all_are_reported(acceptor, "ltdic.connect")
+
+
+@pytest.mark.parametrize("timeout", [None, 10.0])
+def test_no_requestor_waits_for_its_connection_inside_the_system(
+    monkeypatch: pytest.MonkeyPatch, timeout: float | None
+) -> None:
+    """Where a reset would make Linux drop the rejection before it."""
+    waits: list[float | None] = []
+
+    class Socket(socket.socket):
+        def connect(self, address: Any) -> None:
+            waits.append(self.gettimeout())
+            super().connect(address)
+
+    monkeypatch.setattr(socket, "socket", Socket)
+    with (
+        bench.acceptor("reset, unread") as port,
+        pytest.raises(ltdic.AssociationRejected),
+    ):
+        ltdic.connect("127.0.0.1", port, timeout=timeout)
+    assert waits
+    assert None not in waits
