@@ -4,6 +4,9 @@ An acceptor in a process of its own answers A-ASSOCIATE-RJ. Raw ones are gone at
 or they reset the connection; the `unread` ones do so without having read the request. The others
 are the acceptors of ltdic, whom `ltdic.connect` asks. Requestors are rejected in turns.
 
+However many: Linux lets a port of loopback be used again a second after its connection has ended
+(`net.ipv4.tcp_tw_reuse` 2, as it comes). Elsewhere "no connection" means that ports have run out.
+
     python bench/rejections.py [--count N] [--pynetdicom N] [--only NAME] [--at NAME] [--json FILE]
 """
 
