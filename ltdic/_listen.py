@@ -26,9 +26,9 @@ class _Lines(logging.Handler):
         self.addFilter(lambda entry: hasattr(entry, "association"))
         self._as_json = as_json
 
-    def emit(self, entry: logging.LogRecord) -> None:
-        record: Record = entry.association  # type: ignore[attr-defined]
-        print(_as_json(record) if self._as_json else _as_text(record), flush=True)
+    def emit(self, record: logging.LogRecord) -> None:
+        told: Record = record.__dict__["association"]
+        print(_as_json(told) if self._as_json else _as_text(told), flush=True)
 
 
 def _as_json(record: Record) -> str:

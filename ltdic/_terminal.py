@@ -22,8 +22,8 @@ GREEN, YELLOW, RED = 32, 33, 31
 
 def coloured(text: str, colour: int, stream: TextIO | None = None) -> str:
     """In colour, on a terminal that has not been told otherwise (NO_COLOR)."""
-    stream = stream or sys.stdout
-    if not stream.isatty() or "NO_COLOR" in os.environ:
+    where = stream or sys.stdout
+    if not where.isatty() or "NO_COLOR" in os.environ:
         return text
     return f"\033[{colour}m{text}\033[0m"
 
