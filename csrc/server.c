@@ -99,8 +99,9 @@ static void free_served(ltdic_served *a)
 
 static void free_all(node *list)
 {
-    while (!list_empty(list)) {
-        free_served(SERVED_OF(list->next));
+    for (node *n = list->next, *next; n != list; n = next) {
+        next = n->next;
+        free_served(SERVED_OF(n));
     }
 }
 
@@ -157,9 +158,8 @@ static bool is_full(const ltdic_server *s)
 }
 
 /* An event about these bytes, of which there may be none. False when out of memory. */
-static bool put_event(ltdic_served *a, ltdic_event_row event, ltdic_bytes bytes)
+static bool put_event(ltdic_server *s, ltdic_served *a, ltdic_event_row event, ltdic_bytes bytes)
 {
-    ltdic_server *s = a->server;
     event.served = a;
     event.offset = block_size(&s->data);
     event.length = bytes.size;
@@ -172,9 +172,8 @@ static bool put_event(ltdic_served *a, ltdic_event_row event, ltdic_bytes bytes)
 }
 
 /* Data that continues what the last event is about. */
-static bool extend_event(ltdic_served *a, const ltdic_piece *piece)
+static bool extend_event(ltdic_server *s, const ltdic_served *a, const ltdic_piece *piece)
 {
-    ltdic_server *s = a->server;
     ltdic_event_row *last = s->count > 0 ? &s->events[s->count - 1] : NULL;
     const bool same = last != NULL && last->served == a && last->kind == LTDIC_SERVED_DATA &&
                       last->id == piece->id && (last->control | 2) == (piece->control | 2) &&
@@ -347,9 +346,8 @@ static void find_verification(ltdic_served *a, ltdic_bytes rq)
     }
 }
 
-static void admit(ltdic_served *a, ltdic_bytes rq, ltdic_bytes accept)
+static void admit(ltdic_server *s, ltdic_served *a, ltdic_bytes rq, ltdic_bytes accept)
 {
-    ltdic_server *s = a->server;
     const bool asks = (s->wanted & LTDIC_WANT_REQUESTS) != 0;
     find_verification(a, rq);
     if (!asks && ltdic_served_send(a, accept) != LTDIC_OK) {
@@ -360,7 +358,7 @@ static void admit(ltdic_served *a, ltdic_bytes rq, ltdic_bytes accept)
         return;
     }
     const ltdic_event_row event = {.kind = asks ? LTDIC_SERVED_REQUEST : LTDIC_SERVED_ACCEPTED};
-    if (!block_reserve(&s->data, rq.size + accept.size) || !put_event(a, event, rq)) {
+    if (!block_reserve(&s->data, rq.size + accept.size) || !put_event(s, a, event, rq)) {
         ltdic__net_end(a->net, LTDIC_ERR_MEMORY);
         return;
     }
@@ -368,18 +366,18 @@ static void admit(ltdic_served *a, ltdic_bytes rq, ltdic_bytes accept)
     s->events[s->count - 1].length += accept.size;
 }
 
-static void receive_request(ltdic_served *a, ltdic_bytes rq)
+static void receive_request(ltdic_server *s, ltdic_served *a, ltdic_bytes rq)
 {
     uint8_t room[LTDIC_ACCEPT_ROOM];
     ltdic_buffer accept = {room, sizeof room, 0};
     remember(a, rq);
-    ltdic_admission_judge(a->server->admission, &a->answer, &accept, rq);
+    ltdic_admission_judge(s->admission, &a->answer, &accept, rq);
     if (a->answer.refusal.result != 0) {
         send_or_end(a, LTDIC_ASSOCIATE_RJ, a->answer.refusal);
-    } else if (a->server->closing) {
+    } else if (s->closing) {
         send_or_end(a, LTDIC_ASSOCIATE_RJ, congestion);
     } else {
-        admit(a, rq, (ltdic_bytes){accept.data, accept.size});
+        admit(s, a, rq, (ltdic_bytes){accept.data, accept.size});
     }
 }
 
@@ -409,7 +407,7 @@ static void receive_echo(ltdic_served *a, const ltdic_indication *i)
     }
 }
 
-static void receive_data(ltdic_served *a, const ltdic_indication *i)
+static void receive_data(ltdic_server *s, ltdic_served *a, const ltdic_indication *i)
 {
     const ltdic_piece *p = &i->piece;
     a->between = (p->control & 3) == 2;
@@ -418,23 +416,23 @@ static void receive_data(ltdic_served *a, const ltdic_indication *i)
         return;
     }
     const ltdic_event_row event = {.kind = LTDIC_SERVED_DATA, .id = p->id, .control = p->control};
-    const bool wanted = (a->server->wanted & LTDIC_WANT_DATA) != 0;
-    if (wanted && !extend_event(a, p) && !put_event(a, event, p->data)) {
+    const bool wanted = (s->wanted & LTDIC_WANT_DATA) != 0;
+    if (wanted && !extend_event(s, a, p) && !put_event(s, a, event, p->data)) {
         ltdic__net_end(a->net, LTDIC_ERR_MEMORY);
     }
 }
 
-static void receive_pdu(ltdic_served *a, const ltdic_indication *i)
+static void receive_pdu(ltdic_server *s, ltdic_served *a, const ltdic_indication *i)
 {
     switch (i->type) {
     case LTDIC_ASSOCIATE_RQ:
-        receive_request(a, i->pdu);
+        receive_request(s, a, i->pdu);
         break;
     case LTDIC_DATA_TF:
-        receive_data(a, i);
+        receive_data(s, a, i);
         break;
     case LTDIC_RELEASE_RQ:
-        move_to(&a->server->releasing, a);
+        move_to(&s->releasing, a);
         break;
     case LTDIC_RELEASE_RP:
         set_outcome(a, LTDIC_OUTCOME_RELEASED, LTDIC_OK, no_codes);
@@ -472,9 +470,8 @@ static void sent(ltdic_served *a, const ltdic_indication *i)
     }
 }
 
-static void over(ltdic_served *a, int status)
+static void over(ltdic_server *s, ltdic_served *a, int status)
 {
-    ltdic_server *s = a->server;
     if (status == LTDIC_OK) {
         status = a->report.status; /* we closed */
     }
@@ -489,7 +486,7 @@ static void over(ltdic_served *a, int status)
     const bool wanted = a->told || (a->requested && (s->wanted & LTDIC_WANT_ENDS) != 0);
     if (wanted) {
         const ltdic_event_row event = {.kind = LTDIC_SERVED_ENDED};
-        put_event(a, event, (ltdic_bytes){NULL, 0});
+        put_event(s, a, event, (ltdic_bytes){NULL, 0});
     }
 }
 
@@ -538,14 +535,14 @@ static void handle(ltdic_server *s, ltdic_net *net, const ltdic_indication *i)
         if (i->status != LTDIC_OK) {
             set_refused(a, i->status);
         } else {
-            receive_pdu(a, i);
+            receive_pdu(s, a, i);
         }
         break;
     case LTDIC_SENT:
         sent(a, i);
         break;
     case LTDIC_CLOSED:
-        over(a, i->status);
+        over(s, a, i->status);
         break;
     default:
         break;
