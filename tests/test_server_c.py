@@ -306,6 +306,15 @@ def send_data(served: Any, data: bytes, control: int = COMMAND | LAST, context: 
         return int(lib.ltdic_served_send_data(served, pdv))
 
 
+def read_to_the_end(connection: socket.socket) -> None:
+    """Until an A-ABORT is the last thing that has come."""
+    last = b""
+    connection.settimeout(TIMEOUT)
+    while last[-10:] != ABORT and (chunk := connection.recv(1 << 16)):
+        last = last[-10:] + chunk
+    connection.close()
+
+
 # ---- alone -----------------------------------------------------------------------------------
 
 
@@ -727,6 +736,35 @@ def test_a_run_that_waits_for_room_ends_when_something_has_been_sent() -> None:
             status, told = server.run(50)
             assert (status in (OK, NEED_MORE), told) == (True, [])
         assert send_data(served, block, control) == OK
+
+
+def test_draining_waits_until_all_has_gone_to_the_system() -> None:
+    with serving(wanted=DATA) as server:
+        peer = server.associate()
+        served = server.of(ACCEPTED)[0].served
+        assert lib.ltdic_served_drain(served, 1000 * TIMEOUT) == OK  # nothing waits
+        while send_data(served, bytes(200_000), COMMAND) == OK:
+            pass
+        assert lib.ltdic_served_drain(served, 20) == NEED_MORE
+        reader = threading.Thread(target=lambda: read_to_the_end(peer.socket))
+        reader.start()
+        assert lib.ltdic_served_drain(served, 1000 * TIMEOUT) == OK
+        assert send_data(served, b"ab", COMMAND | LAST) == OK
+        assert send(served, ABORT) == OK
+        reader.join()
+        assert server.ended()[0].outcome == "aborted"
+        assert lib.ltdic_served_drain(served, 0) == CLOSED
+
+
+def test_draining_ends_with_the_connection() -> None:
+    with serving(wanted=DATA) as server:
+        peer = server.associate()
+        served = server.of(ACCEPTED)[0].served
+        while send_data(served, bytes(200_000), COMMAND) == OK:
+            pass
+        close_with_reset(peer.socket)
+        assert lib.ltdic_served_drain(served, 1000 * TIMEOUT) == CLOSED
+        assert server.ended()[0].outcome == "lost"
 
 
 # ---- how it ends -----------------------------------------------------------------------------
