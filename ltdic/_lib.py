@@ -269,7 +269,7 @@ class Told(NamedTuple):
 class Engine:
     """`ltdic_association`, with what it has received and not used yet."""
 
-    def __init__(self, requestor: bool, now: int) -> None:
+    def __init__(self) -> None:
         self._association = ffi.gc(lib.ltdic_association_new(), lib.ltdic_association_free)
         if self._association == ffi.NULL:
             raise MemoryError
@@ -279,8 +279,10 @@ class Engine:
         self._raw: Any = None
         self._base: Any = None
         self._lent: Any = None
-        if not requestor:
-            lib.ltdic_association_opened(self._association, lib.LTDIC_EVT_ACCEPTED, now)
+
+    def accepted(self, now: int) -> None:
+        """The transport of an acceptor is there."""
+        lib.ltdic_association_opened(self._association, lib.LTDIC_EVT_ACCEPTED, now)
 
     def set_timeouts(self, artim: float | None, response: float | None, idle: float | None) -> None:
         lib.ltdic_association_set_timeouts(self._association, _timeouts(artim, response, idle))
@@ -519,6 +521,7 @@ class ServerLoop:
             raise MemoryError("no memory or no descriptors")
         lib.ltdic_server_set_timeouts(self._server, _timeouts(timeout, timeout, idle))
         self._batch = ffi.new("ltdic_batch *")
+        self._taken = 0
         self._counted: Any = None
 
     def listen(self, host: str, port: int) -> None:
@@ -540,11 +543,21 @@ class ServerLoop:
         lib.ltdic_server_name(self._server, out, port)
         return bytes(ffi.buffer(host, out.size)).decode(), int(port[0])
 
-    def run(self, wanted: int, most: int) -> tuple[int, list[ServedEvent]]:
-        """`ltdic_server_run`; `most` in milliseconds. The GIL is released while it serves."""
+    def run(self, wanted: int, most: int) -> int:
+        """`ltdic_server_run`; `most` in milliseconds. The GIL is released while it serves. All
+        events must have been taken; those of a run that a signal's exception has ended are there,
+        too."""
+        self._batch.count = self._taken = 0
+        return int(lib.ltdic_server_run(self._server, self._batch, wanted, most))
+
+    def take(self) -> ServedEvent | None:
+        """The next event."""
         batch = self._batch
-        status = lib.ltdic_server_run(self._server, batch, wanted, most)
-        return status, [self._event(batch.events[n], batch.data) for n in range(batch.count)]
+        if self._taken == batch.count:
+            return None
+        event = self._event(batch.events[self._taken], batch.data)
+        self._taken += 1
+        return event
 
     def _event(self, row: Any, data: Any) -> ServedEvent:
         kind, size = row.kind, row.length

@@ -162,8 +162,10 @@ class Association:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
-        self._engine = _lib.Engine(requestor, self._now())
+        self._engine = _lib.Engine()
         self.set_timeouts(timeout, idle)
+        if not requestor:
+            self._engine.accepted(self._now())
         self._view = memoryview(b"")
         self._eof = self._over = False
 
@@ -333,13 +335,13 @@ class Requestor:
         self.accept = event
 
     def echo(self) -> Steps[int]:
-        self._messages = self._messages % 0xFFFF + 1
+        self._messages = number = self._messages % 0xFFFF + 1
         context_id = context_id_of(self.contexts, VERIFICATION)
-        self.association.send_echo(context_id, self._messages)
+        self.association.send_echo(context_id, number)
         while True:
             event = yield False
-            if isinstance(event, Echo) and not event.is_request:
-                return event.status
+            if isinstance(event, Echo) and not event.is_request and event.message_id == number:
+                return event.status  # another one is of an echo that was given up
             if isinstance(event, ReleaseRequest):
                 self.association.send(ReleaseResponse())
                 raise ConnectionClosed("the peer has released the association")
@@ -393,6 +395,15 @@ def make_request(
     return request
 
 
+EVENT_SIZE = 512
+"""Bytes that an event takes besides its data, about."""
+
+
+def size_of(event: Event) -> int:
+    """What an event counts for while it waits: of empty ones there may be many, too."""
+    return EVENT_SIZE + (len(event.data) if isinstance(event, PDV) else 0)
+
+
 def error_of_event(event: Event) -> Error | None:
     """The exception for an event that ends an association, or None."""
     if isinstance(event, AssociateReject):
@@ -418,11 +429,18 @@ def left_of(deadline: float | None) -> float | None:
     return None if deadline is None else max(0.0, deadline - time.monotonic())
 
 
-def failure(address: tuple[str, int], e: OSError) -> Error:
+def check_connect(port: int, timeout: float | None) -> None:
+    """Raises `ValueError` for what no connection can be made with."""
+    if not 0 < port <= 0xFFFF:
+        raise ValueError(f"port is {port}, not 1 to 65535")
+    _lib.milliseconds(timeout)
+
+
+def failure(address: tuple[str, int], e: OSError | UnicodeError) -> Error:
     where = f"{address[0]} port {address[1]}"
     if isinstance(e, TimeoutError):
         return AssociationTimeout(f"no connection to {where} in time")
-    return ConnectionFailed(f"no connection to {where}: {e.strerror or e}")
+    return ConnectionFailed(f"no connection to {where}: {getattr(e, 'strerror', None) or e}")
 
 
 Sendable: TypeAlias = Buffer | BinaryIO | Iterable[Buffer]

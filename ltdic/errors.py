@@ -52,7 +52,7 @@ class AssociationRejected(Error):
         return self.reject.advice
 
     def __reduce__(self) -> tuple[object, ...]:
-        return AssociationRejected, (self.reject,)
+        return AssociationRejected, (self.reject,), self.__dict__
 
 
 class AssociationAborted(Error):
@@ -66,7 +66,7 @@ class AssociationAborted(Error):
         """True if it came from the peer, False if the peer was sent it."""
 
     def __reduce__(self) -> tuple[object, ...]:
-        return AssociationAborted, (self.abort, self.received, self.args[0])
+        return AssociationAborted, (self.abort, self.received, self.args[0]), self.__dict__
 
 
 class ConnectionClosed(Error):

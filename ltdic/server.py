@@ -31,7 +31,6 @@ from .association import (
 )
 from .errors import AssociationTimeout, LocalError
 from .pdu import (
-    PDU,
     PDV,
     Abort,
     encode,
@@ -77,16 +76,18 @@ class ServedAssociation(Served):
         try:
             self._server._call(send, lambda most: loop.drain(self._alive(), most))
         except AssociationTimeout:
-            self.abort()
+            self._server._post(_Job(self._abort))
             raise
 
     def abort(self) -> None:
         """End it at once, by A-ABORT (PS3.8 7.3). Does nothing when it is over."""
         if self._number is not None:
-            self._server._call(lambda: self._send(Abort(0, 0)) if self._number else 0)
+            self._server._call(self._abort)
 
-    def _send(self, pdu: PDU) -> int:
-        return self._server._loop.send(self._alive(), encode(pdu))
+    def _abort(self) -> int:
+        if self._number is not None:
+            self._server._loop.send(self._number, encode(Abort(0, 0)))
+        return 0
 
     def _alive(self) -> int:
         if self._number is None:
@@ -113,18 +114,17 @@ class _Job:
         self.result: Future[int] = Future()
 
     def run(self) -> bool:
-        """True when it is done, or nobody waits for it any more."""
+        """True when it is done, or whoever waited for it has given up."""
         if self.result.cancelled():
             return True
-        try:
-            status = self.call()
-        except BaseException as e:
-            with suppress(InvalidStateError):
+        with suppress(InvalidStateError):  # given up just now
+            try:
+                status = self.call()
+            except Exception as e:
                 self.result.set_exception(e)
-            return True
-        if status == _lib.ROOM and self.waits:
-            return False
-        with suppress(InvalidStateError):
+                return True
+            if status == _lib.ROOM and self.waits:
+                return False
             self.result.set_result(status)
         return True
 
@@ -167,8 +167,9 @@ class Server:
         self._jobs: deque[_Job] = deque()
         self._waiting: list[_Job] = []
         self._thread: int | None = None
+        self._serving = threading.Lock()
         self._closing = False
-        self._over = False
+        self._over = self._freed = False
         self._pool: ThreadPoolExecutor | None = None
         try:
             self._loop.listen(*address)
@@ -192,8 +193,14 @@ class Server:
         an association ended or a moment has passed, says true. May be called again.
 
         Raises what interrupts it, as KeyboardInterrupt."""
-        if self._thread is not None:
+        if not self._serving.acquire(blocking=False):
             raise LocalError("it serves already")
+        try:
+            self._serve(until)
+        finally:
+            self._serving.release()
+
+    def _serve(self, until: float | Callable[[], bool] | None) -> None:
         self._thread = threading.get_ident()
         end = time.monotonic() + until if isinstance(until, (int, float)) else None
         try:
@@ -219,10 +226,11 @@ class Server:
         self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None
     ) -> None:
         self.close()
-        try:
-            self.serve()
-        finally:
-            self._free()
+        with self._serving:  # another thread may be serving: it comes to its end
+            try:
+                self._serve(None)
+            finally:
+                self._free()
 
     # ---- the loop
 
@@ -234,15 +242,19 @@ class Server:
 
     def _round(self, end: float | None, wants_ends: bool) -> None:
         """Serve for a moment, and deal with what has happened."""
+        self._dispatch_all()  # what an exception has left
         if self._closing:
             self._loop.close(_lib.milliseconds(self._timeout))
         self._run_jobs()
         most = ROUND if end is None else min(ROUND, max(0, int((end - time.monotonic()) * 1000)))
-        status, events = self._loop.run(self._wanted(wants_ends), most)
-        for event in events:
-            self._dispatch(event)
+        status = self._loop.run(self._wanted(wants_ends), most)
+        self._dispatch_all()
         if status == _lib.CLOSED:
             self._over = True
+
+    def _dispatch_all(self) -> None:
+        while (event := self._loop.take()) is not None:
+            self._dispatch(event)
 
     def _wanted(self, ends: bool) -> int:
         wanted = _lib.WANT_REQUESTS if self._admission.on_request is not None else 0
@@ -302,8 +314,7 @@ class Server:
             number = association._number
             return 0 if number is None else self._loop.send(number, answer)
 
-        self._jobs.append(_Job(send))
-        self._loop.wake()
+        self._post(_Job(send))
 
     # ---- calls from other threads
 
@@ -323,13 +334,18 @@ class Server:
             raise error_of_send(status)
 
     def _call_there(self, job: _Job) -> int:
-        self._jobs.append(job)
-        self._loop.wake()
+        self._post(job)
         try:
             return job.result.result(self._timeout)
         except TimeoutError:
             job.result.cancel()
             return _lib.ROOM
+
+    def _post(self, job: _Job) -> None:
+        self._jobs.append(job)
+        self._loop.wake()
+        if self._freed:
+            job.run()
 
     def _run_jobs(self) -> None:
         waiting, self._waiting = self._waiting, []
@@ -347,5 +363,6 @@ class Server:
             self._pool.shutdown(wait=False, cancel_futures=True)
         for association in self._served.values():
             association._number = None
+        self._freed = True
         self._run_jobs()
         self._loop.free()
