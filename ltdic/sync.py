@@ -27,6 +27,7 @@ from .association import (
     Sendable,
     Steps,
     T,
+    check_connect,
     context_id_of,
     deadline_of,
     error_of_event,
@@ -35,6 +36,7 @@ from .association import (
     make_request,
     outcome_of_error,
     pieces_of,
+    size_of,
 )
 from .errors import AssociationTimeout, Error, LocalError
 from .pdu import (
@@ -77,8 +79,10 @@ def connect(
 
     Raises `AssociationRejected`, `AssociationAborted`, `ConnectionFailed` where there was no
     connection, `ConnectionClosed` where it was lost, `AssociationTimeout`; `ValueError` for titles,
-    UIDs or an identity that PS3.8 does not allow. With `retry` each says how often was tried.
+    UIDs or an identity that PS3.8 does not allow, or a port or time that is none. With
+    `retry` each says how often was tried.
     """
+    check_connect(port, timeout)
     request = make_request(called_ae, calling_ae, list(contexts), max_length, identity)
     attempts = Attempts(retry, time.monotonic())
     while True:
@@ -100,10 +104,16 @@ def _connect_once(
         if tls is not None:
             left = left_of(deadline)
             sock.settimeout(None if left is None else max(left, SHORTEST))
-            sock = tls.wrap_socket(sock, server_hostname=address[0])
+            sock = secured = tls.wrap_socket(
+                sock, server_hostname=address[0], do_handshake_on_connect=False
+            )
+            secured.do_handshake()
     except OSError as e:  # `ssl.SSLError` is one, and so is a time-out
         sock.close()
         raise failure(address, e) from e
+    except BaseException:
+        sock.close()
+        raise
     association = SyncAssociation(sock, request, timeout)
     association._open(deadline)
     return association
@@ -113,11 +123,15 @@ def open_socket(address: tuple[str, int], deadline: float | None) -> socket.sock
     """A connection to the first address of a host that takes one."""
     try:
         found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
-    except OSError as e:
+    except (OSError, UnicodeError) as e:
         raise failure(address, e) from e
     error = OSError("no address")
     for family, kind, protocol, _, where in found:
-        sock = socket.socket(family, kind, protocol)
+        try:
+            sock = socket.socket(family, kind, protocol)
+        except OSError as e:
+            error = e
+            continue
         try:
             _connect_socket(sock, where, deadline)
         except OSError as e:
@@ -231,6 +245,9 @@ class SyncAssociation:
     def release(self) -> None:
         """End the association in order (PS3.8 7.2); data that still comes is dropped."""
         self._refuse_if_over()
+        if self._association.state == 8:  # the peer has asked first
+            self._answer_release()
+            return
         self._run(self._requestor.release())
         self._finish("released")
 
@@ -248,12 +265,13 @@ class SyncAssociation:
     ) -> None:
         if self._record is None:
             return
-        if kind is not None:
-            self.abort()
-        elif self._association.state == 8:
-            self._answer_release()
-        else:
-            self.release()
+        try:
+            if kind is not None:
+                self.abort()
+            else:
+                self.release()
+        finally:
+            self._finish("aborted by us")  # where it was interrupted
 
     # ---- the engine's crank
 
@@ -294,9 +312,15 @@ class SyncAssociation:
 
     def _send_part(self, pdv: PDV) -> None:
         self._association.send(pdv)
+        deadline, sent = deadline_of(self.timeout), self._sent
         while self._collect():
             self._raise_if_over()
-            self._exchange(deadline_of(self.timeout))
+            if self._sent != sent:  # whatever has come meanwhile is no reason to wait longer
+                deadline, sent = deadline_of(self.timeout), self._sent
+            elif deadline is not None and time.monotonic() >= deadline:
+                self._association.send(Abort(0, 0))
+                self._fail(AssociationTimeout("the peer has not taken what was sent in time"))
+            self._move(deadline)
         self._raise_if_over()
 
     def _next(self, deadline: float | None) -> Event:
@@ -305,8 +329,7 @@ class SyncAssociation:
             self._collect()
             if self._events:
                 event = self._events.popleft()
-                if isinstance(event, PDV):
-                    self._held -= len(event.data)
+                self._held -= size_of(event)
                 error = error_of_event(event)
                 if error is not None:
                     self._fail(error)
@@ -330,8 +353,7 @@ class SyncAssociation:
         if self._held < MOST_HELD:
             for event in self._association.events():
                 self._events.append(event)
-                if isinstance(event, PDV):
-                    self._held += len(event.data)
+                self._held += size_of(event)
         if not self._out:
             self._out = memoryview(self._association.data_to_send())
         return bool(self._out)
