@@ -39,6 +39,7 @@ from .association import (
     Steps,
     T,
     answer_of,
+    check_connect,
     context_id_of,
     deadline_of,
     describe_reject,
@@ -50,6 +51,7 @@ from .association import (
     make_request,
     outcome_of_error,
     pieces_of,
+    size_of,
 )
 from .errors import AssociationTimeout, Error, LocalError
 from .pdu import (
@@ -71,6 +73,7 @@ GRACE = 0.5
 """Seconds that a connection without a request is given when a server closes."""
 MOMENT = 0.5
 """Seconds between two looks at what `serve` is to be served until."""
+BACKLOG = 1024
 
 
 # ---- the transport ------------------------------------------------------------------------------
@@ -94,12 +97,14 @@ class _Link(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._fires = 0.0
         self._waiters: list[asyncio.Future[None]] = []
-        self._over = False
+        self._up = self._secured = self._over = False
         self._reads = self._writes = True
 
     # ---- what asyncio calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._up = True
+        self._secured = transport.get_extra_info("ssl_object") is not None
         self.transport = cast(asyncio.Transport, transport)
         name = transport.get_extra_info("peername")
         if name:
@@ -114,7 +119,7 @@ class _Link(asyncio.Protocol):
         self.turn()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if exc is not None:
+        if exc is not None and self._up and not self._secured:
             self._read_rest()
         self.closed = True
         self.association.receive_eof()
@@ -124,8 +129,6 @@ class _Link(asyncio.Protocol):
 
     def _read_rest(self) -> None:
         """asyncio stops reading where writing fails, but the peer may have said why it left."""
-        if self.transport.get_extra_info("ssl_object") is not None:
-            return
         with suppress(OSError), self.transport.get_extra_info("socket").dup() as copy:
             copy.setblocking(False)
             while data := copy.recv(MOST_HELD):
@@ -143,12 +146,14 @@ class _Link(asyncio.Protocol):
     def turn(self) -> None:
         """After whatever may have changed something: take what has happened, send what is to be
         sent, and set the timer."""
+        if not self._up:  # `start_tls` gives data before it returns
+            return
         while self._held < MOST_HELD and (told := self.association._next()) is not None:
             self._over = self._over or told.over
             self.happened(told)
         self.flush()
         if self._over and not self.closed:
-            self.transport.close()
+            self._close()
         self._read_while_there_is_room()
         self._set_timer()
         self._wake()
@@ -160,19 +165,17 @@ class _Link(asyncio.Protocol):
 
     def put(self, event: Event) -> None:
         self.events.append(event)
-        if isinstance(event, PDV):
-            self._held += len(event.data)
+        self._held += size_of(event)
 
     def take(self) -> Event | None:
         """The first event that waits."""
         if not self.events:
             return None
         event = self.events.popleft()
-        if isinstance(event, PDV):
-            was_full = self._held >= MOST_HELD
-            self._held -= len(event.data)
-            if was_full and self._held < MOST_HELD:
-                self.turn()
+        was_full = self._held >= MOST_HELD
+        self._held -= size_of(event)
+        if was_full and self._held < MOST_HELD:
+            self.turn()
         return event
 
     def drop_all(self) -> None:
@@ -190,10 +193,19 @@ class _Link(asyncio.Protocol):
         """An A-ABORT if there is an association, and the end, without waiting for anybody."""
         self.association.send(Abort(0, 0))
         self.flush()
-        if self.transport.get_write_buffer_size():
+        self.transport.abort()  # what the system has taken already still goes
+
+    def _close(self) -> None:
+        """The end; what the peer has not taken by now it never takes."""
+        if self._unsent():
             self.transport.abort()
         else:
             self.transport.close()
+
+    def _unsent(self) -> int:
+        """Bytes that the system has not taken. (A TLS transport that is closed cannot say.)"""
+        closing = self.transport.is_closing()
+        return 0 if closing else self.transport.get_write_buffer_size()
 
     def _read_while_there_is_room(self) -> None:
         reads = self._held < MOST_HELD
@@ -202,8 +214,9 @@ class _Link(asyncio.Protocol):
             (self.transport.resume_reading if reads else self.transport.pause_reading)()
 
     def _set_timer(self) -> None:
-        """One that fires too early is set again then."""
-        deadline = None if self.closed else self.association.deadline()
+        """One that fires too early is set again then. While there is no room there is none."""
+        idles = self.closed or self._held >= MOST_HELD
+        deadline = None if idles else self.association.deadline()
         if deadline is None or (self._timer is not None and self._fires <= deadline):
             return
         if self._timer is not None:
@@ -227,7 +240,11 @@ class _Link(asyncio.Protocol):
         """Wait until something may have changed."""
         waiter = self._loop.create_future()
         self._waiters.append(waiter)
-        await waiter
+        try:
+            await waiter
+        finally:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
 
     async def next(self) -> Event:
         """The next event; one that ends the association is raised."""
@@ -264,15 +281,19 @@ class _Link(asyncio.Protocol):
 
     async def _send_part(self, pdv: PDV, timeout: float | None) -> None:
         """Send it, and wait until the transport takes more."""
+        self.raise_if_over()
         self.association.send(pdv)
         self.turn()
-        try:
-            async with asyncio.timeout(timeout):
-                while not self._writes and self.association.established:
+        while not self._writes and self.association.established:
+            left = self._unsent()
+            try:
+                async with asyncio.timeout(timeout):
                     await self.change()
-        except TimeoutError:
-            self.association.send(Abort(0, 0))
-            raise AssociationTimeout("the peer has not taken what was sent in time") from None
+            except TimeoutError:
+                if self._unsent() < left:  # it takes it, slowly
+                    continue
+                self.association.send(Abort(0, 0))
+                raise AssociationTimeout("the peer has not taken what was sent in time") from None
 
     async def wait_closed(self) -> None:
         """Let the peer close first, so that nothing of what is sent is destroyed."""
@@ -359,6 +380,9 @@ class AsyncAssociation:
     async def release(self) -> None:
         """As `SyncAssociation.release`."""
         self._refuse_if_over()
+        if self._association.state == 8:  # the peer has asked first
+            await self._answer_release()
+            return
         await self._run(self._requestor.release())
         await self._end("released")
 
@@ -378,12 +402,11 @@ class AsyncAssociation:
             return
         if kind is not None and issubclass(kind, asyncio.CancelledError):
             self._cut()
-        elif kind is not None:
-            await self.abort()
-        elif self._association.state == 8:
-            await self._answer_release()
-        else:
-            await self.release()
+            return
+        try:
+            await (self.release() if kind is None else self.abort())
+        finally:
+            self._cut()  # where it was cancelled
 
     # ---- how it is done
 
@@ -415,10 +438,9 @@ class AsyncAssociation:
             deadline = deadline_of(self.timeout)
         try:
             next(steps)
-            self._link.turn()
             while True:
-                event = await self._next(deadline)
-                extends = steps.send(event)
+                self._link.turn()
+                extends = steps.send(await self._next(deadline))
                 deadline = deadline_of(self.timeout) if extends else deadline
         except StopIteration as e:
             self._link.turn()
@@ -503,6 +525,7 @@ def connect(
 ) -> _Connecting:
     """Open an association as requestor: `async with connect(...) as association`, or
     `association = await connect(...)`. Everything is as with `ltdic.connect`."""
+    check_connect(port, timeout)
     request = make_request(called_ae, calling_ae, list(contexts), max_length, identity)
     return _Connecting(_connect((host, port), request, timeout, tls, retry))
 
@@ -532,7 +555,7 @@ async def _connect_once(
     try:
         async with asyncio.timeout(timeout):
             link = await _open_link(address, timeout, tls)
-    except OSError as e:  # a time-out is one, and so is `ssl.SSLError`
+    except (OSError, UnicodeError) as e:  # a time-out is one, and so is `ssl.SSLError`
         raise failure(address, e) from e
     association = AsyncAssociation(link, request, timeout)
     await association._open(deadline)
@@ -548,31 +571,48 @@ async def _open_link(
     for family, kind, protocol, _, where in await loop.getaddrinfo(
         *address, type=socket.SOCK_STREAM
     ):
-        sock = socket.socket(family, kind, protocol)
-        sock.setblocking(False)
         try:
-            await _connect_socket(sock, where)
-            name = address[0] if tls is not None else None
-            _, link = await loop.create_connection(
-                lambda: _Link(True, timeout), sock=sock, ssl=tls, server_hostname=name
-            )
-        except OSError as e:
-            sock.close()
-            if isinstance(e, TimeoutError):
-                raise
-            error = e
-        except BaseException:
-            sock.close()
+            sock = await _connect_socket(socket.socket(family, kind, protocol), where)
+            return await _link_over(sock, address[0], timeout, tls)
+        except TimeoutError:
             raise
-        else:
-            return link
+        except OSError as e:
+            error = e
     raise error
 
 
-async def _connect_socket(sock: socket.socket, where: Any) -> None:
-    # A reset: it was up, and the peer has left already. What it said before can still be read.
-    with suppress(ConnectionResetError, BrokenPipeError):
-        await asyncio.get_running_loop().sock_connect(sock, where)
+async def _link_over(
+    sock: socket.socket, host: str, timeout: float | None, tls: ssl.SSLContext | None
+) -> _Link:
+    link = _Link(True, timeout)
+    loop = asyncio.get_running_loop()
+    if tls is None:
+        await loop.create_connection(lambda: link, sock=sock)
+        return link
+    # `create_connection` with TLS would leave the socket open where it is cancelled early.
+    transport, _ = await loop.create_connection(asyncio.Protocol, sock=sock)
+    try:
+        secured = await loop.start_tls(
+            transport, link, tls, server_hostname=host, ssl_shutdown_timeout=CLOSING_TIME
+        )
+    except BaseException:
+        transport.abort()
+        raise
+    assert secured is not None
+    link.connection_made(secured)
+    return link
+
+
+async def _connect_socket(sock: socket.socket, where: Any) -> socket.socket:
+    sock.setblocking(False)
+    try:
+        # A reset: it was up, and the peer has left already. What it said can still be read.
+        with suppress(ConnectionResetError, BrokenPipeError):
+            await asyncio.get_running_loop().sock_connect(sock, where)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 # ---- server -------------------------------------------------------------------------------------
@@ -598,6 +638,7 @@ class AsyncServedAssociation(Served):
         try:
             await self._link.send(data, context_id, is_command, self._timeout)
         except AssociationTimeout:
+            self._link._set_outcome(ABORTED, "aborted by us")
             self._link.turn()
             raise
 
@@ -625,7 +666,10 @@ class _Acceptor(_Link):
         self._between = True
         self._tasks: set[asyncio.Task[None]] = set()
         self._working = False
-        server._links.add(self)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._server._links.add(self)  # not before: TLS may fail
+        super().connection_made(transport)
 
     # ---- what happens
 
@@ -646,6 +690,7 @@ class _Acceptor(_Link):
             self._place = None
         if self._server._closing:
             self._server._close_step(self)
+        self._leave()
 
     def flush(self) -> None:
         """What the provider refuses has not been told, but is sent."""
@@ -685,6 +730,8 @@ class _Acceptor(_Link):
                 decision = await on_request(association)
             else:
                 decision = await asyncio.to_thread(on_request, association)
+                if inspect.isawaitable(decision):
+                    decision = await decision
             answer = answer_of(decision, association._accept)
         except Exception:
             logger.exception("on_request failed; the request is rejected")
@@ -725,6 +772,9 @@ class _Acceptor(_Link):
             self.abort()
             return
         self._between = True
+        if self._unsent() > MOST_HELD:  # it never reads
+            self.abort()
+            return
         try:
             self.association.answer_echo(echo_of(told.id, echo))
         except LocalError:
@@ -778,7 +828,11 @@ class _Acceptor(_Link):
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._leave()
 
     # ---- the end
 
@@ -812,11 +866,17 @@ class _Acceptor(_Link):
             self._record.seconds = time.monotonic() - self.begun
             self._record.received, self._record.sent = self.received, self.sent
             self._record.log()
-        self._server._ended(self)
+        self._server._ended()
+
+    def _leave(self) -> None:
+        """The server has to wait for it until there is neither a connection nor work left."""
+        if self.closed and self._over and not self._tasks and self in self._server._links:
+            self._server._links.discard(self)
+            self._server._ended()
 
     def stop(self) -> None:
         """Close, whatever it is doing."""
-        for task in self._tasks:
+        for task in list(self._tasks):
             task.cancel()
         self.cut()
 
@@ -834,6 +894,26 @@ BUSY = AssociateReject(2, 3, 1)
 
 def _title(field: bytes) -> str:
     return field.partition(b"\0")[0].strip(b" ").decode("latin-1")
+
+
+async def _listen(host: str, port: int) -> socket.socket:
+    """At the first address that can be had; for all, of both families, as `ltdic.Server` does."""
+    if host in ("", "*"):
+        both = socket.has_dualstack_ipv6()
+        family = socket.AF_INET6 if both else socket.AF_INET
+        return socket.create_server(("", port), family=family, backlog=BACKLOG, dualstack_ipv6=both)
+    error = OSError("no address")
+    found = await asyncio.get_running_loop().getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    for family, _, _, _, where in found:
+        try:
+            return socket.create_server(
+                cast(tuple[str, int], where), family=family, backlog=BACKLOG
+            )
+        except OSError as e:
+            error = e
+    raise error
 
 
 class Server:
@@ -858,6 +938,8 @@ class Server:
         self._admission = admission or Admission()
         if handler is None and self._admission.serves_data:
             raise ValueError("contexts besides Verification need a handler")
+        for seconds in (timeout, idle):
+            _lib.milliseconds(seconds)
         self._policy = self._admission.policy(max_associations)
         self._handler = handler
         self._timeout = timeout
@@ -875,16 +957,24 @@ class Server:
         self._changed: asyncio.Event | None = None
 
     async def __aenter__(self) -> Server:
-        self._loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
-        host, port = self._where
-        self._server = await self._loop.create_server(
+        sock = await _listen(*self._where)
+        self._server = await loop.create_server(
             lambda: _Acceptor(self),
-            None if host in ("", "*") else host,
-            port,
+            sock=sock,
             ssl=self._tls,
-            backlog=1024,
+            ssl_handshake_timeout=self._timeout if self._tls is not None else None,
+            ssl_shutdown_timeout=CLOSING_TIME if self._tls is not None else None,
+            backlog=BACKLOG,
+            start_serving=False,  # which would leave it open where it is cancelled
         )
+        try:
+            await self._server.start_serving()
+        except BaseException:
+            self._server.close()
+            raise
+        self._loop = loop
         self._address = self._server.sockets[0].getsockname()[:2]
         return self
 
@@ -930,7 +1020,8 @@ class Server:
     def close(self) -> None:
         """As `ltdic.Server.close`; it, too, may be called from any thread."""
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._begin_to_close)
+            with suppress(RuntimeError):  # the loop is gone, and so is everything
+                self._loop.call_soon_threadsafe(self._begin_to_close)
 
     # ---- closing
 
@@ -942,8 +1033,7 @@ class Server:
             async with asyncio.timeout(most):
                 await self._changed.wait()
 
-    def _ended(self, link: _Acceptor) -> None:
-        self._links.discard(link)
+    def _ended(self) -> None:
         if self._changed is not None:
             self._changed.set()
 
@@ -954,8 +1044,6 @@ class Server:
         now = time.monotonic()
         self._grace = now + min(GRACE, self._timeout)
         self._abort_at, self._end_at = now + 0.75 * self._timeout, now + self._timeout
-        assert self._server is not None
-        self._server.close()
         self._close_links()
         assert self._changed is not None
         self._changed.set()
@@ -966,11 +1054,18 @@ class Server:
 
     async def _finish(self) -> None:
         """Until everything has come to its end."""
+        assert self._server is not None
         self._begin_to_close()
+        for _ in range(3):  # connections that wait already are taken
+            await asyncio.sleep(0)
+        self._server.close()
         while self._links:
             now = time.monotonic()
-            moments = [self._grace, self._abort_at, self._end_at]
-            await self._wait(max(0.0, min([m for m in moments if m > now], default=now) - now))
+            moments = [self._grace, self._abort_at, self._end_at, self._end_at + MOMENT]
+            left = [moment - now for moment in moments if moment > now]
+            if not left:
+                break  # a handler will not be cancelled
+            await self._wait(min(left))
             self._close_links()
 
     def _close_step(self, link: _Acceptor) -> None:
