@@ -29,7 +29,7 @@ class Retry:
     """Called before each wait: what went wrong, tries so far, seconds until the next."""
 
     def __post_init__(self) -> None:
-        if self.attempts < 1 or self.first < 0 or self.factor < 1 or self.ceiling < 0:
+        if not (self.attempts >= 1 and self.first >= 0 and self.factor >= 1 and self.ceiling >= 0):
             raise ValueError("attempts and factor must be at least 1, first and ceiling 0")
         if not 0 <= self.jitter <= 1:
             raise ValueError(f"jitter is {self.jitter}, not 0 to 1")
@@ -39,7 +39,7 @@ class Retry:
         try:
             longest = min(self.ceiling, self.first * self.factor ** (attempt - 1))
         except OverflowError:
-            longest = self.ceiling
+            longest = self.ceiling if self.first else 0.0
         return longest * (1 - self.jitter * random.random())
 
 
