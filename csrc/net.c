@@ -354,9 +354,13 @@ static bool take(ltdic_net *net, ltdic_indication *indication)
             l != NULL && l->max_associations != 0 && l->associations >= l->max_associations;
         a->ul.refusal = full ? (ltdic_reject){2, 3, 2} : (ltdic_reject){0, 0, 0};
     }
-    const int status = ltdic_association_next(a, indication, &in, ltdic__now());
-    net->in.start = net->in.end - in.size;
+    int status = ltdic_association_next(a, indication, &in, ltdic__now());
+    const uint64_t sent = a->sent;
     flush(net);
+    if (status == LTDIC_NEED_MORE && a->sent != sent) { /* an answer of the provider's has gone */
+        status = ltdic_association_next(a, indication, &in, ltdic__now());
+    }
+    net->in.start = net->in.end - in.size;
     settle(net);
     if (status == LTDIC_OK && indication->kind == LTDIC_CLOSED && net->transport == OPEN) {
         close_socket(net);

@@ -373,6 +373,47 @@ class Requestor:
                 self.association.send(ReleaseResponse())
 
 
+class Opened:
+    """An association that a requestor has opened."""
+
+    def __init__(
+        self,
+        association: Association,
+        request: AssociateRequest,
+        peer: tuple[str, int],
+        timeout: float | None,
+    ) -> None:
+        self.peer = peer
+        """Address and port."""
+        self.timeout = timeout
+        """Seconds for each wait; None: for ever."""
+        self._association = association
+        self._requestor = Requestor(association, request)
+        self._record: Record | None = Record(request.called_ae, request.calling_ae, peer, False)
+        """Until it is over."""
+
+    @property
+    def request(self) -> AssociateRequest:
+        """What was proposed."""
+        return self._requestor.request
+
+    @property
+    def accept(self) -> AssociateAccept:
+        """What was answered."""
+        assert self._requestor.accept is not None
+        return self._requestor.accept
+
+    @property
+    def contexts(self) -> tuple[NegotiatedContext, ...]:
+        """Every proposed context, and what became of it."""
+        return self._requestor.contexts
+
+    @property
+    def established(self) -> bool:
+        """True while data can be sent or received."""
+        return self._association.established
+
+
 # ---- requests, and what they come to ----------------------------------------------------------
 
 

@@ -20,10 +20,8 @@ from .association import (
     SHORTEST,
     Association,
     Event,
-    NegotiatedContext,
+    Opened,
     Parts,
-    Record,
-    Requestor,
     Sendable,
     Steps,
     T,
@@ -42,7 +40,6 @@ from .errors import AssociationTimeout, Error, LocalError
 from .pdu import (
     PDV,
     Abort,
-    AssociateAccept,
     AssociateRequest,
     ReleaseResponse,
     UserIdentity,
@@ -156,7 +153,7 @@ def _connect_socket(sock: socket.socket, where: object, deadline: float | None) 
         sock.connect(where)  # type: ignore[arg-type]
 
 
-class SyncAssociation:
+class SyncAssociation(Opened):
     """An association that `connect` has opened. A context manager: it is released at the end, or
     aborted where an exception leaves the block. One thread at a time."""
 
@@ -164,44 +161,15 @@ class SyncAssociation:
         self, sock: socket.socket, request: AssociateRequest, timeout: float | None
     ) -> None:
         sock.setblocking(False)
-        self.peer: tuple[str, int] = _peer_of(sock)
-        """Address and port."""
-        self.timeout = timeout
+        association = Association(requestor=True, timeout=timeout)
+        super().__init__(association, request, _peer_of(sock), timeout)
         self._socket = sock
         self._poll = select.poll()
-        self._association = Association(requestor=True, timeout=timeout)
-        self._requestor = Requestor(self._association, request)
         self._events: deque[Event] = deque()
         self._held = 0
         self._out = memoryview(b"")
         self._begun = time.monotonic()
         self._received = self._sent = 0
-        self._record: Record | None = Record(
-            request.called_ae, request.calling_ae, self.peer, False
-        )
-
-    # ---- what is negotiated
-
-    @property
-    def request(self) -> AssociateRequest:
-        """What was proposed."""
-        return self._requestor.request
-
-    @property
-    def accept(self) -> AssociateAccept:
-        """What was answered."""
-        assert self._requestor.accept is not None
-        return self._requestor.accept
-
-    @property
-    def contexts(self) -> tuple[NegotiatedContext, ...]:
-        """Every proposed context, and what became of it."""
-        return self._requestor.contexts
-
-    @property
-    def established(self) -> bool:
-        """True while data can be sent or received."""
-        return self._association.established
 
     # ---- what the user does
 

@@ -762,26 +762,41 @@ def test_a_thread_that_waits_for_room_gives_up_and_the_peer_is_aborted() -> None
     assert server.counters == ltdic.Counters(accepted=1, aborted=1)
 
 
-def test_what_the_serving_thread_sends_beyond_the_room_is_a_local_error() -> None:
+def test_a_handler_may_send_more_than_the_system_takes_at_once() -> None:
+    def handler(association: ltdic.ServedAssociation, pdv: PDV) -> None:
+        for is_command in (True, False):
+            association.send(BIG * 8, context=DATA_CONTEXT, is_command=is_command)
+
+    with (
+        serving(admission=ALL, handler=handler, timeout=TIMEOUT) as server,
+        ltdic.connect(*server.address, **OPTIONS) as association,
+    ):
+        association.send(b"ab", context=DATA_CONTEXT, is_command=True)
+        for is_command in (True, False):
+            received = association.receive()
+            assert received is not None
+            assert (received.is_command, received.data) == (is_command, BIG * 8)
+
+
+def test_what_a_handler_sends_to_a_peer_that_takes_nothing_is_given_up_in_time() -> None:
     said: queue.Queue[str] = queue.Queue()
 
     def handler(association: ltdic.ServedAssociation, pdv: PDV) -> None:
         try:
-            for n in range(100):
-                association.send(BIG[:1_000_000], context=DATA_CONTEXT, is_command=n % 2 == 0)
-        except LocalError as e:
+            association.send(BIG * 20, context=DATA_CONTEXT, is_command=True)
+        except AssociationTimeout as e:
             said.put(str(e))
-            association.abort()
 
     with (
-        serving(admission=ALL, handler=handler, timeout=TIMEOUT) as server,
+        serving(admission=ALL, handler=handler, timeout=0.3) as server,
         raw_requestor(server.address[1]) as connection,
     ):
         connection.sendall(REQUEST)
         receive_exactly_one(connection)
         connection.sendall(p_data(b"ab", True))
-        assert said.get(timeout=TIMEOUT) == "too much is waiting to be sent"
+        assert said.get(timeout=TIMEOUT) == "the peer has not taken what was sent in time"
         drained(connection)
+    assert server.counters.aborted == 1
 
 
 # ---- the server: its end -----------------------------------------------------------------------

@@ -1,0 +1,260 @@
+"""An asyncio transport turning the crank of an `Association`: either end of `aio`."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections import deque
+from collections.abc import AsyncIterable
+from contextlib import suppress
+from typing import cast
+
+from . import _lib
+from ._lib import Buffer
+from .association import (
+    CLOSING_TIME,
+    Association,
+    Event,
+    Parts,
+    Sendable,
+    echo_of,
+    error_of_event,
+    pieces_of,
+    size_of,
+)
+from .errors import AssociationTimeout
+from .pdu import PDV, Abort
+
+MOST_HELD = 0x100000
+"""Bytes of data that wait for whoever receives them; with more, reading stops."""
+
+
+class Link(asyncio.Protocol):
+    """One transport turning the crank of one association."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, requestor: bool, timeout: float | None, idle: float | None = None) -> None:
+        self.association = Association(requestor=requestor, timeout=timeout, idle=idle)
+        self.events: deque[Event] = deque()
+        """What has happened and waits to be taken."""
+        self.received = self.sent = 0
+        self.begun = time.monotonic()
+        self.peer: tuple[str, int] = ("unknown", 0)
+        self.closed = False
+        self._loop = asyncio.get_running_loop()
+        self._held = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._fires = 0.0
+        self._waiters: list[asyncio.Future[None]] = []
+        self._up = self._secured = self._over = False
+        self._reads = self._writes = True
+
+    # ---- what asyncio calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._up = True
+        self._secured = transport.get_extra_info("ssl_object") is not None
+        self.transport = cast(asyncio.Transport, transport)
+        name = transport.get_extra_info("peername")
+        if name:
+            self.peer = str(name[0]).removeprefix("::ffff:"), int(name[1])
+        sock = transport.get_extra_info("socket")
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.turn()
+
+    def data_received(self, data: bytes) -> None:
+        self.received += len(data)
+        self.association.receive_data(data)
+        self.turn()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None and self._up and not self._secured:
+            self._read_rest()
+        self.closed = True
+        self.association.receive_eof()
+        self.turn()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _read_rest(self) -> None:
+        """asyncio stops reading where writing fails, but the peer may have said why it left."""
+        with suppress(OSError), self.transport.get_extra_info("socket").dup() as copy:
+            copy.setblocking(False)
+            while data := copy.recv(MOST_HELD):
+                self.data_received(data)
+
+    def pause_writing(self) -> None:
+        self._writes = False
+
+    def resume_writing(self) -> None:
+        self._writes = True
+        self._wake()
+
+    # ---- the crank
+
+    def turn(self) -> None:
+        """After whatever may have changed something: take what has happened, send what is to be
+        sent, and set the timer."""
+        if not self._up:  # `start_tls` gives data before it returns
+            return
+        while self._held < MOST_HELD and (told := self.association._next()) is not None:
+            self._over = self._over or told.over
+            self.happened(told)
+        self.flush()
+        if self._over and not self.closed:
+            self._close()
+        self._read_while_there_is_room()
+        self._set_timer()
+        self._wake()
+
+    def happened(self, told: _lib.Told) -> None:
+        self.put(self.association._event(told))
+        if told.echo is not None:
+            self.put(echo_of(told.id, told.echo))
+
+    def put(self, event: Event) -> None:
+        self.events.append(event)
+        self._held += size_of(event)
+
+    def take(self) -> Event | None:
+        """The first event that waits."""
+        if not self.events:
+            return None
+        event = self.events.popleft()
+        was_full = self._held >= MOST_HELD
+        self._held -= size_of(event)
+        if was_full and self._held < MOST_HELD:
+            self.turn()
+        return event
+
+    def drop_all(self) -> None:
+        self.events.clear()
+        self._held = 0
+        self.turn()
+
+    def flush(self) -> None:
+        data = self.association.data_to_send()
+        if data and not self.transport.is_closing():
+            self.sent += len(data)
+            self.transport.write(data)
+
+    def cut(self) -> None:
+        """An A-ABORT if there is an association, and the end, without waiting for anybody."""
+        self.association.send(Abort(0, 0))
+        self.flush()
+        self.transport.abort()  # what the system has taken already still goes
+
+    def _close(self) -> None:
+        """The end; what the peer has not taken by now it never takes."""
+        if self.unsent():
+            self.transport.abort()
+        else:
+            self.transport.close()
+
+    def unsent(self) -> int:
+        """Bytes that the system has not taken. (A TLS transport that is closed cannot say.)"""
+        closing = self.transport.is_closing()
+        return 0 if closing else self.transport.get_write_buffer_size()
+
+    def _read_while_there_is_room(self) -> None:
+        reads = self._held < MOST_HELD
+        if reads != self._reads and not self.transport.is_closing():
+            self._reads = reads
+            (self.transport.resume_reading if reads else self.transport.pause_reading)()
+
+    def _set_timer(self) -> None:
+        """One that fires too early is set again then. While there is no room there is none."""
+        idles = self.closed or self._held >= MOST_HELD
+        deadline = None if idles else self.association.deadline()
+        if deadline is None or (self._timer is not None and self._fires <= deadline):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._fires = deadline
+        self._timer = self._loop.call_later(deadline - time.monotonic() + 0.001, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self.turn()
+
+    # ---- whoever waits
+
+    def _wake(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def change(self) -> None:
+        """Wait until something may have changed."""
+        waiter = self._loop.create_future()
+        self._waiters.append(waiter)
+        try:
+            await waiter
+        finally:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+
+    async def next(self) -> Event:
+        """The next event; one that ends the association is raised."""
+        while (event := self.take()) is None:
+            await self.change()
+        error = error_of_event(event)
+        if error is not None:
+            raise error
+        return event
+
+    def raise_if_over(self) -> None:
+        for event in self.events:
+            error = error_of_event(event)
+            if error is not None:
+                raise error
+
+    async def send(
+        self,
+        data: Sendable | AsyncIterable[Buffer],
+        context_id: int,
+        is_command: bool,
+        timeout: float | None,
+    ) -> None:
+        parts = Parts()
+        if isinstance(data, AsyncIterable):
+            async for piece in data:
+                for part in parts.feed(piece):
+                    await self._send_part(PDV(context_id, is_command, False, part), timeout)
+        else:
+            for piece in pieces_of(data):
+                for part in parts.feed(piece):
+                    await self._send_part(PDV(context_id, is_command, False, part), timeout)
+        await self._send_part(PDV(context_id, is_command, True, parts.end()), timeout)
+
+    async def _send_part(self, pdv: PDV, timeout: float | None) -> None:
+        """Send it, and wait until the transport takes more."""
+        self.raise_if_over()
+        self.association.send(pdv)
+        self.turn()
+        while not self._writes and self.association.established:
+            left = self.unsent()
+            try:
+                async with asyncio.timeout(timeout):
+                    await self.change()
+            except TimeoutError:
+                if self.unsent() < left:  # it takes it, slowly
+                    continue
+                self.association.send(Abort(0, 0))
+                raise AssociationTimeout("the peer has not taken what was sent in time") from None
+
+    async def wait_closed(self) -> None:
+        """Let the peer close first, so that nothing of what is sent is destroyed."""
+        try:
+            async with asyncio.timeout(CLOSING_TIME):
+                self.drop_all()
+                while not self.closed:
+                    await self.change()
+                    self.drop_all()
+        except TimeoutError:
+            pass
+        finally:
+            self.transport.abort()
