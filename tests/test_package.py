@@ -58,14 +58,14 @@ def test_the_c_program_of_the_readme_is_built_and_rejected(
 def test_the_figures_of_the_readme_are_those_of_the_committed_result() -> None:
     readme = (HERE.parent / "README.md").read_text()
     result = json.loads((HERE.parent / "bench" / "results" / "rejections.json").read_text())
-    assert f"{result['count']} of each" in readme
-    assert result["date"] in readme
-    for contenders in result["ends"].values():
-        for name, found in contenders.items():
-            counts = [found["outcomes"].get(what, 0) for what in ("rejected", "aborted")]
-            cells = [f"{name} {result['versions'][name]}", *map(str, counts)]
-            cells.append(f"{1000 * found['seconds'] / result['count']:.2f}")
-            assert f"| {' | '.join(cells)} |" in readme
+    versions = result["versions"]
+    assert f"ltdic {versions['ltdic']} and pynetdicom {versions['pynetdicom']}," in readme
+    assert f"{result['date']}, {result['machine']}, Python {versions['python']}," in readme
+    for row in result["rows"]:
+        counts = [row[what] for what in ("count", "rejected", "lost", "misreported")]
+        cells = [row["acceptor"], row["requestor"], *[f"{count:,}" for count in counts]]
+        cells.append(f"{1000 * row['seconds'] / row['count']:.2f}")
+        assert f"| {' | '.join(cells)} |" in readme
 
 
 def reject_one(server: socket.socket) -> None:
