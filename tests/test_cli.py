@@ -22,6 +22,7 @@ import pytest
 from conftest import LOCALHOST, TIMEOUT, clean_environment, needs_dcmtk, receive_pdu, vectors
 from pynetdicom import AE
 from test_pdu import DEFINED
+from test_peers import associate
 
 from ltdic import (
     Abort,
@@ -556,15 +557,11 @@ def test_listen_serves_pynetdicom_and_dcmtk_at_once_and_each_is_told_in_its_word
         return done.stdout + done.stderr
 
     with listening("--called", "ARCHIVE", "--calling", "CT_1") as (process, port):
-        entity, stranger = AE("CT_1"), AE("CT_9")
-        for each in (entity, stranger):
-            each.add_requested_context("1.2.840.10008.1.1")
-        association = entity.associate(LOCALHOST, port, ae_title="ARCHIVE")
+        association = associate(port, "ARCHIVE", "CT_1")
         assert association.is_established
         assert "Received Echo Response (Success)" in dcmtk("CT_1")  # while the other is open
         assert "Calling AE Title Not Recognized" in dcmtk("CT_9")
-        refused = stranger.associate(LOCALHOST, port, ae_title="ARCHIVE")
-        reject = refused.acceptor.primitive
+        reject = associate(port, "ARCHIVE", "CT_9").acceptor.primitive
         assert (reject.result, reject.result_source, reject.diagnostic) == (1, 1, 3)
         assert association.send_c_echo().Status == 0
         association.release()
