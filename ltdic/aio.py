@@ -712,10 +712,12 @@ class Server:
     async def __aexit__(
         self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None
     ) -> None:
+        assert self._server is not None
         self.close()
         try:
             await self._finish()
-        finally:
+        finally:  # also where it was cancelled
+            self._server.close()
             for link in list(self._links):
                 link.stop()
 

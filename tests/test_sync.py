@@ -892,7 +892,9 @@ import ltdic
 handled = []
 def handler(association, pdv):
     handled.append(bytes(pdv.data))
-    if pdv.is_last and not pdv.is_command:
+    if pdv.is_command:
+        print("a command", flush=True)
+    elif pdv.is_last:
         association.send(b"done", context=pdv.context_id, is_command=True)
 
 admission = ltdic.Admission(contexts=[("1.2.840.10008.5.1.4.1.1.7", ["1.2.840.10008.1.2"])])
@@ -913,7 +915,7 @@ print(len(handled), server.counters.accepted, server.counters.released, flush=Tr
 @pytest.mark.parametrize("how", ["close", "exception"])
 def test_a_signal_ends_a_server_with_nothing_lost(how: str) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-c", SIGNALLED, how], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-P", "-c", SIGNALLED, how], stdout=subprocess.PIPE, text=True
     )
     try:
         assert process.stdout is not None
@@ -922,6 +924,7 @@ def test_a_signal_ends_a_server_with_nothing_lost(how: str) -> None:
         idle = ltdic.connect(LOCALHOST, port, contexts=contexts, timeout=TIMEOUT)
         busy = ltdic.connect(LOCALHOST, port, contexts=contexts, timeout=TIMEOUT)
         busy.send(b"command!", context=STORAGE, is_command=True)
+        assert process.stdout.readline() == "a command\n"  # an interrupt would end its handler, too
         begun = time.monotonic()
         process.send_signal(signal.SIGTERM)
         assert idle.receive() is None
@@ -1053,7 +1056,7 @@ with ltdic.Server(("127.0.0.1", 0)) as server:
 thread.join()
 """
     done = subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error", "-c", program],
+        [sys.executable, "-P", "-X", "dev", "-W", "error", "-c", program],
         capture_output=True,
         text=True,
         timeout=6 * TIMEOUT,
