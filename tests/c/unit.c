@@ -27,6 +27,7 @@ static void every_status_has_a_name_a_text_and_a_reason(void)
     assert(ltdic_abort_reason(LTDIC_ERR_UNEXPECTED_PDU) == 2);
     assert(ltdic_abort_reason(LTDIC_ERR_ITEM_OVERRUN) == 6);
     assert(strcmp(ltdic_version(), LTDIC_VERSION) == 0);
+    assert(strncmp(ltdic_class_uid(), "2.25.", 5) == 0);
 }
 
 static void sixteen_rejections_are_defined(void)
