@@ -26,6 +26,7 @@ import struct
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -149,12 +150,12 @@ def named(error: ltdic.Error) -> str:
     return "aborted" if isinstance(error, ltdic.AssociationAborted) else "closed"
 
 
-class Requestor:
+class Requestor(ABC):
+    @abstractmethod
     def associate(self, port: int) -> str:
         """Ask for an association; what became of it, in a word."""
-        raise NotImplementedError
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most have nothing to close
         """It is not needed any more."""
 
 
