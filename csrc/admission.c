@@ -337,18 +337,11 @@ static bool knows(const entry *identities, const identity *who)
     return known && (who->type == NAME || who->type == PASSCODE);
 }
 
-static ltdic_bytes title_at(ltdic_bytes rq, size_t offset)
-{
-    return ltdic__trimmed((ltdic_bytes){rq.data + offset, TITLE_SIZE});
-}
-
-enum { CALLED_AT = 10, CALLING_AT = 26 };
-
 /* Result 0 where nothing speaks against it. What will not change is said first. */
 static ltdic_reject refusal(ltdic_admission *a, ltdic_answer *answer, ltdic_bytes rq, bool known)
 {
-    const ltdic_bytes calling = title_at(rq, CALLING_AT);
-    if (a->called != NULL && !is_one_of(a->called, title_at(rq, CALLED_AT))) {
+    const ltdic_bytes calling = ltdic__title_at(rq, CALLING_AT);
+    if (a->called != NULL && !is_one_of(a->called, ltdic__title_at(rq, CALLED_AT))) {
         return (ltdic_reject){1, 1, 7};
     }
     if (a->calling != NULL && !is_one_of(a->calling, calling)) {

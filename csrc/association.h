@@ -67,6 +67,9 @@ void ltdic__association_reset(ltdic_association *a);
 void ltdic__association_clear(ltdic_association *a);
 size_t ltdic__output_size(const ltdic_output *output); /* bytes */
 
+/* Where the titles of an RQ are (PS3.8 table 9-11). */
+enum { CALLED_AT = 10, CALLING_AT = 26 };
+
 /* Items of an RQ or AC (PS3.8 9.3.2, 9.3.3) and its sub-items. */
 enum {
     ITEMS_START = 74,
@@ -84,6 +87,7 @@ enum {
 };
 
 /* Walks over PDUs in which ltdic_decode has found no fault; negotiation.c. */
+ltdic_bytes ltdic__title_at(ltdic_bytes rq, size_t offset); /* trimmed */
 ltdic_bytes ltdic__items_of(ltdic_bytes pdu);
 ltdic_bytes ltdic__sub_items_of(ltdic_bytes context);
 /* The value of the next item of this type; false after the last one. */

@@ -4,6 +4,11 @@
 #include "association.h"
 #include "bytes.h"
 
+ltdic_bytes ltdic__title_at(ltdic_bytes rq, size_t offset)
+{
+    return ltdic__trimmed((ltdic_bytes){rq.data + offset, TITLE_SIZE});
+}
+
 ltdic_bytes ltdic__items_of(ltdic_bytes pdu)
 {
     return (ltdic_bytes){pdu.data + ITEMS_START, pdu.size - ITEMS_START};

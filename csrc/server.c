@@ -20,8 +20,6 @@ enum {
     ACCEPT_RETRY = 100    /* ms until accepting is tried again when memory ran out */
 };
 
-enum { CALLED_AT = 10, CALLING_AT = 26 };
-
 struct ltdic_served {
     node all;
     ltdic_server *server;
@@ -311,7 +309,7 @@ static void send_or_end(ltdic_served *a, uint8_t type, ltdic_reject codes)
 
 static void copy_title(char *out, ltdic_bytes rq, size_t offset)
 {
-    const ltdic_bytes title = ltdic__trimmed((ltdic_bytes){rq.data + offset, TITLE_SIZE});
+    const ltdic_bytes title = ltdic__title_at(rq, offset);
     memcpy(out, title.data, title.size);
     out[title.size] = '\0';
 }

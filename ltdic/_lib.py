@@ -202,13 +202,11 @@ def encode(rows: list[Row], values: bytes) -> tuple[bytes, Fault]:
 
 # ---- associations ----------------------------------------------------------------------------
 
-OK: int = lib.LTDIC_OK
 ROOM: int = lib.LTDIC_ERR_ROOM
 MEMORY: int = lib.LTDIC_ERR_MEMORY
 TIMEOUT: int = lib.LTDIC_ERR_TIMEOUT
 CLOSED: int = lib.LTDIC_ERR_CLOSED
 ABORTED: int = lib.LTDIC_ERR_ABORTED
-INTERRUPTED: int = lib.LTDIC_ERR_INTERRUPTED
 
 _RECEIVED: int = lib.LTDIC_RECEIVED
 _SENT: int = lib.LTDIC_SENT

@@ -111,9 +111,12 @@ class Admission:
                     f"{name} is empty, so that nobody would be let in; None lets all in"
                 )
 
-    def policy(self, max_associations: int = 0) -> _lib.Policy:
+    def policy(self, max_associations: int, has_handler: bool) -> _lib.Policy:
         """It in C, with a limit of the server beside its own. Raises `ValueError` for titles and
-        UIDs that PS3.8 does not allow."""
+        UIDs that PS3.8 does not allow, and for contexts that nobody would handle."""
+        contexts = contexts_of(self.contexts)
+        if not has_handler and any(abstract != VERIFICATION for abstract, _ in contexts):
+            raise ValueError("contexts besides Verification need a handler")
         policy = _lib.Policy()
         for title in self.called or ():
             policy.add_called(title)
@@ -121,7 +124,7 @@ class Admission:
             policy.add_calling(title)
         for name, passcode in (self.identity or {}).items():
             policy.add_identity(name, passcode)
-        for abstract, transfer in contexts_of(self.contexts):
+        for abstract, transfer in contexts:
             policy.add_context(abstract, transfer)
         limits = [limit for limit in (self.max_associations, max_associations) if limit]
         each = self.max_per_calling
@@ -129,8 +132,3 @@ class Admission:
         policy.set_limits(min(limits, default=0), each if isinstance(each, int) else 0, titles)
         policy.set_max_length(self.max_length)
         return policy
-
-    @property
-    def serves_data(self) -> bool:
-        """True where there are contexts besides Verification, which need a handler."""
-        return any(abstract != VERIFICATION for abstract, _ in contexts_of(self.contexts))

@@ -667,11 +667,9 @@ class Server:
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self._admission = admission or Admission()
-        if handler is None and self._admission.serves_data:
-            raise ValueError("contexts besides Verification need a handler")
         for seconds in (timeout, idle):
             _lib.milliseconds(seconds)
-        self._policy = self._admission.policy(max_associations)
+        self._policy = self._admission.policy(max_associations, handler is not None)
         self._handler = handler
         self._timeout = timeout
         self._idle = idle

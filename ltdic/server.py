@@ -157,9 +157,7 @@ class Server:
         idle: float | None = DEFAULT_IDLE,
     ) -> None:
         self._admission = admission or Admission()
-        if handler is None and self._admission.serves_data:
-            raise ValueError("contexts besides Verification need a handler")
-        policy = self._admission.policy(max_associations)
+        policy = self._admission.policy(max_associations, handler is not None)
         self._handler = handler
         self._timeout = timeout
         self._loop = _lib.ServerLoop(policy, timeout, idle)
