@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Reading and writing big-endian fields (PS3.8 9.3.1) inside bounds. Internal. */
+/* Big-endian fields (PS3.8 9.3.1), and writing inside bounds. Internal. */
 #ifndef LTDIC_BYTES_H
 #define LTDIC_BYTES_H
 
@@ -30,71 +30,19 @@ static inline void store_u32(uint8_t *p, size_t value)
     store_u16(p + 2, value);
 }
 
-/* A stretch of a PDU that is being read. The fault is shared by all cursors over one PDU and
- * sticky: the first one stays, and every read after it gives zero bytes. */
-typedef struct cursor {
-    const uint8_t *base; /* first byte of the PDU, so that positions are offsets */
-    size_t pos, end;
-    ltdic_fault *fault;
-} cursor;
-
-static inline bool cursor_failed(const cursor *c)
+/* A memcpy that is no call for the lengths that most UIDs have. */
+static inline void copy_text(uint8_t *to, ltdic_bytes text)
 {
-    return c->fault->status != LTDIC_OK;
-}
-
-static inline void cursor_fail(cursor *c, int status, size_t offset)
-{
-    if (!cursor_failed(c)) {
-        c->fault->status = status;
-        c->fault->offset = offset;
+    enum { WORD = 16 };
+    if (text.size - WORD <= WORD) { /* 16 to 32 bytes, in two that may overlap */
+        uint8_t first[WORD], last[WORD];
+        memcpy(first, text.data, WORD);
+        memcpy(last, text.data + text.size - WORD, WORD);
+        memcpy(to, first, WORD);
+        memcpy(to + text.size - WORD, last, WORD);
+    } else if (text.size > 0) {
+        memcpy(to, text.data, text.size);
     }
-}
-
-static inline size_t cursor_left(const cursor *c)
-{
-    return c->end - c->pos;
-}
-
-/* The next n bytes, or NULL and a fault at the position where they should be. */
-static inline const uint8_t *cursor_take(cursor *c, size_t n)
-{
-    if (cursor_failed(c) || n > cursor_left(c)) {
-        cursor_fail(c, LTDIC_ERR_ITEM_OVERRUN, c->pos);
-        return NULL;
-    }
-    const uint8_t *p = c->base + c->pos;
-    c->pos += n;
-    return p;
-}
-
-static inline uint8_t cursor_u8(cursor *c)
-{
-    const uint8_t *p = cursor_take(c, 1);
-    return p == NULL ? 0 : *p;
-}
-
-static inline uint32_t cursor_u16(cursor *c)
-{
-    const uint8_t *p = cursor_take(c, 2);
-    return p == NULL ? 0 : load_u16(p);
-}
-
-/* A length field of two bytes and a child cursor over what it counts. `reserve` bytes must be left
- * behind the child; the fault for too little room lies on the length field. */
-static inline cursor cursor_counted(cursor *c, size_t reserve)
-{
-    const size_t field = c->pos;
-    const size_t length = cursor_u16(c);
-    if (!cursor_failed(c) && length + reserve > cursor_left(c)) { /* both are small */
-        cursor_fail(c, LTDIC_ERR_ITEM_OVERRUN, field);
-    }
-    cursor child = {c->base, c->pos, c->pos, c->fault};
-    if (!cursor_failed(c)) {
-        c->pos += length;
-        child.end = c->pos;
-    }
-    return child;
 }
 
 /* Output into memory of the caller. What does not fit is counted, not written, so that the size

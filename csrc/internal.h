@@ -11,20 +11,34 @@ enum { HEADER = 6, ITEM_HEADER = 4, CONTEXT_HEADER = 8, UID_MAX = 64, TITLE_SIZE
 enum { TITLES_RESERVED = 32 }; /* bytes after the titles (PS3.8 table 9-11) */
 
 /* What decoding and encoding have in common; pdu.c. */
-ltdic_options ltdic__effective(const ltdic_options *given);
-int ltdic__frame(ltdic_bytes *pdu, ltdic_bytes in, const ltdic_options *options,
-                 ltdic_fault *fault);
-int ltdic__header(ltdic_bytes in, const ltdic_options *options, ltdic_fault *fault);
-int ltdic__fault_at(ltdic_fault *fault, int status, uint64_t offset, uint64_t need);
-size_t ltdic__values_start(uint8_t type); /* of a PDU: its size up to its first value */
-bool ltdic__reason_is_listed(uint8_t source, uint8_t reason);
+const ltdic_options *ltdic__completed(const ltdic_options *given, ltdic_options *room);
+size_t ltdic__values_start(uint8_t type);            /* of a PDU: its size up to its first value */
 ltdic_bytes ltdic__without_spaces(ltdic_bytes text); /* at both ends: they mean nothing there */
 ltdic_bytes ltdic__until_nul(ltdic_bytes text);
 ltdic_bytes ltdic__trimmed(ltdic_bytes text); /* both: what lenient mode takes a text for */
 bool ltdic__title_is_legal(ltdic_bytes title);
-bool ltdic__uid_is_spelled_right(ltdic_bytes uid); /* but for its length */
 bool ltdic__uid_is_legal(ltdic_bytes uid);
 bool ltdic__version_name_is_legal(ltdic_bytes name);
+
+static inline int ltdic__fault_at(ltdic_fault *fault, int status, uint64_t offset, uint64_t need)
+{
+    fault->status = status;
+    fault->offset = offset;
+    fault->need = need;
+    return status;
+}
+
+static inline bool has_bit(uint16_t set, uint8_t bit)
+{
+    return bit < 16 && (set >> bit & 1) != 0;
+}
+
+/* The options in force: those given or, from a caller who knows less of them, their like in `room`.
+ */
+static inline const ltdic_options *ltdic__effective(const ltdic_options *given, ltdic_options *room)
+{
+    return given != NULL && given->size >= sizeof *given ? given : ltdic__completed(given, room);
+}
 
 #define APPLICATION_CONTEXT \
     "1.2.840.10008.3.1.1.1" /* DICOM's, and there is no other (PS3.7 A.2.1) */

@@ -1,26 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /* What decoding and encoding PDUs have in common: header, limits, codes, text (PS3.8 9.3). */
 #include "bytes.h"
+#include "frame.h"
 #include "internal.h"
+#include "uid.h"
 
-enum { FIXED_FIELDS = 68 };
+enum { SPACES = 8 };
 
 /* ---- codes ------------------------------------------------------------------------------- */
 
-/* Reasons of PS3.8 table 9-21 by source, as bits: those with a meaning, and those listed at all. */
+/* Reasons of PS3.8 table 9-21 that have a meaning, by source, as bits. */
 static const uint16_t reasons_defined[4] = {0, 0x008E, 0x0006, 0x0006};
-static const uint16_t reasons_listed[4] = {0, 0x07FE, 0x0006, 0x00FF};
-
-static bool has_bit(uint16_t set, uint8_t bit)
-{
-    return bit < 16 && (set >> bit & 1) != 0;
-}
-
-/* Strict decoding takes these, too. */
-bool ltdic__reason_is_listed(uint8_t source, uint8_t reason)
-{
-    return source < 4 && has_bit(reasons_listed[source], reason);
-}
 
 int ltdic_reject_is_defined(ltdic_reject reject)
 {
@@ -30,14 +20,13 @@ int ltdic_reject_is_defined(ltdic_reject reject)
 
 /* ---- header ------------------------------------------------------------------------------ */
 
-ltdic_options ltdic__effective(const ltdic_options *given)
+const ltdic_options *ltdic__completed(const ltdic_options *given, ltdic_options *room)
 {
-    ltdic_options options = {.size = sizeof options, .max_associate = LTDIC_MAX_ASSOCIATE};
+    *room = (ltdic_options){.size = sizeof *room, .max_associate = LTDIC_MAX_ASSOCIATE};
     if (given != NULL) {
-        const size_t size = given->size < sizeof options ? given->size : sizeof options;
-        memcpy(&options, given, size);
+        memcpy(room, given, given->size);
     }
-    return options;
+    return room;
 }
 
 size_t ltdic__values_start(uint8_t type)
@@ -46,91 +35,39 @@ size_t ltdic__values_start(uint8_t type)
     return starts[type];
 }
 
-static int header_status(uint8_t type, uint32_t length, const ltdic_options *options)
-{
-    uint32_t limit = 0;
-    switch (type) {
-    case LTDIC_ASSOCIATE_RQ:
-    case LTDIC_ASSOCIATE_AC:
-        if (length < FIXED_FIELDS) {
-            return LTDIC_ERR_BAD_LENGTH;
-        }
-        limit = options->max_associate;
-        break;
-    case LTDIC_DATA_TF:
-        if (length < 6) {
-            return LTDIC_ERR_BAD_LENGTH;
-        }
-        limit = options->max_pdata;
-        break;
-    default:
-        if (length != 4) {
-            return LTDIC_ERR_BAD_LENGTH;
-        }
-    }
-    return limit != 0 && length > limit ? LTDIC_ERR_TOO_LARGE : LTDIC_OK;
-}
-
-int ltdic__fault_at(ltdic_fault *fault, int status, uint64_t offset, uint64_t need)
-{
-    fault->status = status;
-    fault->offset = offset;
-    fault->need = need;
-    return status;
-}
-
-/* Can these bytes start a PDU? With LTDIC_OK `fault->need` is its whole size. */
-int ltdic__header(ltdic_bytes in, const ltdic_options *options, ltdic_fault *fault)
-{
-    if (in.size > 0 && (in.data[0] < LTDIC_ASSOCIATE_RQ || in.data[0] > LTDIC_ABORT)) {
-        return ltdic__fault_at(fault, LTDIC_ERR_BAD_PDU_TYPE, 0, 0);
-    }
-    if (in.size < HEADER) {
-        return ltdic__fault_at(fault, LTDIC_NEED_MORE, in.size, HEADER);
-    }
-    const uint32_t length = load_u32(in.data + 2);
-    const int status = header_status(in.data[0], length, options);
-    if (status != LTDIC_OK) {
-        return ltdic__fault_at(fault, status, 2, 0);
-    }
-    return ltdic__fault_at(fault, LTDIC_OK, 0, (uint64_t)length + HEADER);
-}
-
-int ltdic__frame(ltdic_bytes *pdu, ltdic_bytes in, const ltdic_options *options, ltdic_fault *fault)
-{
-    const int status = ltdic__header(in, options, fault);
-    if (status != LTDIC_OK) {
-        return status;
-    }
-    const uint64_t total = fault->need;
-    if (in.size < total) {
-        return ltdic__fault_at(fault, LTDIC_NEED_MORE, in.size, total);
-    }
-    if (total > UINT32_MAX) { /* rows count in 32 bits */
-        return ltdic__fault_at(fault, LTDIC_ERR_TOO_LARGE, 2, 0);
-    }
-    pdu->data = in.data;
-    pdu->size = (size_t)total;
-    return ltdic__fault_at(fault, LTDIC_OK, 0, 0);
-}
-
 int ltdic_frame(ltdic_bytes *pdu, ltdic_bytes in, const ltdic_options *options, ltdic_fault *fault)
 {
-    const ltdic_options effect = ltdic__effective(options);
-    return ltdic__frame(pdu, in, &effect, fault);
+    ltdic_options room;
+    return frame(pdu, in, ltdic__effective(options, &room), fault);
 }
 
 /* ---- text -------------------------------------------------------------------------------- */
 
-static bool all_printable(ltdic_bytes text, bool backslash)
+#define EACH(byte) (UINT64_MAX / 0xFF * (byte))
+
+/* Are all eight bytes from 20 to 7E, and none of them `but`? In a sum the top bit of a byte tells;
+ * it carries into no other one, for those that have it already are refused. */
+static bool word_is_printable(uint64_t word, uint8_t but)
 {
-    for (size_t i = 0; i < text.size; i++) {
-        const uint8_t byte = text.data[i];
-        if (byte < 0x20 || byte > 0x7E || (byte == '\\' && !backslash)) {
+    const uint64_t above = word | (word + EACH(0x01));
+    const uint64_t from_space = word + EACH(0x60);
+    const uint64_t other = (word ^ EACH(but)) + EACH(0x7F);
+    return (above & EACH(0x80)) == 0 && (from_space & other & EACH(0x80)) == EACH(0x80);
+}
+
+/* `but` is a byte that is not allowed. */
+static bool all_printable(ltdic_bytes text, uint8_t but)
+{
+    uint64_t word = EACH('x');
+    for (; text.size >= sizeof word; text.data += sizeof word, text.size -= sizeof word) {
+        memcpy(&word, text.data, sizeof word);
+        if (!word_is_printable(word, but)) {
             return false;
         }
     }
-    return true;
+    word = EACH('x');
+    memcpy(&word, text.data, text.size);
+    return word_is_printable(word, but);
 }
 
 ltdic_bytes ltdic__without_spaces(ltdic_bytes text)
@@ -138,6 +75,9 @@ ltdic_bytes ltdic__without_spaces(ltdic_bytes text)
     while (text.size > 0 && text.data[0] == ' ') {
         text.data++;
         text.size--;
+    }
+    if (text.size > SPACES && memcmp(text.data + text.size - SPACES, "        ", SPACES) == 0) {
+        text.size -= SPACES; /* most titles have so many */
     }
     while (text.size > 0 && text.data[text.size - 1] == ' ') {
         text.size--;
@@ -162,33 +102,17 @@ ltdic_bytes ltdic__trimmed(ltdic_bytes text)
 /* PS3.5, VR AE, after trimming. */
 bool ltdic__title_is_legal(ltdic_bytes title)
 {
-    return title.size > 0 && title.size <= TITLE_SIZE && all_printable(title, false);
+    return title.size > 0 && title.size <= TITLE_SIZE && all_printable(title, '\\');
 }
 
 bool ltdic__version_name_is_legal(ltdic_bytes name)
 {
-    return name.size > 0 && name.size <= 16 && all_printable(name, true);
-}
-
-/* The characters and components of PS3.8 annex F; the length is another matter. */
-bool ltdic__uid_is_spelled_right(ltdic_bytes uid)
-{
-    uint8_t before = '.';
-    bool zero_alone = false; /* the component so far is a single 0 */
-    for (size_t i = 0; i < uid.size; i++) {
-        const uint8_t byte = uid.data[i];
-        if (byte == '.' ? before == '.' : byte < '0' || byte > '9' || zero_alone) {
-            return false;
-        }
-        zero_alone = byte == '0' && before == '.';
-        before = byte;
-    }
-    return before != '.';
+    return name.size > 0 && name.size <= 16 && all_printable(name, 0x7F);
 }
 
 bool ltdic__uid_is_legal(ltdic_bytes uid)
 {
-    return uid.size > 0 && uid.size <= UID_MAX && ltdic__uid_is_spelled_right(uid);
+    return uid_is_legal(uid);
 }
 
 /* ---- PDUs without items ---------------------------------------------------------------------- */

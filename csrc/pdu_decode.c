@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* From bytes to rows: PS3.8 9.3, PS3.7 D.3.3. Every check stands in the order of the bytes. */
 #include "bytes.h"
+#include "frame.h"
 #include "internal.h"
+#include "uid.h"
 
-static ltdic_bytes without_pad(ltdic_bytes uid)
+static inline ltdic_bytes without_pad(ltdic_bytes uid)
 {
     if (uid.size > 0 && uid.size % 2 == 0 && uid.data[uid.size - 1] == 0) {
         uid.size--;
@@ -20,19 +22,130 @@ typedef struct uid_list {
     uint16_t at[SUB_ITEMS_WITH_UID];
 } uid_list;
 
+/* Where rows go. Those beyond the room are counted. */
+typedef struct rows {
+    ltdic_item *items;
+    size_t count, room;
+    ltdic_item spare; /* takes those nobody wants */
+} rows;
+
+static inline void set_row(ltdic_item *row, uint8_t kind, uint8_t type, size_t offset, size_t size)
+{
+    *row = (ltdic_item){
+        .offset = (uint32_t)offset,
+        .length = (uint32_t)size,
+        .kind = kind,
+        .type = type,
+    };
+}
+
+static inline ltdic_item *add_row(rows *r, uint8_t kind, uint8_t type, size_t offset, size_t size)
+{
+    ltdic_item *row = r->count < r->room ? &r->items[r->count] : &r->spare;
+    r->count++;
+    set_row(row, kind, type, offset, size);
+    return row;
+}
+
+/* Of an A-ASSOCIATE-RQ or -AC. */
 typedef struct decoder {
     ltdic_fault fault;
-    ltdic_items *out; /* NULL: check only */
-    ltdic_item spare; /* takes the rows nobody wants */
+    rows out;
     const uint8_t *base;
     uint8_t type; /* of the PDU */
     bool strict, exact;
-    bool muted;      /* inside an item that does not count */
+    bool silent;     /* after a fault, or inside an item that does not count: no rows */
     uint8_t rank;    /* of the last item in the order 10, 20 or 21, 50 */
     uint32_t seen;   /* single items met so far: a bit for each */
     uint32_t ids[8]; /* context ids met so far: a bit for each */
     uid_list *uids;  /* when strict */
 } decoder;
+
+/* ---- faults: the first one stays ------------------------------------------------------------- */
+
+static bool failed(const decoder *d)
+{
+    return d->fault.status != LTDIC_OK;
+}
+
+static void fail(decoder *d, int status, size_t offset)
+{
+    if (!failed(d)) {
+        d->fault.status = status;
+        d->fault.offset = offset;
+        d->silent = true;
+    }
+}
+
+/* A fault that only strict mode finds. */
+static inline void forbid(decoder *d, bool wrong, int status, size_t offset)
+{
+    if (wrong && d->strict) {
+        fail(d, status, offset);
+    }
+}
+
+/* ---- a stretch of the PDU that is being read ------------------------------------------------- */
+
+/* After a fault every read gives zero bytes. */
+typedef struct cursor {
+    decoder *d;
+    const uint8_t *base; /* first byte of the PDU, so that positions are offsets */
+    size_t pos, end;
+} cursor;
+
+static inline cursor cursor_over(decoder *d, size_t pos, size_t end)
+{
+    return (cursor){d, d->base, pos, end};
+}
+
+static inline size_t cursor_left(const cursor *c)
+{
+    return c->end - c->pos;
+}
+
+static inline ltdic_bytes slice(const cursor *c)
+{
+    return (ltdic_bytes){c->base + c->pos, cursor_left(c)};
+}
+
+/* The next n bytes, or NULL and a fault at the position where they should be. */
+static const uint8_t *cursor_take(cursor *c, size_t n)
+{
+    if (failed(c->d) || n > cursor_left(c)) {
+        fail(c->d, LTDIC_ERR_ITEM_OVERRUN, c->pos);
+        return NULL;
+    }
+    const uint8_t *p = c->base + c->pos;
+    c->pos += n;
+    return p;
+}
+
+static uint8_t cursor_u8(cursor *c)
+{
+    const uint8_t *p = cursor_take(c, 1);
+    return p == NULL ? 0 : *p;
+}
+
+static uint32_t cursor_u16(cursor *c)
+{
+    const uint8_t *p = cursor_take(c, 2);
+    return p == NULL ? 0 : load_u16(p);
+}
+
+/* A length field of two bytes and a child cursor over what it counts. `reserve` bytes must be left
+ * behind the child; the fault for too little room lies on the length field. */
+static cursor cursor_counted(cursor *c, size_t reserve)
+{
+    const size_t field = c->pos;
+    const size_t length = cursor_u16(c);
+    if (length + reserve > cursor_left(c)) { /* both are small */
+        fail(c->d, LTDIC_ERR_ITEM_OVERRUN, field);
+    }
+    const cursor child = cursor_over(c->d, c->pos, failed(c->d) ? c->pos : c->pos + length);
+    c->pos = child.end;
+    return child;
+}
 
 /* An item or sub-item and a cursor over its value (PS3.8 9.3.2). */
 typedef struct item {
@@ -41,71 +154,53 @@ typedef struct item {
     cursor value;
 } item;
 
-static cursor cursor_over(decoder *d, size_t pos, size_t end)
-{
-    return (cursor){d->base, pos, end, &d->fault};
-}
-
-static ltdic_bytes slice(const cursor *c)
-{
-    return (ltdic_bytes){c->base + c->pos, cursor_left(c)};
-}
-
 /* False at the end of the container and after a fault. */
-static bool next_item(cursor *c, item *i)
+static inline bool next_item(cursor *c, item *i)
 {
-    if (cursor_failed(c) || cursor_left(c) == 0) {
+    const size_t left = cursor_left(c);
+    if (left < ITEM_HEADER || failed(c->d)) {
+        if (left > 0) {
+            fail(c->d, LTDIC_ERR_ITEM_OVERRUN, c->pos);
+        }
         return false;
     }
-    if (cursor_left(c) < ITEM_HEADER) {
-        cursor_fail(c, LTDIC_ERR_ITEM_OVERRUN, c->pos);
+    const uint8_t *header = c->base + c->pos;
+    const size_t length = load_u16(header + 2);
+    if (length > left - ITEM_HEADER) {
+        fail(c->d, LTDIC_ERR_ITEM_OVERRUN, c->pos + 2);
         return false;
     }
     i->at = c->pos;
-    i->type = cursor_u8(c);
-    i->second = cursor_u8(c);
-    i->value = cursor_counted(c, 0);
-    return !cursor_failed(c);
+    i->type = header[0];
+    i->second = header[1];
+    i->value = cursor_over(c->d, c->pos + ITEM_HEADER, c->pos + ITEM_HEADER + length);
+    c->pos = i->value.end;
+    return true;
 }
 
-static bool least(item *i, size_t length)
+static inline bool least(const item *i, size_t length)
 {
     if (cursor_left(&i->value) < length) {
-        cursor_fail(&i->value, LTDIC_ERR_BAD_LENGTH, i->at + 2);
+        fail(i->value.d, LTDIC_ERR_BAD_LENGTH, i->at + 2);
     }
-    return !cursor_failed(&i->value);
+    return !failed(i->value.d);
 }
 
-/* A fault that only strict mode finds. */
-static void forbid(decoder *d, bool wrong, int status, size_t offset)
-{
-    if (wrong && d->strict && d->fault.status == LTDIC_OK) {
-        d->fault.status = status;
-        d->fault.offset = offset;
-    }
-}
+/* ---- rows ------------------------------------------------------------------------------------ */
 
 /* Append a row and return it, for the fields that not every row has. */
-static ltdic_item *emit(decoder *d, uint8_t kind, uint8_t type, ltdic_bytes value)
+static inline ltdic_item *emit(decoder *d, uint8_t kind, uint8_t type, ltdic_bytes value)
 {
-    static const ltdic_item empty;
-    ltdic_item *row = &d->spare;
-    if (d->out != NULL && !d->muted && d->fault.status == LTDIC_OK) {
-        if (d->out->count < d->out->room) {
-            row = &d->out->items[d->out->count];
-        }
-        d->out->count++;
+    const size_t offset = (size_t)(value.data - d->base);
+    if (!d->silent) {
+        return add_row(&d->out, kind, type, offset, value.size);
     }
-    *row = empty;
-    row->kind = kind;
-    row->type = type;
-    row->offset = (uint32_t)(value.data - d->base);
-    row->length = (uint32_t)value.size;
-    return row;
+    set_row(&d->out.spare, kind, type, offset, value.size);
+    return &d->out.spare;
 }
 
 /* The row of an item and, when exact, that of its header. */
-static ltdic_item *emit_item(decoder *d, uint8_t kind, const item *i, ltdic_bytes value)
+static inline ltdic_item *emit_item(decoder *d, uint8_t kind, const item *i, ltdic_bytes value)
 {
     ltdic_item *row = emit(d, kind, i->type, value);
     if (d->exact) {
@@ -118,7 +213,7 @@ static ltdic_item *emit_item(decoder *d, uint8_t kind, const item *i, ltdic_byte
 /* Where bytes that mean nothing are: the `id` of their row. */
 enum { IN_PDU = 0, IN_ITEM = 1, IN_SUB_ITEM = 2 };
 
-static void ignore(decoder *d, uint8_t where, size_t from, size_t to)
+static inline void ignore(decoder *d, uint8_t where, size_t from, size_t to)
 {
     if (d->exact && to > from) {
         emit(d, LTDIC_IGNORED, 0, (ltdic_bytes){d->base + from, to - from})->id = where;
@@ -134,19 +229,35 @@ static bool repeated(decoder *d, const item *i, uint32_t bit)
     return again;
 }
 
-/* The UID in c. `field` is the offset of its length; a pad is legal where PS3.5 is the rule. */
-static ltdic_bytes read_uid(decoder *d, const cursor *c, size_t field, bool padded)
+/* An item that has been read without rows counts as bytes that mean nothing. */
+static void ignore_item(decoder *d, uint8_t where, const item *i)
 {
-    const ltdic_bytes whole = slice(c);
-    const ltdic_bytes uid = padded ? without_pad(whole) : whole;
+    d->silent = failed(d);
+    ignore(d, where, i->at, i->value.end);
+}
+
+/* Of a UID that is not legal. */
+static ltdic_bytes forbid_uid(decoder *d, ltdic_bytes whole, ltdic_bytes uid, size_t field)
+{
     forbid(d, uid.size == 0 || uid.size > UID_MAX, LTDIC_ERR_BAD_VALUE, field);
-    forbid(d, !ltdic__uid_is_spelled_right(uid), LTDIC_ERR_BAD_VALUE, c->pos);
+    forbid(d, true, LTDIC_ERR_BAD_VALUE, (size_t)(whole.data - d->base));
     return d->exact ? whole : ltdic__trimmed(uid);
+}
+
+/* The text of a UID. `field` is the offset of its length; a pad is legal where PS3.5 is the rule.
+ */
+static inline ltdic_bytes read_uid(decoder *d, ltdic_bytes whole, size_t field, bool padded)
+{
+    const ltdic_bytes uid = padded ? without_pad(whole) : whole;
+    if (!uid_is_legal(uid)) {
+        return forbid_uid(d, whole, uid, field);
+    }
+    return d->exact ? whole : uid;
 }
 
 static void decode_uid(decoder *d, item *i, uint8_t kind, bool padded)
 {
-    emit_item(d, kind, i, read_uid(d, &i->value, i->at + 2, padded));
+    emit_item(d, kind, i, read_uid(d, slice(&i->value), i->at + 2, padded));
 }
 
 /* ---- presentation contexts (PS3.8 9.3.2.2, 9.3.3.2) */
@@ -154,7 +265,7 @@ static void decode_uid(decoder *d, item *i, uint8_t kind, bool padded)
 enum { SEEN_ABSTRACT = 1, SEEN_TRANSFER = 2 };
 
 /* One sub-item of a context; `seen` are those before it. */
-static void decode_syntax(decoder *d, item *i, bool proposed, uint32_t *seen)
+static inline void decode_syntax(decoder *d, item *i, bool proposed, uint32_t *seen)
 {
     bool ignored = true;
     if (i->type == 0x30) {
@@ -172,11 +283,11 @@ static void decode_syntax(decoder *d, item *i, bool proposed, uint32_t *seen)
         ignore(d, IN_ITEM, i->at, i->value.end);
     } else {
         const uint8_t kind = i->type == 0x30 ? LTDIC_ABSTRACT_SYNTAX : LTDIC_TRANSFER_SYNTAX;
-        decode_uid(d, i, kind, false);
+        emit_item(d, kind, i, read_uid(d, slice(&i->value), i->at + 2, false));
     }
 }
 
-static void decode_syntaxes(decoder *d, item *context)
+static inline void decode_syntaxes(decoder *d, item *context)
 {
     const bool proposed = context->type == 0x20;
     uint32_t seen = 0;
@@ -255,8 +366,9 @@ static void decode_version_name(decoder *d, item *i)
 {
     const ltdic_bytes name = slice(&i->value);
     forbid(d, name.size == 0 || name.size > 16, LTDIC_ERR_BAD_VALUE, i->at + 2);
-    forbid(d, !ltdic__version_name_is_legal(name), LTDIC_ERR_BAD_VALUE, i->value.pos);
-    emit_item(d, LTDIC_VERSION_NAME, i, d->exact ? name : ltdic__until_nul(name));
+    const bool legal = ltdic__version_name_is_legal(name);
+    forbid(d, !legal, LTDIC_ERR_BAD_VALUE, i->value.pos);
+    emit_item(d, LTDIC_VERSION_NAME, i, d->exact || legal ? name : ltdic__until_nul(name));
 }
 
 /* A UID behind a length of its own, with `reserve` bytes left after it. */
@@ -264,10 +376,10 @@ static ltdic_bytes read_counted_uid(decoder *d, cursor *c, size_t reserve)
 {
     const size_t field = c->pos;
     const cursor uid = cursor_counted(c, reserve);
-    if (cursor_failed(c)) {
+    if (failed(d)) {
         return (ltdic_bytes){c->base, 0};
     }
-    return read_uid(d, &uid, field, true);
+    return read_uid(d, slice(&uid), field, true);
 }
 
 static ltdic_bytes uid_of_sub_item(const uint8_t *sub_item)
@@ -277,7 +389,7 @@ static ltdic_bytes uid_of_sub_item(const uint8_t *sub_item)
 
 static void remember_uid(decoder *d, const item *i)
 {
-    if (d->strict && d->fault.status == LTDIC_OK) {
+    if (d->strict && !failed(d)) {
         d->uids->at[d->uids->count++] = (uint16_t)(d->base + i->at - d->uids->base);
     }
 }
@@ -323,7 +435,7 @@ static void decode_common_extended(decoder *d, item *i)
     emit_item(d, LTDIC_COMMON_EXTENDED, i, sop_class)->version = i->second;
     emit(d, LTDIC_COMMON_SERVICE, 0, read_counted_uid(d, c, 0));
     cursor related = cursor_counted(c, 0);
-    while (!cursor_failed(c) && cursor_left(&related) > 0) {
+    while (!failed(d) && cursor_left(&related) > 0) {
         const ltdic_bytes uid = read_counted_uid(d, &related, 0);
         emit(d, LTDIC_COMMON_RELATED, 0, uid);
     }
@@ -434,11 +546,11 @@ static void decode_sub_item(decoder *d, item *i)
     const bool foreign = sub_item_is_foreign(d, i->type);
     const uint8_t type = foreign ? 0 : i->type;
     forbid(d, foreign, LTDIC_ERR_UNEXPECTED_ITEM, i->at);
-    d->muted = repeated(d, i, single(type));
+    const bool again = repeated(d, i, single(type));
+    d->silent |= again;
     decode_known_sub_item(d, i, type);
-    if (d->muted) {
-        d->muted = false;
-        ignore(d, IN_ITEM, i->at, i->value.end);
+    if (again) {
+        ignore_item(d, IN_ITEM, i);
     }
 }
 
@@ -502,8 +614,8 @@ static void forbid_repeated_uids(decoder *d, uid_list *l)
         }
     }
     if (first != UINT32_MAX) {
-        d->fault.status = LTDIC_ERR_DUPLICATE_ITEM;
-        d->fault.offset = (uint64_t)(l->base - d->base) + first;
+        d->fault.status = LTDIC_OK;
+        fail(d, LTDIC_ERR_DUPLICATE_ITEM, (size_t)(l->base - d->base) + first);
     }
 }
 
@@ -534,8 +646,10 @@ static void forbid_disorder(decoder *d, const item *i, uint8_t rank)
 static void decode_item(decoder *d, item *i)
 {
     const uint8_t context = d->type == LTDIC_ASSOCIATE_RQ ? 0x20 : 0x21;
+    bool again = false;
     if (i->type == 0x10) {
-        d->muted = repeated(d, i, SEEN_10);
+        again = repeated(d, i, SEEN_10);
+        d->silent |= again;
         forbid_disorder(d, i, 1);
         decode_uid(d, i, LTDIC_APPLICATION_CONTEXT, false);
     } else if (i->type == context) {
@@ -550,9 +664,8 @@ static void decode_item(decoder *d, item *i)
         forbid(d, i->type == 0x20 || i->type == 0x21, LTDIC_ERR_UNEXPECTED_ITEM, i->at);
         emit_item(d, LTDIC_UNKNOWN_ITEM, i, slice(&i->value));
     }
-    if (d->muted) {
-        d->muted = false;
-        ignore(d, IN_PDU, i->at, i->value.end);
+    if (again) {
+        ignore_item(d, IN_PDU, i);
     }
 }
 
@@ -567,8 +680,8 @@ static void decode_title(decoder *d, cursor *c, uint8_t kind)
     ltdic_bytes title = ltdic__without_spaces(field);
     if (!d->strict || d->type != LTDIC_ASSOCIATE_RQ) {
         title = ltdic__trimmed(field);
-    } else {
-        forbid(d, !ltdic__title_is_legal(title), LTDIC_ERR_BAD_VALUE, at);
+    } else { /* spaces are legal, so the whole field may be looked at */
+        forbid(d, title.size == 0 || !ltdic__title_is_legal(field), LTDIC_ERR_BAD_VALUE, at);
     }
     emit(d, kind, 0, d->exact ? field : title);
 }
@@ -589,76 +702,116 @@ static void decode_associate(decoder *d, cursor c, ltdic_item *row)
     forbid(d, (d->seen & required) != required, LTDIC_ERR_MISSING_ITEM, 0);
 }
 
-/* ---- the others */
+/* ---- all PDUs */
 
-/* PS3.8 9.3.4; strict refuses what table 9-21 does not list. */
-static void decode_reject(decoder *d, cursor c, ltdic_item *row)
+/* What a decoder of one type is given: the rows so far, and of them that of the PDU. */
+typedef struct task {
+    rows out;
+    ltdic_item *row;
+    ltdic_bytes pdu;
+    const ltdic_options *options;
+    ltdic_fault *fault;
+} task;
+
+static void decode_associate_pdu(task *t)
 {
-    cursor_take(&c, 1);
-    row->result = cursor_u8(&c);
-    row->source = cursor_u8(&c);
-    row->reason = cursor_u8(&c);
-    forbid(d, row->result < 1 || row->result > 2, LTDIC_ERR_BAD_VALUE, 7);
-    forbid(d, row->source < 1 || row->source > 3, LTDIC_ERR_BAD_VALUE, 8);
-    forbid(d, !ltdic__reason_is_listed(row->source, row->reason), LTDIC_ERR_BAD_VALUE, 9);
+    decoder d; /* set by hand: to zero the whole of it first takes longer than a small PDU */
+    d.fault = (ltdic_fault){0};
+    d.out = t->out;
+    d.base = t->pdu.data;
+    d.type = t->pdu.data[0];
+    d.strict = t->options->strict != 0;
+    d.exact = t->options->exact != 0;
+    d.silent = false;
+    d.rank = 0;
+    d.seen = 0;
+    memset(d.ids, 0, sizeof d.ids);
+    decode_associate(&d, cursor_over(&d, HEADER, t->pdu.size), t->row);
+    t->out.count = d.out.count;
+    *t->fault = d.fault;
+}
+
+/* PS3.8 9.3.5.1 and annex E.1 (even fragments). The status of the PDV at `at`, and its row. */
+static int decode_pdv(task *t, size_t at, uint32_t length)
+{
+    const uint8_t *pdv = t->pdu.data + at;
+    if (length < 2) {
+        return ltdic__fault_at(t->fault, LTDIC_ERR_BAD_LENGTH, at, 0);
+    }
+    if (t->options->strict && (length % 2 != 0 || pdv[4] % 2 == 0)) {
+        const size_t wrong = length % 2 != 0 ? at : at + 4;
+        return ltdic__fault_at(t->fault, LTDIC_ERR_BAD_VALUE, wrong, 0);
+    }
+    ltdic_item *row = add_row(&t->out, LTDIC_PDV, 0, at + 6, length - 2);
+    row->id = pdv[4];
+    row->result = pdv[5];
+    return LTDIC_OK;
+}
+
+static void decode_data(task *t)
+{
+    size_t at = HEADER;
+    while (at < t->pdu.size) {
+        const size_t left = t->pdu.size - at;
+        const uint32_t length = left < 4 ? 0 : load_u32(t->pdu.data + at);
+        if (left < 4 || length > left - 4) {
+            ltdic__fault_at(t->fault, LTDIC_ERR_ITEM_OVERRUN, at, 0);
+            return;
+        }
+        if (decode_pdv(t, at, length) != LTDIC_OK) {
+            return;
+        }
+        at += 4 + (size_t)length;
+    }
+}
+
+/* PS3.8 table 9-21: reasons that it lists, with a meaning or reserved, by source, as bits. */
+static const uint16_t reasons_listed[4] = {0, 0x07FE, 0x0006, 0x00FF};
+
+/* PS3.8 9.3.4; strict refuses what is not listed. */
+static void decode_reject(task *t)
+{
+    const uint8_t *pdu = t->pdu.data;
+    const uint8_t result = pdu[7], source = pdu[8], reason = pdu[9];
+    t->row->result = result;
+    t->row->source = source;
+    t->row->reason = reason;
+    const size_t wrong = result < 1 || result > 2                   ? 7
+                         : source < 1 || source > 3                 ? 8
+                         : !has_bit(reasons_listed[source], reason) ? 9
+                                                                    : 0;
+    if (wrong > 0 && t->options->strict) {
+        ltdic__fault_at(t->fault, LTDIC_ERR_BAD_VALUE, wrong, 0);
+    }
 }
 
 /* PS3.8 9.3.8; the reason of a service-user is not tested. */
-static void decode_abort(decoder *d, cursor c, ltdic_item *row)
+static void decode_abort(task *t)
 {
-    cursor_take(&c, 2);
-    row->source = cursor_u8(&c);
-    row->reason = cursor_u8(&c);
-    forbid(d, row->source > 2, LTDIC_ERR_BAD_VALUE, 8);
-    forbid(d, row->source == 2 && row->reason > 6, LTDIC_ERR_BAD_VALUE, 9);
-}
-
-/* PS3.8 9.3.5.1 and annex E.1 (even fragments). */
-static void decode_pdv(decoder *d, const uint8_t *pdv, uint32_t length)
-{
-    const size_t at = (size_t)(pdv - d->base);
-    forbid(d, length % 2 != 0, LTDIC_ERR_BAD_VALUE, at - 4);
-    forbid(d, pdv[0] % 2 == 0, LTDIC_ERR_BAD_VALUE, at);
-    ltdic_item *row = emit(d, LTDIC_PDV, 0, (ltdic_bytes){pdv + 2, length - 2});
-    row->id = pdv[0];
-    row->result = pdv[1];
-}
-
-static void decode_data(decoder *d, cursor c)
-{
-    while (!cursor_failed(&c) && cursor_left(&c) > 0) {
-        const size_t at = c.pos;
-        const uint8_t *field = cursor_take(&c, 4);
-        const uint32_t length = field == NULL ? 0 : load_u32(field);
-        if (length > cursor_left(&c)) {
-            cursor_fail(&c, LTDIC_ERR_ITEM_OVERRUN, at);
-        } else if (length < 2) {
-            cursor_fail(&c, LTDIC_ERR_BAD_LENGTH, at);
-        } else {
-            decode_pdv(d, cursor_take(&c, length), length);
-        }
+    const uint8_t source = t->pdu.data[8], reason = t->pdu.data[9];
+    t->row->source = source;
+    t->row->reason = reason;
+    const size_t wrong = source > 2 ? 8 : source == 2 && reason > 6 ? 9 : 0;
+    if (wrong > 0 && t->options->strict) {
+        ltdic__fault_at(t->fault, LTDIC_ERR_BAD_VALUE, wrong, 0);
     }
 }
 
-static void decode_body(decoder *d, cursor c)
+static void decode_by_type(task *t)
 {
-    ltdic_item *row = emit(d, LTDIC_PDU, d->type, slice(&c));
-    if (d->exact) {
-        emit(d, LTDIC_HEADER, 0, (ltdic_bytes){d->base, ltdic__values_start(d->type)});
-    }
-    switch (d->type) {
+    switch (t->pdu.data[0]) {
     case LTDIC_ASSOCIATE_RQ:
     case LTDIC_ASSOCIATE_AC:
-        decode_associate(d, c, row);
+        decode_associate_pdu(t);
         break;
     case LTDIC_ASSOCIATE_RJ:
-        decode_reject(d, c, row);
+        decode_reject(t);
         break;
     case LTDIC_DATA_TF:
-        decode_data(d, c);
+        decode_data(t);
         break;
     case LTDIC_ABORT:
-        decode_abort(d, c, row);
+        decode_abort(t);
         break;
     default: /* RELEASE: four reserved bytes */
         break;
@@ -667,30 +820,25 @@ static void decode_body(decoder *d, cursor c)
 
 int ltdic_decode(ltdic_items *out, ltdic_bytes in, const ltdic_options *options, ltdic_fault *fault)
 {
-    const ltdic_options effect = ltdic__effective(options);
-    ltdic_bytes pdu;
+    ltdic_options room;
+    task t = {.options = ltdic__effective(options, &room), .fault = fault};
     if (out != NULL) {
         out->count = 0;
+        t.out.items = out->items;
+        t.out.room = out->room;
     }
-    const int status = ltdic__frame(&pdu, in, &effect, fault);
-    if (status != LTDIC_OK) {
-        return status;
+    if (frame(&t.pdu, in, t.options, fault) != LTDIC_OK) {
+        return fault->status;
     }
-    decoder d = {
-        .out = out,
-        .base = pdu.data,
-        .type = pdu.data[0],
-        .strict = effect.strict != 0,
-        .exact = effect.exact != 0,
-    };
-    decode_body(&d, cursor_over(&d, HEADER, pdu.size));
-    if (out != NULL && out->count > out->room) {
-        if (d.fault.status == LTDIC_OK) {
-            d.fault.status = LTDIC_ERR_ROOM;
-        } else {
-            out->count = out->room;
-        }
+    t.row = add_row(&t.out, LTDIC_PDU, in.data[0], HEADER, t.pdu.size - HEADER);
+    if (t.options->exact) {
+        add_row(&t.out, LTDIC_HEADER, 0, 0, ltdic__values_start(in.data[0]));
     }
-    *fault = d.fault;
+    decode_by_type(&t);
+    if (out != NULL) {
+        const bool full = t.out.count > out->room;
+        out->count = full && fault->status != LTDIC_OK ? out->room : t.out.count;
+        fault->status = full && fault->status == LTDIC_OK ? LTDIC_ERR_ROOM : fault->status;
+    }
     return fault->status;
 }

@@ -2,6 +2,7 @@
 /* From rows to bytes: PS3.8 9.3, PS3.7 D.3.3. The mirror of pdu_decode.c. */
 #include "bytes.h"
 #include "internal.h"
+#include "uid.h"
 
 typedef struct encoder {
     writer w;
@@ -14,7 +15,7 @@ typedef struct encoder {
 } encoder;
 
 /* A fault of the row just taken. */
-static void refuse(encoder *e, bool wrong, int status)
+static inline void refuse(encoder *e, bool wrong, int status)
 {
     if (wrong && e->fault.status == LTDIC_OK) {
         e->fault.status = status;
@@ -22,13 +23,19 @@ static void refuse(encoder *e, bool wrong, int status)
     }
 }
 
-static bool next_is(const encoder *e, uint8_t kind)
+/* The kind of the next row; 0, which is none, at the end and after a fault. */
+static inline uint8_t next_kind(const encoder *e)
 {
-    return e->fault.status == LTDIC_OK && e->row < e->end && e->row->kind == kind;
+    return e->fault.status == LTDIC_OK && e->row < e->end ? e->row->kind : 0;
+}
+
+static inline bool next_is(const encoder *e, uint8_t kind)
+{
+    return next_kind(e) == kind;
 }
 
 /* The next row, which must be of this kind. */
-static const ltdic_item *take_row(encoder *e, uint8_t kind)
+static inline const ltdic_item *take_row(encoder *e, uint8_t kind)
 {
     static const ltdic_item none;
     if (next_is(e, kind)) {
@@ -41,7 +48,7 @@ static const ltdic_item *take_row(encoder *e, uint8_t kind)
     return &none;
 }
 
-static ltdic_bytes value_of(encoder *e, const ltdic_item *row)
+static inline ltdic_bytes value_of(encoder *e, const ltdic_item *row)
 {
     const ltdic_bytes all = e->values;
     const bool outside = row->offset > all.size || row->length > all.size - row->offset;
@@ -52,10 +59,10 @@ static ltdic_bytes value_of(encoder *e, const ltdic_item *row)
     return (ltdic_bytes){all.data + row->offset, row->length};
 }
 
-static ltdic_bytes uid_of(encoder *e, const ltdic_item *row)
+static inline ltdic_bytes uid_of(encoder *e, const ltdic_item *row)
 {
     const ltdic_bytes uid = value_of(e, row);
-    refuse(e, !e->exact && !ltdic__uid_is_legal(uid), LTDIC_ERR_BAD_VALUE);
+    refuse(e, !e->exact && !uid_is_legal(uid), LTDIC_ERR_BAD_VALUE);
     return uid;
 }
 
@@ -73,9 +80,8 @@ static const uint8_t *header_of(encoder *e, size_t size)
 
 static size_t open_item(encoder *e, uint8_t type, uint8_t second)
 {
-    writer_u8(&e->w, type);
-    writer_u8(&e->w, second);
-    writer_u16(&e->w, 0);
+    const uint8_t header[ITEM_HEADER] = {type, second, 0, 0};
+    writer_bytes(&e->w, header, sizeof header);
     return e->w.pos - 2;
 }
 
@@ -105,8 +111,26 @@ static void close_sub_item(encoder *e, size_t length_at)
     close_item(e, length_at);
 }
 
-static void put_item(encoder *e, uint8_t type, ltdic_bytes value)
+/* An item whose bytes are its value alone. */
+static inline void put_plain_item(encoder *e, uint8_t type, ltdic_bytes value)
 {
+    refuse(e, value.size > UINT16_MAX, LTDIC_ERR_TOO_LARGE);
+    if (writer_fits(&e->w, ITEM_HEADER + value.size)) {
+        uint8_t *item = e->w.data + e->w.pos;
+        item[0] = type;
+        item[1] = 0;
+        store_u16(item + 2, value.size);
+        copy_text(item + ITEM_HEADER, value);
+    }
+    writer_advance(&e->w, ITEM_HEADER + value.size);
+}
+
+static inline void put_item(encoder *e, uint8_t type, ltdic_bytes value)
+{
+    if (!e->exact) {
+        put_plain_item(e, type, value);
+        return;
+    }
     const size_t at = open_plain_item(e, type);
     writer_bytes(&e->w, value.data, value.size);
     close_sub_item(e, at);
@@ -123,12 +147,18 @@ static void put_counted(encoder *e, ltdic_bytes value)
 static size_t open_context(encoder *e, const ltdic_item *row, bool proposed)
 {
     const uint8_t *header = header_of(e, CONTEXT_HEADER);
-    const size_t at = open_item(e, proposed ? 0x20 : 0x21, header[1]);
-    writer_u8(&e->w, row->id);
-    writer_u8(&e->w, header[5]);
-    writer_u8(&e->w, proposed ? header[6] : row->result);
-    writer_u8(&e->w, header[7]);
-    return at;
+    const uint8_t fields[CONTEXT_HEADER] = {
+        proposed ? 0x20 : 0x21,
+        header[1],
+        0,
+        0,
+        row->id,
+        header[5],
+        proposed ? header[6] : row->result,
+        header[7],
+    };
+    writer_bytes(&e->w, fields, sizeof fields);
+    return e->w.pos - CONTEXT_HEADER + 2;
 }
 
 static void encode_context(encoder *e)
@@ -141,13 +171,11 @@ static void encode_context(encoder *e)
     }
     for (;;) {
         put_ignored(e, 1);
-        if (proposed && next_is(e, LTDIC_ABSTRACT_SYNTAX)) {
-            put_item(e, 0x30, uid_of(e, take_row(e, LTDIC_ABSTRACT_SYNTAX)));
-        } else if (next_is(e, LTDIC_TRANSFER_SYNTAX)) {
-            put_item(e, 0x40, uid_of(e, take_row(e, LTDIC_TRANSFER_SYNTAX)));
-        } else {
+        const uint8_t kind = next_kind(e);
+        if (kind != LTDIC_TRANSFER_SYNTAX && (kind != LTDIC_ABSTRACT_SYNTAX || !proposed)) {
             break;
         }
+        put_item(e, kind == LTDIC_TRANSFER_SYNTAX ? 0x40 : 0x30, uid_of(e, e->row++));
     }
     close_item(e, at);
 }
@@ -305,9 +333,14 @@ static void encode_title(encoder *e, uint8_t kind)
     const ltdic_bytes title = e->exact ? field : ltdic__without_spaces(field);
     const bool any = e->exact || e->type == LTDIC_ASSOCIATE_AC;
     refuse(e, !any && !ltdic__title_is_legal(title), LTDIC_ERR_BAD_VALUE);
-    refuse(e, title.size > TITLE_SIZE, LTDIC_ERR_BAD_VALUE);
-    writer_bytes(&e->w, title.data, title.size);
-    writer_fill(&e->w, ' ', TITLE_SIZE - (title.size <= TITLE_SIZE ? title.size : TITLE_SIZE));
+    uint8_t padded[TITLE_SIZE];
+    memset(padded, ' ', sizeof padded);
+    if (title.size > TITLE_SIZE) {
+        refuse(e, true, LTDIC_ERR_BAD_VALUE);
+    } else if (title.size > 0) {
+        memcpy(padded, title.data, title.size);
+    }
+    writer_bytes(&e->w, padded, sizeof padded);
 }
 
 /* After the titles. */
@@ -346,9 +379,9 @@ static void encode_data(encoder *e)
         const ltdic_item *row = take_row(e, LTDIC_PDV);
         const ltdic_bytes data = value_of(e, row);
         refuse(e, data.size > UINT32_MAX - 6, LTDIC_ERR_TOO_LARGE);
-        writer_u32(&e->w, data.size + 2);
-        writer_u8(&e->w, row->id);
-        writer_u8(&e->w, row->result);
+        uint8_t header[6] = {0, 0, 0, 0, row->id, row->result};
+        store_u32(header, data.size + 2);
+        writer_bytes(&e->w, header, sizeof header);
         writer_bytes(&e->w, data.data, data.size);
     } while (e->fault.status == LTDIC_OK && e->row < e->end);
 }
@@ -358,9 +391,8 @@ static void encode_header(encoder *e, const ltdic_item *pdu)
 {
     const size_t size = ltdic__values_start(e->type);
     const uint8_t *header = header_of(e, size);
-    writer_u8(&e->w, e->type);
-    writer_u8(&e->w, header[1]);
-    writer_u32(&e->w, 0);
+    const uint8_t start[HEADER] = {e->type, header[1], 0, 0, 0, 0};
+    writer_bytes(&e->w, start, sizeof start);
     if (e->type == LTDIC_ASSOCIATE_RQ || e->type == LTDIC_ASSOCIATE_AC) {
         writer_u16(&e->w, pdu->version);
     }
@@ -408,11 +440,41 @@ static void encode_pdu(encoder *e)
     }
 }
 
+/* A PDU of codes alone, in which no row tells of reserved bytes. */
+static bool is_fixed(const ltdic_item *row)
+{
+    return row->kind == LTDIC_PDU && row->type >= LTDIC_ASSOCIATE_RJ && row->type <= LTDIC_ABORT &&
+           row->type != LTDIC_DATA_TF;
+}
+
+static void encode_fixed(ltdic_buffer *out, const ltdic_item *row)
+{
+    const bool reject = row->type == LTDIC_ASSOCIATE_RJ, abort = row->type == LTDIC_ABORT;
+    const uint8_t pdu[LTDIC_FIXED_PDU_SIZE] = {
+        row->type,
+        0,
+        0,
+        0,
+        0,
+        4,
+        0,
+        reject ? row->result : 0,
+        reject || abort ? row->source : 0,
+        reject || abort ? row->reason : 0,
+    };
+    memcpy(out->data, pdu, sizeof pdu);
+    out->size = sizeof pdu;
+}
+
 int ltdic_encode(ltdic_buffer *out, const ltdic_items *rows, ltdic_bytes values, ltdic_fault *fault)
 {
     out->size = 0;
     if (rows->count == 0) {
         return ltdic__fault_at(fault, LTDIC_ERR_BAD_VALUE, 0, 0);
+    }
+    if (rows->count == 1 && is_fixed(rows->items) && out->room >= LTDIC_FIXED_PDU_SIZE) {
+        encode_fixed(out, rows->items);
+        return ltdic__fault_at(fault, LTDIC_OK, 0, 0);
     }
     encoder e = {
         .w = {out->data, out->room, 0},

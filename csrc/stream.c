@@ -2,6 +2,7 @@
 /* A byte stream into PDUs, with P-DATA-TF handed out as it comes (PS3.8 9.3.1, 9.3.5). The checks
  * of a PDV are those of pdu_decode.c, each as soon as its bytes are there. */
 #include "bytes.h"
+#include "frame.h"
 #include "internal.h"
 
 enum { PDV_LENGTH = 4, PDV_HEADER = 6 };
@@ -91,15 +92,16 @@ static int take_slice(ltdic_stream *s, ltdic_piece *piece, ltdic_bytes *in, bool
 int ltdic_stream_next(ltdic_stream *stream, ltdic_piece *piece, ltdic_bytes *in,
                       const ltdic_options *options, ltdic_fault *fault)
 {
-    const ltdic_options effect = ltdic__effective(options);
+    ltdic_options room;
+    const ltdic_options *effect = ltdic__effective(options, &room);
     int status = LTDIC_OK;
     if (stream->pdu_left == 0) {
-        status = ltdic__header(*in, &effect, fault);
+        status = frame_header(*in, effect, fault);
         if (status != LTDIC_OK) {
             return status;
         }
         if (in->data[0] != LTDIC_DATA_TF) {
-            status = ltdic__frame(&piece->data, *in, &effect, fault);
+            status = frame(&piece->data, *in, effect, fault);
             if (status == LTDIC_OK) {
                 *piece = (ltdic_piece){.data = piece->data, .type = in->data[0], .end = 1};
                 in->data += piece->data.size;
@@ -112,7 +114,7 @@ int ltdic_stream_next(ltdic_stream *stream, ltdic_piece *piece, ltdic_bytes *in,
     }
     const bool first = stream->pdv_left == 0;
     if (first) {
-        status = open_pdv(stream, in, &effect, fault);
+        status = open_pdv(stream, in, effect, fault);
     }
     return status == LTDIC_OK ? take_slice(stream, piece, in, first, fault) : status;
 }

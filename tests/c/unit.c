@@ -6,6 +6,7 @@
 #undef NDEBUG
 #include <assert.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const uint8_t reject[LTDIC_FIXED_PDU_SIZE] = {3, 0, 0, 0, 0, 4, 0, 1, 1, 7};
@@ -237,6 +238,99 @@ static int with_sub_item(uint8_t pdu, ltdic_item sub_item, ltdic_item second)
     return encode(&out, rows, second.kind == 0 ? 5 : 6, &fault);
 }
 
+/* ---- text, against what it may be, a byte at a time --------------------------------------- */
+
+/* PS3.8 annex F. */
+static int is_uid(const uint8_t *text, size_t size)
+{
+    size_t digits = 0;
+    for (size_t i = 0; i < size; i++) {
+        const int zero_before = digits == 1 && text[i - 1] == '0';
+        if (text[i] == '.' ? digits == 0 : text[i] < '0' || text[i] > '9' || zero_before) {
+            return 0;
+        }
+        digits = text[i] == '.' ? 0 : digits + 1;
+    }
+    return digits > 0 && size <= 64;
+}
+
+/* PS3.5, VR AE. */
+static int is_title(const uint8_t *text, size_t size)
+{
+    size_t others = 0;
+    for (size_t i = 0; i < size; i++) {
+        if (text[i] < 0x20 || text[i] > 0x7E || text[i] == '\\') {
+            return 0;
+        }
+        others += text[i] != ' ';
+    }
+    return others > 0;
+}
+
+/* Does the encoder take this text, which lies at the end of what may be read? */
+static int takes(uint8_t kind, const uint8_t *text, size_t size)
+{
+    uint8_t memory[200], *values = malloc(size + 1);
+    ltdic_item rows[4] = {
+        {.kind = LTDIC_PDU, .type = LTDIC_ASSOCIATE_RQ, .version = 1},
+        {.kind = LTDIC_CALLED_AE, .length = 1},
+        {.kind = LTDIC_CALLING_AE, .length = 1},
+        {.kind = LTDIC_APPLICATION_CONTEXT, .length = 1},
+    };
+    ltdic_buffer out = {memory, sizeof memory, 0};
+    ltdic_fault fault;
+    assert(values != NULL);
+    values[0] = '1';
+    memcpy(values + 1, text, size);
+    ltdic_item *row = &rows[kind == LTDIC_CALLED_AE ? 1 : 3];
+    row->offset = 1;
+    row->length = (uint32_t)size;
+    const ltdic_items all = {.items = rows, .count = 4, .room = 4};
+    const int status = ltdic_encode(&out, &all, (ltdic_bytes){values, size + 1}, &fault);
+    free(values);
+    return status == LTDIC_OK;
+}
+
+/* Texts of ones, of every length, with any three bytes that matter at every place in them. */
+static void a_uid_is_judged_as_byte_by_byte(void)
+{
+    static const uint8_t some[] = {'0', '1', '9', '.', '/', ':', 0x80 | '.', 0xFF};
+    uint8_t text[66];
+    for (size_t size = 1; size <= sizeof text; size++) {
+        for (size_t at = 0; at < size; at++) {
+            for (unsigned n = 0; n < 8 * 8 * 8; n++) {
+                memset(text, '1', size);
+                for (size_t i = 0; i < 3 && at + i < size; i++) {
+                    text[at + i] = some[n >> 3 * i & 7];
+                }
+                assert(takes(LTDIC_APPLICATION_CONTEXT, text, size) == is_uid(text, size));
+            }
+        }
+    }
+}
+
+static void every_byte_is_judged_the_same_everywhere(void)
+{
+    uint8_t text[64];
+    for (size_t size = 1; size <= sizeof text; size++) {
+        for (size_t at = 0; at < size; at++) {
+            for (unsigned byte = 0; byte < 256; byte++) {
+                memset(text, '1', size);
+                text[at] = (uint8_t)byte;
+                assert(takes(LTDIC_APPLICATION_CONTEXT, text, size) == is_uid(text, size));
+                if (size <= 16) {
+                    assert(takes(LTDIC_CALLED_AE, text, size) == is_title(text, size));
+                    memset(text, ' ', size);
+                    text[at] = (uint8_t)byte;
+                    assert(takes(LTDIC_CALLED_AE, text, size) == is_title(text, size));
+                }
+            }
+        }
+    }
+}
+
+/* ---- items ------------------------------------------------------------------------------- */
+
 static void a_sub_item_is_encoded_where_it_has_a_meaning(void)
 {
     const ltdic_item none = {.kind = 0};
@@ -378,12 +472,14 @@ int main(void)
     a_pdu_of_fixed_size_is_encoded_without_rows();
     what_does_not_fit_is_not_written();
     a_row_that_cannot_be_encoded_is_named();
+    a_uid_is_judged_as_byte_by_byte();
+    every_byte_is_judged_the_same_everywhere();
     a_sub_item_is_encoded_where_it_has_a_meaning();
     a_pdu_beyond_four_gibibytes_is_too_large();
     a_rejected_context_keeps_the_transfer_syntax_it_is_given();
     an_exact_row_may_be_pointed_to_another_value();
     extended_information_may_be_copied_inside_an_object();
     an_identity_may_be_set_to_what_it_is();
-    printf("16 tests\n");
+    printf("18 tests\n");
     return 0;
 }
