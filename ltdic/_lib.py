@@ -42,6 +42,7 @@ HEADER: int = lib.LTDIC_HEADER
 IGNORED: int = lib.LTDIC_IGNORED
 
 NEED_MORE: int = lib.LTDIC_NEED_MORE
+ROOM: int = lib.LTDIC_ERR_ROOM
 TRAILING_BYTES: int = lib.LTDIC_ERR_TRAILING_BYTES
 
 VERSION: str = ffi.string(lib.ltdic_version()).decode()
@@ -100,34 +101,35 @@ class _Scratch:
 
     def reserve(self, room: int) -> None:
         self._rows = ffi.new("ltdic_item[]", room)
+        self._packed = memoryview(ffi.buffer(self._rows))
+        self.room = room
         self.items.items, self.items.room = self._rows, room
 
     def rows(self) -> list[Row]:
-        packed = ffi.buffer(self._rows, self.items.count * ROW.size)
-        return list(ROW.iter_unpack(packed))
+        return list(ROW.iter_unpack(self._packed[: self.items.count * ROW.size]))
 
 
 # Taken and given back by one bytecode each, so that threads do not share one.
 _scratches: list[_Scratch] = []
 
 
-def decode(data: Buffer, start: int, limits: Any) -> tuple[Fault, list[Row]]:
+def decode(data: Buffer, start: int, limits: Any) -> tuple[Fault | None, list[Row]]:
     """`ltdic_decode` on `data[start:]`; the rows, up to a fault, count from `start`."""
     try:
         scratch = _scratches.pop()
     except IndexError:
         scratch = _Scratch()
-    fault = scratch.fault
-    with ffi.from_buffer(data) as raw:
-        bytes_in = (raw + start, len(raw) - start)
-        status = lib.ltdic_decode(scratch.items, bytes_in, limits, fault)
-        if status == lib.LTDIC_ERR_ROOM:
-            scratch.reserve(scratch.items.count)
-            status = lib.ltdic_decode(scratch.items, bytes_in, limits, fault)
-    result = Fault(status, fault.offset, fault.need), scratch.rows()
-    if scratch.items.room <= _Scratch.MOST:
+    raw = ffi.from_buffer(data)
+    bytes_in = (raw + start if start else raw, len(raw) - start)
+    status = lib.ltdic_decode(scratch.items, bytes_in, limits, scratch.fault)
+    if status == ROOM:
+        scratch.reserve(scratch.items.count)
+        status = lib.ltdic_decode(scratch.items, bytes_in, limits, scratch.fault)
+    rows = scratch.rows()
+    fault = Fault(status, scratch.fault.offset, scratch.fault.need) if status != 0 else None
+    if scratch.room <= _Scratch.MOST:
         _scratches.append(scratch)
-    return result
+    return fault, rows
 
 
 def decode_rejects(data: Buffer) -> tuple[Fault, memoryview]:
@@ -202,7 +204,6 @@ def encode(rows: list[Row], values: bytes) -> tuple[bytes, Fault]:
 
 # ---- associations ----------------------------------------------------------------------------
 
-ROOM: int = lib.LTDIC_ERR_ROOM
 MEMORY: int = lib.LTDIC_ERR_MEMORY
 TIMEOUT: int = lib.LTDIC_ERR_TIMEOUT
 CLOSED: int = lib.LTDIC_ERR_CLOSED

@@ -180,7 +180,7 @@ def lay_out(data: Buffer, start: int = 0, *, strict: bool = False) -> Layout:
     Text is escaped, so that it can be printed anywhere.
     """
     fault, rows = _lib.decode(data, start, _lib.options(strict, 0, MAX_ASSOCIATE))
-    error = error_of(*fault) if fault.status != 0 else None
+    error = error_of(*fault) if fault is not None else None
     if not rows:
         return Layout("", 0, [], error)
     view = memoryview(data).cast("B")[start:]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, make_dataclass
 from enum import IntEnum
 from operator import index
+from struct import Struct
+from struct import error as StructError
 from typing import Any, ClassVar, Union
 
 from . import _lib
@@ -117,16 +119,14 @@ class UserInformation:
     unknown: tuple[UnknownItem, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Received:
-    """What every PDU has."""
-
-    wire: bytes | None = field(default=None, compare=False, repr=False)
-    """The bytes that it, or the PDU it was made from, was decoded from with `exact`."""
+def _wire() -> Any:
+    """A field that every PDU has: the bytes that it, or the PDU it was made from, was decoded from
+    with `exact`."""
+    return field(default=None, compare=False, repr=False, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
-class AssociateRequest(_Received):
+class AssociateRequest:
     """A-ASSOCIATE-RQ (PS3.8 9.3.2)."""
 
     type: ClassVar[int] = 1
@@ -137,10 +137,11 @@ class AssociateRequest(_Received):
     user_info: UserInformation | None = None
     unknown_items: tuple[UnknownItem, ...] = ()
     protocol_version: int = 1
+    wire: bytes | None = _wire()
 
 
 @dataclass(frozen=True, slots=True)
-class AssociateAccept(_Received):
+class AssociateAccept:
     """A-ASSOCIATE-AC (PS3.8 9.3.3). The titles are reserved fields that repeat the request's."""
 
     type: ClassVar[int] = 2
@@ -151,6 +152,7 @@ class AssociateAccept(_Received):
     user_info: UserInformation | None = None
     unknown_items: tuple[UnknownItem, ...] = ()
     protocol_version: int = 1
+    wire: bytes | None = _wire()
 
 
 class RejectResult(IntEnum):
@@ -241,8 +243,8 @@ _REASON_WORDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class AssociateReject(_Received):
+@dataclass(frozen=True, slots=True, init=False)
+class AssociateReject:
     """A-ASSOCIATE-RJ (PS3.8 9.3.4).
 
     The three codes are members of `RejectResult`, `RejectSource` and of the reasons of that source
@@ -253,13 +255,15 @@ class AssociateReject(_Received):
     result: int
     source: int
     reason: int
+    wire: bytes | None = _wire()
 
-    def __post_init__(self) -> None:
+    def __init__(self, result: int, source: int, reason: int, *, wire: bytes | None = None) -> None:
         set_field = object.__setattr__
-        result, source, reason = index(self.result), index(self.source), index(self.reason)
+        result, source, reason = index(result), index(source), index(reason)
         set_field(self, "result", _RESULTS.get(result, result))
         set_field(self, "source", _SOURCES.get(source, source))
         set_field(self, "reason", _REASONS.get((source, reason), reason))
+        set_field(self, "wire", wire)
 
     @property
     def transient(self) -> bool:
@@ -306,11 +310,12 @@ class PDV:
 
 
 @dataclass(frozen=True, slots=True)
-class DataTransfer(_Received):
+class DataTransfer:
     """P-DATA-TF (PS3.8 9.3.5)."""
 
     type: ClassVar[int] = 4
     pdvs: tuple[PDV, ...]
+    wire: bytes | None = _wire()
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,26 +337,29 @@ class Fragment:
 
 
 @dataclass(frozen=True, slots=True)
-class ReleaseRequest(_Received):
+class ReleaseRequest:
     """A-RELEASE-RQ (PS3.8 9.3.6)."""
 
     type: ClassVar[int] = 5
+    wire: bytes | None = _wire()
 
 
 @dataclass(frozen=True, slots=True)
-class ReleaseResponse(_Received):
+class ReleaseResponse:
     """A-RELEASE-RP (PS3.8 9.3.7)."""
 
     type: ClassVar[int] = 6
+    wire: bytes | None = _wire()
 
 
 @dataclass(frozen=True, slots=True)
-class Abort(_Received):
+class Abort:
     """A-ABORT (PS3.8 9.3.8). The reason means something only with source 2, the provider."""
 
     type: ClassVar[int] = 7
     source: int
     reason: int
+    wire: bytes | None = _wire()
 
 
 PDU = Union[  # noqa: UP007 - the name is public and read at run time
@@ -367,195 +375,207 @@ PDU = Union[  # noqa: UP007 - the name is public and read at run time
 
 # ---- decode ----------------------------------------------------------------------------------
 
-
-class _AssociateBuilder:
-    """Makes an RQ or AC out of its rows, one method for each kind of row."""
-
-    def __init__(self, view: memoryview, pdu: _lib.Row) -> None:
-        self._view = view
-        self._contexts: list[list[Any]] = []
-        self._unknown_items: list[UnknownItem] = []
-        self._fields: dict[str, Any] = {"protocol_version": pdu[8], "application_context": None}
-        self._user_info: dict[str, Any] | None = None
-        self._type = pdu[3]
-
-    def add(self, row: _lib.Row) -> None:
-        _ADD[row[2]](self, row)
-
-    def build(self, wire: bytes | None) -> AssociateRequest | AssociateAccept:
-        fields = self._fields
-        fields["wire"] = wire
-        if self._user_info is not None:
-            info: dict[str, Any] = {
-                name: tuple(value) if type(value) is list else value
-                for name, value in self._user_info.items()
-            }
-            info["common_extended"] = tuple(
-                CommonExtendedNegotiation(version, sop_class, service, tuple(related))
-                for version, sop_class, service, related in info.get("common_extended", ())
-            )
-            fields["user_info"] = UserInformation(**info)
-        fields["unknown_items"] = tuple(self._unknown_items)
-        if self._type == AssociateRequest.type:
-            fields["contexts"] = tuple(
-                ProposedContext(ident, abstract, tuple(transfer))
-                for ident, _, abstract, transfer in self._contexts
-            )
-            return AssociateRequest(**fields)
-        fields["contexts"] = tuple(
-            ContextResult(ident, result, transfer[0] if transfer else None)
-            for ident, result, _, transfer in self._contexts
-        )
-        return AssociateAccept(**fields)
-
-    def _text(self, row: _lib.Row) -> str:
-        return str(self._view[row[0] : row[0] + row[1]], "latin-1")
-
-    def _bytes(self, row: _lib.Row) -> bytes:
-        return bytes(self._view[row[0] : row[0] + row[1]])
-
-    def _list(self, name: str) -> list[Any]:
-        assert self._user_info is not None
-        values: list[Any] = self._user_info.setdefault(name, [])
-        return values
-
-    def _set(self, name: str, value: Any) -> None:
-        assert self._user_info is not None
-        self._user_info[name] = value
-
-    def _called_ae(self, row: _lib.Row) -> None:
-        self._fields["called_ae"] = self._text(row)
-
-    def _calling_ae(self, row: _lib.Row) -> None:
-        self._fields["calling_ae"] = self._text(row)
-
-    def _application_context(self, row: _lib.Row) -> None:
-        self._fields["application_context"] = self._text(row)
-
-    def _context(self, row: _lib.Row) -> None:
-        self._contexts.append([row[4], row[5], None, []])
-
-    def _abstract_syntax(self, row: _lib.Row) -> None:
-        self._contexts[-1][2] = self._text(row)
-
-    def _transfer_syntax(self, row: _lib.Row) -> None:
-        self._contexts[-1][3].append(self._text(row))
-
-    def _user_information(self, row: _lib.Row) -> None:
-        self._user_info = self._user_info or {}  # a second one continues the first
-
-    def _max_length(self, row: _lib.Row) -> None:
-        self._set("max_length", int.from_bytes(self._bytes(row), "big"))
-
-    def _class_uid(self, row: _lib.Row) -> None:
-        self._set("implementation_class_uid", self._text(row))
-
-    def _version_name(self, row: _lib.Row) -> None:
-        self._set("implementation_version_name", self._text(row))
-
-    def _async_operations(self, row: _lib.Row) -> None:
-        value = self._bytes(row)
-        counts = int.from_bytes(value[:2], "big"), int.from_bytes(value[2:], "big")
-        self._set("async_ops", AsyncOperations(*counts))
-
-    def _role(self, row: _lib.Row) -> None:
-        self._list("roles").append(RoleSelection(self._text(row), row[4], row[5]))
-
-    def _extended(self, row: _lib.Row) -> None:
-        self._list("extended").append(ExtendedNegotiation(self._text(row), b""))
-
-    def _extended_info(self, row: _lib.Row) -> None:
-        values = self._list("extended")
-        values[-1] = ExtendedNegotiation(values[-1].sop_class_uid, self._bytes(row))
-
-    def _common_extended(self, row: _lib.Row) -> None:
-        self._list("common_extended").append([row[8], self._text(row), "", []])
-
-    def _common_service(self, row: _lib.Row) -> None:
-        self._list("common_extended")[-1][2] = self._text(row)
-
-    def _common_related(self, row: _lib.Row) -> None:
-        self._list("common_extended")[-1][3].append(self._text(row))
-
-    def _user_identity(self, row: _lib.Row) -> None:
-        self._set("user_identity", UserIdentity(row[4], row[5], self._bytes(row)))
-
-    def _user_identity_second(self, row: _lib.Row) -> None:
-        assert self._user_info is not None
-        first: UserIdentity = self._user_info["user_identity"]
-        whole = UserIdentity(first.type, first.response_requested, first.primary, self._bytes(row))
-        self._set("user_identity", whole)
-
-    def _user_identity_response(self, row: _lib.Row) -> None:
-        self._set("user_identity_response", UserIdentityResponse(self._bytes(row)))
-
-    def _unknown_item(self, row: _lib.Row) -> None:
-        self._unknown_items.append(UnknownItem(row[3], self._bytes(row)))
-
-    def _unknown_sub_item(self, row: _lib.Row) -> None:
-        self._list("unknown").append(UnknownItem(row[3], self._bytes(row)))
+_FIXED_SIZE = 10
 
 
-_ADD: dict[int, Callable[[_AssociateBuilder, _lib.Row], None]] = {
-    _lib.CALLED_AE: _AssociateBuilder._called_ae,
-    _lib.CALLING_AE: _AssociateBuilder._calling_ae,
-    _lib.APPLICATION_CONTEXT: _AssociateBuilder._application_context,
-    _lib.CONTEXT: _AssociateBuilder._context,
-    _lib.ABSTRACT_SYNTAX: _AssociateBuilder._abstract_syntax,
-    _lib.TRANSFER_SYNTAX: _AssociateBuilder._transfer_syntax,
-    _lib.USER_INFORMATION: _AssociateBuilder._user_information,
-    _lib.MAX_LENGTH: _AssociateBuilder._max_length,
-    _lib.CLASS_UID: _AssociateBuilder._class_uid,
-    _lib.ASYNC_OPERATIONS: _AssociateBuilder._async_operations,
-    _lib.ROLE: _AssociateBuilder._role,
-    _lib.VERSION_NAME: _AssociateBuilder._version_name,
-    _lib.EXTENDED: _AssociateBuilder._extended,
-    _lib.EXTENDED_INFO: _AssociateBuilder._extended_info,
-    _lib.COMMON_EXTENDED: _AssociateBuilder._common_extended,
-    _lib.COMMON_SERVICE: _AssociateBuilder._common_service,
-    _lib.COMMON_RELATED: _AssociateBuilder._common_related,
-    _lib.USER_IDENTITY: _AssociateBuilder._user_identity,
-    _lib.USER_IDENTITY_SECOND: _AssociateBuilder._user_identity_second,
-    _lib.USER_IDENTITY_RESPONSE: _AssociateBuilder._user_identity_response,
-    _lib.UNKNOWN_ITEM: _AssociateBuilder._unknown_item,
-    _lib.UNKNOWN_SUB_ITEM: _AssociateBuilder._unknown_sub_item,
+def _fixed(pdu: PDU) -> bytes:
+    """A PDU of codes alone. Raises `ValueError` where one is no byte."""
+    codes = (0, 0, 0)
+    if isinstance(pdu, AssociateReject):
+        codes = pdu.result, pdu.source, pdu.reason
+    elif isinstance(pdu, Abort):
+        codes = 0, pdu.source, pdu.reason
+    return bytes((pdu.type, 0, 0, 0, 0, 4, 0, *codes))
+
+
+def _unfrozen(cls: Any) -> Any:
+    """A class like `cls`, of which objects are made in less than half the time, for nothing guards
+    their fields yet. Given `cls` as their `__class__` they are frozen."""
+    named = [(f.name, f.type, field(default=f.default, kw_only=f.kw_only)) for f in fields(cls)]
+    return make_dataclass(cls.__name__, named, slots=True, eq=False, repr=False)
+
+
+_Proposed, _Result = _unfrozen(ProposedContext), _unfrozen(ContextResult)
+_Info = _unfrozen(UserInformation)
+_Request, _Accept = _unfrozen(AssociateRequest), _unfrozen(AssociateAccept)
+_Value, _Data = _unfrozen(PDV), _unfrozen(DataTransfer)
+
+
+_COUNTS = Struct(">HH")
+
+
+def _latin(value: bytes) -> str:
+    return value.decode("latin-1")
+
+
+# Fields of user information that one row is enough for, from its text and from its bytes.
+_USER_TEXTS: dict[int, str] = {
+    _lib.CLASS_UID: "implementation_class_uid",
+    _lib.VERSION_NAME: "implementation_version_name",
+}
+_USER_FIELDS: dict[int, tuple[str, Callable[[bytes], Any]]] = {
+    _lib.MAX_LENGTH: ("max_length", lambda value: int.from_bytes(value, "big")),
+    _lib.ASYNC_OPERATIONS: ("async_ops", lambda value: AsyncOperations(*_COUNTS.unpack(value))),
+    _lib.USER_IDENTITY_RESPONSE: ("user_identity_response", UserIdentityResponse),
+}
+# Fields of several values: what a row begins one with, what others add to it, and what it is then.
+_BEGINS: dict[int, tuple[str, Callable[[_lib.Row, bytes], list[Any]]]] = {
+    _lib.ROLE: ("roles", lambda row, value: [_latin(value), row[4], row[5]]),
+    _lib.EXTENDED: ("extended", lambda row, value: [_latin(value)]),
+    _lib.COMMON_EXTENDED: ("common_extended", lambda row, value: [row[8], _latin(value)]),
+    _lib.USER_IDENTITY: ("user_identity", lambda row, value: [row[4], row[5], value]),
+    _lib.UNKNOWN_SUB_ITEM: ("unknown", lambda row, value: [row[3], value]),
+}
+_GOES_ON: dict[int, tuple[str, Callable[[bytes], Any]]] = {
+    _lib.EXTENDED_INFO: ("extended", bytes),
+    _lib.COMMON_SERVICE: ("common_extended", _latin),
+    _lib.COMMON_RELATED: ("common_extended", _latin),
+    _lib.USER_IDENTITY_SECOND: ("user_identity", bytes),
+}
+_ENDS: dict[str, Callable[..., Any]] = {
+    "roles": RoleSelection,
+    "extended": ExtendedNegotiation,
+    "common_extended": lambda version, sop_class, service, *related: CommonExtendedNegotiation(
+        version, sop_class, service, related
+    ),
+    "user_identity": UserIdentity,
+    "unknown": UnknownItem,
 }
 
 
+class _UserInformation:
+    """Item 50 in the making."""
+
+    def __init__(self) -> None:
+        self.made = _Info()
+        self._several: dict[str, list[list[Any]]] = {}
+
+    def add(self, row: _lib.Row, value: bytes) -> None:
+        kind = row[2]
+        if kind in _USER_FIELDS:
+            name, make = _USER_FIELDS[kind]
+            setattr(self.made, name, make(value))
+        elif kind in _BEGINS:
+            name, begin = _BEGINS[kind]
+            self._several.setdefault(name, []).append(begin(row, value))
+        else:
+            name, make = _GOES_ON[kind]
+            self._several[name][-1].append(make(value))
+
+    def end(self) -> UserInformation:
+        for name, values in self._several.items():
+            ended = tuple(_ENDS[name](*value) for value in values)
+            setattr(self.made, name, ended[0] if name == "user_identity" else ended)
+        self.made.__class__ = UserInformation
+        return self.made  # type: ignore[no-any-return]
+
+
 def _associate(
-    view: memoryview, rows: list[_lib.Row], wire: bytes | None
+    data: Buffer, rows: list[_lib.Row], wire: bytes | None
 ) -> AssociateRequest | AssociateAccept:
-    builder = _AssociateBuilder(view, rows[0])
-    for row in rows[1:]:
-        builder.add(row)
-    return builder.build(wire)
-
-
-def _data_transfer(view: memoryview, rows: list[_lib.Row], wire: bytes | None) -> DataTransfer:
-    return DataTransfer(
-        tuple(
-            PDV(row[4], bool(row[5] & 1), bool(row[5] & 2), view[row[0] : row[0] + row[1]], row[0])
-            for row in rows[1:]
-        ),
-        wire=wire,
+    """An RQ or AC. The first three rows are always the same, and most of the others are of
+    contexts. All text is cut from one decoded text."""
+    text = str(data, "latin-1")
+    pdu, called, calling = rows[:3]
+    application_context: str | None = None
+    unknown_items: list[UnknownItem] = []
+    info: _UserInformation | None = None
+    contexts: list[list[Any]] = []
+    context: list[Any] = []
+    for row in rows[3:]:
+        offset, length, kind, _, ident, result, _, _, _ = row
+        end = offset + length
+        if kind == _TRANSFER:
+            context.append(text[offset:end])
+        elif kind == _CONTEXT:
+            context = [ident, result, None]
+            contexts.append(context)
+        elif kind == _ABSTRACT:
+            context[2] = text[offset:end]
+        elif kind == _lib.APPLICATION_CONTEXT:
+            application_context = text[offset:end]
+        elif kind == _lib.UNKNOWN_ITEM:
+            unknown_items.append(UnknownItem(row[3], bytes(data[offset:end])))
+        elif kind == _lib.USER_INFORMATION or info is None:
+            info = info or _UserInformation()  # a second one continues the first
+        elif kind in _USER_TEXTS:
+            setattr(info.made, _USER_TEXTS[kind], text[offset:end])
+        else:
+            info.add(row, bytes(data[offset:end]))
+    request = pdu[3] == AssociateRequest.type
+    made = (_Request if request else _Accept)(
+        text[called[0] : called[0] + called[1]],
+        text[calling[0] : calling[0] + calling[1]],
+        tuple(map(_proposed if request else _answered, contexts)),
+        application_context,
+        info.end() if info is not None else None,
+        tuple(unknown_items),
+        pdu[8],
     )
+    made.wire = wire
+    made.__class__ = AssociateRequest if request else AssociateAccept
+    return made  # type: ignore[no-any-return]
 
 
-def _build(view: memoryview, rows: list[_lib.Row], exact: bool) -> PDU:
+_CONTEXT, _ABSTRACT, _TRANSFER = _lib.CONTEXT, _lib.ABSTRACT_SYNTAX, _lib.TRANSFER_SYNTAX
+
+
+def _proposed(context: list[Any]) -> Any:
+    made = _Proposed(context[0], context[2], tuple(context[3:]))
+    made.__class__ = ProposedContext
+    return made
+
+
+def _answered(context: list[Any]) -> Any:
+    made = _Result(context[0], context[1], context[3] if len(context) > 3 else None)
+    made.__class__ = ContextResult
+    return made
+
+
+def _data_transfer(data: Buffer, rows: list[_lib.Row], wire: bytes | None) -> DataTransfer:
+    view = memoryview(data)
+    values = []
+    for offset, length, kind, _, ident, control, _, _, _ in rows:
+        if kind == _lib.PDV:
+            part = view[offset : offset + length]
+            value = _Value(ident, control & 1 != 0, control & 2 != 0, part, offset)
+            value.__class__ = PDV
+            values.append(value)
+    pdu = _Data(tuple(values))
+    pdu.wire = wire
+    pdu.__class__ = DataTransfer
+    return pdu  # type: ignore[no-any-return]
+
+
+def _build(data: Buffer, rows: list[_lib.Row], exact: bool) -> PDU:
     pdu = rows[0]
     kind = pdu[3]
-    wire = bytes(view) if exact else None
+    wire = bytes(data) if exact else None
+    if kind <= AssociateAccept.type:
+        return _associate(data, rows, wire)
     if kind == DataTransfer.type:
-        return _data_transfer(view, rows, wire)
+        return _data_transfer(data, rows, wire)
     if kind == AssociateReject.type:
         return AssociateReject(pdu[5], pdu[6], pdu[7], wire=wire)
     if kind == Abort.type:
         return Abort(pdu[6], pdu[7], wire=wire)
     if kind == ReleaseRequest.type:
         return ReleaseRequest(wire=wire)
-    if kind == ReleaseResponse.type:
-        return ReleaseResponse(wire=wire)
-    return _associate(view, rows, wire)
+    return ReleaseResponse(wire=wire)
+
+
+def _known() -> Iterator[PDU]:
+    for result in RejectResult:
+        for source, reason in _REASONS:
+            yield AssociateReject(result, source, reason)
+    for reason in range(7):
+        yield Abort(2, reason)
+    yield from (Abort(0, 0), ReleaseRequest(), ReleaseResponse())
+
+
+# PDUs of codes alone that PS3.8 defines, as they are sent. Nobody can change them, so that one of
+# each is enough.
+_KNOWN: dict[bytes, PDU] = {_fixed(pdu): pdu for pdu in _known()}
 
 
 def error_of(status: int, offset: int, need: int = 0) -> DecodeError:
@@ -584,14 +604,16 @@ def decode(
     Raises `IncompleteError` where bytes are missing, and `DecodeError` with kind and offset for
     anything else that is wrong, `trailing_bytes` after the PDU included.
     """
-    view = memoryview(data).cast("B").toreadonly()
-    fault, rows = _lib.decode(view, 0, _lib.options(strict, max_pdata, max_associate))
-    if fault.status != 0:
+    given = data if type(data) is bytes else memoryview(data).cast("B").toreadonly()
+    if len(given) == _FIXED_SIZE and not exact and (known := _KNOWN.get(bytes(given))) is not None:
+        return known
+    fault, rows = _lib.decode(given, 0, _lib.options(strict, max_pdata, max_associate))
+    if fault is not None:
         raise error_of(*fault)
     end = 6 + rows[0][1]
-    if end < len(view):
+    if end < len(given):
         raise error_of(_lib.TRAILING_BYTES, end)
-    return _build(view, rows, exact)
+    return _build(given, rows, exact)
 
 
 def decode_rejects(data: Buffer) -> memoryview:
@@ -696,11 +718,16 @@ class Decoder:
         if self._stream.inside:
             raise RuntimeError("some of a P-DATA-TF has been taken: go on with fragments()")
         while self._is_worth_a_look():
-            fault, rows = _lib.decode(self._data, self._start, self._options)
-            if fault.status == 0:
+            start = self._start
+            known = _KNOWN.get(bytes(self._data[start : start + _FIXED_SIZE]))
+            if known is not None and not self._exact:
+                self._advance(start + _FIXED_SIZE)
+                return known
+            fault, rows = _lib.decode(self._data, start, self._options)
+            if fault is None:
                 size = 6 + rows[0][1]
-                view = self._data[self._start : self._start + size]
-                self._advance(self._start + size)
+                view = self._data[start : start + size]
+                self._advance(start + size)
                 return _build(view, rows, self._exact)
             self._stop(fault)
         return None
@@ -717,10 +744,10 @@ class Decoder:
             if piece.type == DataTransfer.type:
                 flags = bool(piece.control & 1), bool(piece.control & 2), piece.first, piece.last
                 return Fragment(piece.id, *flags, piece.pdu_ends, view)
-            fault, rows = _lib.decode(view, 0, self._options)
-            if fault.status == 0:
+            fault_in, rows = _lib.decode(view, 0, self._options)
+            if fault_in is None:
                 return _build(view, rows, self._exact)
-            self._stop(fault)
+            self._stop(fault_in)
         return None
 
     def _advance(self, to: int) -> None:
@@ -860,7 +887,7 @@ class _Writer:
 def _rows_for_every_byte(wire: bytes) -> Iterator[tuple[_lib.Row, bytes, bytes | None]]:
     """Rows of an exact decoding with their bytes, and with their value, where they have one."""
     fault, received = _lib.decode(wire, 0, _lib.options(False, 0, 0, exact=True))
-    if fault.status != 0:
+    if fault is not None:
         raise ValueError(f"wire: {_lib.text_of(fault.status)}")
     plain = iter(_lib.decode(wire, 0, _lib.options(False, 0, 0))[1])
     for row in received:
@@ -975,6 +1002,33 @@ def _rows_of(pdu: PDU) -> _Writer:
     return w
 
 
+_DATA_HEADER, _PDV_HEADER = Struct(">BxI"), Struct(">IBB")
+
+
+def _encode_at_once(pdu: PDU) -> bytes | None:
+    """What needs no rows; None for the others, and for what has a fault that is to be named."""
+    if isinstance(pdu, (AssociateRequest, AssociateAccept)):
+        return None
+    try:
+        if pdu.wire is not None:
+            return None
+        return _encode_data(pdu) if isinstance(pdu, DataTransfer) else _fixed(pdu)
+    except (AttributeError, BufferError, TypeError, ValueError, StructError):
+        return None
+
+
+def _encode_data(pdu: DataTransfer) -> bytes | None:
+    parts: list[Buffer] = [b""]
+    size = 0
+    for pdv in pdu.pdvs:
+        data = memoryview(pdv.data)
+        control = bool(pdv.is_command) | bool(pdv.is_last) << 1
+        parts += _PDV_HEADER.pack(data.nbytes + 2, pdv.context_id, control), data
+        size += 6 + data.nbytes
+    parts[0] = _DATA_HEADER.pack(DataTransfer.type, size)
+    return b"".join(parts) if size else None
+
+
 def encode(pdu: PDU) -> bytes:
     """Encode a PDU, canonically: items in the order of PS3.8, reserved bytes zero, no padding.
 
@@ -986,9 +1040,11 @@ def encode(pdu: PDU) -> bytes:
     `ValueError` that names the field where a value cannot be encoded, `TypeError` where it is of
     a wrong type.
     """
+    if (data := _encode_at_once(pdu)) is not None:
+        return data
     w = _rows_of(pdu)
     if pdu.wire is not None:
-        data = w.encode_like(pdu.wire)
-        if data is not None and w.same(_rows_of(decode(data, max_associate=0))):
-            return data
+        like = w.encode_like(pdu.wire)
+        if like is not None and w.same(_rows_of(decode(like, max_associate=0))):
+            return like
     return w.encode()

@@ -21,9 +21,11 @@ from ltdic import (
     Decoder,
     Fragment,
     IncompleteError,
+    _lib,
     decode,
     encode,
 )
+from ltdic import pdu as pdu_module
 from ltdic._ffi import ffi
 from ltdic._lib import ROW
 from ltdic.pdu import AcseReason, PresentationReason, RejectResult, RejectSource, UserReason
@@ -585,3 +587,33 @@ def test_more_rows_than_expected_are_fetched_in_a_second_call() -> None:
     contexts = tuple(ltdic.ProposedContext(n, "1.2.3", ("1.2.4",) * 20) for n in range(1, 256, 2))
     pdu = request(contexts=contexts)
     assert decode(encode(pdu)) == pdu
+
+
+# ---- short cuts, against the long way --------------------------------------------------------
+
+
+@pytest.mark.parametrize("wire", pdu_module._KNOWN, ids=bytes.hex)
+def test_a_pdu_that_is_made_once_is_what_decoding_makes(wire: bytes) -> None:
+    fault, rows = _lib.decode(wire, 0, _lib.options(True, 0, 0))
+    long_way = pdu_module._build(wire, rows, False)
+    assert fault is None
+    assert (decode(wire), type(decode(wire))) == (long_way, type(long_way))
+    assert decode(bytearray(wire), strict=True) is decode(wire)
+    assert decode(wire, exact=True).wire == wire
+
+
+@given(my.pdus)
+def test_what_is_encoded_at_once_is_what_rows_make(pdu: Any) -> None:
+    at_once = pdu_module._encode_at_once(pdu)
+    assert at_once in (None, pdu_module._rows_of(pdu).encode())
+    assert (at_once is None) == isinstance(pdu, (ltdic.AssociateRequest, ltdic.AssociateAccept))
+
+
+@given(my.pdus)
+def test_what_decode_makes_is_frozen_and_like_what_a_user_makes(pdu: Any) -> None:
+    made = decode(encode(pdu))
+    assert dataclasses.replace(made) == made
+    assert hash(made) == hash(dataclasses.replace(made))
+    for name in type(pdu).__slots__:
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(made, name, None)
