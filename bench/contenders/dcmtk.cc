@@ -431,6 +431,7 @@ int request_main()
 int main(int argc, char **argv)
 {
     OFLog::configure(OFLogger::OFF_LOG_LEVEL);
+    dcmDataDict.isDictionaryLoaded(); /* or the first command loads it */
     dcmDisableGethostbyaddr.set(OFTrue); /* or it asks for the name of every requestor */
     if (getenv("BENCH_AS_SHIPPED") == nullptr) {
         setenv("TCP_NODELAY", "1", 1);
