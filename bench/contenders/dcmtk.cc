@@ -84,7 +84,8 @@ int listen_on_loopback(T_ASC_Network *network)
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     int listener = socket(AF_INET, SOCK_STREAM, 0);
     if (listener < 0 || bind(listener, (sockaddr *)&address, length) != 0 ||
-        listen(listener, BACKLOG) != 0 || getsockname(listener, (sockaddr *)&address, &length) != 0 ||
+        listen(listener, BACKLOG) != 0 ||
+        getsockname(listener, (sockaddr *)&address, &length) != 0 ||
         dup2(listener, DUL_networkSocket(network->network)) < 0) {
         throw std::runtime_error(strerror(errno));
     }
@@ -104,8 +105,7 @@ OFCondition store(Acceptor &acceptor, T_ASC_Association *association, T_DIMSE_C_
 {
     DIC_UL bytes = 0;
     DIC_UL fragments = 0;
-    OFCondition condition =
-        DIMSE_ignoreDataSet(association, DIMSE_BLOCKING, 0, &bytes, &fragments);
+    OFCondition condition = DIMSE_ignoreDataSet(association, DIMSE_BLOCKING, 0, &bytes, &fragments);
     if (condition.bad()) {
         return condition;
     }
@@ -166,7 +166,8 @@ void accept_for_ever(Acceptor &acceptor)
 {
     for (;;) {
         T_ASC_Association *association = nullptr;
-        OFCondition condition = ASC_receiveAssociation(acceptor.network, &association, acceptor.max);
+        OFCondition condition =
+            ASC_receiveAssociation(acceptor.network, &association, acceptor.max);
         if (acceptor.spare.fetch_sub(1) <= SPARE) {
             acceptor.spare.fetch_add(1);
             std::thread(accept_for_ever, std::ref(acceptor)).detach();
@@ -431,7 +432,7 @@ int request_main()
 int main(int argc, char **argv)
 {
     OFLog::configure(OFLogger::OFF_LOG_LEVEL);
-    dcmDataDict.isDictionaryLoaded(); /* or the first command loads it */
+    dcmDataDict.isDictionaryLoaded();    /* or the first command loads it */
     dcmDisableGethostbyaddr.set(OFTrue); /* or it asks for the name of every requestor */
     if (getenv("BENCH_AS_SHIPPED") == nullptr) {
         setenv("TCP_NODELAY", "1", 1);

@@ -169,6 +169,6 @@ fn at_once(threads: usize, work: impl Fn() -> Outcome<()> + Sync) -> Outcome<()>
     }
     thread::scope(|scope| {
         let running: Vec<_> = (0..threads).map(|_| scope.spawn(&work)).collect();
-        running.into_iter().map(|thread| thread.join().expect("a thread ends")).collect()
+        running.into_iter().try_for_each(|thread| thread.join().expect("a thread ends"))
     })
 }
