@@ -3,7 +3,7 @@
 #include "bytes.h"
 #include "frame.h"
 #include "internal.h"
-#include "uid.h"
+#include "text.h"
 
 enum { SPACES = 8 };
 
@@ -42,18 +42,6 @@ int ltdic_frame(ltdic_bytes *pdu, ltdic_bytes in, const ltdic_options *options, 
 }
 
 /* ---- text -------------------------------------------------------------------------------- */
-
-#define EACH(byte) (UINT64_MAX / 0xFF * (byte))
-
-/* Are all eight bytes from 20 to 7E, and none of them `but`? In a sum the top bit of a byte tells;
- * it carries into no other one, for those that have it already are refused. */
-static bool word_is_printable(uint64_t word, uint8_t but)
-{
-    const uint64_t above = word | (word + EACH(0x01));
-    const uint64_t from_space = word + EACH(0x60);
-    const uint64_t other = (word ^ EACH(but)) + EACH(0x7F);
-    return (above & EACH(0x80)) == 0 && (from_space & other & EACH(0x80)) == EACH(0x80);
-}
 
 /* `but` is a byte that is not allowed. */
 static bool all_printable(ltdic_bytes text, uint8_t but)
@@ -112,7 +100,7 @@ bool ltdic__version_name_is_legal(ltdic_bytes name)
 
 bool ltdic__uid_is_legal(ltdic_bytes uid)
 {
-    return uid_is_legal(uid);
+    return uid.size > 0 && uid.size <= UID_MAX && bits_are_legal(uid_bits_by_byte(uid), uid.size);
 }
 
 /* ---- PDUs without items ---------------------------------------------------------------------- */

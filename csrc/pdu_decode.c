@@ -3,7 +3,7 @@
 #include "bytes.h"
 #include "frame.h"
 #include "internal.h"
-#include "uid.h"
+#include "text.h"
 
 static inline ltdic_bytes without_pad(ltdic_bytes uid)
 {
@@ -29,7 +29,8 @@ typedef struct rows {
     ltdic_item spare; /* takes those nobody wants */
 } rows;
 
-static inline void set_row(ltdic_item *row, uint8_t kind, uint8_t type, size_t offset, size_t size)
+static ALWAYS_INLINE void set_row(ltdic_item *row, uint8_t kind, uint8_t type, size_t offset,
+                                  size_t size)
 {
     *row = (ltdic_item){
         .offset = (uint32_t)offset,
@@ -39,7 +40,8 @@ static inline void set_row(ltdic_item *row, uint8_t kind, uint8_t type, size_t o
     };
 }
 
-static inline ltdic_item *add_row(rows *r, uint8_t kind, uint8_t type, size_t offset, size_t size)
+static ALWAYS_INLINE ltdic_item *add_row(rows *r, uint8_t kind, uint8_t type, size_t offset,
+                                         size_t size)
 {
     ltdic_item *row = r->count < r->room ? &r->items[r->count] : &r->spare;
     r->count++;
@@ -87,64 +89,57 @@ static inline void forbid(decoder *d, bool wrong, int status, size_t offset)
 
 /* ---- a stretch of the PDU that is being read ------------------------------------------------- */
 
-/* After a fault every read gives zero bytes. */
+/* Offsets in the PDU. After a fault every read gives zero bytes. */
 typedef struct cursor {
-    decoder *d;
-    const uint8_t *base; /* first byte of the PDU, so that positions are offsets */
     size_t pos, end;
 } cursor;
 
-static inline cursor cursor_over(decoder *d, size_t pos, size_t end)
-{
-    return (cursor){d, d->base, pos, end};
-}
-
-static inline size_t cursor_left(const cursor *c)
+static inline size_t left_in(const cursor *c)
 {
     return c->end - c->pos;
 }
 
-static inline ltdic_bytes slice(const cursor *c)
+static inline ltdic_bytes slice(const decoder *d, const cursor *c)
 {
-    return (ltdic_bytes){c->base + c->pos, cursor_left(c)};
+    return (ltdic_bytes){d->base + c->pos, left_in(c)};
 }
 
 /* The next n bytes, or NULL and a fault at the position where they should be. */
-static const uint8_t *cursor_take(cursor *c, size_t n)
+static const uint8_t *take(decoder *d, cursor *c, size_t n)
 {
-    if (failed(c->d) || n > cursor_left(c)) {
-        fail(c->d, LTDIC_ERR_ITEM_OVERRUN, c->pos);
+    if (failed(d) || n > left_in(c)) {
+        fail(d, LTDIC_ERR_ITEM_OVERRUN, c->pos);
         return NULL;
     }
-    const uint8_t *p = c->base + c->pos;
+    const uint8_t *p = d->base + c->pos;
     c->pos += n;
     return p;
 }
 
-static uint8_t cursor_u8(cursor *c)
+static uint8_t take_u8(decoder *d, cursor *c)
 {
-    const uint8_t *p = cursor_take(c, 1);
+    const uint8_t *p = take(d, c, 1);
     return p == NULL ? 0 : *p;
 }
 
-static uint32_t cursor_u16(cursor *c)
+static uint32_t take_u16(decoder *d, cursor *c)
 {
-    const uint8_t *p = cursor_take(c, 2);
+    const uint8_t *p = take(d, c, 2);
     return p == NULL ? 0 : load_u16(p);
 }
 
-/* A length field of two bytes and a child cursor over what it counts. `reserve` bytes must be left
- * behind the child; the fault for too little room lies on the length field. */
-static cursor cursor_counted(cursor *c, size_t reserve)
+/* A length field of two bytes, and a cursor over what it counts. `reserve` bytes must be left
+ * behind that; the fault for too little room lies on the length field. */
+static cursor take_counted(decoder *d, cursor *c, size_t reserve)
 {
     const size_t field = c->pos;
-    const size_t length = cursor_u16(c);
-    if (length + reserve > cursor_left(c)) { /* both are small */
-        fail(c->d, LTDIC_ERR_ITEM_OVERRUN, field);
+    const size_t length = take_u16(d, c);
+    if (length + reserve > left_in(c)) { /* both are small */
+        fail(d, LTDIC_ERR_ITEM_OVERRUN, field);
     }
-    const cursor child = cursor_over(c->d, c->pos, failed(c->d) ? c->pos : c->pos + length);
-    c->pos = child.end;
-    return child;
+    const cursor counted = {c->pos, failed(d) ? c->pos : c->pos + length};
+    c->pos = counted.end;
+    return counted;
 }
 
 /* An item or sub-item and a cursor over its value (PS3.8 9.3.2). */
@@ -155,41 +150,38 @@ typedef struct item {
 } item;
 
 /* False at the end of the container and after a fault. */
-static inline bool next_item(cursor *c, item *i)
+static ALWAYS_INLINE bool next_item(decoder *d, cursor *c, item *i)
 {
-    const size_t left = cursor_left(c);
-    if (left < ITEM_HEADER || failed(c->d)) {
+    const size_t at = c->pos, left = c->end - at;
+    if (left < ITEM_HEADER || failed(d)) {
         if (left > 0) {
-            fail(c->d, LTDIC_ERR_ITEM_OVERRUN, c->pos);
+            fail(d, LTDIC_ERR_ITEM_OVERRUN, at);
         }
         return false;
     }
-    const uint8_t *header = c->base + c->pos;
+    const uint8_t *header = d->base + at;
     const size_t length = load_u16(header + 2);
     if (length > left - ITEM_HEADER) {
-        fail(c->d, LTDIC_ERR_ITEM_OVERRUN, c->pos + 2);
+        fail(d, LTDIC_ERR_ITEM_OVERRUN, at + 2);
         return false;
     }
-    i->at = c->pos;
-    i->type = header[0];
-    i->second = header[1];
-    i->value = cursor_over(c->d, c->pos + ITEM_HEADER, c->pos + ITEM_HEADER + length);
-    c->pos = i->value.end;
+    c->pos = at + ITEM_HEADER + length;
+    *i = (item){header[0], header[1], at, {at + ITEM_HEADER, c->pos}};
     return true;
 }
 
-static inline bool least(const item *i, size_t length)
+static inline bool least(decoder *d, const item *i, size_t length)
 {
-    if (cursor_left(&i->value) < length) {
-        fail(i->value.d, LTDIC_ERR_BAD_LENGTH, i->at + 2);
+    if (left_in(&i->value) < length) {
+        fail(d, LTDIC_ERR_BAD_LENGTH, i->at + 2);
     }
-    return !failed(i->value.d);
+    return !failed(d);
 }
 
 /* ---- rows ------------------------------------------------------------------------------------ */
 
 /* Append a row and return it, for the fields that not every row has. */
-static inline ltdic_item *emit(decoder *d, uint8_t kind, uint8_t type, ltdic_bytes value)
+static ALWAYS_INLINE ltdic_item *emit(decoder *d, uint8_t kind, uint8_t type, ltdic_bytes value)
 {
     const size_t offset = (size_t)(value.data - d->base);
     if (!d->silent) {
@@ -200,7 +192,8 @@ static inline ltdic_item *emit(decoder *d, uint8_t kind, uint8_t type, ltdic_byt
 }
 
 /* The row of an item and, when exact, that of its header. */
-static inline ltdic_item *emit_item(decoder *d, uint8_t kind, const item *i, ltdic_bytes value)
+static ALWAYS_INLINE ltdic_item *emit_item(decoder *d, uint8_t kind, const item *i,
+                                           ltdic_bytes value)
 {
     ltdic_item *row = emit(d, kind, i->type, value);
     if (d->exact) {
@@ -221,19 +214,19 @@ static inline void ignore(decoder *d, uint8_t where, size_t from, size_t to)
 }
 
 /* Was there one before? Where only one is allowed, the first counts. */
-static bool repeated(decoder *d, const item *i, uint32_t bit)
+static bool repeated(decoder *d, size_t at, uint32_t bit)
 {
     const bool again = (d->seen & bit) != 0;
-    forbid(d, again, LTDIC_ERR_DUPLICATE_ITEM, i->at);
+    forbid(d, again, LTDIC_ERR_DUPLICATE_ITEM, at);
     d->seen |= bit;
     return again;
 }
 
 /* An item that has been read without rows counts as bytes that mean nothing. */
-static void ignore_item(decoder *d, uint8_t where, const item *i)
+static void ignore_item(decoder *d, uint8_t where, size_t from, size_t to)
 {
     d->silent = failed(d);
-    ignore(d, where, i->at, i->value.end);
+    ignore(d, where, from, to);
 }
 
 /* Of a UID that is not legal. */
@@ -246,7 +239,7 @@ static ltdic_bytes forbid_uid(decoder *d, ltdic_bytes whole, ltdic_bytes uid, si
 
 /* The text of a UID. `field` is the offset of its length; a pad is legal where PS3.5 is the rule.
  */
-static inline ltdic_bytes read_uid(decoder *d, ltdic_bytes whole, size_t field, bool padded)
+static ALWAYS_INLINE ltdic_bytes read_uid(decoder *d, ltdic_bytes whole, size_t field, bool padded)
 {
     const ltdic_bytes uid = padded ? without_pad(whole) : whole;
     if (!uid_is_legal(uid)) {
@@ -255,9 +248,9 @@ static inline ltdic_bytes read_uid(decoder *d, ltdic_bytes whole, size_t field, 
     return d->exact ? whole : uid;
 }
 
-static void decode_uid(decoder *d, item *i, uint8_t kind, bool padded)
+static void decode_uid(decoder *d, item i, uint8_t kind, bool padded)
 {
-    emit_item(d, kind, i, read_uid(d, slice(&i->value), i->at + 2, padded));
+    emit_item(d, kind, &i, read_uid(d, slice(d, &i.value), i.at + 2, padded));
 }
 
 /* ---- presentation contexts (PS3.8 9.3.2.2, 9.3.3.2) */
@@ -265,7 +258,7 @@ static void decode_uid(decoder *d, item *i, uint8_t kind, bool padded)
 enum { SEEN_ABSTRACT = 1, SEEN_TRANSFER = 2 };
 
 /* One sub-item of a context; `seen` are those before it. */
-static inline void decode_syntax(decoder *d, item *i, bool proposed, uint32_t *seen)
+static ALWAYS_INLINE void decode_syntax(decoder *d, item *i, bool proposed, uint32_t *seen)
 {
     bool ignored = true;
     if (i->type == 0x30) {
@@ -283,29 +276,29 @@ static inline void decode_syntax(decoder *d, item *i, bool proposed, uint32_t *s
         ignore(d, IN_ITEM, i->at, i->value.end);
     } else {
         const uint8_t kind = i->type == 0x30 ? LTDIC_ABSTRACT_SYNTAX : LTDIC_TRANSFER_SYNTAX;
-        emit_item(d, kind, i, read_uid(d, slice(&i->value), i->at + 2, false));
+        emit_item(d, kind, i, read_uid(d, slice(d, &i->value), i->at + 2, false));
     }
 }
 
-static inline void decode_syntaxes(decoder *d, item *context)
+static ALWAYS_INLINE void decode_syntaxes(decoder *d, item *context)
 {
     const bool proposed = context->type == 0x20;
     uint32_t seen = 0;
     item i;
-    while (next_item(&context->value, &i)) {
+    while (next_item(d, &context->value, &i)) {
         decode_syntax(d, &i, proposed, &seen);
     }
     const bool complete = (seen & SEEN_TRANSFER) != 0 && (!proposed || (seen & SEEN_ABSTRACT) != 0);
     forbid(d, !complete, LTDIC_ERR_MISSING_ITEM, context->at);
 }
 
-static void decode_context(decoder *d, item *i)
+static ALWAYS_INLINE void decode_context(decoder *d, item *i)
 {
-    if (!least(i, 4)) {
+    if (!least(d, i, 4)) {
         return;
     }
     const size_t at = i->value.pos;
-    const ltdic_bytes value = slice(&i->value);
+    const ltdic_bytes value = slice(d, &i->value);
     const uint8_t id = value.data[0];
     const uint8_t result = i->type == 0x21 ? value.data[2] : 0;
     const uint32_t bit = 1U << id % 32;
@@ -316,7 +309,7 @@ static void decode_context(decoder *d, item *i)
     ltdic_item *row = emit_item(d, LTDIC_CONTEXT, i, value);
     row->id = id;
     row->result = result;
-    cursor_take(&i->value, 4);
+    i->value.pos += 4;
     if (result == 0) {
         decode_syntaxes(d, i);
     } else { /* the rest has no meaning and is not tested */
@@ -342,7 +335,7 @@ enum {
 /* What is left of a sub-item after its last field. */
 static void forbid_rest(decoder *d, const cursor *c)
 {
-    forbid(d, cursor_left(c) > 0, LTDIC_ERR_TRAILING_BYTES, c->pos);
+    forbid(d, left_in(c) > 0, LTDIC_ERR_TRAILING_BYTES, c->pos);
 }
 
 static void ignore_rest(decoder *d, const cursor *c)
@@ -353,18 +346,18 @@ static void ignore_rest(decoder *d, const cursor *c)
 /* A sub-item of which the first four bytes count. */
 static void decode_four_bytes(decoder *d, item *i, uint8_t kind)
 {
-    if (!least(i, 4)) {
+    if (!least(d, i, 4)) {
         return;
     }
-    forbid(d, cursor_left(&i->value) > 4, LTDIC_ERR_BAD_LENGTH, i->at + 2);
-    emit_item(d, kind, i, (ltdic_bytes){slice(&i->value).data, 4});
-    cursor_take(&i->value, 4);
+    forbid(d, left_in(&i->value) > 4, LTDIC_ERR_BAD_LENGTH, i->at + 2);
+    emit_item(d, kind, i, (ltdic_bytes){slice(d, &i->value).data, 4});
+    take(d, &i->value, 4);
     ignore_rest(d, &i->value);
 }
 
 static void decode_version_name(decoder *d, item *i)
 {
-    const ltdic_bytes name = slice(&i->value);
+    const ltdic_bytes name = slice(d, &i->value);
     forbid(d, name.size == 0 || name.size > 16, LTDIC_ERR_BAD_VALUE, i->at + 2);
     const bool legal = ltdic__version_name_is_legal(name);
     forbid(d, !legal, LTDIC_ERR_BAD_VALUE, i->value.pos);
@@ -375,11 +368,11 @@ static void decode_version_name(decoder *d, item *i)
 static ltdic_bytes read_counted_uid(decoder *d, cursor *c, size_t reserve)
 {
     const size_t field = c->pos;
-    const cursor uid = cursor_counted(c, reserve);
+    const cursor uid = take_counted(d, c, reserve);
     if (failed(d)) {
-        return (ltdic_bytes){c->base, 0};
+        return (ltdic_bytes){d->base, 0};
     }
-    return read_uid(d, slice(&uid), field, true);
+    return read_uid(d, slice(d, &uid), field, true);
 }
 
 static ltdic_bytes uid_of_sub_item(const uint8_t *sub_item)
@@ -397,13 +390,13 @@ static void remember_uid(decoder *d, const item *i)
 static void decode_role(decoder *d, item *i)
 {
     cursor *c = &i->value;
-    if (!least(i, 4)) {
+    if (!least(d, i, 4)) {
         return;
     }
     const ltdic_bytes uid = read_counted_uid(d, c, 2);
     const size_t at = c->pos;
-    const uint8_t scu = cursor_u8(c);
-    const uint8_t scp = cursor_u8(c);
+    const uint8_t scu = take_u8(d, c);
+    const uint8_t scp = take_u8(d, c);
     forbid(d, scu > 1, LTDIC_ERR_BAD_VALUE, at);
     forbid(d, scp > 1, LTDIC_ERR_BAD_VALUE, at + 1);
     forbid_rest(d, c);
@@ -416,26 +409,26 @@ static void decode_role(decoder *d, item *i)
 
 static void decode_extended(decoder *d, item *i)
 {
-    if (!least(i, 2)) {
+    if (!least(d, i, 2)) {
         return;
     }
     const ltdic_bytes uid = read_counted_uid(d, &i->value, 0);
     remember_uid(d, i);
     emit_item(d, LTDIC_EXTENDED, i, uid);
-    emit(d, LTDIC_EXTENDED_INFO, 0, slice(&i->value));
+    emit(d, LTDIC_EXTENDED_INFO, 0, slice(d, &i->value));
 }
 
 static void decode_common_extended(decoder *d, item *i)
 {
     cursor *c = &i->value;
-    if (!least(i, 6)) {
+    if (!least(d, i, 6)) {
         return;
     }
     const ltdic_bytes sop_class = read_counted_uid(d, c, 0);
     emit_item(d, LTDIC_COMMON_EXTENDED, i, sop_class)->version = i->second;
     emit(d, LTDIC_COMMON_SERVICE, 0, read_counted_uid(d, c, 0));
-    cursor related = cursor_counted(c, 0);
-    while (!failed(d) && cursor_left(&related) > 0) {
+    cursor related = take_counted(d, c, 0);
+    while (!failed(d) && left_in(&related) > 0) {
         const ltdic_bytes uid = read_counted_uid(d, &related, 0);
         emit(d, LTDIC_COMMON_RELATED, 0, uid);
     }
@@ -449,33 +442,33 @@ static void decode_common_extended(decoder *d, item *i)
 static void decode_identity(decoder *d, item *i)
 {
     cursor *c = &i->value;
-    if (!least(i, 6)) {
+    if (!least(d, i, 6)) {
         return;
     }
     const size_t at = c->pos;
-    const uint8_t type = cursor_u8(c);
-    const uint8_t response = cursor_u8(c);
+    const uint8_t type = take_u8(d, c);
+    const uint8_t response = take_u8(d, c);
     forbid(d, type < 1 || type > 5, LTDIC_ERR_BAD_VALUE, at);
     forbid(d, response > 1, LTDIC_ERR_BAD_VALUE, at + 1);
-    const cursor primary = cursor_counted(c, 2);
-    const cursor second = cursor_counted(c, 0);
-    forbid(d, type != 2 && cursor_left(&second) > 0, LTDIC_ERR_BAD_VALUE, second.pos - 2);
+    const cursor primary = take_counted(d, c, 2);
+    const cursor second = take_counted(d, c, 0);
+    forbid(d, type != 2 && left_in(&second) > 0, LTDIC_ERR_BAD_VALUE, second.pos - 2);
     forbid_rest(d, c);
-    ltdic_item *row = emit_item(d, LTDIC_USER_IDENTITY, i, slice(&primary));
+    ltdic_item *row = emit_item(d, LTDIC_USER_IDENTITY, i, slice(d, &primary));
     row->id = type;
     row->result = response;
-    emit(d, LTDIC_USER_IDENTITY_SECOND, 0, slice(&second));
+    emit(d, LTDIC_USER_IDENTITY_SECOND, 0, slice(d, &second));
     ignore_rest(d, c);
 }
 
 static void decode_identity_response(decoder *d, item *i)
 {
-    if (!least(i, 2)) {
+    if (!least(d, i, 2)) {
         return;
     }
-    const cursor response = cursor_counted(&i->value, 0);
+    const cursor response = take_counted(d, &i->value, 0);
     forbid_rest(d, &i->value);
-    emit_item(d, LTDIC_USER_IDENTITY_RESPONSE, i, slice(&response));
+    emit_item(d, LTDIC_USER_IDENTITY_RESPONSE, i, slice(d, &response));
     ignore_rest(d, &i->value);
 }
 
@@ -513,7 +506,7 @@ static void decode_known_sub_item(decoder *d, item *i, uint8_t type)
         decode_four_bytes(d, i, LTDIC_MAX_LENGTH);
         break;
     case 0x52:
-        decode_uid(d, i, LTDIC_CLASS_UID, true);
+        decode_uid(d, *i, LTDIC_CLASS_UID, true);
         break;
     case 0x53:
         decode_four_bytes(d, i, LTDIC_ASYNC_OPERATIONS);
@@ -537,7 +530,7 @@ static void decode_known_sub_item(decoder *d, item *i, uint8_t type)
         decode_identity_response(d, i);
         break;
     default:
-        emit_item(d, LTDIC_UNKNOWN_SUB_ITEM, i, slice(&i->value));
+        emit_item(d, LTDIC_UNKNOWN_SUB_ITEM, i, slice(d, &i->value));
     }
 }
 
@@ -546,11 +539,11 @@ static void decode_sub_item(decoder *d, item *i)
     const bool foreign = sub_item_is_foreign(d, i->type);
     const uint8_t type = foreign ? 0 : i->type;
     forbid(d, foreign, LTDIC_ERR_UNEXPECTED_ITEM, i->at);
-    const bool again = repeated(d, i, single(type));
+    const bool again = repeated(d, i->at, single(type));
     d->silent |= again;
     decode_known_sub_item(d, i, type);
     if (again) {
-        ignore_item(d, IN_ITEM, i);
+        ignore_item(d, IN_ITEM, i->at, i->value.end);
     }
 }
 
@@ -619,53 +612,53 @@ static void forbid_repeated_uids(decoder *d, uid_list *l)
     }
 }
 
-static void decode_user_information(decoder *d, item *user_information)
+static void decode_user_information(decoder *d, item whole)
 {
     const uint32_t required = SEEN_51 | SEEN_52;
     uid_list uids;
-    uids.base = slice(&user_information->value).data;
+    uids.base = slice(d, &whole.value).data;
     uids.count = 0;
     d->uids = &uids;
     item i;
-    emit_item(d, LTDIC_USER_INFORMATION, user_information, slice(&user_information->value));
-    while (next_item(&user_information->value, &i)) {
+    emit_item(d, LTDIC_USER_INFORMATION, &whole, slice(d, &whole.value));
+    while (next_item(d, &whole.value, &i)) {
         decode_sub_item(d, &i);
     }
     forbid_repeated_uids(d, &uids);
-    forbid(d, (d->seen & required) != required, LTDIC_ERR_MISSING_ITEM, user_information->at);
+    forbid(d, (d->seen & required) != required, LTDIC_ERR_MISSING_ITEM, whole.at);
 }
 
 /* ---- A-ASSOCIATE-RQ and -AC (PS3.8 9.3.2, 9.3.3) */
 
-static void forbid_disorder(decoder *d, const item *i, uint8_t rank)
+static inline void forbid_disorder(decoder *d, const item *i, uint8_t rank)
 {
     forbid(d, rank < d->rank, LTDIC_ERR_BAD_ORDER, i->at);
     d->rank = rank;
 }
 
-static void decode_item(decoder *d, item *i)
+static ALWAYS_INLINE void decode_item(decoder *d, item *i)
 {
     const uint8_t context = d->type == LTDIC_ASSOCIATE_RQ ? 0x20 : 0x21;
     bool again = false;
-    if (i->type == 0x10) {
-        again = repeated(d, i, SEEN_10);
-        d->silent |= again;
-        forbid_disorder(d, i, 1);
-        decode_uid(d, i, LTDIC_APPLICATION_CONTEXT, false);
-    } else if (i->type == context) {
+    if (i->type == context) {
         d->seen |= SEEN_CONTEXT;
         forbid_disorder(d, i, 2);
         decode_context(d, i);
+    } else if (i->type == 0x10) {
+        again = repeated(d, i->at, SEEN_10);
+        d->silent |= again;
+        forbid_disorder(d, i, 1);
+        decode_uid(d, *i, LTDIC_APPLICATION_CONTEXT, false);
     } else if (i->type == 0x50) {
-        repeated(d, i, SEEN_50); /* the sub-items of another one follow those of the first */
+        repeated(d, i->at, SEEN_50); /* the sub-items of another one follow those of the first */
         forbid_disorder(d, i, 3);
-        decode_user_information(d, i);
+        decode_user_information(d, *i);
     } else {
         forbid(d, i->type == 0x20 || i->type == 0x21, LTDIC_ERR_UNEXPECTED_ITEM, i->at);
-        emit_item(d, LTDIC_UNKNOWN_ITEM, i, slice(&i->value));
+        emit_item(d, LTDIC_UNKNOWN_ITEM, i, slice(d, &i->value));
     }
     if (again) {
-        ignore_item(d, IN_PDU, i);
+        ignore_item(d, IN_PDU, i->at, i->value.end);
     }
 }
 
@@ -673,7 +666,7 @@ static void decode_item(decoder *d, item *i)
 static void decode_title(decoder *d, cursor *c, uint8_t kind)
 {
     const size_t at = c->pos;
-    const ltdic_bytes field = {cursor_take(c, TITLE_SIZE), TITLE_SIZE};
+    const ltdic_bytes field = {take(d, c, TITLE_SIZE), TITLE_SIZE};
     if (field.data == NULL) { /* the title before this one was at fault */
         return;
     }
@@ -681,7 +674,7 @@ static void decode_title(decoder *d, cursor *c, uint8_t kind)
     if (!d->strict || d->type != LTDIC_ASSOCIATE_RQ) {
         title = ltdic__trimmed(field);
     } else { /* spaces are legal, so the whole field may be looked at */
-        forbid(d, title.size == 0 || !ltdic__title_is_legal(field), LTDIC_ERR_BAD_VALUE, at);
+        forbid(d, title.size == 0 || !title_is_printable(field.data), LTDIC_ERR_BAD_VALUE, at);
     }
     emit(d, kind, 0, d->exact ? field : title);
 }
@@ -690,13 +683,13 @@ static void decode_associate(decoder *d, cursor c, ltdic_item *row)
 {
     const uint32_t required = SEEN_10 | SEEN_CONTEXT | SEEN_50;
     item i;
-    row->version = (uint16_t)cursor_u16(&c);
-    cursor_take(&c, 2);
+    row->version = (uint16_t)take_u16(d, &c);
+    take(d, &c, 2);
     decode_title(d, &c, LTDIC_CALLED_AE);
     decode_title(d, &c, LTDIC_CALLING_AE);
     ignore(d, IN_PDU, c.pos, c.pos + TITLES_RESERVED);
-    cursor_take(&c, TITLES_RESERVED);
-    while (next_item(&c, &i)) {
+    take(d, &c, TITLES_RESERVED);
+    while (next_item(d, &c, &i)) {
         decode_item(d, &i);
     }
     forbid(d, (d->seen & required) != required, LTDIC_ERR_MISSING_ITEM, 0);
@@ -726,7 +719,7 @@ static void decode_associate_pdu(task *t)
     d.rank = 0;
     d.seen = 0;
     memset(d.ids, 0, sizeof d.ids);
-    decode_associate(&d, cursor_over(&d, HEADER, t->pdu.size), t->row);
+    decode_associate(&d, (cursor){HEADER, t->pdu.size}, t->row);
     t->out.count = d.out.count;
     *t->fault = d.fault;
 }

@@ -2,7 +2,7 @@
 /* From rows to bytes: PS3.8 9.3, PS3.7 D.3.3. The mirror of pdu_decode.c. */
 #include "bytes.h"
 #include "internal.h"
-#include "uid.h"
+#include "text.h"
 
 typedef struct encoder {
     writer w;
@@ -326,13 +326,12 @@ static void encode_user_information(encoder *e)
     close_item(e, at);
 }
 
-/* An AC only echoes the titles, so they may be anything there. */
+/* Padded. An AC only echoes the titles, so they may be anything there. */
 static void encode_title(encoder *e, uint8_t kind)
 {
     const ltdic_bytes field = value_of(e, take_row(e, kind));
     const ltdic_bytes title = e->exact ? field : ltdic__without_spaces(field);
     const bool any = e->exact || e->type == LTDIC_ASSOCIATE_AC;
-    refuse(e, !any && !ltdic__title_is_legal(title), LTDIC_ERR_BAD_VALUE);
     uint8_t padded[TITLE_SIZE];
     memset(padded, ' ', sizeof padded);
     if (title.size > TITLE_SIZE) {
@@ -340,6 +339,7 @@ static void encode_title(encoder *e, uint8_t kind)
     } else if (title.size > 0) {
         memcpy(padded, title.data, title.size);
     }
+    refuse(e, !any && (title.size == 0 || !title_is_printable(padded)), LTDIC_ERR_BAD_VALUE);
     writer_bytes(&e->w, padded, sizeof padded);
 }
 

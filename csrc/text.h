@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: MIT */
+/* What texts may be made of, without a branch for each byte: UIDs (PS3.8 annex F), titles and names
+ * (PS3.5, VR AE). Internal. */
+#ifndef LTDIC_TEXT_H
+#define LTDIC_TEXT_H
+
+#include "internal.h"
+
+#include <string.h>
+
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
+/* ---- titles, names */
+
+#define EACH(byte) (UINT64_MAX / 0xFF * (byte))
+
+/* Are all eight bytes from 20 to 7E, and none of them `but`? In a sum the top bit of a byte tells;
+ * it carries into no other one, for those that have it already are refused. */
+static inline bool word_is_printable(uint64_t word, uint8_t but)
+{
+    const uint64_t above = word | (word + EACH(0x01));
+    const uint64_t from_space = word + EACH(0x60);
+    const uint64_t other = (word ^ EACH(but)) + EACH(0x7F);
+    return (above & EACH(0x80)) == 0 && (from_space & other & EACH(0x80)) == EACH(0x80);
+}
+
+/* 16 bytes of a title, with the spaces around it: they are legal. */
+static inline bool title_is_printable(const uint8_t *field)
+{
+    uint64_t words[2];
+    memcpy(words, field, sizeof words);
+    return word_is_printable(words[0], '\\') && word_is_printable(words[1], '\\');
+}
+
+/* ---- UIDs */
+
+/* Where a UID has dots and zeros, a bit for each of its bytes, of which there are at most 64, and
+ * whether all others are digits. */
+typedef struct uid_bits {
+    uint64_t dots, zeros;
+    bool known;
+} uid_bits;
+
+/* No component is empty, and none has a zero before other digits. */
+static inline bool bits_are_legal(uid_bits bits, size_t size)
+{
+    const uint64_t last = (uint64_t)1 << (size - 1);
+    const uint64_t starts = bits.dots << 1 | 1;
+    const uint64_t ends = bits.dots >> 1 | last;
+    const uint64_t empty = bits.dots & (starts | last);
+    const uint64_t padded = bits.zeros & starts & ~ends;
+    return bits.known && (empty | padded) == 0;
+}
+
+static inline uid_bits uid_bits_by_byte(ltdic_bytes uid)
+{
+    uid_bits bits = {0, 0, true};
+    for (size_t at = 0; at < uid.size; at++) {
+        const unsigned byte = uid.data[at];
+        bits.dots |= (uint64_t)(byte == '.') << at;
+        bits.zeros |= (uint64_t)(byte == '0') << at;
+        bits.known &= byte == '.' || byte - '0' <= 9;
+    }
+    return bits;
+}
+
+#ifdef __SSE2__
+
+enum { UID_VECTOR = 16 };
+
+static inline uint64_t bits_of(__m128i bytes)
+{
+    return (uint64_t)(unsigned)_mm_movemask_epi8(bytes);
+}
+
+/* Most UIDs are of 16 to 32 bytes: two vectors, of which the second ends where the text does and
+ * may say again what the first said. Nothing outside the text is read. */
+static inline uid_bits uid_bits_by_vector(ltdic_bytes uid)
+{
+    const size_t at = uid.size - UID_VECTOR;
+    const __m128i nine = _mm_set1_epi8(9), zero = _mm_set1_epi8('0'), dot = _mm_set1_epi8('.');
+    const __m128i a = _mm_loadu_si128((const __m128i *)(const void *)uid.data);
+    const __m128i b = _mm_loadu_si128((const __m128i *)(const void *)(uid.data + at));
+    const __m128i a_dots = _mm_cmpeq_epi8(a, dot), b_dots = _mm_cmpeq_epi8(b, dot);
+    const __m128i a_above = _mm_sub_epi8(a, zero), b_above = _mm_sub_epi8(b, zero);
+    const __m128i a_digits = _mm_cmpeq_epi8(_mm_min_epu8(a_above, nine), a_above);
+    const __m128i b_digits = _mm_cmpeq_epi8(_mm_min_epu8(b_above, nine), b_above);
+    const __m128i known =
+        _mm_and_si128(_mm_or_si128(a_dots, a_digits), _mm_or_si128(b_dots, b_digits));
+    return (uid_bits){
+        .dots = bits_of(a_dots) | bits_of(b_dots) << at,
+        .zeros = bits_of(_mm_cmpeq_epi8(a, zero)) | bits_of(_mm_cmpeq_epi8(b, zero)) << at,
+        .known = bits_of(known) == 0xFFFF,
+    };
+}
+
+#endif
+
+/* 1 to 64 bytes; components of digits alone. */
+static ALWAYS_INLINE bool uid_is_legal(ltdic_bytes uid)
+{
+#ifdef __SSE2__
+    if (uid.size - UID_VECTOR <= UID_VECTOR) {
+        return bits_are_legal(uid_bits_by_vector(uid), uid.size);
+    }
+#endif
+    return ltdic__uid_is_legal(uid);
+}
+
+#endif
