@@ -1,0 +1,789 @@
+/* SPDX-License-Identifier: MIT */
+/* floor accept MODE DIR [MAX] | floor request DIR
+ *
+ * The least code that does the job, as fast as one thread of an honest program can: what comes is
+ * looked at only so far as to know where each PDU ends and which one it is, and what is sent are
+ * the bytes of files. Linux.
+ *
+ * System calls of an acceptor for a rejection: accept4, recv, send, epoll_ctl, and close when the
+ * peer has closed; of a requestor: socket, setsockopt, connect, send, recv, close. */
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+    READ_SIZE = 262144,
+    WRITE_SIZE = 1048576, /* given to one system call, about */
+    EVENTS = 256,
+    BACKLOG = 1024,
+    HEADER = 6, /* of a PDU, and of a PDV with its two bytes of context and control */
+    ANSWER = 1024
+};
+
+typedef struct bytes {
+    const uint8_t *data;
+    size_t size;
+} bytes;
+
+typedef enum mode { REJECT, ECHO, RECEIVE, LATENCY, SEND, OPEN, UNKNOWN } mode;
+
+static const char *const mode_names[] = {"reject", "echo", "receive", "latency", "send", "open"};
+
+static mode mode_named(const char *name)
+{
+    int m = REJECT;
+    while (m < UNKNOWN && strcmp(name, mode_names[m]) != 0) {
+        m++;
+    }
+    return (mode)m;
+}
+
+static void fail(const char *what)
+{
+    perror(what);
+    exit(1);
+}
+
+static bytes read_file(const char *directory, const char *name)
+{
+    char path[4096];
+    uint8_t *data = malloc(ANSWER);
+    snprintf(path, sizeof path, "%s/%s.bin", directory, name);
+    FILE *file = fopen(path, "rb");
+    if (file == NULL || data == NULL) {
+        fail(path);
+    }
+    const size_t size = fread(data, 1, ANSWER, file);
+    fclose(file);
+    return (bytes){data, size};
+}
+
+static uint32_t big_endian(const uint8_t *p)
+{
+    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+}
+
+static void put_big_endian(uint8_t *p, uint32_t value)
+{
+    for (int i = 0; i < 4; i++) {
+        p[i] = (uint8_t)(value >> (24 - 8 * i));
+    }
+}
+
+static uint64_t nanoseconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+static void raise_limit(void)
+{
+    struct rlimit limit;
+    getrlimit(RLIMIT_NOFILE, &limit);
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+/* Also of what a listener will accept, which inherits it. */
+static void set_nodelay(int fd)
+{
+    const int on = 1;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+}
+
+static struct sockaddr_in loopback(uint16_t port)
+{
+    return (struct sockaddr_in){.sin_family = AF_INET,
+                                .sin_port = htons(port),
+                                .sin_addr = {.s_addr = htonl(INADDR_LOOPBACK)}};
+}
+
+static void add_to(int poller, int fd, uint32_t events, void *owner)
+{
+    struct epoll_event e = {.events = events, .data = {.ptr = owner}};
+    if (epoll_ctl(poller, EPOLL_CTL_ADD, fd, &e) != 0) {
+        fail("epoll_ctl");
+    }
+}
+
+/* ---- a stream as PDUs -------------------------------------------------------------------- */
+
+/* Where a stream is: in a header that is gathered, or in a body that is passed over. Begins as all
+ * zeroes. */
+typedef struct walk {
+    enum { PDU_HEADER, PDV_HEADER, BODY } place;
+    uint8_t header[HEADER];
+    uint8_t have; /* bytes of the header */
+    uint8_t type, control;
+    uint32_t left;     /* bytes of the body that are to come */
+    uint32_t pdv_left; /* bytes of the P-DATA-TF after this PDV */
+} walk;
+
+/* What has come to its end: a PDU, by its type, or the last fragment of a command or data set. */
+enum { NOTHING = 0, RQ = 1, AC = 2, RJ = 3, DATA = 4, RELEASE_RQ = 5, COMMAND = 16, DATA_SET = 17 };
+
+static bool gather(walk *w, bytes *in)
+{
+    const size_t wanted = (size_t)(HEADER - w->have);
+    const size_t size = in->size < wanted ? in->size : wanted;
+    memcpy(w->header + w->have, in->data, size);
+    w->have = (uint8_t)((w->have + size) % HEADER);
+    in->data += size;
+    in->size -= size;
+    return size == wanted;
+}
+
+static void enter(walk *w)
+{
+    if (w->place == PDU_HEADER) {
+        w->type = w->header[0];
+        w->control = 0;
+        w->left = big_endian(w->header + 2);
+        w->pdv_left = 0;
+        w->place = BODY;
+        if (w->type == DATA) {
+            w->pdv_left = w->left;
+            w->place = PDV_HEADER;
+        }
+    } else {
+        w->left = big_endian(w->header) - 2;
+        w->control = w->header[5];
+        w->pdv_left -= HEADER + w->left;
+        w->place = BODY;
+    }
+}
+
+static int ended(walk *w)
+{
+    w->place = w->pdv_left > 0 ? PDV_HEADER : PDU_HEADER;
+    return w->type != DATA         ? w->type
+           : (w->control & 2) == 0 ? NOTHING
+           : (w->control & 1) != 0 ? COMMAND
+                                   : DATA_SET;
+}
+
+/* The next thing that has come to its end; NOTHING when all of `in` was passed over. */
+static int next(walk *w, bytes *in)
+{
+    int what = NOTHING;
+    while (what == NOTHING && in->size > 0) {
+        if (w->place == BODY) {
+            const uint32_t size = in->size < w->left ? (uint32_t)in->size : w->left;
+            in->data += size;
+            in->size -= size;
+            w->left -= size;
+        } else if (gather(w, in)) {
+            enter(w);
+        }
+        if (w->place == BODY && w->left == 0) {
+            what = ended(w);
+        }
+    }
+    return what;
+}
+
+/* ---- acceptor ---------------------------------------------------------------------------- */
+
+typedef struct connection {
+    int fd;
+    walk walk;
+    struct connection *next; /* free ones */
+} connection;
+
+typedef struct acceptor {
+    int poller, listener;
+    connection *spare;
+    uint8_t *buffer;
+    mode mode;
+    bytes to_request, to_command, to_data_set, to_release;
+} acceptor;
+
+/* What is answered; NULL data where nothing is. */
+static bytes answer_to(const acceptor *a, int what)
+{
+    return what == RQ           ? a->to_request
+           : what == COMMAND    ? a->to_command
+           : what == DATA_SET   ? a->to_data_set
+           : what == RELEASE_RQ ? a->to_release
+                                : (bytes){NULL, 0};
+}
+
+static bool answer_all(const acceptor *a, connection *c, bytes in)
+{
+    int what;
+    while ((what = next(&c->walk, &in)) != NOTHING) {
+        const bytes answer = answer_to(a, what);
+        if (answer.size > 0 && send(c->fd, answer.data, answer.size, MSG_NOSIGNAL) < 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Read what there is. False at the end. */
+static bool serve(const acceptor *a, connection *c)
+{
+    ssize_t size;
+    do {
+        size = recv(c->fd, a->buffer, READ_SIZE, 0);
+        if (size <= 0) {
+            return size < 0 && errno == EAGAIN;
+        }
+        if (!answer_all(a, c, (bytes){a->buffer, (size_t)size})) {
+            return false;
+        }
+    } while (size == READ_SIZE);
+    return true;
+}
+
+static void end(acceptor *a, connection *c)
+{
+    close(c->fd); /* which takes it out of the poller */
+    c->next = a->spare;
+    a->spare = c;
+}
+
+static connection *new_connection(acceptor *a, int fd)
+{
+    connection *c = a->spare;
+    if (c != NULL) {
+        a->spare = c->next;
+    } else {
+        c = malloc(sizeof *c);
+    }
+    if (c == NULL) {
+        fail("malloc");
+    }
+    *c = (connection){.fd = fd};
+    return c;
+}
+
+/* Most requests are there by the time their connection is accepted. */
+static void accept_all(acceptor *a)
+{
+    int fd;
+    while ((fd = accept4(a->listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0) {
+        connection *c = new_connection(a, fd);
+        if (serve(a, c)) {
+            add_to(a->poller, fd, EPOLLIN | EPOLLRDHUP, c);
+        } else {
+            end(a, c);
+        }
+    }
+}
+
+static void listen_at_any_port(acceptor *a)
+{
+    struct sockaddr_in address = loopback(0);
+    socklen_t size = sizeof address;
+    a->listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    set_nodelay(a->listener);
+    if (bind(a->listener, (struct sockaddr *)&address, size) != 0 ||
+        listen(a->listener, BACKLOG) != 0 ||
+        getsockname(a->listener, (struct sockaddr *)&address, &size) != 0) {
+        fail("listen");
+    }
+    printf("%u\n", (unsigned)ntohs(address.sin_port));
+    fflush(stdout);
+}
+
+static void load_answers(acceptor *a, const char *directory, const char *max)
+{
+    char accept[32];
+    snprintf(accept, sizeof accept, "ac-%s", max);
+    a->to_request = read_file(directory, a->mode == REJECT ? "rj" : accept);
+    if (a->mode == ECHO) {
+        a->to_command = read_file(directory, "echo-rsp");
+    }
+    a->to_data_set = read_file(directory, "store-rsp");
+    a->to_release = read_file(directory, "release-rp");
+}
+
+static bool input_has_ended(void)
+{
+    char byte;
+    return read(STDIN_FILENO, &byte, 1) <= 0;
+}
+
+static int accept_until_end(mode m, const char *directory, const char *max)
+{
+    acceptor a = {.mode = m, .buffer = malloc(READ_SIZE)};
+    struct epoll_event events[EVENTS];
+    load_answers(&a, directory, max);
+    a.poller = epoll_create1(EPOLL_CLOEXEC);
+    listen_at_any_port(&a);
+    add_to(a.poller, a.listener, EPOLLIN, &a);
+    add_to(a.poller, STDIN_FILENO, EPOLLIN, NULL);
+    for (;;) {
+        const int count = epoll_wait(a.poller, events, EVENTS, -1);
+        for (int i = 0; i < count; i++) {
+            connection *c = events[i].data.ptr;
+            const bool over = (events[i].events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
+            if (c == NULL) {
+                if (input_has_ended()) {
+                    return 0;
+                }
+            } else if (events[i].data.ptr == &a) {
+                accept_all(&a);
+            } else if ((over && a.mode == REJECT) || !serve(&a, c)) {
+                end(&a, c);
+            }
+        }
+    }
+}
+
+/* ---- requestor --------------------------------------------------------------------------- */
+
+/* Of one association: what it is waiting for, and what has come of it. */
+typedef struct slot {
+    int fd;
+    enum { NO_ANSWER, CONNECTED, ASSOCIATED, ANSWERED, SENDING, RELEASING } waits;
+    size_t have;
+    uint64_t at; /* of what SENDING sends */
+    uint8_t in[ANSWER];
+} slot;
+
+typedef struct requestor {
+    bytes rq, echo_rq, store_rq, release_rq;
+    mode mode;
+    uint16_t port;
+    bool blocks;
+    uint64_t count, size;
+    const char *error;
+    uint64_t begun, rounds; /* LATENCY */
+    slot *open;
+    size_t opened; /* OPEN */
+    /* SEND */
+    const uint8_t *zeros;
+    uint8_t header[12], last_header[12];
+} requestor;
+
+/* A step of an association. */
+typedef enum progress { ON, DONE, FAILED } progress;
+
+static progress failed(requestor *r, const char *error)
+{
+    r->error = error;
+    return FAILED;
+}
+
+static progress send_bytes(requestor *r, slot *s, bytes b)
+{
+    return send(s->fd, b.data, b.size, MSG_NOSIGNAL) == (ssize_t)b.size ? ON
+                                                                        : failed(r, "send failed");
+}
+
+/* (0000,0900) of a response in one PDV. */
+static bool is_success(const uint8_t *pdu, size_t size)
+{
+    size_t at = 12;
+    if (pdu[0] != DATA || size < at || (pdu[11] & 3) != 3) {
+        return false;
+    }
+    while (at + 10 <= size) {
+        const uint8_t *p = pdu + at;
+        if (p[0] == 0 && p[1] == 0 && p[2] == 0 && p[3] == 9) {
+            return p[8] == 0 && p[9] == 0;
+        }
+        at += 8 + ((size_t)p[5] << 8 | p[4]);
+    }
+    return false;
+}
+
+/* ---- one C-STORE ------------------------------------------------------------------------- */
+
+static void put_header(uint8_t *header, uint32_t data, bool last)
+{
+    const uint32_t pdu = data + HEADER, pdv = data + 2;
+    header[0] = DATA;
+    header[1] = 0;
+    put_big_endian(header + 2, pdu);
+    put_big_endian(header + 6, pdv);
+    header[10] = 3;
+    header[11] = last ? 2 : 0;
+}
+
+/* The stream of P-DATA-TF: its size. */
+static uint64_t stream_size(const requestor *r)
+{
+    const uint64_t data = r->size - HEADER;
+    return r->count + 12 * ((r->count + data - 1) / data);
+}
+
+/* Parts of it from `at` on; their number. */
+static size_t parts_from(const requestor *r, uint64_t at, struct iovec *parts, size_t most)
+{
+    const uint64_t data = r->size - HEADER, whole = data + 12;
+    const uint64_t last = (r->count - 1) / data;
+    uint64_t from = at % whole;
+    size_t count = 0;
+    for (uint64_t n = at / whole, sum = 0; n <= last && count + 2 <= most && sum < WRITE_SIZE;
+         n++) {
+        const uint8_t *header = n == last ? r->last_header : r->header;
+        const uint64_t size = n == last ? r->count - last * data : data;
+        if (from < 12) {
+            parts[count++] = (struct iovec){(void *)(uintptr_t)(header + from), 12 - from};
+            from = 12;
+        }
+        from -= 12;
+        parts[count++] =
+            (struct iovec){(void *)(uintptr_t)(r->zeros + n * data + from), size - from};
+        sum += size - from;
+        from = 0;
+    }
+    return count;
+}
+
+/* Until all is sent, or the system takes no more for now. */
+static progress send_on(requestor *r, slot *s)
+{
+    struct iovec parts[256];
+    struct msghdr message = {.msg_iov = parts};
+    const uint64_t end = stream_size(r);
+    while (s->at < end) {
+        message.msg_iovlen = parts_from(r, s->at, parts, 256);
+        const ssize_t size = sendmsg(s->fd, &message, MSG_NOSIGNAL);
+        if (size < 0) {
+            return errno == EAGAIN ? ON : failed(r, "send failed");
+        }
+        s->at += (uint64_t)size;
+    }
+    s->waits = ANSWERED;
+    return ON;
+}
+
+static progress store(requestor *r, slot *s)
+{
+    s->at = 0;
+    s->waits = SENDING;
+    return send_bytes(r, s, r->store_rq) == ON ? send_on(r, s) : FAILED;
+}
+
+/* ---- what answers mean -------------------------------------------------------------------- */
+
+static progress associated(requestor *r, slot *s)
+{
+    if (r->mode == REJECT) {
+        const bool right = s->in[0] == RJ && s->in[7] == 1 && s->in[8] == 1 && s->in[9] == 7;
+        return right ? DONE : failed(r, "not rejected with 1/1/7");
+    }
+    if (s->in[0] != AC) {
+        return failed(r, "not accepted");
+    }
+    if (r->mode == OPEN) {
+        return DONE;
+    }
+    if (r->mode == SEND) {
+        return store(r, s);
+    }
+    s->waits = ANSWERED;
+    r->begun = r->mode == LATENCY ? nanoseconds() : r->begun;
+    return send_bytes(r, s, r->echo_rq);
+}
+
+static progress answered(requestor *r, slot *s, size_t size)
+{
+    if (!is_success(s->in, size)) {
+        return failed(r, "no success");
+    }
+    if (r->mode == LATENCY && ++r->rounds < r->count) {
+        return send_bytes(r, s, r->echo_rq);
+    }
+    if (r->mode == LATENCY) {
+        r->begun = nanoseconds() - r->begun;
+    }
+    s->waits = RELEASING;
+    return send_bytes(r, s, r->release_rq);
+}
+
+/* A whole PDU has come. */
+static progress received(requestor *r, slot *s, size_t size)
+{
+    s->have = 0;
+    if (s->waits == ASSOCIATED) {
+        return associated(r, s);
+    }
+    if (s->waits == ANSWERED) {
+        return answered(r, s, size);
+    }
+    return s->waits == RELEASING && s->in[0] == 6 ? DONE : failed(r, "unexpected PDU");
+}
+
+static progress receive(requestor *r, slot *s)
+{
+    const ssize_t size = recv(s->fd, s->in + s->have, ANSWER - s->have, 0);
+    if (size <= 0) {
+        return size < 0 && errno == EAGAIN ? ON : failed(r, "connection lost");
+    }
+    s->have += (size_t)size;
+    if (s->have < HEADER) {
+        return ON;
+    }
+    const size_t whole = HEADER + (size_t)big_endian(s->in + 2);
+    return s->have < whole    ? ON
+           : s->have == whole ? received(r, s, whole)
+                              : failed(r, "more than one PDU");
+}
+
+/* ---- connecting --------------------------------------------------------------------------- */
+
+/* On the loopback interface the connection is up when connect returns, also where that has not
+ * waited for it; elsewhere sending fails with EAGAIN, and is tried again when it is up. */
+static progress ask(requestor *r, slot *s)
+{
+    const ssize_t size = send(s->fd, r->rq.data, r->rq.size, MSG_NOSIGNAL);
+    if (size == (ssize_t)r->rq.size) {
+        s->waits = ASSOCIATED;
+        return ON;
+    }
+    s->waits = CONNECTED;
+    return size < 0 && errno == EAGAIN ? ON : failed(r, "no connection");
+}
+
+static progress begin(requestor *r, slot *s)
+{
+    const struct sockaddr_in address = loopback(r->port);
+    const int type = SOCK_STREAM | SOCK_CLOEXEC | (r->blocks ? 0 : SOCK_NONBLOCK);
+    s->have = 0;
+    s->fd = socket(AF_INET, type, 0);
+    if (s->fd < 0) {
+        return failed(r, "no socket");
+    }
+    set_nodelay(s->fd);
+    if (connect(s->fd, (const struct sockaddr *)&address, sizeof address) != 0 &&
+        errno != EINPROGRESS) {
+        return failed(r, strerror(errno));
+    }
+    return ask(r, s);
+}
+
+/* ---- one after another --------------------------------------------------------------------- */
+
+static void close_slot(slot *s)
+{
+    if (s->fd >= 0) {
+        close(s->fd);
+        s->fd = -1;
+    }
+}
+
+static progress run_one(requestor *r, slot *s)
+{
+    progress p = begin(r, s);
+    while (p == ON) {
+        p = receive(r, s);
+    }
+    return p;
+}
+
+static void run_in_turn(requestor *r, uint64_t associations)
+{
+    slot s;
+    for (uint64_t n = 0; n < associations && r->error == NULL; n++) {
+        run_one(r, &s);
+        close_slot(&s);
+    }
+}
+
+/* ---- at once ------------------------------------------------------------------------------- */
+
+static bool wants_to_write(const slot *s)
+{
+    return s->waits == CONNECTED || s->waits == SENDING;
+}
+
+static void change(int poller, slot *s, bool writes)
+{
+    if (wants_to_write(s) != writes) {
+        struct epoll_event e = {.events = writes ? EPOLLIN : EPOLLOUT, .data = {.ptr = s}};
+        epoll_ctl(poller, EPOLL_CTL_MOD, s->fd, &e);
+    }
+}
+
+static progress begin_polled(requestor *r, slot *s, int poller)
+{
+    const progress p = begin(r, s);
+    if (p == ON) {
+        add_to(poller, s->fd, wants_to_write(s) ? EPOLLOUT : EPOLLIN, s);
+    }
+    return p;
+}
+
+static progress go_on(requestor *r, slot *s, int poller)
+{
+    const bool writes = wants_to_write(s);
+    const progress p = s->waits == CONNECTED ? ask(r, s)
+                       : s->waits == SENDING ? send_on(r, s)
+                                             : receive(r, s);
+    if (p == ON) {
+        change(poller, s, writes);
+    }
+    return p;
+}
+
+/* Slots stay open in mode OPEN, and are used again else. */
+static void run_at_once(requestor *r, slot *slots, uint64_t associations, uint64_t at_once)
+{
+    struct epoll_event events[EVENTS];
+    const int poller = epoll_create1(EPOLL_CLOEXEC);
+    uint64_t begun = 0, over = 0;
+    while (begun < at_once && begun < associations && r->error == NULL) {
+        begin_polled(r, &slots[begun++], poller);
+    }
+    while (over < associations && r->error == NULL) {
+        const int count = epoll_wait(poller, events, EVENTS, 30000);
+        if (count <= 0) {
+            failed(r, "nothing has come");
+        }
+        for (int i = 0; i < count && r->error == NULL; i++) {
+            slot *s = events[i].data.ptr;
+            if (go_on(r, s, poller) != DONE) {
+                continue;
+            }
+            over++;
+            if (r->mode != OPEN) {
+                close_slot(s);
+            }
+            if (begun < associations) {
+                begin_polled(r, r->mode == OPEN ? &slots[begun] : s, poller);
+                begun++;
+            }
+        }
+    }
+    close(poller);
+}
+
+/* ---- commands ------------------------------------------------------------------------------ */
+
+/* Release what mode OPEN has left. */
+static void release_all(requestor *r)
+{
+    for (size_t i = 0; i < r->opened; i++) {
+        slot *s = &r->open[i];
+        send(s->fd, r->release_rq.data, r->release_rq.size, MSG_NOSIGNAL);
+    }
+    for (size_t i = 0; i < r->opened; i++) {
+        slot *s = &r->open[i];
+        fcntl(s->fd, F_SETFL, 0); /* it may block now */
+        recv(s->fd, s->in, ANSWER, 0);
+        close(s->fd);
+    }
+    free(r->open);
+    r->open = NULL;
+    r->opened = 0;
+}
+
+static uint64_t run(requestor *r, uint64_t at_once)
+{
+    const uint64_t associations = r->mode == SEND ? at_once : r->mode == LATENCY ? 1 : r->count;
+    const uint64_t places = r->mode == OPEN ? associations : at_once;
+    r->blocks = at_once == 1 && r->mode != OPEN;
+    slot *slots = calloc(places, sizeof *slots);
+    if (slots == NULL) {
+        failed(r, "no memory");
+        return 0;
+    }
+    for (uint64_t i = 0; i < places; i++) {
+        slots[i].fd = -1;
+    }
+    const uint64_t begun = nanoseconds();
+    if (r->blocks) {
+        run_in_turn(r, associations);
+    } else {
+        run_at_once(r, slots, associations, at_once);
+    }
+    const uint64_t taken = nanoseconds() - begun;
+    if (r->mode == OPEN && r->error == NULL) {
+        r->open = slots;
+        r->opened = associations;
+    } else {
+        for (uint64_t i = 0; i < places; i++) {
+            close_slot(&slots[i]); /* of what failed */
+        }
+        free(slots);
+    }
+    return r->mode == LATENCY ? r->begun : taken;
+}
+
+static uint64_t prepare_and_run(requestor *r, uint64_t at_once)
+{
+    uint8_t *zeros = NULL;
+    if (r->mode == SEND) {
+        const uint64_t data = r->size - HEADER;
+        const uint64_t rest = r->count % data;
+        zeros = calloc(r->count, 1);
+        r->zeros = zeros;
+        put_header(r->header, (uint32_t)data, false);
+        put_header(r->last_header, (uint32_t)(rest == 0 ? data : rest), true);
+        if (zeros == NULL) {
+            failed(r, "no memory");
+            return 0;
+        }
+    }
+    const uint64_t taken = run(r, at_once);
+    free(zeros);
+    return taken;
+}
+
+static int request_until_end(const char *directory)
+{
+    requestor r = {.rq = read_file(directory, "rq-1"),
+                   .echo_rq = read_file(directory, "echo-rq"),
+                   .store_rq = read_file(directory, "store-rq"),
+                   .release_rq = read_file(directory, "release-rq")};
+    char line[256], name[16];
+    while (fgets(line, sizeof line, stdin) != NULL) {
+        unsigned long long port, count, at_once, size;
+        release_all(&r);
+        r.error = NULL;
+        r.rounds = 0;
+        if (sscanf(line, "%15s %llu %llu %llu %llu", name, &port, &count, &at_once, &size) != 5 ||
+            at_once == 0 || count == 0) {
+            printf("error what is that\n");
+            fflush(stdout);
+            continue;
+        }
+        r.mode = mode_named(name);
+        r.port = (uint16_t)port;
+        r.count = count;
+        r.size = size;
+        if (r.mode == UNKNOWN || r.mode == RECEIVE || (r.mode == SEND && size <= HEADER)) {
+            r.error = "unsupported";
+        }
+        const uint64_t taken = r.error == NULL ? prepare_and_run(&r, at_once) : 0;
+        if (r.error != NULL) {
+            printf("error %s\n", r.error);
+        } else {
+            printf("%llu\n", (unsigned long long)taken);
+        }
+        fflush(stdout);
+    }
+    release_all(&r);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    raise_limit();
+    if (argc >= 4 && strcmp(argv[1], "accept") == 0 && mode_named(argv[2]) <= RECEIVE) {
+        return accept_until_end(mode_named(argv[2]), argv[3], argc > 4 ? argv[4] : "131072");
+    }
+    if (argc == 3 && strcmp(argv[1], "request") == 0) {
+        return request_until_end(argv[2]);
+    }
+    fprintf(stderr, "usage: floor accept reject|echo|receive DIR [MAX] | floor request DIR\n");
+    return 2;
+}
