@@ -25,6 +25,7 @@ ltdic_bytes ltdic__until_nul(ltdic_bytes text);
 ltdic_bytes ltdic__trimmed(ltdic_bytes text); /* both: what lenient mode takes a text for */
 bool ltdic__title_is_legal(ltdic_bytes title);
 bool ltdic__uid_is_legal(ltdic_bytes uid);
+bool ltdic__short_or_long_uid_is_legal(ltdic_bytes uid); /* for text.h alone: any length */
 bool ltdic__version_name_is_legal(ltdic_bytes name);
 
 static inline int ltdic__fault_at(ltdic_fault *fault, int status, uint64_t offset, uint64_t need)

@@ -20,16 +20,24 @@ enum {
     LEAST_BACKLOG = 1024,
     ACCEPTS_PER_ROUND = 64, /* so that a flood of callers does not starve those who are in */
     TURNS_PER_ROUND = 256,  /* nor one whose user sends on whenever something has gone */
-    STARVED_RETRY = 100     /* ms until accepting is tried again when descriptors ran out */
+    STARVED_RETRY = 100,    /* ms until accepting is tried again when descriptors ran out */
+    LOOKS = 64,             /* at most, before sleeping: some 20 us */
+    SHORT_SLEEP = 100000,   /* ns */
+    REST = 16               /* short sleeps until it is tried again whether looking pays */
 };
 
 /* ---- ready lists, clock ------------------------------------------------------------------- */
 
-uint64_t ltdic__now(void)
+static uint64_t nanoseconds(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+uint64_t ltdic__now(void)
+{
+    return nanoseconds() / 1000000;
 }
 
 void ltdic__make_ready(ltdic_net *net)
@@ -186,11 +194,23 @@ static void leave_children(ltdic_net *listener)
     }
 }
 
+static bool watch(ltdic_net *net)
+{
+    net->watched = ltdic__poller_add(net);
+    return net->watched;
+}
+
+static void stop_watching(ltdic_net *net)
+{
+    if (net->watched) {
+        ltdic__poller_remove(net);
+        net->watched = false;
+    }
+}
+
 static void close_socket(ltdic_net *net)
 {
-    if (net->fd >= 0) {
-        ltdic__poller_remove(net);
-    }
+    stop_watching(net);
     if (net->transport == LISTENING) {
         leave_children(net);
     }
@@ -221,7 +241,9 @@ static bool send_some(ltdic_net *net, const ltdic_output *output)
     }
     if (sent < 0 || (size_t)sent < ltdic__output_size(output)) {
         net->can_write = false;
-        ltdic__poller_want_write(net);
+        if (net->watched) {
+            ltdic__poller_want_write(net);
+        }
         return false;
     }
     return true;
@@ -424,16 +446,27 @@ static void read_first(ltdic_net *net)
     }
 }
 
+static int system_status(void)
+{
+    return errno == ENOMEM ? LTDIC_ERR_MEMORY : LTDIC_ERR_SYSTEM;
+}
+
+/* It is watched from when there is nothing more to be had without waiting. */
 static bool produce_open(ltdic_net *net, ltdic_indication *indication)
 {
     flush(net);
     read_first(net);
-    do {
-        if (take(net, indication)) {
-            return true;
+    for (;;) {
+        do {
+            if (take(net, indication)) {
+                return true;
+            }
+        } while (net->transport == OPEN && read_on(net));
+        if (net->transport != OPEN || net->watched || watch(net)) {
+            return false;
         }
-    } while (net->transport == OPEN && read_on(net));
-    return false;
+        net->ended = system_status();
+    }
 }
 
 /* ---- connecting and accepting ------------------------------------------------------------- */
@@ -458,11 +491,12 @@ static bool try_next_address(ltdic_net *net)
             continue;
         }
         ltdic__tune_socket(net->fd);
-        net->can_read = net->can_write = net->hung_up = false;
+        net->can_read = net->hung_up = false;
         const bool begun = bind_local(net->fd, net->local, a->ai_family) &&
                            (connect(net->fd, a->ai_addr, a->ai_addrlen) == 0 ||
                             errno == EINPROGRESS || errno == EINTR);
-        if (begun && ltdic__poller_add(net)) {
+        net->can_write = begun && ltdic__is_connected(net->fd);
+        if (begun && (net->can_write || watch(net))) {
             net->address = a->ai_next;
             return true;
         }
@@ -514,14 +548,12 @@ static bool finish_connect(ltdic_net *net, ltdic_indication *indication)
         make_ready_later(net);
         return false;
     }
-    if (net->can_write && connect_error(net) == 0) {
+    if (net->can_write && (!net->watched || connect_error(net) == 0)) {
         connected(net);
         return true;
     }
-    if (net->fd >= 0) {
-        ltdic__poller_remove(net);
-        ltdic__close_fd(&net->fd);
-    }
+    stop_watching(net);
+    ltdic__close_fd(&net->fd);
     if (!late && try_next_address(net)) {
         return false;
     }
@@ -659,11 +691,42 @@ static void expire(ltdic_loop *loop)
     }
 }
 
+/* Looking has failed, or has not been tried: is it worth a try next time? */
+static void learn_from_sleep(ltdic_loop *loop, uint64_t slept)
+{
+    if (loop->looks > 0) {
+        loop->looks /= 2;
+        loop->rest = REST;
+    } else if (slept < SHORT_SLEEP && loop->rest-- <= 0) {
+        loop->looks = LOOKS;
+    }
+}
+
+/* To sleep and be woken takes longer than most peers take to answer. So where sleeps have been
+ * short look for a while first, as long as that finds something. */
+static int wait_for_events(ltdic_loop *loop, int milliseconds)
+{
+    int found = 0;
+    for (int i = 0; i < loop->looks && found == 0 && milliseconds > 0; i++) {
+        found = ltdic__poller_wait(loop, 0);
+    }
+    if (found == 0) {
+        const uint64_t start = nanoseconds();
+        found = ltdic__poller_wait(loop, milliseconds);
+        if (milliseconds > 0) {
+            learn_from_sleep(loop, nanoseconds() - start);
+        }
+    } else {
+        loop->looks = LOOKS;
+    }
+    return found;
+}
+
 int ltdic_loop_wait(ltdic_loop *loop, int milliseconds)
 {
     loop->round++;
     list_splice(&loop->ready, &loop->later);
-    const int found = ltdic__poller_wait(loop, sleep_time(loop, milliseconds));
+    const int found = wait_for_events(loop, sleep_time(loop, milliseconds));
     const bool interrupted = found < 0 && errno == EINTR;
     if (loop->starved) {
         wake_starved(loop);
@@ -806,11 +869,6 @@ static void begin(ltdic_net *net, uint8_t transport)
     ltdic__make_ready(net);
 }
 
-static int system_status(void)
-{
-    return errno == ENOMEM ? LTDIC_ERR_MEMORY : LTDIC_ERR_SYSTEM;
-}
-
 static int listen_at(ltdic_net *net, const struct addrinfo *a, uint8_t family, int backlog)
 {
     const int on = 1, off = 0;
@@ -819,6 +877,7 @@ static int listen_at(ltdic_net *net, const struct addrinfo *a, uint8_t family, i
         return errno == EAFNOSUPPORT ? LTDIC_ERR_ADDRESS : system_status();
     }
     setsockopt(net->fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    ltdic__tune_socket(net->fd);
     if (a->ai_family == AF_INET6) {
         const int *only = family == LTDIC_IP_BOTH ? &off : &on;
         setsockopt(net->fd, IPPROTO_IPV6, IPV6_V6ONLY, only, sizeof *only);
@@ -828,7 +887,7 @@ static int listen_at(ltdic_net *net, const struct addrinfo *a, uint8_t family, i
     int status = LTDIC_OK;
     if (bind(net->fd, a->ai_addr, a->ai_addrlen) != 0 || listen(net->fd, backlog) != 0) {
         status = LTDIC_ERR_ADDRESS;
-    } else if (!ltdic__poller_add(net)) {
+    } else if (!watch(net)) {
         status = system_status();
     }
     if (status != LTDIC_OK) {
@@ -891,14 +950,10 @@ int ltdic_net_accept(ltdic_net *net, ltdic_net *listener)
     }
     net->fd = listener->pending_fd;
     listener->pending_fd = -1;
-    ltdic__tune_socket(net->fd);
-    net->can_read = net->hung_up = false;
+    ltdic__tune_accepted(net->fd);
+    net->hung_up = false;
+    net->can_read = true; /* perhaps: most requestors do not wait */
     net->can_write = true;
-    if (!ltdic__poller_add(net)) { /* it still waits, and may be accepted yet */
-        listener->pending_fd = net->fd;
-        net->fd = -1;
-        return system_status();
-    }
     begin(net, OPEN);
     net->listener = listener;
     listener->connections++;

@@ -43,6 +43,7 @@ struct ltdic_net {
     bool held; /* an indication is out */
     bool dead; /* freed while held */
     bool can_read, can_write;
+    bool watched;    /* by the poller, which is asked only where there is something to wait for */
     bool hung_up;    /* the peer has, or sent urgent data: a short read is then not the last */
     bool associated; /* and counted as that by the listener */
     int ended;       /* why nothing more will be read, once everything that was has been used */
@@ -65,9 +66,10 @@ struct ltdic_loop {
     size_t timer_count, timer_room, count;
     uint8_t *spare; /* a READ_SIZE buffer that nobody uses */
     unsigned round;
-    bool starved; /* a listener found no descriptor to accept with */
-    bool woken;   /* ltdic_loop_wake was called */
-    int alarm[2]; /* a pipe: what is written to its second end wakes who waits */
+    int looks, rest; /* how often to look before sleeping, and when to try that again */
+    bool starved;    /* a listener found no descriptor to accept with */
+    bool woken;      /* ltdic_loop_wake was called */
+    int alarm[2];    /* a pipe: what is written to its second end wakes who waits */
 #if USE_EPOLL
     int poller;
 #else
@@ -121,6 +123,7 @@ void ltdic__make_ready(ltdic_net *net);
 bool ltdic__poller_open(ltdic_loop *loop); /* the alarm's pipe is there */
 void ltdic__poller_close(ltdic_loop *loop);
 bool ltdic__poller_add(ltdic_net *net);
+/* These of one that was added. */
 void ltdic__poller_want_write(ltdic_net *net);
 void ltdic__poller_remove(ltdic_net *net);
 /* How many are ready; -1 as the system says it. */
@@ -134,6 +137,9 @@ int ltdic__accept_socket(int listener);
 /* How many bytes have gone; -1 as the system says it. */
 ptrdiff_t ltdic__send_parts(int fd, const ltdic_output *output);
 void ltdic__tune_socket(int fd);
+void ltdic__tune_accepted(int fd);
+/* At once, as it is over loopback; false tells nothing. */
+bool ltdic__is_connected(int fd);
 void ltdic__close_fd(int *fd);
 /* LTDIC_OK, LTDIC_ERR_ADDRESS, _SYSTEM, _MEMORY. */
 int ltdic__resolve(struct addrinfo **found, const ltdic_address *address, bool listening);

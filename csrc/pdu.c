@@ -100,6 +100,11 @@ bool ltdic__version_name_is_legal(ltdic_bytes name)
 
 bool ltdic__uid_is_legal(ltdic_bytes uid)
 {
+    return uid_is_legal(uid);
+}
+
+bool ltdic__short_or_long_uid_is_legal(ltdic_bytes uid)
+{
     return uid.size > 0 && uid.size <= UID_MAX && bits_are_legal(uid_bits_by_byte(uid), uid.size);
 }
 

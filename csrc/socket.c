@@ -34,6 +34,22 @@ void ltdic__tune_socket(int fd)
 #endif
 }
 
+void ltdic__tune_accepted(int fd)
+{
+#ifdef __linux__
+    (void)fd; /* it has what its listener has */
+#else
+    ltdic__tune_socket(fd);
+#endif
+}
+
+bool ltdic__is_connected(int fd)
+{
+    struct sockaddr_storage peer;
+    socklen_t size = sizeof peer;
+    return getpeername(fd, (struct sockaddr *)&peer, &size) == 0;
+}
+
 static int nonblocking(int fd)
 {
     if (fd >= 0 && (fcntl(fd, F_SETFL, O_NONBLOCK) < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)) {
@@ -116,14 +132,15 @@ int ltdic__resolve(struct addrinfo **found, const ltdic_address *address, bool l
     char own_name[256] = "", port[8];
     const char *host = address->host;
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM,
-                             .ai_family = families[address->family & 3]};
+                             .ai_family = families[address->family & 3],
+                             .ai_flags = AI_NUMERICSERV};
     *found = NULL;
     if (host == NULL || *host == '\0') {
         gethostname(own_name, sizeof own_name - 1);
         host = own_name;
     } else if (listening && strcmp(host, "*") == 0) {
         host = NULL;
-        hints.ai_flags = AI_PASSIVE;
+        hints.ai_flags |= AI_PASSIVE;
         hints.ai_family = address->family == LTDIC_IP_BOTH ? AF_INET6 : hints.ai_family;
     }
     snprintf(port, sizeof port, "%u", (unsigned)address->port);

@@ -106,7 +106,7 @@ static ALWAYS_INLINE bool uid_is_legal(ltdic_bytes uid)
         return bits_are_legal(uid_bits_by_vector(uid), uid.size);
     }
 #endif
-    return ltdic__uid_is_legal(uid);
+    return ltdic__short_or_long_uid_is_legal(uid);
 }
 
 #endif
