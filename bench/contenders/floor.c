@@ -28,12 +28,13 @@ enum {
     WRITE_SIZE = 1048576, /* given to one system call, about */
     EVENTS = 256,
     BACKLOG = 1024,
-    HEADER = 6, /* of a PDU, and of a PDV with its two bytes of context and control */
+    HEADER = 6,      /* of a PDU, and of a PDV with its two bytes of context and control */
+    MESSAGE_ID = 68, /* of a C-ECHO, request or response, in a P-DATA-TF that has nothing else */
     ANSWER = 1024
 };
 
 typedef struct bytes {
-    const uint8_t *data;
+    uint8_t *data;
     size_t size;
 } bytes;
 
@@ -221,11 +222,23 @@ static bytes answer_to(const acceptor *a, int what)
                                 : (bytes){NULL, 0};
 }
 
+/* Where the request came alone and whole, as it does from those that wait for answers. */
+static void put_message_id(uint8_t *response, bytes request)
+{
+    if (request.size >= MESSAGE_ID + 2) {
+        memcpy(response + MESSAGE_ID, request.data + MESSAGE_ID, 2);
+    }
+}
+
 static bool answer_all(const acceptor *a, connection *c, bytes in)
 {
+    const bytes all = in;
     int what;
     while ((what = next(&c->walk, &in)) != NOTHING) {
         const bytes answer = answer_to(a, what);
+        if (what == COMMAND && a->mode == ECHO) {
+            put_message_id(answer.data, all);
+        }
         if (answer.size > 0 && send(c->fd, answer.data, answer.size, MSG_NOSIGNAL) < 0) {
             return false;
         }

@@ -1,0 +1,499 @@
+"""ltdic in Python, each of its faces: `ltdic_py.py VARIANT accept|request ...`.
+
+Acceptors: server, on_request (as server, but that Python decides), aio, l_dicom.
+Requestors: connect, aio, l_dicom.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import program
+from program import (
+    BACKLOG,
+    CODES,
+    HEADER,
+    IMPLICIT_LITTLE_ENDIAN,
+    LOCALHOST,
+    SECONDARY_CAPTURE,
+    TIMEOUT,
+    VERIFICATION,
+    Accepting,
+    Requesting,
+    Unsupported,
+    Wrong,
+    check,
+    command_of,
+    is_success,
+)
+
+import ltdic
+from ltdic import l_dicom
+from ltdic.l_dicom import pEXT_CALLBACK
+
+CONTEXTS = [
+    (VERIFICATION, [IMPLICIT_LITTLE_ENDIAN]),
+    (SECONDARY_CAPTURE, [IMPLICIT_LITTLE_ENDIAN]),
+]
+REJECT = ltdic.AssociateReject(*CODES)
+PART = 0x80000
+"""Bytes of a data set given to `L_DicomSendData` at once, about."""
+COMMAND, LAST = 1, 2
+"""In a message control header (PS3.8 E.2)."""
+
+# ---- acceptors: ltdic.Server, ltdic.aio.Server -----------------------------------------------
+
+
+def admission_for(job: Accepting, **more: Any) -> ltdic.Admission:
+    """The title of the requests is ARCHIVE, which `reject` does not know."""
+    return ltdic.Admission(
+        called=["NOBODY" if job.mode == "reject" else "ARCHIVE"],
+        contexts=CONTEXTS if job.mode == "receive" else CONTEXTS[:1],
+        max_length=job.max_length,
+        **more,
+    )
+
+
+def serve(job: Accepting, admission: ltdic.Admission) -> None:
+    response = command_of(job.files["store-rsp"])
+    received = 0
+
+    def handle(association: ltdic.ServedAssociation, pdv: ltdic.PDV) -> None:
+        nonlocal received
+        if not pdv.is_command:
+            received += len(pdv.data)
+            if pdv.is_last:
+                association.send(response, context=pdv.context_id, is_command=True)
+
+    handler = handle if job.mode == "receive" else None
+    with ltdic.Server((LOCALHOST, 0), admission=admission, handler=handler) as server:
+        program.when_input_ends(server.close)
+        program.announce(server.address[1])
+        server.serve()
+
+
+def accept_server(job: Accepting) -> None:
+    serve(job, admission_for(job))
+
+
+def accept_on_request(job: Accepting) -> None:
+    def decide(association: ltdic.ServedAssociation) -> ltdic.AssociateReject | None:
+        return None if association.request.called_ae == known else REJECT
+
+    known = "NOBODY" if job.mode == "reject" else "ARCHIVE"
+    contexts = CONTEXTS if job.mode == "receive" else CONTEXTS[:1]
+    serve(
+        job,
+        ltdic.Admission(contexts=contexts, max_length=job.max_length, on_request=decide),
+    )
+
+
+def accept_aio(job: Accepting) -> None:
+    response = command_of(job.files["store-rsp"])
+    received = 0
+
+    async def handle(association: ltdic.aio.AsyncServedAssociation, pdv: ltdic.PDV) -> None:
+        nonlocal received
+        if not pdv.is_command:
+            received += len(pdv.data)
+            if pdv.is_last:
+                await association.send(response, context=pdv.context_id, is_command=True)
+
+    async def serve() -> None:
+        admission = admission_for(job)
+        handler = handle if job.mode == "receive" else None
+        async with ltdic.aio.Server((LOCALHOST, 0), admission=admission, handler=handler) as server:
+            program.when_input_ends(server.close)
+            program.announce(server.address[1])
+            await server.serve()
+
+    asyncio.run(serve())
+
+
+# ---- acceptor: L_Dicom ------------------------------------------------------------------------
+
+
+@pEXT_CALLBACK("RECEIVEASSOCIATEREQUESTCALLBACK")
+def reject_request(hNet: Any, hPDU: Any, UserData: Any) -> None:
+    l_dicom.L_DicomSendAssociateReject(hNet, *CODES)
+
+
+@pEXT_CALLBACK("RECEIVEASSOCIATEREQUESTCALLBACK")
+def accept_request(hNet: Any, hPDU: Any, UserData: Accepting) -> None:
+    answer = l_dicom.L_DicomCreateAssociate(False)
+    l_dicom.L_DicomDefaultAssociate(answer)
+    l_dicom.L_DicomSetMaxLength(answer, UserData.max_length)
+    for index in range(l_dicom.L_DicomGetPresentationCount(hPDU)):
+        number = l_dicom.L_DicomGetPresentation(hPDU, index)
+        l_dicom.L_DicomAddPresentation(answer, number, 0, None)
+        l_dicom.L_DicomAddTransfer(answer, number, IMPLICIT_LITTLE_ENDIAN)
+    l_dicom.L_DicomSendAssociateAccept(hNet, answer)
+    l_dicom.L_DicomFreeAssociate(answer)
+
+
+@pEXT_CALLBACK("RECEIVECECHOREQUESTCALLBACK")
+def answer_echo(hNet: Any, nID: int, nMessageID: int, pszClass: Any, UserData: Any) -> None:
+    l_dicom.L_DicomSendCEchoResponse(hNet, nID, nMessageID, pszClass, 0)
+
+
+@pEXT_CALLBACK("RECEIVEDATACALLBACK")
+def receive_data(
+    hNet: Any, nID: int, nControl: int, pData: Any, nBytes: int, UserData: Accepting
+) -> None:
+    if nControl & (COMMAND | LAST) == LAST:
+        response = command_of(UserData.files["store-rsp"])
+        l_dicom.L_DicomSendData(hNet, nID, COMMAND | LAST, response, len(response))
+
+
+@pEXT_CALLBACK("RECEIVERELEASEREQUESTCALLBACK")
+def answer_release(hNet: Any, UserData: Any) -> None:
+    l_dicom.L_DicomSendReleaseResponse(hNet)
+
+
+@pEXT_CALLBACK("CLOSECALLBACK")
+def free(hNet: Any, nError: int, UserData: Any) -> None:
+    l_dicom.L_DicomFreeNet(hNet)
+
+
+def accept_l_dicom(job: Accepting) -> None:
+    slots = {"pfnReceiveAssociateRequest": accept_request, "pfnClose": free}
+    slots["pfnReceiveReleaseRequest"] = answer_release
+    if job.mode == "reject":
+        slots["pfnReceiveAssociateRequest"] = reject_request
+    else:
+        data = {"echo": "pfnReceiveCEchoRequest", "receive": "pfnReceiveData"}[job.mode]
+        slots[data] = answer_echo if job.mode == "echo" else receive_data
+
+    @pEXT_CALLBACK("ACCEPTCALLBACK")
+    def accept(hNet: Any, nError: int, UserData: Any) -> None:
+        accepted = l_dicom.L_DicomCreateNet(None, l_dicom.DICOM_SECURE_NONE)
+        l_dicom.L_DicomSetCallback(accepted, slots, job)
+        l_dicom.L_DicomAccept(hNet, accepted)
+
+    listener = l_dicom.L_DicomCreateNet(None, l_dicom.DICOM_SECURE_NONE)
+    l_dicom.L_DicomSetCallback(listener, {"pfnAccept": accept})
+    l_dicom.L_DicomListen(listener, LOCALHOST, 0, BACKLOG)
+    program.announce(l_dicom.L_DicomGetHostInfo(listener)[1])
+    while True:
+        code = l_dicom.L_DicomWait(listener, 200)
+        if code == l_dicom.DICOM_ERROR_TIMEOUT and select.select([sys.stdin], [], [], 0)[0]:
+            return
+
+
+# ---- requestors: ltdic.connect, ltdic.aio.connect ----------------------------------------------
+
+
+def arguments_for(job: Requesting) -> dict[str, Any]:
+    return {
+        "called_ae": "ARCHIVE",
+        "calling_ae": "BENCH",
+        "contexts": CONTEXTS,
+        "max_length": job.max_length,
+        "timeout": TIMEOUT,
+    }
+
+
+def check_rejected(error: ltdic.AssociationRejected) -> None:
+    check(error.codes == CODES, f"rejected with {error.codes}")
+
+
+def check_stored(pdv: ltdic.PDV | None) -> None:
+    check(pdv is not None and is_success(bytes(pdv.data)), "no success")
+
+
+def request_connect(job: Requesting) -> int:
+    arguments = arguments_for(job)
+    command = command_of(job.files["store-rq"])
+    data_set = bytes(job.count if job.mode == "send" else 0)
+    times: list[int] = []
+
+    def reject() -> None:
+        try:
+            association = ltdic.connect(LOCALHOST, job.port, **arguments)
+        except ltdic.AssociationRejected as e:
+            check_rejected(e)
+        else:
+            association.abort()
+            raise Wrong("not rejected")
+
+    def echo() -> None:
+        with ltdic.connect(LOCALHOST, job.port, **arguments) as association:
+            begun = time.monotonic_ns()
+            for _ in range(job.echoes):
+                check(association.echo() == 0, "no success")
+            times.append(time.monotonic_ns() - begun)
+
+    def send() -> None:
+        with ltdic.connect(LOCALHOST, job.port, **arguments) as association:
+            association.send(command, context=SECONDARY_CAPTURE, is_command=True)
+            association.send(data_set, context=SECONDARY_CAPTURE)
+            check_stored(association.receive())
+
+    modes: dict[str, Callable[[], None]] = {
+        "reject": reject,
+        "echo": echo,
+        "latency": echo,
+        "send": send,
+    }
+    if job.mode not in modes:
+        raise Unsupported
+    taken = program.in_threads(job, modes[job.mode])
+    return times[0] if job.mode == "latency" else taken
+
+
+def request_aio(job: Requesting) -> int:
+    arguments = arguments_for(job)
+    command = command_of(job.files["store-rq"])
+    data_set = bytes(job.count if job.mode == "send" else 0)
+    times: list[int] = []
+
+    async def reject() -> None:
+        try:
+            association = await ltdic.aio.connect(LOCALHOST, job.port, **arguments)
+        except ltdic.AssociationRejected as e:
+            check_rejected(e)
+        else:
+            await association.abort()
+            raise Wrong("not rejected")
+
+    async def echo() -> None:
+        async with ltdic.aio.connect(LOCALHOST, job.port, **arguments) as association:
+            begun = time.monotonic_ns()
+            for _ in range(job.echoes):
+                check(await association.echo() == 0, "no success")
+            times.append(time.monotonic_ns() - begun)
+
+    async def send() -> None:
+        async with ltdic.aio.connect(LOCALHOST, job.port, **arguments) as association:
+            await association.send(command, context=SECONDARY_CAPTURE, is_command=True)
+            await association.send(data_set, context=SECONDARY_CAPTURE)
+            check_stored(await association.receive())
+
+    async def work(numbers: Any) -> None:
+        for _ in numbers:
+            await modes[job.mode]()
+
+    async def associate_all() -> int:
+        numbers = iter(range(job.associations))
+        begun = time.monotonic_ns()
+        if job.at_once == 1:
+            await work(numbers)
+        else:
+            await asyncio.gather(*(work(numbers) for _ in range(job.at_once)))
+        return time.monotonic_ns() - begun
+
+    modes = {"reject": reject, "echo": echo, "latency": echo, "send": send}
+    if job.mode not in modes:
+        raise Unsupported
+    taken = asyncio.run(associate_all())
+    return times[0] if job.mode == "latency" else taken
+
+
+# ---- requestor: L_Dicom -------------------------------------------------------------------------
+
+
+class Slot:
+    """The user data of a handle, which has one association after another."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.is_right = False
+        self.at = 0  # of the data set given
+        self.waiting = 0  # bytes given that have not gone
+        self.response = b""
+        self.handle = l_dicom.L_DicomCreateNet(None, l_dicom.DICOM_SECURE_NONE)
+        l_dicom.L_DicomSetCallback(self.handle, CALLBACKS[run.job.mode], self)
+
+    def begin(self) -> None:
+        self.run.to_begin -= 1
+        self.is_right = False
+        self.at = self.waiting = 0
+        self.response = b""
+        code = l_dicom.L_DicomConnect(self.handle, None, 0, LOCALHOST, self.run.job.port)
+        self.run.must(code)
+
+    def send(self, number: int, control: int, data: Any, size: int) -> None:
+        self.waiting += size
+        self.run.must(l_dicom.L_DicomSendData(self.handle, number, control, data, size))
+
+    def send_part(self) -> None:
+        """Of the data set: whole P-DATA-TF."""
+        job, each = self.run.job, self.run.job.size - HEADER
+        size = min(max(1, PART // each) * each, job.count - self.at)
+        data = self.run.data_set[self.at : self.at + size]
+        self.at += size
+        self.send(3, LAST if self.at == job.count else 0, data, size)
+
+
+class Run:
+    """What is asked of the requestor."""
+
+    def __init__(self, job: Requesting) -> None:
+        self.job = job
+        self.to_begin = self.left = job.associations
+        self.rounds = 0
+        self.begun = self.taken = 0
+        self.error = ""
+        self.request = l_dicom.L_DicomCreateAssociate(True)
+        l_dicom.L_DicomDefaultAssociate(self.request)
+        l_dicom.L_DicomSetCalled(self.request, "ARCHIVE")
+        l_dicom.L_DicomSetCalling(self.request, "BENCH")
+        l_dicom.L_DicomSetMaxLength(self.request, job.max_length)
+        for number in range(l_dicom.L_DicomGetPresentationCount(self.request), 0, -1):
+            l_dicom.L_DicomDeletePresentation(
+                self.request, l_dicom.L_DicomGetPresentation(self.request, number - 1)
+            )
+        for number, (abstract, transfer) in zip((1, 3), CONTEXTS, strict=True):
+            l_dicom.L_DicomAddPresentation(self.request, number, 0, abstract)
+            l_dicom.L_DicomAddTransfer(self.request, number, *transfer)
+        self.command = command_of(job.files["store-rq"])
+        self.data_set = memoryview(bytes(job.count if job.mode == "send" else 0))
+        self.slots = [Slot(self) for _ in range(job.at_once)]
+
+    def must(self, code: int) -> None:
+        if code != l_dicom.DICOM_SUCCESS:
+            self.fail(l_dicom.L_DicomErrorText(code))
+
+    def fail(self, error: str) -> None:
+        self.error = self.error or error
+        l_dicom.L_DicomBreakWait(None)
+
+    def associate_all(self) -> int:
+        begun = time.monotonic_ns()
+        for slot in self.slots[: self.to_begin]:
+            slot.begin()
+        while self.left and not self.error:
+            l_dicom.L_DicomWait(self.slots[0].handle, 1000)
+        taken = time.monotonic_ns() - begun
+        for slot in self.slots:
+            l_dicom.L_DicomFreeNet(slot.handle)
+        l_dicom.L_DicomFreeAssociate(self.request)
+        check(not self.error, self.error)
+        return self.taken if self.job.mode == "latency" else taken
+
+
+@pEXT_CALLBACK("CONNECTCALLBACK")
+def on_connect(hNet: Any, nError: int, UserData: Slot) -> None:
+    if nError:
+        UserData.run.must(nError)
+    else:
+        UserData.run.must(l_dicom.L_DicomSendAssociateRequest(hNet, UserData.run.request))
+
+
+@pEXT_CALLBACK("RECEIVEASSOCIATEREJECTCALLBACK")
+def on_reject(hNet: Any, nResult: int, nSource: int, nReason: int, UserData: Slot) -> None:
+    UserData.is_right = (nResult, nSource, nReason) == CODES
+
+
+@pEXT_CALLBACK("RECEIVEASSOCIATEACCEPTCALLBACK")
+def on_accept_echo(hNet: Any, hPDU: Any, UserData: Slot) -> None:
+    UserData.run.begun = time.monotonic_ns()
+    UserData.run.must(l_dicom.L_DicomSendCEchoRequest(hNet, 1, 1, None))
+
+
+@pEXT_CALLBACK("RECEIVECECHORESPONSECALLBACK")
+def on_echo(
+    hNet: Any, nID: int, nMessageID: int, pszClass: Any, nStatus: int, UserData: Slot
+) -> None:
+    run = UserData.run
+    run.rounds += 1
+    if nStatus or nMessageID != 1:
+        run.fail("no success")
+    elif run.job.mode == "latency" and run.rounds < run.job.count:
+        run.must(l_dicom.L_DicomSendCEchoRequest(hNet, 1, 1, None))
+    else:
+        run.taken = time.monotonic_ns() - run.begun
+        run.must(l_dicom.L_DicomSendReleaseRequest(hNet))
+
+
+@pEXT_CALLBACK("RECEIVEASSOCIATEACCEPTCALLBACK")
+def on_accept_send(hNet: Any, hPDU: Any, UserData: Slot) -> None:
+    command = UserData.run.command
+    UserData.send(3, COMMAND | LAST, command, len(command))
+
+
+@pEXT_CALLBACK("SENDCALLBACK")
+def on_send(hNet: Any, nError: int, nType: int, nBytes: int, UserData: Slot) -> None:
+    if nType == l_dicom.PDU_DATA_TRANSFER and not nError:
+        UserData.waiting -= nBytes - program.DATA_HEADER
+        if UserData.waiting == 0 and UserData.at < UserData.run.job.count:
+            UserData.send_part()
+
+
+@pEXT_CALLBACK("RECEIVEDATACALLBACK")
+def on_data(hNet: Any, nID: int, nControl: int, pData: Any, nBytes: int, UserData: Slot) -> None:
+    UserData.response += ltdic.ffi.buffer(pData, nBytes)[:]
+    if nControl & LAST:
+        if not is_success(UserData.response):
+            UserData.run.fail("no success")
+        UserData.run.must(l_dicom.L_DicomSendReleaseRequest(hNet))
+
+
+@pEXT_CALLBACK("RECEIVERELEASERESPONSECALLBACK")
+def on_release(hNet: Any, UserData: Slot) -> None:
+    UserData.is_right = True
+
+
+@pEXT_CALLBACK("CLOSECALLBACK")
+def on_close(hNet: Any, nError: int, UserData: Slot) -> None:
+    run = UserData.run
+    run.left -= 1
+    if not UserData.is_right:
+        run.fail("not ended as it must")
+    elif run.to_begin:
+        UserData.begin()
+    elif not run.left:
+        l_dicom.L_DicomBreakWait(None)
+
+
+EVERY = {"pfnConnect": on_connect, "pfnClose": on_close}
+ACCEPTED = {**EVERY, "pfnReceiveReleaseResponse": on_release}
+ECHO = {
+    **ACCEPTED,
+    "pfnReceiveAssociateAccept": on_accept_echo,
+    "pfnReceiveCEchoResponse": on_echo,
+}
+SEND = {
+    **ACCEPTED,
+    "pfnReceiveAssociateAccept": on_accept_send,
+    "pfnSend": on_send,
+    "pfnReceiveData": on_data,
+}
+CALLBACKS: dict[str, dict[str, Any]] = {
+    "reject": {**EVERY, "pfnReceiveAssociateReject": on_reject},
+    "echo": ECHO,
+    "latency": ECHO,
+    "send": SEND,
+}
+
+
+def request_l_dicom(job: Requesting) -> int:
+    if job.mode not in CALLBACKS:
+        raise Unsupported
+    return Run(job).associate_all()
+
+
+# -------------------------------------------------------------------------------------------------
+
+
+ACCEPT = {
+    "server": accept_server,
+    "on_request": accept_on_request,
+    "aio": accept_aio,
+    "l_dicom": accept_l_dicom,
+}
+REQUEST = {"connect": request_connect, "aio": request_aio, "l_dicom": request_l_dicom}
+
+
+def unsupported(job: Any) -> Any:
+    raise Unsupported
+
+
+if __name__ == "__main__":
+    variant, *arguments = sys.argv[1:]
+    program.main(ACCEPT.get(variant, unsupported), REQUEST.get(variant, unsupported), arguments)

@@ -1,0 +1,165 @@
+"""What the contenders in Python share: their command line, the files, and the clock.
+
+PROGRAM accept MODE DIR [MAX]
+PROGRAM request DIR
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+LOCALHOST = "127.0.0.1"
+BACKLOG = 1024
+TIMEOUT = 30.0
+VERIFICATION = "1.2.840.10008.1.1"
+SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+IMPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2"
+CODES = (1, 1, 7)
+"""Of the rejection: called AE title not recognised."""
+HEADER = 6
+DATA_HEADER = 12
+"""Of a P-DATA-TF and of its only PDV."""
+
+Files: TypeAlias = dict[str, bytes]
+
+
+class Wrong(Exception):
+    """An association did not end as it must."""
+
+
+class Unsupported(Wrong):
+    """This contender cannot do it."""
+
+    def __init__(self) -> None:
+        super().__init__("unsupported")
+
+
+@dataclass(frozen=True)
+class Accepting:
+    """What an acceptor is to do until `until_input_ends` returns."""
+
+    mode: str
+    files: Files
+    max_length: int
+
+
+@dataclass(frozen=True)
+class Requesting:
+    """What a requestor is to do once."""
+
+    mode: str
+    files: Files
+    port: int
+    count: int
+    at_once: int
+    size: int
+
+    @property
+    def associations(self) -> int:
+        return {"latency": 1, "send": self.at_once}.get(self.mode, self.count)
+
+    @property
+    def echoes(self) -> int:
+        return self.count if self.mode == "latency" else 1
+
+    @property
+    def max_length(self) -> int:
+        return self.size or 131072
+
+
+def announce(port: int) -> None:
+    """Say where the acceptor listens."""
+    print(port, flush=True)
+
+
+def until_input_ends() -> None:
+    while sys.stdin.buffer.read(4096):
+        pass
+
+
+def when_input_ends(call: Callable[[], object]) -> None:
+    """Have it called then, in a thread of its own."""
+
+    def wait() -> None:
+        until_input_ends()
+        call()
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def command_of(pdu: bytes) -> bytes:
+    """The command in a P-DATA-TF that is nothing else."""
+    return pdu[DATA_HEADER:]
+
+
+def check(is_right: bool, what: str) -> None:
+    if not is_right:
+        raise Wrong(what)
+
+
+def is_success(command: bytes) -> bool:
+    """Is the status, (0000,0900), of this response 0?"""
+    at = 0
+    while at + 10 <= len(command):
+        if command[at : at + 4] == b"\0\0\0\x09":
+            return command[at + 8 : at + 10] == b"\0\0"
+        at += 8 + int.from_bytes(command[at + 4 : at + 8], "little")
+    return False
+
+
+def in_threads(job: Requesting, associate: Callable[[], None]) -> int:
+    """Let so many threads have all the associations; the nanoseconds it took."""
+    numbers = iter(range(job.associations))
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            while not errors and next(numbers, None) is not None:
+                associate()
+        except Exception as e:
+            errors.append(e)
+
+    begun = time.monotonic_ns()
+    if job.at_once == 1:
+        work()
+    else:
+        threads = [threading.Thread(target=work) for _ in range(job.at_once)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    taken = time.monotonic_ns() - begun
+    if errors:
+        raise errors[0]
+    return taken
+
+
+def main(
+    accept: Callable[[Accepting], None],
+    request: Callable[[Requesting], int],
+    arguments: list[str] | None = None,
+) -> None:
+    """`accept` serves; `request` does what is asked and returns nanoseconds."""
+    what, *rest = sys.argv[1:] if arguments is None else arguments
+    if what == "accept":
+        mode, directory, max_length = (*rest, "131072")[:3]
+        accept(Accepting(mode, _files(directory), int(max_length)))
+        return
+    files = _files(rest[0])
+    for line in sys.stdin:
+        mode, *numbers = line.split()
+        try:
+            answer = str(request(Requesting(mode, files, *map(int, numbers))))
+        except Exception as e:
+            answer = f"error {str(e) or type(e).__name__}".replace("\n", " ")
+        print(answer, flush=True)
+
+
+def _files(directory: str) -> Files:
+    return {path.stem: path.read_bytes() for path in Path(directory).glob("*.bin")}

@@ -1,0 +1,125 @@
+"""pynetdicom: an AE that listens, and one that asks."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import program
+from program import (
+    BACKLOG,
+    CODES,
+    IMPLICIT_LITTLE_ENDIAN,
+    LOCALHOST,
+    SECONDARY_CAPTURE,
+    TIMEOUT,
+    VERIFICATION,
+    Accepting,
+    Requesting,
+    Unsupported,
+    check,
+)
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import UID
+from pynetdicom import AE, _config, evt
+
+MOST = 1000
+"""Associations at once: more than are ever asked for."""
+
+
+def entity(title: str, max_length: int) -> AE:
+    ae = AE(title)
+    ae.maximum_associations = MOST
+    ae.maximum_pdu_size = max_length
+    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = TIMEOUT
+    return ae
+
+
+def accept(job: Accepting) -> None:
+    """The title of the requests is ARCHIVE, which `reject` does not know."""
+    ae = entity("NOBODY" if job.mode == "reject" else "ARCHIVE", job.max_length)
+    ae.require_called_aet = True
+    ae.add_supported_context(VERIFICATION, IMPLICIT_LITTLE_ENDIAN)
+    ae.add_supported_context(SECONDARY_CAPTURE, IMPLICIT_LITTLE_ENDIAN)
+    success: list[Any] = [(evt.EVT_C_ECHO, lambda event: 0), (evt.EVT_C_STORE, lambda event: 0)]
+    server: Any = ae.start_server((LOCALHOST, 0), block=False, evt_handlers=success)
+    server.socket.listen(BACKLOG)  # its own 5 make callers wait for a second, and another
+    program.announce(server.socket.getsockname()[1])
+    program.until_input_ends()
+    server.shutdown()
+
+
+def data_set_of(size: int) -> Dataset:
+    """One that has this many bytes when encoded."""
+    data = Dataset()
+    data.file_meta = FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = UID(IMPLICIT_LITTLE_ENDIAN)
+    data.SOPClassUID = SECONDARY_CAPTURE
+    data.SOPInstanceUID = "1.2.3"
+    others = 8 + len(SECONDARY_CAPTURE) + 1 + 8 + len("1.2.3") + 1
+    data.add_new("PixelData", "OW", bytes(size - others - 8))
+    return data
+
+
+def request(job: Requesting) -> int:
+    ae = entity("BENCH", job.max_length)
+    ae.add_requested_context(VERIFICATION, IMPLICIT_LITTLE_ENDIAN)
+    ae.add_requested_context(SECONDARY_CAPTURE, IMPLICIT_LITTLE_ENDIAN)
+    data_set = data_set_of(job.count) if job.mode == "send" else None
+    times: list[int] = []
+    misreported = 0
+
+    def associate() -> Any:
+        return ae.associate(LOCALHOST, job.port, ae_title="ARCHIVE", max_pdu=job.max_length)
+
+    def reject() -> None:
+        nonlocal misreported
+        association = associate()
+        if not association.is_rejected:
+            misreported += 1  # it says that the association was aborted: its threads race
+            return
+        said = association.acceptor.primitive
+        codes = (said.result, said.result_source, said.diagnostic)
+        check(codes == CODES, f"rejected with {codes}")
+
+    @contextmanager
+    def associated() -> Iterator[Any]:
+        association = associate()
+        check(association.is_established, "not accepted")
+        try:
+            yield association
+            association.release()
+        except BaseException:
+            association.abort()  # or its thread stays
+            raise
+
+    def echo() -> None:
+        with associated() as association:
+            begun = time.monotonic_ns()
+            for _ in range(job.echoes):
+                check(association.send_c_echo().get("Status") == 0, "no success")
+            times.append(time.monotonic_ns() - begun)
+
+    def send() -> None:
+        with associated() as association:
+            check(association.send_c_store(data_set).get("Status") == 0, "no success")
+
+    modes = {"reject": reject, "echo": echo, "latency": echo, "send": send}
+    if job.mode not in modes:
+        raise Unsupported
+    taken = program.in_threads(job, modes[job.mode])
+    check(not misreported, f"{misreported} of {job.count} rejections misreported, in {taken} ns")
+    return times[0] if job.mode == "latency" else taken
+
+
+if __name__ == "__main__":
+    logging.disable(logging.CRITICAL)
+    _config.LOG_HANDLER_LEVEL = "none"
+    # What nobody looks at need not be formatted either.
+    _config.LOG_REQUEST_IDENTIFIERS = _config.LOG_RESPONSE_IDENTIFIERS = False
+    threading.stack_size(262144)
+    program.main(accept, request)
