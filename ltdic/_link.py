@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 from collections import deque
 from collections.abc import AsyncIterable
@@ -54,14 +53,13 @@ class Link(asyncio.Protocol):
     # ---- what asyncio calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """TCP_NODELAY is asyncio's own business."""
         self._up = True
         self._secured = transport.get_extra_info("ssl_object") is not None
         self.transport = cast(asyncio.Transport, transport)
         name = transport.get_extra_info("peername")
         if name:
             self.peer = str(name[0]).removeprefix("::ffff:"), int(name[1])
-        sock = transport.get_extra_info("socket")
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.turn()
 
     def data_received(self, data: bytes) -> None:

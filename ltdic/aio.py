@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import socket
 import ssl
 import time
@@ -579,7 +580,8 @@ class _Acceptor(Link):
             self._server._rejected["sent", *codes] += 1
             if self._record is not None:
                 self._record.codes = codes
-            self._set_outcome("rejected", describe_reject(reject))
+            told = logger.isEnabledFor(logging.INFO)
+            self._set_outcome("rejected", describe_reject(reject) if told else "")
 
     def _set_outcome(self, outcome: str, text: str) -> None:
         """The first one counts: what comes after it is only its end."""
@@ -679,6 +681,7 @@ class Server:
         self._counts: Counter[str] = Counter()
         self._rejected: Counter[tuple[str, int, int, int]] = Counter()
         self._closing = False
+        self._tells_ends = False
         self._grace = self._abort_at = self._end_at = 0.0
         self._address = address
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -741,6 +744,7 @@ class Server:
         """As `ltdic.Server.serve`. Connections are served whether it runs or not."""
         assert self._changed is not None
         end = time.monotonic() + until if isinstance(until, (int, float)) else None
+        self._tells_ends = callable(until)
         while not self._closing:
             left = MOMENT if end is None else min(MOMENT, end - time.monotonic())
             if left <= 0 or (callable(until) and until()):
@@ -765,7 +769,7 @@ class Server:
                 await self._changed.wait()
 
     def _ended(self) -> None:
-        if self._changed is not None:
+        if self._changed is not None and (self._tells_ends or self._closing):
             self._changed.set()
 
     def _begin_to_close(self) -> None:

@@ -611,6 +611,8 @@ class Record:
     def log(self) -> None:
         """One line at INFO, and the record as its attribute `association`. What the peer chose is
         escaped."""
+        if not logger.isEnabledFor(logging.INFO):
+            return
         where = f" at {self.peer[0]} port {self.peer[1]}"
         logger.info(
             "%a%s -> %a%s: %s after %.3f s, %d bytes received, %d sent",

@@ -7,13 +7,14 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
+from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
 from . import _lib
-from .admission import Admission, Decision
+from ._decisions import Decision, Decisions
+from .admission import Admission
 from .association import (
     DEFAULT_IDLE,
     DEFAULT_TIMEOUT,
@@ -38,7 +39,6 @@ from .pdu import (
 
 ROUND = 500
 """Milliseconds: a signal that came between two sleeps is seen no later than this."""
-DECISION_THREADS = 16
 
 
 class ServedAssociation(Served):
@@ -168,7 +168,7 @@ class Server:
         self._serving = threading.Lock()
         self._closing = False
         self._over = self._freed = False
-        self._pool: ThreadPoolExecutor | None = None
+        self._decisions = Decisions(self._decide, self._late)
         try:
             self._loop.listen(*address)
         except OSError:
@@ -253,6 +253,8 @@ class Server:
     def _dispatch_all(self) -> None:
         while (event := self._loop.take()) is not None:
             self._dispatch(event)
+        for decision in self._decisions.made():
+            self._answer(decision)
 
     def _wanted(self, ends: bool) -> int:
         wanted = _lib.WANT_REQUESTS if self._admission.on_request is not None else 0
@@ -269,7 +271,7 @@ class Server:
             association = ServedAssociation(self, event.served, event.data)
             self._served[event.served] = association
             if event.kind == _lib.SERVED_REQUEST:
-                self._ask(association)
+                self._decisions.ask(association)
 
     def _handle(self, association: ServedAssociation, event: _lib.ServedEvent) -> None:
         assert self._handler is not None
@@ -292,27 +294,21 @@ class Server:
 
     # ---- decisions
 
-    def _ask(self, association: ServedAssociation) -> None:
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(DECISION_THREADS, "ltdic-on_request")
-        self._pool.submit(self._decide, association)
-
-    def _decide(self, association: ServedAssociation) -> None:
-        """In a thread of its own."""
-        decision: Decision
+    def _decide(self, association: ServedAssociation) -> bytes:
+        """The answer. In a thread of its own."""
         on_request: Any = self._admission.on_request
         try:
-            decision = on_request(association)
-            answer = answer_of(decision, association._accept)
+            return answer_of(on_request(association), association._accept)
         except Exception:
             logger.exception("on_request failed; the request is rejected")
-            answer = encode(FAILED_DECISION)
+            return encode(FAILED_DECISION)
 
-        def send() -> int:
-            number = association._number
-            return 0 if number is None else self._loop.send(number, answer)
+    def _answer(self, decision: Decision) -> int:
+        number = decision.subject._number
+        return 0 if number is None else self._loop.send(number, decision.answer)
 
-        self._post(_Job(send))
+    def _late(self, decision: Decision) -> None:
+        self._post(_Job(lambda: self._answer(decision)))
 
     # ---- calls from other threads
 
@@ -357,8 +353,7 @@ class Server:
 
     def _free(self) -> None:
         self._over = True
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
+        self._decisions.end()
         for association in self._served.values():
             association._number = None
         self._freed = True

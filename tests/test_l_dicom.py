@@ -1383,10 +1383,10 @@ def test_silence_is_ended_by_the_deadline_set_for_it(raw_request: bytes, request
         requestor.free()
     acceptor = Acceptor(request=accept_all)
     with socket.create_connection(acceptor.address, 10) as peer:
-        peer.sendall(raw_request)
         acceptor.until("accept")
         child = acceptor.children[0]
         check(L_DicomSetTimeouts(child.handle, 0, 0, 100))
+        peer.sendall(raw_request)
         child.until("request", "receive")
         assert receive_pdu(peer)[:1] == b"\x02"
         while ("receive", DICOM_ERROR_TIMEOUT, 0, 0) not in child.events:
