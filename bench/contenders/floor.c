@@ -25,7 +25,7 @@
 
 enum {
     READ_SIZE = 262144,
-    WRITE_SIZE = 1048576, /* given to one system call, about */
+    WRITE_SIZE = 524288, /* given to one system call, about */
     EVENTS = 256,
     BACKLOG = 1024,
     HEADER = 6,      /* of a PDU, and of a PDV with its two bytes of context and control */
