@@ -284,17 +284,19 @@ static connection *new_connection(acceptor *a, int fd)
     return c;
 }
 
-/* Most requests are there by the time their connection is accepted. */
-static void accept_all(acceptor *a)
+/* One: where more wait, the poller says so again. Most requests are there by the time their
+ * connection is accepted. */
+static void accept_one(acceptor *a)
 {
-    int fd;
-    while ((fd = accept4(a->listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0) {
-        connection *c = new_connection(a, fd);
-        if (serve(a, c)) {
-            add_to(a->poller, fd, EPOLLIN | EPOLLRDHUP, c);
-        } else {
-            end(a, c);
-        }
+    const int fd = accept4(a->listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd < 0) {
+        return;
+    }
+    connection *c = new_connection(a, fd);
+    if (serve(a, c)) {
+        add_to(a->poller, fd, EPOLLIN | EPOLLRDHUP, c);
+    } else {
+        end(a, c);
     }
 }
 
@@ -350,7 +352,7 @@ static int accept_until_end(mode m, const char *directory, const char *max)
                     return 0;
                 }
             } else if (events[i].data.ptr == &a) {
-                accept_all(&a);
+                accept_one(&a);
             } else if ((over && a.mode == REJECT) || !serve(&a, c)) {
                 end(&a, c);
             }
