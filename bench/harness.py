@@ -1,0 +1,259 @@
+"""Measure contenders side by side: on the same bytes, in turns, on one core."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from importlib import metadata
+from typing import Any
+
+Timed = Callable[[int], int]
+"""Does its work so many times, and says how many nanoseconds that took."""
+
+Contenders = Iterator[tuple[str, Timed]]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Nanoseconds for each unit of work, over all rounds; or another figure, as it is."""
+
+    median: float
+    least: float
+    most: float
+    rounds: int = 1
+    batch: int = 1
+    unit: str = "ns"
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    contenders: Callable[[], Any]
+    seconds: float
+    """A batch lasts at least so long."""
+    unit_bytes: int
+    units: int
+    """PDUs, say, in one go: what a time is told for."""
+    is_timed: bool
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long to measure: `quick` only shows that everything runs."""
+
+    rounds: int = 15
+    quick: bool = False
+
+
+@dataclass
+class Results:
+    cases: dict[str, dict[str, Measure]] = field(default_factory=dict)
+
+
+class Failed(Exception):
+    """A contender has not done what the case is about."""
+
+
+CASES: dict[str, Case] = {}
+MISSING: dict[str, str] = {}
+
+
+def missing(who: str, why: str) -> None:
+    """A contender that is not on this machine."""
+    MISSING[who] = why
+
+
+def case(
+    name: str, *, seconds: float = 0.02, unit_bytes: int = 0, units: int = 1
+) -> Callable[[Any], Any]:
+    """A generator of contenders, each with what it does."""
+
+    def register(function: Callable[[], Contenders]) -> Callable[[], Contenders]:
+        CASES[name] = Case(name, function, seconds, unit_bytes, units, True)
+        return function
+
+    return register
+
+
+def figure(name: str) -> Callable[[Any], Any]:
+    """A generator of names with a `Measure` each, which are not times."""
+
+    def register(function: Callable[[], Iterator[tuple[str, Measure]]]) -> Any:
+        CASES[name] = Case(name, function, 0, 0, 1, False)
+        return function
+
+    return register
+
+
+def repeat(function: Callable[[], Any]) -> Timed:
+    """A Python function as a contender."""
+
+    def timed(count: int) -> int:
+        start = time.perf_counter_ns()
+        for _ in range(count):
+            function()
+        return time.perf_counter_ns() - start
+
+    return timed
+
+
+def agree(case_name: str, answers: dict[str, Any]) -> None:
+    """All contenders must have said the same before any of them is measured."""
+    (first, expected), *others = answers.items()
+    for who, answer in others:
+        if answer != expected:
+            raise SystemExit(f"{case_name}: {who} says {answer!r:.300}, {first} {expected!r:.300}")
+
+
+def _batch(timed: Timed, seconds: float) -> int:
+    """Doubled until it lasts long enough."""
+    count = 1
+    while (spent := timed(count)) < seconds * 1e9:
+        count *= 2 if spent * 8 > seconds * 1e9 else 8
+    return count
+
+
+_cleanups: list[Callable[[], Any]] = []
+
+
+def after_case(function: Callable[[], Any]) -> None:
+    _cleanups.append(function)
+
+
+def at_exit(function: Callable[[], Any]) -> None:
+    atexit.register(function)
+
+
+def run(one: Case, effort: Effort) -> dict[str, Measure]:
+    try:
+        return _run(one, effort)
+    finally:
+        while _cleanups:
+            _cleanups.pop()()
+
+
+def _run(one: Case, effort: Effort) -> dict[str, Measure]:
+    if not one.is_timed:
+        return dict(one.contenders())
+    batches: dict[str, int] = {}
+    seen: dict[str, list[float]] = {}
+    timed = dict(one.contenders())
+
+    def attempt(who: str, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Failed as e:
+            missing(f"{who}, {one.name}", str(e))
+            timed.pop(who)
+            seen.pop(who, None)
+
+    def size(who: str) -> None:
+        batches[who] = 1 if effort.quick else _batch(timed[who], one.seconds)
+        seen[who] = []
+
+    def measure(who: str) -> None:
+        seen[who].append(timed[who](batches[who]) / batches[who] / one.units)
+
+    for who in list(timed):
+        attempt(who, partial(size, who))
+    for _ in range(effort.rounds):
+        for who in list(timed):
+            attempt(who, partial(measure, who))
+    return {
+        who: Measure(statistics.median(times), min(times), max(times), effort.rounds, batches[who])
+        for who, times in seen.items()
+    }
+
+
+# ---- cores -----------------------------------------------------------------------------------
+
+CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
+"""The first is the one of the requestor, and of what needs only one; the last the acceptor's."""
+
+
+def pin(pid: int, core: int) -> None:
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(pid, {core})
+
+
+# ---- where it was measured ---------------------------------------------------------------------
+
+
+def _first_line(*command: str) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "none"
+    return (done.stdout or done.stderr).splitlines()[0]
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as lines:
+            return next(line.split(":")[1].strip() for line in lines if "model name" in line)
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+def surroundings() -> dict[str, Any]:
+    """What a time means nothing without."""
+    libraries = {}
+    for name in ("ltdic", "pynetdicom", "pydicom", "cffi"):
+        try:
+            libraries[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            libraries[name] = "none"
+    libraries["dcmtk"] = _first_line("pkg-config", "--modversion", "dcmtk")
+    libraries["dicom-ul"] = "0.10.1"
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": f"{_processor()}, {len(CORES)} cores, {platform.system()} {platform.machine()}",
+        "compiler": _first_line("cc", "--version"),
+        "rust": _first_line("rustc", "--version"),
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "libraries": libraries,
+    }
+
+
+# ---- results -----------------------------------------------------------------------------------
+
+
+def as_json(results: Results, table: list[dict[str, Any]]) -> str:
+    cases = {
+        name: {who: vars(measure) for who, measure in measures.items()}
+        for name, measures in results.cases.items()
+    }
+    whole = {**surroundings(), "targets": table, "cases": cases, "missing": MISSING}
+    return json.dumps(whole, indent=1, sort_keys=False) + "\n"
+
+
+def amount(measure: Measure) -> str:
+    """For people."""
+    if measure.unit != "ns":
+        return f"{measure.median:,.0f} {measure.unit}"
+    value = measure.median
+    for unit in ("ns", "us", "ms"):
+        if value < 1000:
+            return f"{value:.3g} {unit}" if value < 100 else f"{value:.0f} {unit}"
+        value /= 1000
+    return f"{value:.3g} s"
+
+
+def show(one: Case, measures: dict[str, Measure]) -> None:
+    print(f"\n{one.name}")
+    for who, m in measures.items():
+        rate = ""
+        if one.unit_bytes and m.unit == "ns" and m.least:
+            rate = f"{one.unit_bytes / m.least * 1e9 / (1 << 20):12,.0f} MiB/s"
+        spread = f"least {m.least:,.1f}, most {m.most:,.1f}" if m.rounds > 1 else ""
+        print(f"  {who:28}{amount(m):>12}{rate:>20}   {spread}")
+    sys.stdout.flush()

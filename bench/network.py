@@ -1,0 +1,176 @@
+"""Cases over loopback: the acceptor on one core, the requestor on another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from harness import Contenders, Measure, case, figure
+from programs import Acceptor, Requestor, here
+
+FLOOR = "floor C"
+SERVERS = (
+    FLOOR,
+    "ltdic C",
+    "ltdic Server",
+    "ltdic aio.Server",
+    "floor selectors",
+    "floor asyncio",
+    "pynetdicom",
+    "DCMTK",
+    "dicom-rs",
+)
+CLIENTS = (
+    FLOOR,
+    "ltdic C",
+    "ltdic l_dicom",
+    "ltdic connect",
+    "ltdic aio.connect",
+    "floor selectors",
+    "floor asyncio",
+    "pynetdicom",
+    "DCMTK",
+    "dicom-rs",
+)
+PAIRS = {
+    FLOOR: (FLOOR, FLOOR),
+    "ltdic C": ("ltdic C", "ltdic C"),
+    "ltdic Server, connect": ("ltdic Server", "ltdic connect"),
+    "ltdic aio": ("ltdic aio.Server", "ltdic aio.connect"),
+    "floor asyncio": ("floor asyncio", "floor asyncio"),
+    "pynetdicom": ("pynetdicom", "pynetdicom"),
+    "DCMTK": ("DCMTK", "DCMTK"),
+    "dicom-rs": ("dicom-rs", "dicom-rs"),
+}
+
+
+def _pairs(mode: str, role: str) -> dict[str, tuple[str, str]]:
+    """Acceptor and requestor of each contender."""
+    if role == "with itself":
+        return PAIRS
+    if role == "requestors":
+        return {who: (FLOOR, who) for who in CLIENTS}
+    decided = ("ltdic Server, on_request",) if mode == "reject" else ()
+    return {who: (who, FLOOR) for who in SERVERS + decided}
+
+
+# ---- associations ----------------------------------------------------------------------------
+
+
+def _associations(mode: str, role: str, at_once: int) -> Contenders:
+    for who, (acceptor, requestor) in _pairs(mode, role).items():
+        if here(acceptor, requestor):
+            port = Acceptor(acceptor, mode).port
+            ask = Requestor(requestor).ask
+            yield who, lambda count, ask=ask, port=port: ask(mode, port, count, at_once)
+
+
+def _register_associations(mode: str, what: str) -> None:
+    for role in ("acceptors", "requestors", "with itself"):
+        for at_once, times in ((1, "one by one"), (64, "64 at once")):
+
+            def contenders(role: str = role, at_once: int = at_once) -> Contenders:
+                return _associations(mode, role, at_once)
+
+            case(f"{what} association, {times}: {role}", seconds=0.2)(contenders)
+
+
+_register_associations("reject", "rejected")
+_register_associations("echo", "echoed")
+
+
+def _latencies() -> Contenders:
+    for who, (acceptor, requestor) in PAIRS.items():
+        if here(acceptor, requestor):
+            port = Acceptor(acceptor, "echo").port
+            ask = Requestor(requestor).ask
+            yield who, lambda count, ask=ask, port=port: ask("latency", port, count)
+
+
+case("echo on an open association: with itself", seconds=0.1)(_latencies)
+
+
+# ---- bulk data -------------------------------------------------------------------------------
+
+
+def _bulk(role: str, size: int, at_once: int) -> Contenders:
+    """Of each association so many MiB."""
+    for who, (acceptor, requestor) in _pairs("receive", role).items():
+        if here(acceptor, requestor):
+            port = Acceptor(acceptor, "receive", size).port
+            ask = Requestor(requestor).ask
+
+            def timed(count: int, ask: Callable[..., int] = ask, port: int = port) -> int:
+                return ask("send", port, count << 20, at_once, size)
+
+            yield who, timed
+
+
+def _register_bulk(role: str, verb: str) -> None:
+    for size, kib in ((16384, 16), (131072, 128)):
+        for at_once, many in ((1, "one association"), (8, "eight associations")):
+
+            def contenders(size: int = size, at_once: int = at_once) -> Contenders:
+                return _bulk(role, size, at_once)
+
+            name = f"{verb} 1 MiB in P-DATA-TF of {kib} KiB, {many}"
+            case(name, seconds=0.2, unit_bytes=1 << 20, units=at_once)(contenders)
+
+
+_register_bulk("acceptors", "receive")
+_register_bulk("requestors", "send")
+
+
+# ---- memory ----------------------------------------------------------------------------------
+
+
+def _one(value: float, unit: str) -> Measure:
+    return Measure(value, value, value, unit=unit)
+
+
+@figure("memory to receive 1 GiB")
+def memory() -> Iterator[tuple[str, Measure]]:
+    """The most that the acceptor has had, and what it had before that."""
+    for who in SERVERS:
+        if here(who, FLOOR):
+            acceptor, ask = Acceptor(who, "receive", 131072), Requestor(FLOOR).ask
+            ask("send", acceptor.port, 1 << 20, 1, 131072)
+            idle = acceptor.memory("VmRSS")
+            acceptor.forget_peak()
+            ask("send", acceptor.port, 1 << 30, 1, 131072)
+            most = acceptor.memory("VmHWM")
+            yield who, _one(most / 1024, "KiB")
+            yield f"{who}, beyond idle", _one(max(0, most - idle) / 1024, "KiB")
+
+
+OPEN = (1, 10, 100, 1000, 10_000)
+
+
+@figure("memory of an open idle association")
+def idle_memory() -> Iterator[tuple[str, Measure]]:
+    """Of the acceptor's process, with 10,000 of them."""
+    for who in (FLOOR, "ltdic C", "ltdic Server", "ltdic aio.Server"):
+        if here(who, FLOOR):
+            acceptor, ask = Acceptor(who, "echo"), Requestor(FLOOR).ask
+            ask("echo", acceptor.port, 100)
+            before = acceptor.memory("VmRSS")
+            ask("open", acceptor.port, OPEN[-1])
+            each = (acceptor.memory("VmRSS") - before) / OPEN[-1]
+            yield who, _one(each, "B")
+
+
+# ---- growth ----------------------------------------------------------------------------------
+
+
+def _beside(count: int, who: str) -> Callable[[int], int]:
+    """Echoed associations one by one while so many others are open and idle."""
+    acceptor = Acceptor(who, "echo")
+    Requestor(FLOOR).ask("open", acceptor.port, count)
+    ask = Requestor(FLOOR).ask
+    return lambda times: ask("echo", acceptor.port, times)
+
+
+@case("echoed association, beside open ones: ltdic C", seconds=0.1)
+def beside_open() -> Contenders:
+    for count in OPEN:
+        if here(FLOOR, "ltdic C"):
+            yield str(count), _beside(count, "ltdic C")

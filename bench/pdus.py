@@ -1,0 +1,119 @@
+"""The bytes that the cases are about."""
+
+from __future__ import annotations
+
+import struct
+
+import ltdic
+
+VERIFICATION = "1.2.840.10008.1.1"
+STORAGE = "1.2.840.10008.5.1.4.1.1.7"
+IMPLICIT = "1.2.840.10008.1.2"
+SYNTAXES = (
+    IMPLICIT,
+    "1.2.840.10008.1.2.1",
+    "1.2.840.10008.1.2.4.50",
+    "1.2.840.10008.1.2.4.90",
+)
+
+
+def _user(max_length: int) -> ltdic.UserInformation:
+    return ltdic.UserInformation(max_length, "1.2.826.0.1.3680043.9.9999.1", "BENCH_1")
+
+
+def _abstract(number: int) -> str:
+    """Storage SOP classes have UIDs like these."""
+    return f"1.2.840.10008.5.1.4.1.1.{number}" if number % 2 else f"{STORAGE}.{number}"
+
+
+def request(contexts: int, syntaxes: int = 4, max_length: int = 16384) -> bytes:
+    proposed = tuple(
+        ltdic.ProposedContext(2 * n + 1, _abstract(n), SYNTAXES[:syntaxes]) for n in range(contexts)
+    )
+    return ltdic.encode(
+        ltdic.AssociateRequest("ARCHIVE", "BENCH", proposed, user_info=_user(max_length))
+    )
+
+
+def accept(contexts: int, max_length: int = 16384) -> bytes:
+    results = tuple(ltdic.ContextResult(2 * n + 1, 0, SYNTAXES[n % 4]) for n in range(contexts))
+    return ltdic.encode(
+        ltdic.AssociateAccept("ARCHIVE", "BENCH", results, user_info=_user(max_length))
+    )
+
+
+def data(size: int, context_id: int = 1, control: int = 0, content: bytes = b"") -> bytes:
+    """A P-DATA-TF with one PDV, `size` in its PDU length field."""
+    pdv = content or bytes(n % 251 for n in range(size - 6))
+    return struct.pack(">BxIIBB", 4, len(pdv) + 6, len(pdv) + 2, context_id, control) + pdv
+
+
+REJECT = ltdic.encode(ltdic.AssociateReject(1, 1, 7))
+ABORT = ltdic.encode(ltdic.Abort(2, 1))
+RELEASE = ltdic.encode(ltdic.ReleaseRequest())
+REJECTS = b"".join(
+    ltdic.encode(ltdic.AssociateReject(*codes))
+    for codes in ((1, 1, 7), (1, 1, 3), (2, 3, 2), (2, 3, 1), (1, 2, 2)) * 2000
+)
+MIXED = b"".join(
+    [request(2), accept(2), data(70), data(16384), data(16384, control=2), RELEASE, REJECT, ABORT]
+) * 16  # fmt: skip
+
+
+# ---- what goes over the network --------------------------------------------------------------
+
+
+def _command(elements: list[tuple[int, bytes]]) -> bytes:
+    """A command set (PS3.7 6.3): implicit VR, little endian, group 0000, its length first."""
+    body = b"".join(
+        struct.pack("<HHI", 0, element, len(value)) + value for element, value in elements
+    )
+    return struct.pack("<HHII", 0, 0, 4, len(body)) + body
+
+
+def _uid(uid: str) -> bytes:
+    return uid.encode() + b"\0" * (len(uid) % 2)
+
+
+def _us(value: int) -> bytes:
+    return struct.pack("<H", value)
+
+
+def _message(context_id: int, sop_class: str, field: int, *rest: tuple[int, bytes]) -> bytes:
+    answers = field >= 0x8000
+    elements = [(0x0002, _uid(sop_class)), (0x0100, _us(field))]
+    elements += [(0x0120 if answers else 0x0110, _us(1)), *rest]
+    command = _command(sorted(elements))
+    return data(0, context_id, 3, command)
+
+
+NO_DATA_SET, A_DATA_SET, INSTANCE = (0x0800, _us(0x0101)), (0x0800, _us(1)), (0x1000, _uid("1.2.3"))
+SUCCESS = (0x0900, _us(0))
+
+
+def _contexts() -> tuple[tuple[int, str], ...]:
+    return (1, VERIFICATION), (3, STORAGE)
+
+
+def files() -> dict[str, bytes]:
+    """By the names that the programs know."""
+    made = {
+        "rj.bin": REJECT,
+        "release-rq.bin": RELEASE,
+        "release-rp.bin": ltdic.encode(ltdic.ReleaseResponse()),
+        "echo-rq.bin": _message(1, VERIFICATION, 0x0030, NO_DATA_SET),
+        "echo-rsp.bin": _message(1, VERIFICATION, 0x8030, NO_DATA_SET, SUCCESS),
+        "store-rq.bin": _message(3, STORAGE, 1, (0x0700, _us(0)), A_DATA_SET, INSTANCE),
+        "store-rsp.bin": _message(3, STORAGE, 0x8001, NO_DATA_SET, SUCCESS, INSTANCE),
+    }
+    for max_length, rq in ((131072, "rq-1.bin"), (16384, "rq-16.bin")):
+        proposed = tuple(ltdic.ProposedContext(n, uid, (IMPLICIT,)) for n, uid in _contexts())
+        results = tuple(ltdic.ContextResult(n, 0, IMPLICIT) for n, _ in _contexts())
+        user_info = _user(max_length)
+        made[rq] = ltdic.encode(
+            ltdic.AssociateRequest("ARCHIVE", "BENCH", proposed, user_info=user_info)
+        )
+        made[f"ac-{max_length}.bin"] = ltdic.encode(
+            ltdic.AssociateAccept("ARCHIVE", "BENCH", results, user_info=user_info)
+        )
+    return made

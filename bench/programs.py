@@ -1,0 +1,146 @@
+"""Contenders over the network: programs that accept and that request, started and asked.
+
+`PROGRAM accept MODE DIR [MAX]` prints its port and serves until its input ends.
+`PROGRAM request DIR` answers each line `MODE PORT COUNT AT_ONCE SIZE` with nanoseconds.
+"""
+
+from __future__ import annotations
+
+import resource
+import select
+import subprocess
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import harness
+import pdus
+
+import build
+
+PATIENCE = 300
+"""Seconds after which a program is taken to hang."""
+
+_PYTHON = (sys.executable,)
+
+
+def _python(name: str, *variant: str) -> tuple[str, ...]:
+    return (*_PYTHON, str(build.CONTENDERS / f"{name}.py"), *variant)
+
+
+@cache
+def command(who: str) -> tuple[str, ...]:
+    """Raises `build.Missing`."""
+    if who in _SCRIPTS:
+        return _python(*_SCRIPTS[who])
+    return (str(_BUILDERS[who]()),)
+
+
+_SCRIPTS = {
+    "ltdic Server": ("ltdic_py", "server"),
+    "ltdic Server, on_request": ("ltdic_py", "on_request"),
+    "ltdic aio.Server": ("ltdic_py", "aio"),
+    "ltdic connect": ("ltdic_py", "connect"),
+    "ltdic aio.connect": ("ltdic_py", "aio"),
+    "ltdic l_dicom": ("ltdic_py", "l_dicom"),
+    "floor selectors": ("floor_selectors",),
+    "floor asyncio": ("floor_asyncio",),
+    "pynetdicom": ("pynetdicom_net",),
+}
+_BUILDERS = {
+    "ltdic C": lambda: build.program("ltdic_net"),
+    "floor C": lambda: build.program("floor"),
+    "DCMTK": build.dcmtk,
+    "dicom-rs": build.dicom_rs,
+}
+
+
+@cache
+def _bytes() -> Path:
+    """A folder with the PDUs that the floors send as they are."""
+    folder = tempfile.TemporaryDirectory()
+    harness.at_exit(folder.cleanup)
+    for name, data in pdus.files().items():
+        Path(folder.name, name).write_bytes(data)
+    return Path(folder.name)
+
+
+def _prepare(core: int) -> None:
+    """In the new process."""
+    harness.pin(0, core)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+class Program:
+    """One that runs until its input is closed."""
+
+    def __init__(self, arguments: tuple[str, ...], core: int) -> None:
+        self._arguments = arguments
+        self.process = subprocess.Popen(
+            arguments,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+            preexec_fn=lambda: _prepare(core),
+        )
+        harness.after_case(self.close)
+
+    def line(self) -> str:
+        assert self.process.stdout is not None
+        if not select.select([self.process.stdout], [], [], PATIENCE)[0]:
+            raise SystemExit(f"{' '.join(self._arguments)} hangs")
+        return self.process.stdout.readline().strip()
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.close()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process.stdout.close()
+
+
+class Acceptor(Program):
+    def __init__(self, who: str, mode: str, *most: int) -> None:
+        arguments = (*command(who), "accept", mode, str(_bytes()), *map(str, most))
+        super().__init__(arguments, harness.CORES[-1])
+        self.port = int(self.line())
+
+    def memory(self, what: str) -> int:
+        """In bytes: `VmRSS`, what it has now, or `VmHWM`, the most it has had."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
+        return next(int(line.split()[1]) * 1024 for line in status.splitlines() if what in line)
+
+    def forget_peak(self) -> None:
+        Path(f"/proc/{self.process.pid}/clear_refs").write_text("5", encoding="ascii")
+
+
+class Requestor(Program):
+    def __init__(self, who: str) -> None:
+        super().__init__((*command(who), "request", str(_bytes())), harness.CORES[0])
+
+    def ask(self, mode: str, port: int, count: int, at_once: int = 1, size: int = 0) -> int:
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{mode} {port} {count} {at_once} {size}\n")
+        self.process.stdin.flush()
+        answer = self.line()
+        if not answer.isdecimal():
+            raise harness.Failed(answer or "it ended")
+        return int(answer)
+
+
+def here(*names: str) -> bool:
+    """Are all of these contenders on this machine?"""
+    for who in names:
+        try:
+            command(who)
+        except build.Missing as e:
+            harness.missing(who, str(e))
+            return False
+    return True

@@ -1,0 +1,134 @@
+"""What the figures are held against: ratios within one run, and a few that are absolute."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from harness import Measure
+
+Cases = dict[str, dict[str, Measure]]
+
+
+@dataclass(frozen=True)
+class Target:
+    what: str
+    wanted: str
+    figure: Callable[[Cases], float]
+    """Raises KeyError where something was not measured."""
+    is_met: Callable[[float], bool]
+    unit: str = "x"
+
+
+def _faster(case: str, times: float, who: str, than: str) -> Target:
+    """`who` takes at most the `times`th part of what `than` takes."""
+    return Target(
+        f"{who}: {case}",
+        f"at least {times:g} x {than}",
+        lambda cases: cases[case][than].median / cases[case][who].median,
+        lambda figure: figure >= times,
+    )
+
+
+def _near(case: str, most: float, who: str, than: str) -> Target:
+    return Target(
+        f"{who}: {case}",
+        f"at most {most:g} x {than}",
+        lambda cases: cases[case][who].median / cases[case][than].median,
+        lambda figure: figure <= most,
+    )
+
+
+def _below(case: str, who: str, most: float, unit: str) -> Target:
+    return Target(
+        f"{who}: {case}",
+        f"at most {most:g} {unit}",
+        lambda cases: cases[case][who].median,
+        lambda figure: figure <= most,
+        unit,
+    )
+
+
+def _growth(case: str, most: float, per_step: bool) -> Target:
+    """How much more the last step of a series costs than the first, each for one of its units."""
+
+    def figure(cases: Cases) -> float:
+        steps = [(float(name), m.median) for name, m in cases[case].items()]
+        (first, before), (last, after) = steps[0], steps[-1]
+        return after / before / (last / first if per_step else 1)
+
+    what = "last step to first, for each unit" if per_step else "last step to first"
+    return Target(f"{case}: {what}", f"at most {most:g}", figure, lambda f: f <= most)
+
+
+C, PYTHON, RS, FLOOR = "ltdic C", "ltdic Python", "dicom-rs", "floor C"
+RQ1, RQ128 = "A-ASSOCIATE-RQ, 1 context", "A-ASSOCIATE-RQ, 128 x 4"
+
+
+def _all() -> list[Target]:
+    targets = [
+        _near("decode A-ASSOCIATE-RJ", 2, C, FLOOR),
+        _faster(f"decode {RQ1}", 5, C, RS),
+        _faster(f"decode {RQ128}", 10, C, RS),
+        _faster("decode A-ASSOCIATE-AC, 128 contexts", 8, C, RS),
+        _below("decode P-DATA-TF, 16 KiB", C, 20, "ns"),
+        _below("decode P-DATA-TF, 128 KiB", C, 20, "ns"),
+        _faster("encode A-ASSOCIATE-RJ", 3, C, RS),
+        _faster(f"encode {RQ1}", 10, C, RS),
+        _faster(f"encode {RQ128}", 10, C, RS),
+        _faster("decode A-ASSOCIATE-RJ", 5, PYTHON, "pynetdicom"),
+        _below("decode a run of 10,000 A-ASSOCIATE-RJ, each", PYTHON, 10, "ns"),
+        _faster(f"decode {RQ1}", 12, PYTHON, "pynetdicom"),
+        _faster(f"decode {RQ128}", 35, PYTHON, "pynetdicom"),
+    ]
+    for times in ("one by one", "64 at once"):
+        rejected = f"rejected association, {times}"
+        echoed = f"echoed association, {times}"
+        targets += [
+            _faster(f"{rejected}: with itself", 0.9, C, FLOOR),
+            _faster(f"{rejected}: acceptors", 0.85, "ltdic Server", FLOOR),
+            _faster(f"{rejected}: acceptors", 0.6, "ltdic Server, on_request", FLOOR),
+            _faster(f"{rejected}: requestors", 0.6, "ltdic l_dicom", FLOOR),
+            _faster(f"{rejected}: acceptors", 0.8, "ltdic aio.Server", "floor asyncio"),
+            _faster(f"{echoed}: with itself", 0.9, C, FLOOR),
+        ]
+    for kib in (16, 128):
+        receive = f"receive 1 MiB in P-DATA-TF of {kib} KiB, one association"
+        targets += [
+            _faster(receive, 0.9, C, FLOOR),
+            _faster(receive, 0.75, "ltdic Server", FLOOR),
+        ]
+    return [
+        *targets,
+        _below("memory to receive 1 GiB", C, 8192, "KiB"),
+        _below("memory to receive 1 GiB", "ltdic Server, beyond idle", 8192, "KiB"),
+        _below("memory of an open idle association", C, 4096, "B"),
+        _growth("decode A-ASSOCIATE-RQ of so many contexts: ltdic C", 1.5, per_step=True),
+        _growth("decode a stream in so many chunks: ltdic Python", 1.5, per_step=True),
+        _growth("echoed association, beside open ones: ltdic C", 1.5, per_step=False),
+    ]
+
+
+def table(cases: Cases) -> list[dict[str, Any]]:
+    """What of the targets has been measured, and what came out."""
+    rows = []
+    for target in _all():
+        try:
+            figure = target.figure(cases)
+        except KeyError:
+            continue
+        row = {"what": target.what, "wanted": target.wanted, "figure": round(figure, 3)}
+        rows.append({**row, "unit": target.unit, "met": target.is_met(figure)})
+    return rows
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    if not rows:
+        return
+    print(f"\n{'target':72}{'wanted':28}{'figure':>14}")
+    for row in rows:
+        figure = f"{row['figure']:,.3g} {row['unit']}"
+        print(f"{row['what']:72}{row['wanted']:28}{figure:>14}  {'' if row['met'] else 'NOT MET'}")
+    met = sum(row["met"] for row in rows)
+    print(f"{met} of {len(rows)} targets met")
