@@ -71,7 +71,7 @@ def _register_associations(mode: str, what: str) -> None:
             def contenders(role: str = role, at_once: int = at_once) -> Contenders:
                 return _associations(mode, role, at_once)
 
-            case(f"{what} association, {times}: {role}", seconds=0.2)(contenders)
+            case(f"{what} association, {times}: {role}", seconds=0.04)(contenders)
 
 
 _register_associations("reject", "rejected")

@@ -97,6 +97,7 @@ class _Thread(threading.local):
     def __init__(self) -> None:
         self.raised: BaseException | None = None
         self.depth = 0  # pumps running, one inside the other
+        self.broken = False  # the innermost L_DicomWait
         self.handles: dict[int, _Handle] = {}
         self.dropped: list[_Handle] = []  # by a callback that may still be running
 
@@ -272,16 +273,29 @@ def L_DicomWait(hNet: Any, nMilliseconds: int) -> int:
     The GIL is released while nothing happens, and Python's signal handlers run.
     """
     end = time.monotonic() + nMilliseconds / 1000
-    while True:
-        left = max(0, math.ceil((end - time.monotonic()) * 1000))
-        code = int(_pump(lib.L_DicomWait, hNet, min(left, _SIGNAL_CHECK)))
-        done = code not in (lib.DICOM_ERROR_INTERRUPTED, lib.DICOM_ERROR_TIMEOUT)
-        if done or (left <= _SIGNAL_CHECK and code == lib.DICOM_ERROR_TIMEOUT):
-            return code
+    outer, _thread.broken = _thread.broken, False
+    try:
+        while True:
+            left = max(0, math.ceil((end - time.monotonic()) * 1000))
+            code = int(_pump(lib.L_DicomWait, hNet, min(left, _SIGNAL_CHECK)))
+            done = code not in (lib.DICOM_ERROR_INTERRUPTED, lib.DICOM_ERROR_TIMEOUT)
+            late = left <= _SIGNAL_CHECK and code == lib.DICOM_ERROR_TIMEOUT
+            if done or late or _thread.broken:
+                return code
+    finally:
+        _thread.broken = outer
+
+
+def L_DicomBreakWait(hNet: Any) -> None:
+    """Make the L_DicomWait that runs on this thread return once what is ready has been dispatched;
+    `hNet` is any handle of this thread, or None."""
+    lib.L_DicomBreakWait(_to_c(_HANDLE, hNet))
+    _thread.broken = _thread.broken or hNet is None or _is_known(_address(hNet))
 
 
 # ---- the functions ---------------------------------------------------------------------------
 
+_HANDLE = ffi.typeof("HDICOMNET")
 _TEXT = (ffi.typeof("char *"), ffi.typeof("char const *"))
 
 
@@ -317,7 +331,6 @@ L_DicomStartUp = _function("L_DicomStartUp")
 L_DicomCreateNet = _function("L_DicomCreateNet")
 L_DicomSetTimeouts = _function("L_DicomSetTimeouts")
 L_DicomSetLimits = _function("L_DicomSetLimits")
-L_DicomBreakWait = _function("L_DicomBreakWait")
 
 L_DicomListen = _function("L_DicomListen")
 L_DicomListenExt = _function("L_DicomListenExt")

@@ -525,18 +525,21 @@ def test_closing_in_the_callback_closes_once(server: socket.socket, request_pdu:
     requestor.free()
 
 
-def test_break_wait_ends_the_wait_it_was_called_in(server: socket.socket, request_pdu: Any) -> None:
+@pytest.mark.parametrize("wait", [lib.L_DicomWait, L_DicomWait], ids=["C", "Python"])
+def test_break_wait_ends_the_wait_it_was_called_in(
+    wait: Any, server: socket.socket, request_pdu: Any
+) -> None:
     codes = []
     other = Recorder()
 
     def on_receive(hNet: Any, *_: Any) -> None:
         L_DicomBreakWait(hNet)
-        codes.append(lib.L_DicomWait(other.handle, 20))
+        codes.append(wait(other.handle, 20))
 
     requestor = Requestor(server, request_pdu, receive=on_receive)
     requestor.peer.sendall(REJECT)
     begun = time.monotonic()
-    codes.append(lib.L_DicomWait(other.handle, 20_000))
+    codes.append(wait(other.handle, 20_000))
     assert codes == [DICOM_ERROR_TIMEOUT, DICOM_ERROR_INTERRUPTED]
     assert time.monotonic() - begun < 5
     requestor.peer.close()
@@ -544,7 +547,10 @@ def test_break_wait_ends_the_wait_it_was_called_in(server: socket.socket, reques
     other.free()
 
 
-def test_each_of_two_waits_can_be_broken(server: socket.socket, request_pdu: Any) -> None:
+@pytest.mark.parametrize("wait", [lib.L_DicomWait, L_DicomWait], ids=["C", "Python"])
+def test_each_of_two_waits_can_be_broken(
+    wait: Any, server: socket.socket, request_pdu: Any
+) -> None:
     codes = []
     unused = Recorder()
     inner = Requestor(server, request_pdu, receive=lambda h, *_: L_DicomBreakWait(h))
@@ -552,11 +558,11 @@ def test_each_of_two_waits_can_be_broken(server: socket.socket, request_pdu: Any
     def on_receive(hNet: Any, *_: Any) -> None:
         L_DicomBreakWait(hNet)
         inner.peer.sendall(REJECT)
-        codes.append(lib.L_DicomWait(unused.handle, 10_000))
+        codes.append(wait(unused.handle, 10_000))
 
     outer = Requestor(server, request_pdu, receive=on_receive)
     outer.peer.sendall(REJECT)
-    codes.append(lib.L_DicomWait(unused.handle, 10_000))
+    codes.append(wait(unused.handle, 10_000))
     assert codes == [DICOM_ERROR_INTERRUPTED] * 2
     for requestor in (inner, outer):
         requestor.peer.close()
