@@ -30,16 +30,25 @@ static inline void store_u32(uint8_t *p, size_t value)
     store_u16(p + 2, value);
 }
 
-/* A memcpy that is no call for the lengths that most UIDs have. */
+/* Two parts that may overlap. */
+#define COPY_ENDS(to, text, part) \
+    do { \
+        uint8_t first[part], last[part]; \
+        memcpy(first, (text).data, part); \
+        memcpy(last, (text).data + (text).size - (part), part); \
+        memcpy(to, first, part); \
+        memcpy((to) + (text).size - (part), last, part); \
+    } while (0)
+
+/* A memcpy that is no call for the lengths that most texts have. */
 static inline void copy_text(uint8_t *to, ltdic_bytes text)
 {
-    enum { WORD = 16 };
-    if (text.size - WORD <= WORD) { /* 16 to 32 bytes, in two that may overlap */
-        uint8_t first[WORD], last[WORD];
-        memcpy(first, text.data, WORD);
-        memcpy(last, text.data + text.size - WORD, WORD);
-        memcpy(to, first, WORD);
-        memcpy(to + text.size - WORD, last, WORD);
+    if (text.size - 16 <= 16) {
+        COPY_ENDS(to, text, 16);
+    } else if (text.size - 8 <= 8) {
+        COPY_ENDS(to, text, 8);
+    } else if (text.size - 4 <= 4) {
+        COPY_ENDS(to, text, 4);
     } else if (text.size > 0) {
         memcpy(to, text.data, text.size);
     }

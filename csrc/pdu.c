@@ -43,21 +43,6 @@ int ltdic_frame(ltdic_bytes *pdu, ltdic_bytes in, const ltdic_options *options, 
 
 /* ---- text -------------------------------------------------------------------------------- */
 
-/* `but` is a byte that is not allowed. */
-static bool all_printable(ltdic_bytes text, uint8_t but)
-{
-    uint64_t word = EACH('x');
-    for (; text.size >= sizeof word; text.data += sizeof word, text.size -= sizeof word) {
-        memcpy(&word, text.data, sizeof word);
-        if (!word_is_printable(word, but)) {
-            return false;
-        }
-    }
-    word = EACH('x');
-    memcpy(&word, text.data, text.size);
-    return word_is_printable(word, but);
-}
-
 ltdic_bytes ltdic__without_spaces(ltdic_bytes text)
 {
     while (text.size > 0 && text.data[0] == ' ') {
@@ -90,12 +75,12 @@ ltdic_bytes ltdic__trimmed(ltdic_bytes text)
 /* PS3.5, VR AE, after trimming. */
 bool ltdic__title_is_legal(ltdic_bytes title)
 {
-    return title.size > 0 && title.size <= TITLE_SIZE && all_printable(title, '\\');
+    return title.size > 0 && title.size <= TITLE_SIZE && short_is_printable(title, '\\');
 }
 
 bool ltdic__version_name_is_legal(ltdic_bytes name)
 {
-    return name.size > 0 && name.size <= 16 && all_printable(name, 0x7F);
+    return name_is_legal(name);
 }
 
 bool ltdic__uid_is_legal(ltdic_bytes uid)

@@ -54,7 +54,8 @@ typedef struct decoder {
     ltdic_fault fault;
     rows out;
     const uint8_t *base;
-    uint8_t type; /* of the PDU */
+    uint8_t type;    /* of the PDU */
+    uint8_t context; /* the type of its presentation context items */
     bool strict, exact;
     bool silent;     /* after a fault, or inside an item that does not count: no rows */
     uint8_t rank;    /* of the last item in the order 10, 20 or 21, 50 */
@@ -359,7 +360,7 @@ static void decode_version_name(decoder *d, item *i)
 {
     const ltdic_bytes name = slice(d, &i->value);
     forbid(d, name.size == 0 || name.size > 16, LTDIC_ERR_BAD_VALUE, i->at + 2);
-    const bool legal = ltdic__version_name_is_legal(name);
+    const bool legal = name_is_legal(name);
     forbid(d, !legal, LTDIC_ERR_BAD_VALUE, i->value.pos);
     emit_item(d, LTDIC_VERSION_NAME, i, d->exact || legal ? name : ltdic__until_nul(name));
 }
@@ -638,11 +639,12 @@ static inline void forbid_disorder(decoder *d, const item *i, uint8_t rank)
 
 static ALWAYS_INLINE void decode_item(decoder *d, item *i)
 {
-    const uint8_t context = d->type == LTDIC_ASSOCIATE_RQ ? 0x20 : 0x21;
     bool again = false;
-    if (i->type == context) {
-        d->seen |= SEEN_CONTEXT;
-        forbid_disorder(d, i, 2);
+    if (i->type == d->context) {
+        if (d->rank != 2) { /* the first in a row */
+            d->seen |= SEEN_CONTEXT;
+            forbid_disorder(d, i, 2);
+        }
         decode_context(d, i);
     } else if (i->type == 0x10) {
         again = repeated(d, i->at, SEEN_10);
@@ -713,6 +715,7 @@ static void decode_associate_pdu(task *t)
     d.out = t->out;
     d.base = t->pdu.data;
     d.type = t->pdu.data[0];
+    d.context = d.type == LTDIC_ASSOCIATE_RQ ? 0x20 : 0x21;
     d.strict = t->options->strict != 0;
     d.exact = t->options->exact != 0;
     d.silent = false;

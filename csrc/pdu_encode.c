@@ -190,7 +190,7 @@ static void encode_four_bytes(encoder *e, uint8_t kind, uint8_t type)
 static void encode_version_name(encoder *e)
 {
     const ltdic_bytes name = value_of(e, take_row(e, LTDIC_VERSION_NAME));
-    refuse(e, !e->exact && !ltdic__version_name_is_legal(name), LTDIC_ERR_BAD_VALUE);
+    refuse(e, !e->exact && !name_is_legal(name), LTDIC_ERR_BAD_VALUE);
     put_item(e, 0x55, name);
 }
 
@@ -330,14 +330,15 @@ static void encode_user_information(encoder *e)
 static void encode_title(encoder *e, uint8_t kind)
 {
     const ltdic_bytes field = value_of(e, take_row(e, kind));
-    const ltdic_bytes title = e->exact ? field : ltdic__without_spaces(field);
+    const bool as_it_is = e->exact || (field.size - 1 < TITLE_SIZE && field.data[0] != ' ');
+    const ltdic_bytes title = as_it_is ? field : ltdic__without_spaces(field);
     const bool any = e->exact || e->type == LTDIC_ASSOCIATE_AC;
     uint8_t padded[TITLE_SIZE];
     memset(padded, ' ', sizeof padded);
     if (title.size > TITLE_SIZE) {
         refuse(e, true, LTDIC_ERR_BAD_VALUE);
-    } else if (title.size > 0) {
-        memcpy(padded, title.data, title.size);
+    } else {
+        copy_text(padded, title);
     }
     refuse(e, !any && (title.size == 0 || !title_is_printable(padded)), LTDIC_ERR_BAD_VALUE);
     writer_bytes(&e->w, padded, sizeof padded);

@@ -4,6 +4,7 @@
 #ifndef LTDIC_TEXT_H
 #define LTDIC_TEXT_H
 
+#include "bytes.h"
 #include "internal.h"
 
 #include <string.h>
@@ -26,12 +27,32 @@ static inline bool word_is_printable(uint64_t word, uint8_t but)
     return (above & EACH(0x80)) == 0 && (from_space & other & EACH(0x80)) == EACH(0x80);
 }
 
-/* 16 bytes of a title, with the spaces around it: they are legal. */
-static inline bool title_is_printable(const uint8_t *field)
+static inline bool field_is_printable(const uint8_t field[16], uint8_t but)
 {
     uint64_t words[2];
     memcpy(words, field, sizeof words);
-    return word_is_printable(words[0], '\\') && word_is_printable(words[1], '\\');
+    return word_is_printable(words[0], but) && word_is_printable(words[1], but);
+}
+
+/* A field of 16 bytes with the spaces around the title: they are legal. */
+static inline bool title_is_printable(const uint8_t field[16])
+{
+    return field_is_printable(field, '\\');
+}
+
+/* At most 16 bytes. */
+static inline bool short_is_printable(ltdic_bytes text, uint8_t but)
+{
+    uint8_t field[16];
+    memset(field, 'x', sizeof field);
+    copy_text(field, text);
+    return field_is_printable(field, but);
+}
+
+/* An implementation version name (PS3.7 D.3.3.2). */
+static inline bool name_is_legal(ltdic_bytes name)
+{
+    return name.size - 1 < 16 && short_is_printable(name, 0x7F); /* 0 wraps */
 }
 
 /* ---- UIDs */

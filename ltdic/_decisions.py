@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
@@ -47,19 +48,25 @@ class Decisions:
         """`late` is called, in a thread of these, with a decision that nobody waits for."""
         self._decide, self._late = decide, late
         self._queue: SimpleQueue[Decision | None] = SimpleQueue()
-        self._idle = threading.Semaphore(0)
+        self._idle: deque[None] = deque()  # one for each thread that waits for a decision
         self._threads = 0
         self._asked: list[Decision] = []
         self._rest = 0
 
     def ask(self, subject: Any) -> None:
         decision = Decision(subject, self._decide)
-        if not self._idle.acquire(blocking=False) and self._threads < THREADS:
+        try:
+            self._idle.pop()
+        except IndexError:
+            self._start()
+        self._asked.append(decision)
+        self._queue.put(decision)
+
+    def _start(self) -> None:
+        if self._threads < THREADS:
             self._threads += 1
             name = f"ltdic-on_request-{self._threads}"
             threading.Thread(target=self._work, name=name, daemon=True).start()
-        self._asked.append(decision)
-        self._queue.put(decision)
 
     def made(self) -> list[Decision]:
         """Those asked for that are made by now, or soon; the others are `late`."""
@@ -82,4 +89,4 @@ class Decisions:
         while (decision := self._queue.get()) is not None:
             if not decision.run():
                 self._late(decision)
-            self._idle.release()
+            self._idle.append(None)

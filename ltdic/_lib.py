@@ -521,6 +521,8 @@ class ServerLoop:
         lib.ltdic_server_set_timeouts(self._server, _timeouts(timeout, timeout, idle))
         self._batch = ffi.new("ltdic_batch *")
         self._taken = 0
+        self.reports = True
+        """Does anybody want them?"""
         self._counted: Any = None
 
     def listen(self, host: str, port: int) -> None:
@@ -561,7 +563,7 @@ class ServerLoop:
     def _event(self, row: Any, data: Any) -> ServedEvent:
         kind, size = row.kind, row.length
         bytes_of = bytes(ffi.buffer(data + row.offset, size)) if size else b""
-        report = _report(row.served) if kind == SERVED_ENDED else None
+        report = _report(row.served) if kind == SERVED_ENDED and self.reports else None
         number = int(ffi.cast("uintptr_t", row.served))
         return ServedEvent(number, kind, row.id, row.control, bytes_of, report)
 

@@ -251,6 +251,7 @@ class Server:
             self._over = True
 
     def _dispatch_all(self) -> None:
+        self._loop.reports = logger.isEnabledFor(logging.INFO)
         while (event := self._loop.take()) is not None:
             self._dispatch(event)
         for decision in self._decisions.made():
@@ -284,13 +285,11 @@ class Server:
             association.abort()
 
     def _ended(self, event: _lib.ServedEvent) -> None:
-        report = event.report
-        assert report is not None
         association = self._served.pop(event.served, None)
         if association is not None:
             association._number = None
-        if report.outcome and logger.isEnabledFor(logging.INFO):
-            record_of(report).log()
+        if event.report is not None and event.report.outcome:
+            record_of(event.report).log()
 
     # ---- decisions
 

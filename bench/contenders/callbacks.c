@@ -5,6 +5,11 @@
 
 #include <time.h>
 
+L_VOID EXT_CALLBACK count_rejection(HDICOMNET hNet, L_UCHAR nResult, L_UCHAR nSource,
+                                    L_UCHAR nReason, L_VOID *pUserData);
+uint64_t call_slot(RECEIVEASSOCIATEREJECTCALLBACK slot, HDICOMNET hNet, L_VOID *pUserData,
+                   uint64_t count);
+
 /* A callback in C: the three codes are added to what UserData points to. */
 L_VOID EXT_CALLBACK count_rejection(HDICOMNET hNet, L_UCHAR nResult, L_UCHAR nSource,
                                     L_UCHAR nReason, L_VOID *pUserData)
