@@ -24,6 +24,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("cases", nargs="*", help="only those with this in their name")
     parser.add_argument("--list", action="store_true", help="name the cases")
     parser.add_argument("--quick", action="store_true", help="once each: does it run?")
+    parser.add_argument("--all", action="store_true", help="fail where a contender is not here")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
     parser.add_argument("--compare", nargs=2, type=Path, metavar=("OLD", "NEW"))
@@ -45,8 +46,10 @@ def _measure(args: argparse.Namespace) -> None:
         rounds = 1 if args.quick else args.rounds
         results.cases[one.name] = harness.run(one, harness.Effort(rounds, args.quick))
         harness.show(one, results.cases[one.name])
-    for who, why in harness.MISSING.items():
-        print(f"\nwithout {who}: {why}")
+    for who, lacks in harness.ABSENT.items():
+        print(f"\n{who} is not here: {lacks}")
+    for what, why in harness.FAILED.items():
+        print(f"\n{what}: {why}")
     table = targets.table(results.cases)
     if not args.quick:
         targets.show(table)
@@ -54,6 +57,8 @@ def _measure(args: argparse.Namespace) -> None:
     if to is not None:
         to.write_text(harness.as_json(results, table), encoding="utf-8")
         print(f"\n{to}")
+    if args.all and harness.ABSENT:
+        sys.exit("not all contenders are here")
 
 
 def main() -> None:

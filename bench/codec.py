@@ -16,7 +16,7 @@ from typing import Any
 
 import pdus
 from cffi import FFI
-from harness import Contenders, Measure, Timed, agree, case, figure, missing, repeat
+from harness import ABSENT, Contenders, Measure, Timed, agree, case, figure, repeat
 
 import build
 import ltdic
@@ -51,7 +51,7 @@ def _library(who: str) -> Any:
     try:
         return _ffi.dlopen(str(_BUILDERS[who]()))
     except build.Missing as e:
-        missing(who, str(e))
+        ABSENT[who] = str(e)
         return None
 
 
@@ -415,7 +415,7 @@ def _instructions(operation: str, path: Path, count: int) -> int:
 def instructions() -> Iterator[tuple[str, Measure]]:
     """What callgrind counts: the same whatever else the machine does."""
     if shutil.which("valgrind") is None:
-        missing("valgrind", "not installed")
+        ABSENT["callgrind"] = "valgrind"
         return
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "pdu.bin")

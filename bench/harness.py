@@ -64,12 +64,10 @@ class Failed(Exception):
 
 
 CASES: dict[str, Case] = {}
-MISSING: dict[str, str] = {}
-
-
-def missing(who: str, why: str) -> None:
-    """A contender that is not on this machine."""
-    MISSING[who] = why
+ABSENT: dict[str, str] = {}
+"""Contenders that are not on this machine, and what they lack."""
+FAILED: dict[str, str] = {}
+"""Cases that a contender has not done as it must."""
 
 
 def case(
@@ -152,7 +150,7 @@ def _run(one: Case, effort: Effort) -> dict[str, Measure]:
         try:
             work()
         except Failed as e:
-            missing(f"{who}, {one.name}", str(e))
+            FAILED[f"{who}, {one.name}"] = str(e)
             timed.pop(who)
             seen.pop(who, None)
 
@@ -232,7 +230,7 @@ def as_json(results: Results, table: list[dict[str, Any]]) -> str:
         name: {who: vars(measure) for who, measure in measures.items()}
         for name, measures in results.cases.items()
     }
-    whole = {**surroundings(), "targets": table, "cases": cases, "missing": MISSING}
+    whole = {**surroundings(), "targets": table, "cases": cases, "absent": ABSENT, "failed": FAILED}
     return json.dumps(whole, indent=1, sort_keys=False) + "\n"
 
 

@@ -141,6 +141,6 @@ def here(*names: str) -> bool:
         try:
             command(who)
         except build.Missing as e:
-            harness.missing(who, str(e))
+            harness.ABSENT[who] = str(e)
             return False
     return True

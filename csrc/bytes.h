@@ -43,11 +43,11 @@ static inline void store_u32(uint8_t *p, size_t value)
 /* A memcpy that is no call for the lengths that most texts have. */
 static inline void copy_text(uint8_t *to, ltdic_bytes text)
 {
-    if (text.size - 16 <= 16) {
+    if (text.size >= 16 && text.size <= 32) {
         COPY_ENDS(to, text, 16);
-    } else if (text.size - 8 <= 8) {
+    } else if (text.size >= 8 && text.size < 16) {
         COPY_ENDS(to, text, 8);
-    } else if (text.size - 4 <= 4) {
+    } else if (text.size >= 4 && text.size < 8) {
         COPY_ENDS(to, text, 4);
     } else if (text.size > 0) {
         memcpy(to, text.data, text.size);

@@ -330,7 +330,8 @@ static void encode_user_information(encoder *e)
 static void encode_title(encoder *e, uint8_t kind)
 {
     const ltdic_bytes field = value_of(e, take_row(e, kind));
-    const bool as_it_is = e->exact || (field.size - 1 < TITLE_SIZE && field.data[0] != ' ');
+    const bool as_it_is =
+        e->exact || (field.size > 0 && field.size <= TITLE_SIZE && field.data[0] != ' ');
     const ltdic_bytes title = as_it_is ? field : ltdic__without_spaces(field);
     const bool any = e->exact || e->type == LTDIC_ASSOCIATE_AC;
     uint8_t padded[TITLE_SIZE];

@@ -17,13 +17,14 @@
 
 #define EACH(byte) (UINT64_MAX / 0xFF * (byte))
 
-/* Are all eight bytes from 20 to 7E, and none of them `but`? In a sum the top bit of a byte tells;
- * it carries into no other one, for those that have it already are refused. */
+/* Are all eight bytes from 20 to 7E, and none of them `but`? In a sum of seven bits the eighth
+ * tells, and nothing is carried into the next byte. */
 static inline bool word_is_printable(uint64_t word, uint8_t but)
 {
-    const uint64_t above = word | (word + EACH(0x01));
-    const uint64_t from_space = word + EACH(0x60);
-    const uint64_t other = (word ^ EACH(but)) + EACH(0x7F);
+    const uint64_t low = word & EACH(0x7F);
+    const uint64_t above = word | (low + EACH(0x01));
+    const uint64_t from_space = low + EACH(0x60);
+    const uint64_t other = (low ^ EACH(but)) + EACH(0x7F);
     return (above & EACH(0x80)) == 0 && (from_space & other & EACH(0x80)) == EACH(0x80);
 }
 
@@ -52,7 +53,7 @@ static inline bool short_is_printable(ltdic_bytes text, uint8_t but)
 /* An implementation version name (PS3.7 D.3.3.2). */
 static inline bool name_is_legal(ltdic_bytes name)
 {
-    return name.size - 1 < 16 && short_is_printable(name, 0x7F); /* 0 wraps */
+    return name.size > 0 && name.size <= 16 && short_is_printable(name, 0x7F);
 }
 
 /* ---- UIDs */
@@ -82,7 +83,7 @@ static inline uid_bits uid_bits_by_byte(ltdic_bytes uid)
         const unsigned byte = uid.data[at];
         bits.dots |= (uint64_t)(byte == '.') << at;
         bits.zeros |= (uint64_t)(byte == '0') << at;
-        bits.known &= byte == '.' || byte - '0' <= 9;
+        bits.known &= byte == '.' || (byte >= '0' && byte <= '9');
     }
     return bits;
 }
@@ -123,7 +124,7 @@ static inline uid_bits uid_bits_by_vector(ltdic_bytes uid)
 static ALWAYS_INLINE bool uid_is_legal(ltdic_bytes uid)
 {
 #ifdef __SSE2__
-    if (uid.size - UID_VECTOR <= UID_VECTOR) {
+    if (uid.size >= UID_VECTOR && uid.size <= 2 * UID_VECTOR) {
         return bits_are_legal(uid_bits_by_vector(uid), uid.size);
     }
 #endif

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import json
 import re
 import shutil
 import socket
+import xml.etree.ElementTree as ElementTree
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -66,6 +68,21 @@ def test_the_figures_of_the_readme_are_those_of_the_committed_result() -> None:
         cells = [row["acceptor"], row["requestor"], *[f"{count:,}" for count in counts]]
         cells.append(f"{1000 * row['seconds'] / row['count']:.2f}")
         assert f"| {' | '.join(cells)} |" in readme
+
+
+def test_the_section_on_speed_and_its_pictures_are_those_of_the_committed_result(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = HERE.parent / "bench"
+    monkeypatch.syspath_prepend(bench)
+    pictures = importlib.import_module("pictures")
+    result = json.loads((bench / "results" / "speed.json").read_text())
+    readme = (HERE.parent / "README.md").read_text()
+    assert pictures.BEGIN + pictures.section(result) + pictures.END in readme
+    for name, picture in pictures.pictures(result).items():
+        assert (bench / "results" / name).read_text() == picture
+        ElementTree.fromstring(picture)
+    assert result["cases"]["instructions of ltdic C for each PDU"]
 
 
 def reject_one(server: socket.socket) -> None:

@@ -21,10 +21,10 @@
 #define STORAGE "1.2.840.10008.5.1.4.1.1.7"
 #define IMPLICIT "1.2.840.10008.1.2"
 
-enum { STORED = 100 * 1024 };                   /* bytes of a data set */
-enum { SOON = 3, SURE = 2000 };                 /* real ms until nothing comes any more */
-enum { DEADLINE = 200, TURN = 10, HUNG = 400 }; /* ms; turns */
-enum { VERIFIES = 1, STORES = 3 };              /* context IDs */
+enum { STORED = 100 * 1024 };   /* bytes of a data set */
+enum { SOON = 3, SURE = 2000 }; /* real ms until nothing comes any more */
+enum { DEADLINE = 200, TURN = 10, LATE = 150, HUNG = 400 }; /* ms; turns */
+enum { VERIFIES = 1, STORES = 3 };                          /* context IDs */
 enum { RQ_ROOM = 512, PEER_ROOM = 2 * STORED };
 
 typedef enum plan { STORE, DECIDE, REJECT, REFUSE, CLOSE, PLANS } plan;
@@ -439,6 +439,9 @@ static unsigned long run(const sweep *s, plan what, unsigned long n, int quantum
         REQUIRE(turn < HUNG);
         peer_turn();
         server_turn(TURN);
+    }
+    if (begun && what == REFUSE && !user.ended) {
+        server_turn(LATE); /* the peer may be gone before the server can look at it again */
     }
     const int good = begun && succeeded();
     REQUIRE(good || (hits > 0 && !s->harmless) || quantum < SURE);

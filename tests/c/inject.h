@@ -63,6 +63,7 @@ static struct {
     int quantum;            /* ms */
     int still;              /* nothing was sent since a wait found nothing */
     int dialled;            /* the descriptor that connected last */
+    int asked;              /* whether it is up */
     unsigned char head[10]; /* the first bytes received there */
     size_t received;        /* how many there were */
     unsigned long refused;  /* calls of accept that really found no descriptor */
@@ -338,6 +339,7 @@ int __wrap_connect(int fd, const struct sockaddr *address, socklen_t size)
     const int failing = fails(CONNECT);
     faults.still = 0;
     faults.dialled = fd;
+    faults.asked = 0;
     faults.received = 0;
     if (failing && faults.error != EINTR) {
         return -1;
@@ -365,8 +367,14 @@ int __wrap_getsockname(int fd, struct sockaddr *address, socklen_t *size)
     return fails(GETSOCKNAME) ? -1 : __real_getsockname(fd, address, size);
 }
 
+/* With getsockopt no connection is up at once, as over a network, so that it is asked. */
 int __wrap_getpeername(int fd, struct sockaddr *address, socklen_t *size)
 {
+    if (faults.which == GETSOCKOPT && fd == faults.dialled && !faults.asked) {
+        faults.asked = 1;
+        errno = ENOTCONN;
+        return -1;
+    }
     return fails(GETPEERNAME) ? -1 : __real_getpeername(fd, address, size);
 }
 
