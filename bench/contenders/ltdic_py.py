@@ -302,6 +302,7 @@ class Slot:
 
     def __init__(self, run: Run) -> None:
         self.run = run
+        self.is_open = False
         self.is_right = False
         self.at = 0  # of the data set given
         self.waiting = 0  # bytes given that have not gone
@@ -311,6 +312,7 @@ class Slot:
 
     def begin(self) -> None:
         self.run.to_begin -= 1
+        self.is_open = True
         self.is_right = False
         self.at = self.waiting = 0
         self.response = b""
@@ -361,14 +363,14 @@ class Run:
 
     def fail(self, error: str) -> None:
         self.error = self.error or error
-        l_dicom.L_DicomBreakWait(None)
 
     def associate_all(self) -> int:
         begun = time.monotonic_ns()
         for slot in self.slots[: self.to_begin]:
             slot.begin()
         while self.left and not self.error:
-            l_dicom.L_DicomWait(self.slots[0].handle, 1000)
+            # `L_DicomWait` returns when something of this handle was dispatched.
+            l_dicom.L_DicomWait(next(s.handle for s in self.slots if s.is_open), 1000)
         taken = time.monotonic_ns() - begun
         for slot in self.slots:
             l_dicom.L_DicomFreeNet(slot.handle)
@@ -443,12 +445,11 @@ def on_release(hNet: Any, UserData: Slot) -> None:
 def on_close(hNet: Any, nError: int, UserData: Slot) -> None:
     run = UserData.run
     run.left -= 1
+    UserData.is_open = False
     if not UserData.is_right:
         run.fail("not ended as it must")
     elif run.to_begin:
         UserData.begin()
-    elif not run.left:
-        l_dicom.L_DicomBreakWait(None)
 
 
 EVERY = {"pfnConnect": on_connect, "pfnClose": on_close}
