@@ -126,12 +126,12 @@ def check_response(pdu: bytes) -> None:
 
 
 def data_set(job: Requesting) -> Parts:
-    """Zeros as P-DATA-TF."""
+    """It as P-DATA-TF."""
     most = job.size - HEADER
-    zeros = memoryview(bytes(job.count))
+    whole = memoryview(job.data_set)
     parts: Parts = []
     for at in range(0, job.count, most):
-        piece = zeros[at : at + most]
+        piece = whole[at : at + most]
         last = 2 if at + most >= job.count else 0
         size = len(piece)
         parts += [struct.pack(">BxIIBB", DATA, size + HEADER, size + 2, 3, last), piece]

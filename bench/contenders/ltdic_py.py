@@ -209,7 +209,6 @@ def check_stored(pdv: ltdic.PDV | None) -> None:
 def request_connect(job: Requesting) -> int:
     arguments = arguments_for(job)
     command = command_of(job.files["store-rq"])
-    data_set = bytes(job.count if job.mode == "send" else 0)
     times: list[int] = []
 
     def reject() -> None:
@@ -231,7 +230,7 @@ def request_connect(job: Requesting) -> int:
     def send() -> None:
         with ltdic.connect(LOCALHOST, job.port, **arguments) as association:
             association.send(command, context=SECONDARY_CAPTURE, is_command=True)
-            association.send(data_set, context=SECONDARY_CAPTURE)
+            association.send(job.data_set, context=SECONDARY_CAPTURE)
             check_stored(association.receive())
 
     modes: dict[str, Callable[[], None]] = {
@@ -249,7 +248,6 @@ def request_connect(job: Requesting) -> int:
 def request_aio(job: Requesting) -> int:
     arguments = arguments_for(job)
     command = command_of(job.files["store-rq"])
-    data_set = bytes(job.count if job.mode == "send" else 0)
     times: list[int] = []
 
     async def reject() -> None:
@@ -271,7 +269,7 @@ def request_aio(job: Requesting) -> int:
     async def send() -> None:
         async with ltdic.aio.connect(LOCALHOST, job.port, **arguments) as association:
             await association.send(command, context=SECONDARY_CAPTURE, is_command=True)
-            await association.send(data_set, context=SECONDARY_CAPTURE)
+            await association.send(job.data_set, context=SECONDARY_CAPTURE)
             check_stored(await association.receive())
 
     async def work(numbers: Any) -> None:
@@ -354,7 +352,7 @@ class Run:
             l_dicom.L_DicomAddPresentation(self.request, number, 0, abstract)
             l_dicom.L_DicomAddTransfer(self.request, number, *transfer)
         self.command = command_of(job.files["store-rq"])
-        self.data_set = memoryview(bytes(job.count if job.mode == "send" else 0))
+        self.data_set = memoryview(job.data_set)
         self.slots = [Slot(self) for _ in range(job.at_once)]
 
     def must(self, code: int) -> None:
