@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -121,5 +120,4 @@ if __name__ == "__main__":
     _config.LOG_HANDLER_LEVEL = "none"
     # What nobody looks at need not be formatted either.
     _config.LOG_REQUEST_IDENTIFIERS = _config.LOG_RESPONSE_IDENTIFIERS = False
-    threading.stack_size(262144)
     program.main(accept, request)
