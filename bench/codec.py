@@ -155,7 +155,7 @@ def _of_pynetdicom(data: bytes) -> Any:
         return ltdic.ReleaseRequest() if kind == 5 else ltdic.ReleaseResponse()
     if kind == 7:
         return ltdic.Abort(2, p.provider_reason)
-    shared = {"application_context": str(p.application_context_name)}
+    application_context = str(p.application_context_name)
     info = ltdic.UserInformation(
         p.maximum_length_received,
         str(p.implementation_class_uid),
@@ -169,12 +169,12 @@ def _of_pynetdicom(data: bytes) -> Any:
             )
             for c in p.presentation_context_definition_list
         )
-        return ltdic.AssociateRequest(*titles, contexts, user_info=info, **shared)
+        return ltdic.AssociateRequest(*titles, contexts, application_context, info)
     results = tuple(
         ltdic.ContextResult(c.context_id, c.result, str(c.transfer_syntax[0]))
         for c in p.presentation_context_definition_results_list
     )
-    return ltdic.AssociateAccept(*titles, results, user_info=info, **shared)
+    return ltdic.AssociateAccept(*titles, results, application_context, info)
 
 
 _ASSOCIATE = attrgetter("called_ae", "calling_ae", "application_context", "protocol_version")
@@ -372,7 +372,7 @@ def _pointer(of_ltdic: Any) -> Any:
 @case("call back for a rejection")
 def callbacks() -> Contenders:
     library = _ffi.dlopen(str(build.callbacks()))
-    sums = {}
+    sums: dict[str, list[int]] = {}
 
     def plain(hNet: Any, result: int, source: int, reason: int, user_data: list[int]) -> None:
         user_data[0] += result + source + reason

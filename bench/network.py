@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from harness import Contenders, Measure, case, figure
 from programs import Acceptor, Requestor, here
@@ -56,12 +57,15 @@ def _pairs(mode: str, role: str) -> dict[str, tuple[str, str]]:
 # ---- associations ----------------------------------------------------------------------------
 
 
+def _ask(requestor: Requestor, mode: str, port: int, at_once: int, count: int) -> int:
+    return requestor.ask(mode, port, count, at_once)
+
+
 def _associations(mode: str, role: str, at_once: int) -> Contenders:
     for who, (acceptor, requestor) in _pairs(mode, role).items():
         if here(acceptor, requestor):
             port = Acceptor(acceptor, mode).port
-            ask = Requestor(requestor).ask
-            yield who, lambda count, ask=ask, port=port: ask(mode, port, count, at_once)
+            yield who, partial(_ask, Requestor(requestor), mode, port, at_once)
 
 
 def _register_associations(mode: str, what: str) -> None:
@@ -82,8 +86,7 @@ def _latencies() -> Contenders:
     for who, (acceptor, requestor) in PAIRS.items():
         if here(acceptor, requestor):
             port = Acceptor(acceptor, "echo").port
-            ask = Requestor(requestor).ask
-            yield who, lambda count, ask=ask, port=port: ask("latency", port, count)
+            yield who, partial(_ask, Requestor(requestor), "latency", port, 1)
 
 
 case("echo on an open association: with itself", seconds=0.1)(_latencies)

@@ -11,6 +11,7 @@ import select
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -48,7 +49,7 @@ _SCRIPTS = {
     "floor asyncio": ("floor_asyncio",),
     "pynetdicom": ("pynetdicom_net",),
 }
-_BUILDERS = {
+_BUILDERS: dict[str, Callable[[], Path]] = {
     "ltdic C": lambda: build.program("ltdic_net"),
     "floor C": lambda: build.program("floor"),
     "DCMTK": build.dcmtk,

@@ -825,6 +825,10 @@ LTDIC_API int ltdic_server_name(const ltdic_server *server, ltdic_buffer *host, 
  *          There may be events only with LTDIC_OK */
 LTDIC_API int ltdic_server_run(ltdic_server *server, ltdic_batch *batch, unsigned wanted,
                                int milliseconds);
+/** The `data` of the batch just told, which is the caller's from now on. NULL when there is none.
+ *  @return to be given to ltdic_free_data */
+LTDIC_API uint8_t *ltdic_server_take_data(ltdic_server *server);
+LTDIC_API void ltdic_free_data(void *data);
 /** Make ltdic_server_run return soon: from any thread, and in a signal handler. */
 LTDIC_API void ltdic_server_wake(ltdic_server *server);
 

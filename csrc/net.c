@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 enum {
-    READ_SIZE = 65536,
+    READ_SIZE = 262144, /* of one buffer that all share */
     LEAST_BACKLOG = 1024,
     ACCEPTS_PER_ROUND = 64, /* so that a flood of callers does not starve those who are in */
     TURNS_PER_ROUND = 256,  /* nor one whose user sends on whenever something has gone */

@@ -15,6 +15,7 @@
 enum {
     BATCH_EVENTS = 256,
     BATCH_BYTES = 262144, /* a batch that has so many is full */
+    BATCH_ROOM = 524288,  /* for one that is full and what filled it */
     GRACE = 500,          /* ms that a connection without a request is given when closing */
     CLOSING_STEP = 20,    /* ms between two looks at what is left then */
     ACCEPT_RETRY = 100    /* ms until accepting is tried again when memory ran out */
@@ -47,7 +48,8 @@ struct ltdic_server {
     block data;
     unsigned wanted;
     bool made_room;
-    bool starved; /* there was no memory for a connection that waits */
+    bool gave_data; /* of the last batch: this one is expected to be as large */
+    bool starved;   /* there was no memory for a connection that waits */
     bool closing;
     uint64_t grace, abort_at, end_at; /* when closing */
 };
@@ -621,6 +623,10 @@ static void begin_batch(ltdic_server *s, unsigned wanted)
     s->count = 0;
     s->data.start = s->data.end = 0;
     s->made_room = false;
+    if (s->gave_data) {
+        s->gave_data = false;
+        block_reserve(&s->data, BATCH_ROOM); /* else it grows */
+    }
 }
 
 /* Until the batch is full, or there is nothing more without waiting. */
@@ -678,6 +684,19 @@ int ltdic_server_run(ltdic_server *server, ltdic_batch *batch, unsigned wanted, 
     }
     *batch = (ltdic_batch){server->events, server->count, server->data.data};
     return has_something(server) ? LTDIC_OK : is_over(server) ? LTDIC_ERR_CLOSED : status;
+}
+
+uint8_t *ltdic_server_take_data(ltdic_server *server)
+{
+    uint8_t *data = server->data.data;
+    server->data = (block){0};
+    server->gave_data = data != NULL;
+    return data;
+}
+
+void ltdic_free_data(void *data)
+{
+    free(data);
 }
 
 const ltdic_report *ltdic_served_report(const ltdic_served *served)

@@ -352,11 +352,26 @@ class Engine:
         size = lib.ltdic_association_take(self._association, out, now)
         if not size:
             return b""
-        data = ffi.new("uint8_t[]", size)
-        out.data, out.room = data, size
+        room = _take_room(size)
+        out.data, out.room = room, len(room)
         lib.ltdic_association_take(self._association, out, now)
         self._lent = None
-        return bytes(ffi.buffer(data, out.size))
+        data = bytes(ffi.buffer(room, out.size))
+        _rooms.append(room)
+        return data
+
+
+# Memory to take into, used again: what is new is cleared first, and the system has to find it.
+_rooms: list[Any] = []
+_new_room = ffi.new_allocator(should_clear_after_alloc=False)
+
+
+def _take_room(size: int) -> Any:
+    try:
+        room = _rooms.pop()
+    except IndexError:
+        room = None
+    return room if room is not None and len(room) >= size else _new_room("uint8_t[]", size)
 
 
 def _bytes_of(data: bytes) -> tuple[Any, int]:
@@ -469,13 +484,14 @@ class Report(NamedTuple):
 
 
 class ServedEvent(NamedTuple):
-    """An `ltdic_event_row` and its bytes; `served` is a number, as long as it is not ended."""
+    """An `ltdic_event_row` and its bytes, read-only; `served` is a number, as long as it is not
+    ended."""
 
     served: int
     kind: int
     id: int
     control: int
-    data: bytes
+    data: memoryview
     report: Report | None
 
 
@@ -508,6 +524,10 @@ def _served(number: int) -> Any:
     return ffi.cast("ltdic_served *", number)
 
 
+SMALL = 16384
+"""Bytes of a batch that are rather copied than kept."""
+
+
 class ServerLoop:
     """`ltdic_server`. `wake` and `counters` may be called from any thread, and in a signal handler,
     also when it has been freed."""
@@ -521,6 +541,7 @@ class ServerLoop:
         lib.ltdic_server_set_timeouts(self._server, _timeouts(timeout, timeout, idle))
         self._batch = ffi.new("ltdic_batch *")
         self._taken = 0
+        self._data = memoryview(b"")
         self.reports = True
         """Does anybody want them?"""
         self._counted: Any = None
@@ -549,23 +570,35 @@ class ServerLoop:
         events must have been taken; those of a run that a signal's exception has ended are there,
         too."""
         self._batch.count = self._taken = 0
+        self._data = memoryview(b"")
         return int(lib.ltdic_server_run(self._server, self._batch, wanted, most))
+
+    def _batch_data(self) -> memoryview:
+        """A copy of what is small; else the memory itself, for as long as somebody has a view."""
+        last = self._batch.events[self._batch.count - 1]
+        size = last.offset + last.length
+        if size < SMALL:
+            return memoryview(bytes(ffi.buffer(self._batch.data, size)) if size else b"")
+        taken = ffi.gc(lib.ltdic_server_take_data(self._server), lib.ltdic_free_data, size)
+        return memoryview(ffi.buffer(taken, size)).toreadonly()
 
     def take(self) -> ServedEvent | None:
         """The next event."""
         batch = self._batch
         if self._taken == batch.count:
             return None
-        event = self._event(batch.events[self._taken], batch.data)
+        if self._taken == 0:
+            self._data = self._batch_data()
+        event = self._event(batch.events[self._taken])
         self._taken += 1
         return event
 
-    def _event(self, row: Any, data: Any) -> ServedEvent:
-        kind, size = row.kind, row.length
-        bytes_of = bytes(ffi.buffer(data + row.offset, size)) if size else b""
+    def _event(self, row: Any) -> ServedEvent:
+        kind = row.kind
+        data = self._data[row.offset : row.offset + row.length]
         report = _report(row.served) if kind == SERVED_ENDED and self.reports else None
         number = int(ffi.cast("uintptr_t", row.served))
-        return ServedEvent(number, kind, row.id, row.control, bytes_of, report)
+        return ServedEvent(number, kind, row.id, row.control, data, report)
 
     def wake(self) -> None:
         with self._lock:
