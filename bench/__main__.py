@@ -25,7 +25,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="name the cases")
     parser.add_argument("--quick", action="store_true", help="once each: does it run?")
     parser.add_argument("--all", action="store_true", help="fail where a contender is not here")
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
     parser.add_argument("--compare", nargs=2, type=Path, metavar=("OLD", "NEW"))
     parser.add_argument("--draw", type=Path, metavar="FILE", help="the pictures of these results")

@@ -50,7 +50,7 @@ class Case:
 class Effort:
     """How long to measure: `quick` only shows that everything runs."""
 
-    rounds: int = 15
+    rounds: int = 9
     quick: bool = False
 
 

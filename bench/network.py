@@ -116,7 +116,7 @@ def _register_bulk(role: str, verb: str) -> None:
                 return _bulk(role, size, at_once)
 
             name = f"{verb} 1 MiB in P-DATA-TF of {kib} KiB, {many}"
-            case(name, seconds=0.2, unit_bytes=1 << 20, units=at_once)(contenders)
+            case(name, seconds=0.05, unit_bytes=1 << 20, units=at_once)(contenders)
 
 
 _register_bulk("acceptors", "receive")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 from typing import Any
 
@@ -50,7 +50,7 @@ class Decisions:
         self._queue: SimpleQueue[Decision | None] = SimpleQueue()
         self._idle: deque[None] = deque()  # one for each thread that waits for a decision
         self._threads = 0
-        self._asked: list[Decision] = []
+        self._asked: deque[Decision] = deque()
         self._rest = 0
 
     def ask(self, subject: Any) -> None:
@@ -68,18 +68,17 @@ class Decisions:
             name = f"ltdic-on_request-{self._threads}"
             threading.Thread(target=self._work, name=name, daemon=True).start()
 
-    def made(self) -> list[Decision]:
-        """Those asked for that are made by now, or soon; the others are `late`."""
-        asked, self._asked = self._asked, []
-        made = []
-        for decision in asked:
-            patient = self._rest == 0
+    def made(self) -> Iterator[Decision]:
+        """Those asked for that are made by now, or soon; the others are `late`. What interrupts the
+        wait for one leaves it there."""
+        while self._asked:
+            decision, patient = self._asked[0], self._rest == 0
             if decision.is_made(PATIENCE if patient else 0):
-                made.append(decision)
+                yield decision
             elif patient:
                 self._rest = REST
             self._rest -= not patient
-        return made
+            self._asked.popleft()
 
     def end(self) -> None:
         for _ in range(self._threads):

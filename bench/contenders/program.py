@@ -6,6 +6,7 @@ PROGRAM request DIR
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 import time
@@ -166,6 +167,7 @@ def main(
             answer = str(request(job))
         except Exception as e:
             answer = f"error {str(e) or type(e).__name__}".replace("\n", " ")
+        gc.collect()  # data sets in cycles, which would pile up
         print(answer, flush=True)
 
 
