@@ -85,7 +85,7 @@ def _plot(x: int, title: str, steps: Rows) -> list[str]:
         label = f"{steps[n][0]:,.0f}: {_time(steps[n][1])}"
         anchor = "start" if n == 0 else "end"
         parts.append(f'<circle class="ours" cx="{a:.1f}" cy="{b:.1f}" r="3"/>')
-        parts.append(_text(a, b - 8, label, f' text-anchor="{anchor}"'))
+        parts.append(_text(a, b + (16 if n == 0 else -8), label, f' text-anchor="{anchor}"'))
     return parts
 
 
