@@ -460,6 +460,17 @@ static void an_identity_may_be_set_to_what_it_is(void)
     }
 }
 
+static void an_object_takes_legal_texts_alone(void)
+{
+    HDICOMPDU pdu = L_DicomCreateAssociate(1);
+    assert(pdu != NULL);
+    assert(L_DicomSetCalled(pdu, "ARCHIVE") == DICOM_SUCCESS);
+    assert(L_DicomSetCalled(pdu, "ARCH\\IVE") == DICOM_ERROR_PARAMETER);
+    assert(L_DicomSetImplementVersion(pdu, "NAME_1") == DICOM_SUCCESS);
+    assert(L_DicomSetImplementVersion(pdu, "NAME\x7F") == DICOM_ERROR_PARAMETER);
+    L_DicomFreeAssociate(pdu);
+}
+
 int main(void)
 {
     every_status_has_a_name_a_text_and_a_reason();
@@ -480,6 +491,7 @@ int main(void)
     an_exact_row_may_be_pointed_to_another_value();
     extended_information_may_be_copied_inside_an_object();
     an_identity_may_be_set_to_what_it_is();
-    printf("18 tests\n");
+    an_object_takes_legal_texts_alone();
+    printf("19 tests\n");
     return 0;
 }
