@@ -7,11 +7,14 @@
 
 #include <stdbool.h>
 
-/* For what is done for each of many items: as fast as a loop of its own, and in one place. */
+/* For what is done for each of many items: as fast as a loop of its own, and in one place. (Who
+ * counts branches wants it once.) */
+#ifndef ALWAYS_INLINE
 #ifdef __GNUC__
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 #else
 #define ALWAYS_INLINE inline
+#endif
 #endif
 
 enum { HEADER = 6, ITEM_HEADER = 4, CONTEXT_HEADER = 8, UID_MAX = 64, TITLE_SIZE = 16 };
