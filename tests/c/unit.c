@@ -466,6 +466,8 @@ static void an_object_takes_legal_texts_alone(void)
     assert(pdu != NULL);
     assert(L_DicomSetCalled(pdu, "ARCHIVE") == DICOM_SUCCESS);
     assert(L_DicomSetCalled(pdu, "ARCH\\IVE") == DICOM_ERROR_PARAMETER);
+    assert(L_DicomSetCalled(pdu, "ARCHIVE_ARCHIVE_1") == DICOM_ERROR_PARAMETER);
+    assert(L_DicomSetCalled(pdu, "  ") == DICOM_ERROR_PARAMETER);
     assert(L_DicomSetImplementVersion(pdu, "NAME_1") == DICOM_SUCCESS);
     assert(L_DicomSetImplementVersion(pdu, "NAME\x7F") == DICOM_ERROR_PARAMETER);
     L_DicomFreeAssociate(pdu);
