@@ -81,7 +81,7 @@ static inline void writer_bytes(writer *w, const uint8_t *data, size_t size)
 
 static inline void writer_fill(writer *w, uint8_t value, size_t size)
 {
-    if (size > 0 && writer_fits(w, size)) {
+    if (writer_fits(w, size)) {
         memset(w->data + w->pos, value, size);
     }
     writer_advance(w, size);

@@ -460,6 +460,38 @@ static void an_identity_may_be_set_to_what_it_is(void)
     }
 }
 
+static void one_row_is_enough_for_a_pdu_of_codes(void)
+{
+    for (unsigned n = 0; n < 256 * 256; n++) {
+        uint8_t memory[LTDIC_FIXED_PDU_SIZE];
+        ltdic_item row = {.kind = (uint8_t)(n >> 8), .type = (uint8_t)n, .source = 2};
+        const ltdic_items all = {.items = &row, .count = 1, .room = 1};
+        ltdic_buffer out = {memory, sizeof memory, 0};
+        ltdic_fault fault;
+        const int status = ltdic_encode(&out, &all, (ltdic_bytes){NULL, 0}, &fault);
+        const int enough = row.kind == LTDIC_PDU && row.type > LTDIC_ASSOCIATE_AC &&
+                           row.type <= LTDIC_ABORT && row.type != LTDIC_DATA_TF;
+        assert(status == (enough ? LTDIC_OK : LTDIC_ERR_BAD_VALUE));
+    }
+}
+
+static void an_answered_context_has_no_abstract_syntax(void)
+{
+    uint8_t memory[200];
+    const ltdic_item rows[] = {
+        {.kind = LTDIC_PDU, .type = LTDIC_ASSOCIATE_AC, .version = 1},
+        {.kind = LTDIC_CALLED_AE, .length = 1},
+        {.kind = LTDIC_CALLING_AE, .length = 1},
+        {.kind = LTDIC_CONTEXT, .id = 1},
+        {.kind = LTDIC_ABSTRACT_SYNTAX, .length = 1},
+    };
+    ltdic_items all = {.items = (ltdic_item *)(uintptr_t)rows, .count = 5, .room = 5};
+    ltdic_buffer out = {memory, sizeof memory, 0};
+    ltdic_fault fault;
+    const ltdic_bytes one = {(const uint8_t *)"1", 1};
+    assert(ltdic_encode(&out, &all, one, &fault) == LTDIC_ERR_BAD_VALUE && fault.offset == 4);
+}
+
 static void an_object_takes_legal_texts_alone(void)
 {
     HDICOMPDU pdu = L_DicomCreateAssociate(1);
@@ -493,7 +525,9 @@ int main(void)
     an_exact_row_may_be_pointed_to_another_value();
     extended_information_may_be_copied_inside_an_object();
     an_identity_may_be_set_to_what_it_is();
+    one_row_is_enough_for_a_pdu_of_codes();
+    an_answered_context_has_no_abstract_syntax();
     an_object_takes_legal_texts_alone();
-    printf("19 tests\n");
+    printf("21 tests\n");
     return 0;
 }
