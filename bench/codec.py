@@ -79,6 +79,14 @@ def _compiled(who: str, operation: str, data: bytes) -> tuple[bytes, Timed] | No
     return answer, timed
 
 
+def _add_compiled(
+    answers: dict[str, bytes], timed: dict[str, Timed], operation: str, data: bytes
+) -> None:
+    for who in ALL_COMPILED:
+        if (made := _compiled(who, operation, data)) is not None:
+            answers[who], timed[who] = made
+
+
 # ---- what Python contenders answer -----------------------------------------------------------
 
 
@@ -236,9 +244,7 @@ def _decoders(name: str, data: bytes) -> Contenders:
         "ltdic Python": _ltdic_decode(data),
         "pynetdicom": repeat(lambda: _pynetdicom_decode(data)),
     }
-    for who in ALL_COMPILED:
-        if (made := _compiled(who, "decode", data)) is not None:
-            answers[who], timed[who] = made
+    _add_compiled(answers, timed, "decode", data)
     _agree(name, answers)
     yield from timed.items()
 
@@ -257,9 +263,7 @@ def _encoders(name: str, data: bytes) -> Contenders:
         "ltdic Python": repeat(lambda: ltdic.encode(pdu)),
         "pynetdicom": repeat(by_pynetdicom),
     }
-    for who in ALL_COMPILED:
-        if (made := _compiled(who, "encode", data)) is not None:
-            answers[who], timed[who] = made
+    _add_compiled(answers, timed, "encode", data)
     agree(name, answers)
     yield from timed.items()
 
@@ -305,9 +309,7 @@ def stream() -> Contenders:
 
     answers, timed = {"ltdic Python": _text(*by_ltdic())}, {"ltdic Python": repeat(by_ltdic)}
     timed["pynetdicom"] = repeat(by_pynetdicom)
-    for who in ("ltdic C", "floor C", "dicom-rs"):
-        if (made := _compiled(who, "stream", data)) is not None:
-            answers[who], timed[who] = made
+    _add_compiled(answers, timed, "stream", data)
     _agree("stream", answers)
     yield from timed.items()
 
