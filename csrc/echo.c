@@ -137,8 +137,9 @@ int ltdic_decode_echo(ltdic_echo *echo, ltdic_bytes command)
         command.size -= ELEMENT_HEADER + length;
     }
     const bool request = found.field == LTDIC_C_ECHO_RQ;
+    /* The SOP class is mandatory in a request alone (PS3.7 table 9.1-5). */
     const unsigned needed =
-        SAW_CLASS | SAW_FIELD | SAW_NO_DATA | (request ? SAW_MESSAGE : SAW_ANSWERED | SAW_STATUS);
+        SAW_FIELD | SAW_NO_DATA | (request ? SAW_CLASS | SAW_MESSAGE : SAW_ANSWERED | SAW_STATUS);
     if (command.size > 0 || (saw & needed) != needed ||
         (!request && found.field != LTDIC_C_ECHO_RSP)) {
         return LTDIC_ERR_BAD_VALUE;

@@ -20,10 +20,11 @@ typedef struct entry {
     ltdic_net *net;
     DICOMNETCALLBACK callbacks;
     void *user_data;
-    HDICOMNET listener; /* that accepted it, or NULL */
-    unsigned served;    /* events dispatched, also those of handles it accepted */
-    HDICOMPDU request;  /* the associate request sent or received, until it is answered */
-    HDICOMPDU agreed;   /* what came of it */
+    HDICOMNET listener;   /* that accepted it, or NULL */
+    unsigned served;      /* events dispatched, also those of handles it accepted */
+    HDICOMPDU request;    /* the associate request sent or received, until it is answered */
+    HDICOMPDU agreed;     /* what came of it */
+    L_UCHAR verification; /* requestor: the context in which only a C-ECHO may come, or 0 */
 } entry;
 
 /* An L_DicomWait that runs. */
@@ -120,6 +121,7 @@ static void forget_associates(entry *e)
 {
     set_associate(&e->request, NULL);
     set_associate(&e->agreed, NULL);
+    e->verification = 0;
 }
 
 static void free_entry(entry *e)
@@ -345,6 +347,7 @@ static HDICOMPDU take_associate(HDICOMNET hNet, ltdic_bytes pdu)
     }
     if (!request) {
         set_associate(&receiver->request, NULL); /* which is answered */
+        receiver->verification = L_DicomFindAbstract(hPDU, VERIFICATION);
     }
     return hPDU;
 }
@@ -372,6 +375,18 @@ static void dispatch_echo(HDICOMNET hNet, L_UCHAR nPresentationID, ltdic_echo ec
         CALL(hNet, pfnReceiveCEchoResponse,
              (hNet, nPresentationID, echo.message, echo.sop_class, echo.status, e->user_data));
     }
+}
+
+/* Does this piece show that something else than a C-ECHO has come in a requestor's Verification
+ * context (PS3.4 A.4)? */
+static bool is_no_echo(HDICOMNET hNet, const ltdic_indication *i)
+{
+    enum { COMMAND = 1, LAST = 2 };
+    const entry *e = find(hNet);
+    const ltdic_piece *p = &i->piece;
+    const bool ends = p->last && (p->control & LAST) != 0;
+    return e != NULL && e->verification != 0 && e->verification == p->id &&
+           ((p->control & COMMAND) == 0 || (ends && i->echo.field == 0));
 }
 
 static void dispatch_data(HDICOMNET hNet, const ltdic_indication *i)
@@ -419,6 +434,10 @@ static void dispatch_received(HDICOMNET hNet, const ltdic_indication *i)
     if (good && hPDU == NULL && (request || i->type == PDU_ASSOCIATE_ACCEPT)) {
         refuse_associate(hNet, request);
         code = DICOM_ERROR_MEMORY;
+    }
+    if (good && data && is_no_echo(hNet, i)) {
+        L_DicomSendAbort(hNet, PDU_ABORT_SOURCE_USER, PDU_ABORT_REASON_UNKNOWN);
+        code = DICOM_ERROR_PROTOCOL;
     }
     if (!request || code == DICOM_SUCCESS) { /* who was refused has not called */
         CALL(hNet, pfnReceive, (hNet, code, i->type, buffer, (L_UINT32)i->pdu.size, e->user_data));

@@ -28,7 +28,8 @@
  *  The library answers nothing for its user but what PS3.8 has the provider answer: with an
  *  A-ASSOCIATE-RJ a request of another protocol version (1/2/2) or application context (1/1/2),
  *  one beyond L_DicomSetLimits (2/3/2), one for which there is no memory (2/3/1); with an A-ABORT
- *  what breaks the protocol. Then no callback comes but CLOSECALLBACK and, where there was an
+ *  what breaks the protocol, and at a requestor whatever but a C-ECHO comes in a Verification
+ *  context. Then no callback comes but CLOSECALLBACK and, where there was an
  *  association, RECEIVECALLBACK with an error.
  */
 #ifndef LTDIC_L_DICOM_H
@@ -182,6 +183,7 @@ typedef L_VOID(EXT_CALLBACK *RECEIVEABORTCALLBACK)(HDICOMNET hNet, L_UCHAR nSour
 typedef L_VOID(EXT_CALLBACK *RECEIVECECHOREQUESTCALLBACK)(HDICOMNET hNet, L_UCHAR nPresentationID,
                                                           L_UINT16 nMessageID, L_TCHAR *pszClass,
                                                           L_VOID *UserData);
+/** pszClass is "" where the response has none: it is optional there (PS3.7 table 9.1-5). */
 typedef L_VOID(EXT_CALLBACK *RECEIVECECHORESPONSECALLBACK)(HDICOMNET hNet, L_UCHAR nPresentationID,
                                                            L_UINT16 nMessageID, L_TCHAR *pszClass,
                                                            L_UINT16 nStatus, L_VOID *UserData);

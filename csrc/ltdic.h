@@ -441,7 +441,7 @@ typedef struct ltdic_echo {
     uint16_t field;     /**< LTDIC_C_ECHO_RQ or LTDIC_C_ECHO_RSP; 0: this is none */
     uint16_t message;   /**< message ID; of a response, that of its request */
     uint16_t status;    /**< of a response; 0: success */
-    char sop_class[65]; /**< affected SOP class UID */
+    char sop_class[65]; /**< affected SOP class UID; "" in a response that has none */
 } ltdic_echo;
 
 /** Encode, in Implicit VR Little Endian, as one fragment that is command and last.

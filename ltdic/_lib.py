@@ -247,6 +247,17 @@ def encode_echo(field: int, message: int, sop_class: str) -> bytes:
     return bytes(ffi.buffer(data, out.size))
 
 
+def _echo(told: Any) -> Echo:
+    sop_class = ffi.string(told.sop_class).decode("latin-1")
+    return Echo(told.field, told.message, told.status, sop_class)
+
+
+def decode_echo(command: bytes) -> Echo | None:
+    """`ltdic_decode_echo`; None where it is no command set of a C-ECHO."""
+    echo = ffi.new("ltdic_echo *")
+    return _echo(echo) if lib.ltdic_decode_echo(echo, _bytes_of(command)) == 0 else None
+
+
 ECHO_REQUEST: int = lib.LTDIC_C_ECHO_RQ
 ECHO_RESPONSE: int = lib.LTDIC_C_ECHO_RSP
 
@@ -328,8 +339,7 @@ class Engine:
         start = int(what.data - self._base) if what.size else 0
         piece = told.piece
         if told.echo.field:
-            sop_class = ffi.string(told.echo.sop_class).decode("latin-1")
-            echo = Echo(told.echo.field, told.echo.message, told.echo.status, sop_class)
+            echo = _echo(told.echo)
         return Told(False, status, kind, start, start + what.size, piece.id, piece.control, echo)
 
     def send(self, pdu: bytes, now: int) -> int:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, BinaryIO, NamedTuple, TypeAlias, TypeVar
+from typing import Any, BinaryIO, NamedTuple, NoReturn, TypeAlias, TypeVar
 
 from . import _lib
 from ._lib import Buffer
@@ -57,6 +57,8 @@ SHORTEST = 1e-3
 """Seconds: what is left of a time-out when there is nothing left."""
 CLOSING_TIME = 2.0
 """Seconds that a peer is given to close after an A-ABORT, which a close of ours could destroy."""
+MOST_ECHO = 1024
+"""Bytes of a command set that may be a C-ECHO."""
 PART = 0x80000
 """Bytes of a command or data set that are given to the engine at once."""
 
@@ -322,6 +324,8 @@ class Requestor:
         self._parts: list[Buffer] = []
         self._size = 0
         self._messages = 0
+        self._asked: set[int] = set()
+        self._echo = b""
 
     @property
     def contexts(self) -> tuple[NegotiatedContext, ...]:
@@ -338,13 +342,43 @@ class Requestor:
         self._messages = number = self._messages % 0xFFFF + 1
         context_id = context_id_of(self.contexts, VERIFICATION)
         self.association.send_echo(context_id, number)
-        while True:
+        self._asked.add(number)
+        while number in self._asked:
             event = yield False
-            if isinstance(event, Echo) and not event.is_request and event.message_id == number:
-                return event.status  # another one is of an echo that was given up
-            if isinstance(event, ReleaseRequest):
+            if isinstance(event, PDV) and event.context_id == context_id:
+                status = self._receive_echo(event)
+            elif isinstance(event, ReleaseRequest):
                 self.association.send(ReleaseResponse())
                 raise ConnectionClosed("the peer has released the association")
+        return status
+
+    def _receive_echo(self, pdv: PDV) -> int:
+        """The status of a whole response to a C-ECHO that was asked for, even if it was given up
+        since. Raises `AssociationAborted` for anything else: PS3.4 A.4 has nothing else here."""
+        self._echo += pdv.data
+        if not pdv.is_command:
+            self._refuse_echo("a data set")
+        elif len(self._echo) > MOST_ECHO:
+            self._refuse_echo(f"a command set of more than {MOST_ECHO} bytes")
+        elif pdv.is_last:
+            command, self._echo = self._echo, b""
+            echo = _lib.decode_echo(command)
+            if echo is None:
+                self._refuse_echo(f"{len(command)} bytes that are no command set of a C-ECHO")
+            if echo.field != _lib.ECHO_RESPONSE:
+                self._refuse_echo("another C-ECHO-RQ")
+            if echo.message not in self._asked:
+                asked = ", ".join(map(str, sorted(self._asked)))
+                self._refuse_echo(f"a C-ECHO-RSP to message {echo.message}, not {asked}")
+            self._asked.remove(echo.message)
+            return echo.status
+        return 0
+
+    def _refuse_echo(self, what: str) -> NoReturn:
+        abort = Abort(0, 0)
+        self.association.send(abort)
+        text = f"aborted by us: the peer answered a C-ECHO-RQ with {what} (PS3.7 9.3.5.2)"
+        raise AssociationAborted(abort, False, text)
 
     def receive(self, joined: bool, limit: int) -> Steps[PDV | None]:
         while not isinstance(event := (yield True), ReleaseRequest):

@@ -172,6 +172,7 @@ def memory_allowed(size: int) -> int:
 
 LOCALHOST = "127.0.0.1"
 TIMEOUT = 10  # s, for what takes milliseconds
+LISTENING = ltdic.Retry(attempts=200, first=0.05, factor=1)  # until a server that starts listens
 
 
 def close_with_reset(connection: socket.socket) -> None:
@@ -189,6 +190,32 @@ def receive_pdu(connection: socket.socket) -> bytes:
             break
         data += chunk
     return data
+
+
+# ---- command sets ----------------------------------------------------------------------------
+
+
+def command_set(elements: dict[int, int | str]) -> bytes:
+    """A command (PS3.7 6.3): group 0000, always Implicit VR Little Endian."""
+
+    def element(number: int, value: bytes) -> bytes:
+        return struct.pack("<HHL", 0, number, len(value)) + value
+
+    body = b""
+    for number, value in sorted(elements.items()):
+        if isinstance(value, str):
+            body += element(number, value.encode() + b"\0" * (len(value) % 2))
+        else:
+            body += element(number, struct.pack("<H", value))
+    return element(0, struct.pack("<L", len(body))) + body
+
+
+def elements_of(command: bytes) -> dict[int, bytes]:
+    found = {}
+    while command:
+        _, number, size = struct.unpack_from("<HHL", command)
+        found[number], command = command[8 : 8 + size], command[8 + size :]
+    return found
 
 
 # ---- DCMTK -----------------------------------------------------------------------------------
@@ -227,7 +254,8 @@ def reserved_port() -> Iterator[int]:
 
 @contextmanager
 def dcmtk_server(folder: Path, *command: str) -> Iterator[int]:
-    """A DCMTK acceptor that works in `folder`; its port, on which it may not listen yet."""
+    """An acceptor that works in `folder` and takes its port as the last argument, as DCMTK's do; its
+    port, on which it may not listen yet."""
     (folder / "dcmqrscp.cfg").write_text(DCMQRSCP_CONFIG.format(folder=folder))
     (folder / "CALLED").mkdir()
     (folder / "CALLED" / "lockfile").touch()  # for wlmscpfs, that makes it a title it knows

@@ -713,6 +713,9 @@ class LDicomRequestor:
     def on_echoed(
         self, net: Any, context: int, message: int, uid: Any, status: int, _: object
     ) -> None:
+        if message != 1:
+            check(L_DicomSendAbort(net, 0, 0))
+            self._ends("aborted by us")
         self._told.append(("echoed", status))
 
     def on_release(self, net: Any, _: object) -> None:
@@ -728,8 +731,11 @@ class LDicomRequestor:
         self._told.append(("close",))
 
     def echo(self) -> int:
-        check(L_DicomSendCEchoRequest(self._net, 1, 7, None))
-        return self._until("echoed")[1]
+        check(L_DicomSendCEchoRequest(self._net, 1, 1, None))
+        status = self._until("echoed")[1]
+        if self._ending is not None:
+            self._until("nothing")
+        return status
 
     def send(self, data: bytes, is_command: bool) -> None:
         self._sending.put(self._net, DATA_CONTEXT, is_command, data)

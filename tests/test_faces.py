@@ -8,10 +8,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import LOCALHOST, TIMEOUT, close_with_reset, receive_pdu
+from conftest import (
+    LISTENING,
+    LOCALHOST,
+    TIMEOUT,
+    close_with_reset,
+    command_set,
+    dcmtk_server,
+    is_installed,
+    receive_pdu,
+)
 from faces import (
     ACCEPTORS,
     AGREED,
@@ -27,6 +37,7 @@ from faces import (
 )
 from test_pdu import DEFINED
 
+import ltdic
 from ltdic import (
     PDV,
     Abort,
@@ -248,6 +259,70 @@ def test_a_peer_that_is_gone_is_a_closed_connection(
             with pytest.raises(Ended) as e, requestor(port, Wish()):
                 pass
             assert e.value.what == ("closed",)
+
+
+ECHO_RESPONSE = {0x100: 0x8030, 0x120: 1, 0x800: 0x101, 0x900: 0}
+
+
+def in_verification(data: bytes, is_command: bool = True) -> bytes:
+    return encode(DataTransfer((PDV(1, is_command, True, data),)))
+
+
+@by_requestor
+def test_an_echo_response_needs_no_sop_class(requestor: Any) -> None:
+    wire = bytes.fromhex(
+        "04000000003a00000036010300000000040000002800000000000001020000003080000020010200000001000000"
+        "000802000000010100000009020000000000"
+    )
+    assert wire == in_verification(command_set(ECHO_RESPONSE))
+
+    def script(connection: socket.socket) -> None:
+        connection.sendall(ACCEPT)
+        receive_pdu(connection)
+        connection.sendall(wire)
+        receive_pdu(connection)
+
+    with raw_acceptor(script) as (port, _), requestor(port, Wish()) as association:
+        assert association.echo() == 0
+
+
+@pytest.mark.skipif(not is_installed("dicom-storescp"), reason="dicom-storescp is not installed")
+@by_requestor
+def test_dicom_rs_answers_an_echo(requestor: Any, tmp_path: Path) -> None:
+    """Its response has no SOP class, and is always one to message 1."""
+    with dcmtk_server(tmp_path, "dicom-storescp", "-p") as port:
+        ltdic.connect(LOCALHOST, port, retry=LISTENING).release()
+        with requestor(port, Wish()) as association:
+            assert association.echo() == 0
+            association.release()
+
+
+NO_ECHO = {
+    "no elements": in_verification(b"no elements "),
+    "no status": in_verification(command_set({0x100: 0x8030, 0x120: 1, 0x800: 0x101})),
+    "another command": in_verification(command_set({**ECHO_RESPONSE, 0x100: 0x8001})),
+    "another message": in_verification(command_set({**ECHO_RESPONSE, 0x120: 77})),
+    "a data set": in_verification(b"data", is_command=False),
+    "too long": in_verification(bytes(2000)),
+}
+
+
+@by_requestor
+@pytest.mark.parametrize("what", NO_ECHO)
+def test_what_does_not_answer_an_echo_is_said_at_once(requestor: Any, what: str) -> None:
+    """A data set after no command is the upper layer's to refuse (PS3.8 E.1)."""
+
+    def script(connection: socket.socket) -> bytes:
+        connection.sendall(ACCEPT)
+        receive_pdu(connection)
+        connection.sendall(NO_ECHO[what])
+        return receive_pdu(connection)
+
+    with raw_acceptor(script) as (port, peer), requestor(port, Wish()) as association:
+        with pytest.raises(Ended) as e:
+            association.echo()
+        assert e.value.what == ("aborted by us",)
+    assert decode(peer.result) == (Abort(2, 5) if what == "a data set" else Abort(0, 0))
 
 
 SHORT = 0.3  # s: a time-out that is to pass

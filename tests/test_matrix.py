@@ -12,7 +12,6 @@ import random
 import re
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import time
@@ -34,6 +33,8 @@ from conftest import (
     TIMEOUT,
     clean_environment,
     close_with_reset,
+    command_set,
+    elements_of,
     is_installed,
     reserved_port,
     run,
@@ -126,29 +127,6 @@ def data_set_in(file: bytes) -> bytes:
     """What follows the preamble and the meta information of a file."""
     assert file[128:140] == b"DICM\x02\x00\x00\x00UL\x04\x00"
     return file[144 + int.from_bytes(file[140:144], "little") :]
-
-
-def command_set(elements: dict[int, int | str]) -> bytes:
-    """A command (PS3.7 6.3): group 0000, always Implicit VR Little Endian."""
-
-    def element(number: int, value: bytes) -> bytes:
-        return struct.pack("<HHL", 0, number, len(value)) + value
-
-    body = b""
-    for number, value in sorted(elements.items()):
-        if isinstance(value, str):
-            body += element(number, value.encode() + b"\0" * (len(value) % 2))
-        else:
-            body += element(number, struct.pack("<H", value))
-    return element(0, struct.pack("<L", len(body))) + body
-
-
-def elements_of(command: bytes) -> dict[int, bytes]:
-    found = {}
-    while command:
-        _, number, size = struct.unpack_from("<HHL", command)
-        found[number], command = command[8 : 8 + size], command[8 + size :]
-    return found
 
 
 STORE_REQUEST = command_set(

@@ -14,13 +14,12 @@ from typing import Any
 
 import pytest
 import trustme
-from conftest import HERE, LOCALHOST, TIMEOUT, needs_dcmtk, reserved_port
+from conftest import HERE, LISTENING, LOCALHOST, TIMEOUT, needs_dcmtk, reserved_port
 from test_peers import associate, pynetdicom_acceptor, pynetdicom_rejecting, run_scu
 
 import ltdic
 
 README = (HERE.parent / "README.md").read_text()
-LISTENING = ltdic.Retry(attempts=200, first=0.05, factor=1)
 
 PROGRAMS = re.findall(r"```python\n(import .*?)```", README, re.DOTALL)
 ECHO, SERVER, TLS_SERVER = PROGRAMS

@@ -315,20 +315,23 @@ def test_two_releases_at_once_end_in_order() -> None:
         assert peer.join() == [RELEASE_RQ, RELEASE_RP, b""]
 
 
-def test_an_answer_to_another_echo_is_none() -> None:
+def test_an_answer_to_an_echo_that_was_given_up_is_none() -> None:
+    asked = threading.Event()
+
     def script(connection: socket.socket) -> None:
-        other = ltdic._lib.encode_echo(0x8030, 77, "1.2.840.10008.1.1")
-        own = ltdic._lib.encode_echo(0x8030, 1, "1.2.840.10008.1.1")
         receive_exactly_one(connection)
-        for command in (other, own):
+        os.kill(os.getpid(), signal.SIGINT)
+        receive_exactly_one(connection)
+        for number in (1, 2):
+            command = ltdic._lib.encode_echo(0x8030, number, "1.2.840.10008.1.1")
             connection.sendall(p_data(command, True, context=1))
-        receive_exactly_one(connection)
-        connection.sendall(encode(Abort(0, 0)))
+        asked.wait(TIMEOUT)
 
     with associated(script) as (association, _):
-        assert association.echo() == 0
-        with pytest.raises(AssociationAborted):
+        with pytest.raises(KeyboardInterrupt):
             association.echo()
+        assert association.echo() == 0
+        asked.set()
 
 
 def test_an_exception_in_the_block_aborts() -> None:
