@@ -113,6 +113,7 @@ void ltdic__association_reset(ltdic_association *a)
     a->agreed = (agreement){0};
     a->response_deadline = a->idle_deadline = 0;
     a->sending = a->receiving = (message){0};
+    a->odd = (odd_byte){0};
     a->cause = LTDIC_OK;
     a->lost = a->broken = a->no_echo = false;
     block_free(&a->proposal);
@@ -254,13 +255,14 @@ static size_t put_part(ltdic_output *out, const uint8_t *data, size_t size)
 /* The header of the P-DATA-TF whose data begins at `from`. */
 static void write_header(uint8_t *h, const loan *l, uint64_t from, size_t size)
 {
-    const bool last = from + size == l->data.size;
+    const bool last = from + size == l->before.count + l->data.size;
     h[0] = LTDIC_DATA_TF;
     h[1] = 0;
     store_u32(h + 2, size + 6);
     store_u32(h + 6, size + 2);
     h[10] = l->id;
     h[11] = last ? l->control : (uint8_t)(l->control & ~LAST);
+    h[DATA_HEADER] = l->before.value;
 }
 
 /* Of what is lent, as many parts as there is room for. */
@@ -269,18 +271,20 @@ static void put_loan(ltdic_output *out, const loan *l)
     size_t headers = 0;
     for (uint64_t at = l->done; at < l->size && out->count + 2 <= MOST_PARTS;) {
         const uint64_t from = at / (l->fragment + DATA_HEADER) * l->fragment;
-        const uint64_t left = l->data.size - from;
+        const uint64_t left = l->before.count + l->data.size - from;
         const size_t size = left < l->fragment ? (size_t)left : l->fragment;
+        const size_t head = DATA_HEADER + (from == 0 ? l->before.count : 0U);
         size_t inside = (size_t)(at % (l->fragment + DATA_HEADER));
-        if (inside < DATA_HEADER) {
+        if (inside < head) {
             uint8_t *header = out->headers[headers++];
             write_header(header, l, from, size);
-            at += put_part(out, header + inside, DATA_HEADER - inside);
-            inside = DATA_HEADER;
+            at += put_part(out, header + inside, head - inside);
+            inside = head;
         }
         inside -= DATA_HEADER;
         if (size > inside) {
-            at += put_part(out, l->data.data + from + inside, size - inside);
+            const uint8_t *data = l->data.data + (from + inside - l->before.count);
+            at += put_part(out, data, size - inside);
         }
     }
 }
@@ -585,7 +589,9 @@ static int check_data(ltdic_association *a, const ltdic_pdv *data, uint64_t wire
     if (a->ul.state != 6 && a->ul.state != 8) {
         return LTDIC_ERR_WRONG_STATE;
     }
-    if (!is_accepted(a, data->id) || data->control > (COMMAND | LAST) || data->data.size % 2 != 0) {
+    const bool odd = (a->odd.count + data->data.size) % 2 != 0;
+    if (!is_accepted(a, data->id) || data->control > (COMMAND | LAST) ||
+        (odd && (data->control & LAST) != 0)) {
         return LTDIC_ERR_BAD_VALUE;
     }
     if (!message_takes(&after, data->id, data->control)) {
@@ -602,11 +608,28 @@ static int check_data(ltdic_association *a, const ltdic_pdv *data, uint64_t wire
                : LTDIC_ERR_MEMORY;
 }
 
+/* Lend it, but for a last byte that makes it odd: that goes before what comes next. */
+static void lend(ltdic_association *a, const ltdic_pdv *data, uint64_t wire, uint32_t fragment)
+{
+    const size_t over = (a->odd.count + data->data.size) % 2;
+    const size_t size = data->data.size > over ? data->data.size - over : 0;
+    if (!a->lost) {
+        a->lent = (loan){.before = a->odd,
+                         .data = {data->data.data, size},
+                         .size = wire,
+                         .fragment = fragment,
+                         .id = data->id,
+                         .control = data->control};
+    }
+    a->odd = (odd_byte){over != 0 ? data->data.data[size] : 0, (uint8_t)over};
+}
+
 int ltdic_association_send_data(ltdic_association *association, const ltdic_pdv *data, uint64_t now)
 {
     ltdic_effects effects;
     const uint32_t fragment = fragment_size(association);
-    const uint64_t size = data->data.size;
+    const uint64_t given = association->odd.count + (uint64_t)data->data.size;
+    const uint64_t size = given & ~(uint64_t)1;
     const uint64_t pdus = size == 0 || fragment == 0 ? 1 : (size - 1) / fragment + 1;
     const uint64_t wire = size + pdus * DATA_HEADER;
     const int status = check_data(association, data, wire);
@@ -615,14 +638,13 @@ int ltdic_association_send_data(ltdic_association *association, const ltdic_pdv 
     }
     ltdic_ul_event(&association->ul, &effects, LTDIC_EVT_DATA, now);
     message_takes(&association->sending, data->id, data->control);
-    add_mark(association, LTDIC_DATA_TF, wire, (uint64_t)fragment + DATA_HEADER);
-    if (!association->lost) {
-        association->lent = (loan){.data = data->data,
-                                   .size = wire,
-                                   .fragment = fragment,
-                                   .id = data->id,
-                                   .control = data->control};
+    if (given == 1) { /* it waits for the next byte */
+        association->odd =
+            data->data.size == 1 ? (odd_byte){data->data.data[0], 1} : association->odd;
+        return LTDIC_OK;
     }
+    add_mark(association, LTDIC_DATA_TF, wire, (uint64_t)fragment + DATA_HEADER);
+    lend(association, data, wire, fragment);
     return LTDIC_OK;
 }
 

@@ -23,8 +23,15 @@ typedef struct chunk {
     uint8_t data[];
 } chunk;
 
+/* A byte that was left over, since a fragment has an even number of bytes (PS3.8 E.1). */
+typedef struct odd_byte {
+    uint8_t value;
+    uint8_t count; /* 0: there is none */
+} odd_byte;
+
 /* A stretch of data that its sender lends, as P-DATA-TF. */
 typedef struct loan {
+    odd_byte before; /* sent before `data`: a copy */
     ltdic_bytes data;
     uint64_t size, done; /* bytes of PDUs: all, and those taken */
     uint32_t fragment;   /* bytes of data in each PDU but the last */
@@ -44,6 +51,7 @@ struct ltdic_association {
     uint32_t response, idle; /* ms; 0: for ever */
     uint64_t response_deadline, idle_deadline;
     message sending, receiving;
+    odd_byte odd; /* of the command or data set being sent */
     loan lent;
     block proposal; /* the RQ, until it is answered; one that the provider refused, longer */
     block command;  /* of the message being received, where it comes in pieces */

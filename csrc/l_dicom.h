@@ -323,10 +323,10 @@ L_LTDIC_API L_INT L_DicomSendAbort(HDICOMNET hNet, L_UCHAR nSource, L_UCHAR nRea
  *  it in parts, the next when SENDCALLBACK has told of the last PDU of the one before.
  *
  *  @param nControl  bit 0: a command; bit 1: these bytes end it, else more of it follow
- *  @param nBytes    even
+ *  @param nBytes    any number; all the parts of a command or data set together are even
  *  @return DICOM_ERROR_STATE where data cannot be sent now, or not of this kind or context: a
  *          message is one command, then maybe one data set, in one context (PS3.8 E.1);
- *          DICOM_ERROR_PARAMETER for a context that was not accepted, an odd length, or a peer that
+ *          DICOM_ERROR_PARAMETER for a context that was not accepted, an odd whole, or a peer that
  *          takes no PDU with data; DICOM_ERROR_BUSY where data waits already and this would make it
  *          more than 1 MiB, or where SENDCALLBACK has not told of 1024 calls yet: try again after a
  *          SENDCALLBACK */

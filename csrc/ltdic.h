@@ -531,10 +531,11 @@ LTDIC_API int ltdic_association_send(ltdic_association *association, ltdic_bytes
  *  `data` ends it.
  *
  *  The bytes are lent until ltdic_association_keep, and copied only where they still wait then.
- *  Each PDU is told with its own LTDIC_SENT.
+ *  Each PDU is told with its own LTDIC_SENT. A part may have an odd number of bytes: its last byte
+ *  is then copied, and sent in front of the next part. One byte alone makes no PDU.
  *  @return LTDIC_OK, LTDIC_ERR_WRONG_STATE also for data where a command must come, or of another
- *          context inside a message; LTDIC_ERR_BAD_VALUE for an odd number of bytes or a context
- *          that was not accepted; LTDIC_ERR_ROOM where bytes wait already and these would make it
+ *          context inside a message; LTDIC_ERR_BAD_VALUE where the whole command or data set has an
+ *          odd number of bytes (PS3.8 E.1), or for a context that was not accepted; LTDIC_ERR_ROOM where bytes wait already and these would make it
  *          more than LTDIC_MAX_QUEUE, or where LTDIC_SENT has not told of 1024 calls yet;
  *          LTDIC_ERR_TOO_LARGE where the peer takes no data at all: its maximum is below 8;
  *          LTDIC_ERR_MEMORY */
@@ -545,7 +546,7 @@ LTDIC_API int ltdic_association_send_data(ltdic_association *association, const 
 typedef struct ltdic_output {
     ltdic_bytes parts[64];
     size_t count;            /**< 0: nothing is */
-    uint8_t headers[32][12]; /* some of the parts; private */
+    uint8_t headers[32][13]; /* some of the parts; private */
 } ltdic_output;
 
 /** The parts stay until anything else is called for this association. */

@@ -152,18 +152,22 @@ class Association:
 
     `timeout` is the time in seconds for the A-ASSOCIATE-RQ, for the answer to it, for the answer to
     a release request, and for the peer to close at the end (PS3.8 9.1.5); `idle` the time while
-    established without data in either direction. `clock` gives seconds that never go back.
+    established without data in either direction. `clock` gives seconds that never go back. With
+    `exact`, PDUs are decoded as by `decode(..., exact=True)`, so that a proxy can send them on as
+    they came.
     """
 
     def __init__(
         self,
         *,
         requestor: bool,
+        exact: bool = False,
         timeout: float | None = DEFAULT_TIMEOUT,
         idle: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
+        self._exact = exact
         self._engine = _lib.Engine()
         self.set_timeouts(timeout, idle)
         if not requestor:
@@ -237,11 +241,12 @@ class Association:
         if told.type == DataTransfer.type:
             control = told.control
             return PDV(told.id, bool(control & 1), bool(control & 2), self._bytes_of(told))
-        return decode(self._bytes_of(told), max_associate=0)
+        return decode(self._bytes_of(told), max_associate=0, exact=self._exact)
 
     def send(self, what: PDU | PDV) -> None:
         """A PDU other than a P-DATA-TF, as the user; or as a `PDV` a command, a data set, or a part
-        of one, of any length, which is cut into P-DATA-TF as large as the peer takes.
+        of one, of any length, which is cut into P-DATA-TF as large as the peer takes. A part may
+        have an odd number of bytes; the whole may not.
 
         Raises `LocalError` in the wrong state, for a context that was not accepted, or where so
         much is waiting to be sent already that this has to wait; nothing has changed then. Raises

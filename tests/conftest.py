@@ -254,7 +254,7 @@ def reserved_port() -> Iterator[int]:
 
 @contextmanager
 def dcmtk_server(folder: Path, *command: str) -> Iterator[int]:
-    """An acceptor that works in `folder` and takes its port as the last argument, as DCMTK's do; its
+    """An acceptor in `folder` that takes its port as the last argument, as those of DCMTK do; the
     port, on which it may not listen yet."""
     (folder / "dcmqrscp.cfg").write_text(DCMQRSCP_CONFIG.format(folder=folder))
     (folder / "CALLED").mkdir()

@@ -19,6 +19,7 @@ from ltdic import (
     AssociateAccept,
     AssociateReject,
     AssociateRequest,
+    Association,
     ContextResult,
     DataTransfer,
     ProposedContext,
@@ -609,6 +610,87 @@ def test_both_directions_keep_to_whole_messages(
     assert expected or sender.output() == waits
     receiver.receive(p_data((context, control, b"ab")))
     assert receiver.state == (6 if expected else 13)
+
+
+@given(
+    st.sampled_from([8, 10, 100]),
+    st.binary(max_size=60).filter(lambda d: len(d) % 2 == 0),
+    st.data(),
+)
+def test_parts_of_any_size_are_the_same_message_in_even_fragments(
+    most: int, whole: bytes, data: Any
+) -> None:
+    engine = acceptor(theirs=most)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=6)))
+    parts = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
+    taken = b""
+    for n, part in enumerate(parts):
+        control = COMMAND | (LAST if n == len(parts) - 1 else 0)
+        assert engine.send_data(part, control=control, taken=data.draw(st.integers(0, 30))) == OK
+        taken += engine.took
+    wire = taken + engine.take()
+    pdvs = [decode(pdu).pdvs[0] for pdu in pdus_of(wire)]
+    assert b"".join(pdv.data for pdv in pdvs) == whole
+    assert all(len(pdv.data) % 2 == 0 and len(pdv.data) <= most - 6 for pdv in pdvs)
+    assert [pdv.is_last for pdv in pdvs] == [False] * (len(pdvs) - 1) + [True]
+    sent = [t for t in engine.pump() if t.kind == SENT]
+    assert [t.size for t in sent] == [len(pdu) for pdu in pdus_of(wire)]
+
+
+def test_a_part_that_makes_the_whole_odd_is_refused_and_changes_nothing() -> None:
+    engine = acceptor()
+    assert engine.send_data(b"abc", control=COMMAND) == OK
+    assert engine.send_data(b"de", control=COMMAND | LAST) == BAD_VALUE
+    assert engine.send_data(b"", control=COMMAND | LAST) == BAD_VALUE
+    assert engine.send_data(b"d", control=COMMAND | LAST) == OK
+    assert engine.take() == p_data((1, COMMAND, b"ab")) + p_data((1, COMMAND | LAST, b"cd"))
+
+
+def test_an_odd_byte_does_not_outlive_its_association() -> None:
+    engine = acceptor()
+    assert engine.send_data(b"a", control=COMMAND) == OK
+    assert engine.output() == b""
+    engine.closed()
+    engine.accepted()
+    engine.receive(RQ)
+    assert engine.send(AC) == OK
+    engine.take()
+    assert engine.send_data(b"ab") == OK
+    assert engine.take() == p_data((1, COMMAND | LAST, b"ab"))
+
+
+def test_an_exact_association_keeps_reserved_bytes() -> None:
+    """A proxy passes on what it does not know of."""
+    wire = changed(changed(RQ, 9, 7), 45, 3)
+    ours = Association(requestor=False, exact=True)
+    ours.receive_data(wire)
+    (told,) = ours.events()
+    assert encode(told) == wire
+    theirs = Association(requestor=True, exact=True)
+    theirs.send(told)
+    assert theirs.data_to_send() == wire
+
+
+def test_a_proxy_passes_on_data_as_it_comes() -> None:
+    """Data comes in pieces of any size; a peer that drips makes them odd."""
+    ours, theirs = Association(requestor=False), Association(requestor=True)
+    ours.receive_data(RQ)
+    for told in ours.events():
+        theirs.send(told)
+    theirs.receive_data(AC)
+    for told in theirs.events():
+        ours.send(told)
+    theirs.data_to_send()
+    wire = p_data((1, COMMAND | LAST, b"command.")) + p_data((1, LAST, bytes(range(100))))
+    passed = b""
+    for n in range(len(wire)):
+        ours.receive_data(wire[n : n + 1])
+        for told in ours.events():
+            theirs.send(told)
+        passed += theirs.data_to_send()
+    pdvs = [decode(pdu).pdvs[0] for pdu in pdus_of(passed)]
+    assert b"".join(pdv.data for pdv in pdvs) == b"command." + bytes(range(100))
+    assert [pdv.is_last for pdv in pdvs if pdv.is_last] == [True, True]
 
 
 @pytest.mark.parametrize(
