@@ -89,6 +89,12 @@ int ltdic_association_state(const ltdic_association *association)
     return association->ul.state;
 }
 
+int ltdic_association_expects_more(const ltdic_association *association)
+{
+    return association->receiving.place != BETWEEN || association->stream.pdu_left > 0 ||
+           association->heard > 0;
+}
+
 /* What has not been sent by now never will be. */
 static void drop_output(ltdic_association *a)
 {

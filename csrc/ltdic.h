@@ -509,6 +509,11 @@ LTDIC_API void ltdic_association_set_timeouts(ltdic_association *association,
 /** The number (1 to 13) of the state. */
 LTDIC_API int ltdic_association_state(const ltdic_association *association);
 
+/** 1 where a PDU that has begun to come is not at its end, or the message that it belongs to is
+ * not: the peer has more to send before it waits for an answer. After a command that may be
+ * followed by a data set it is 1, too. */
+LTDIC_API int ltdic_association_expects_more(const ltdic_association *association);
+
 /** The transport is up: LTDIC_EVT_CONNECTED after a request, LTDIC_EVT_ACCEPTED at an acceptor.
  *  @return LTDIC_OK, LTDIC_ERR_WRONG_STATE */
 LTDIC_API int ltdic_association_opened(ltdic_association *association, ltdic_event event,
@@ -535,10 +540,10 @@ LTDIC_API int ltdic_association_send(ltdic_association *association, ltdic_bytes
  *  is then copied, and sent in front of the next part. One byte alone makes no PDU.
  *  @return LTDIC_OK, LTDIC_ERR_WRONG_STATE also for data where a command must come, or of another
  *          context inside a message; LTDIC_ERR_BAD_VALUE where the whole command or data set has an
- *          odd number of bytes (PS3.8 E.1), or for a context that was not accepted; LTDIC_ERR_ROOM where bytes wait already and these would make it
- *          more than LTDIC_MAX_QUEUE, or where LTDIC_SENT has not told of 1024 calls yet;
- *          LTDIC_ERR_TOO_LARGE where the peer takes no data at all: its maximum is below 8;
- *          LTDIC_ERR_MEMORY */
+ *          odd number of bytes (PS3.8 E.1), or for a context that was not accepted; LTDIC_ERR_ROOM
+ * where bytes wait already and these would make it more than LTDIC_MAX_QUEUE, or where LTDIC_SENT
+ * has not told of 1024 calls yet; LTDIC_ERR_TOO_LARGE where the peer takes no data at all: its
+ * maximum is below 8; LTDIC_ERR_MEMORY */
 LTDIC_API int ltdic_association_send_data(ltdic_association *association, const ltdic_pdv *data,
                                           uint64_t now);
 

@@ -23,7 +23,10 @@ enum {
     STARVED_RETRY = 100,    /* ms until accepting is tried again when descriptors ran out */
     LOOKS = 64,             /* at most, before sleeping: some 20 us */
     SHORT_SLEEP = 100000,   /* ns */
-    REST = 16               /* short sleeps until it is tried again whether looking pays */
+    REST = 16,              /* short sleeps until it is tried again whether looking pays */
+    FIRST_ACKS = 8,
+    EVERY_ACK = 255,
+    STALL = 20 /* ms; systems delay acknowledgements by 40 */
 };
 
 /* ---- ready lists, clock ------------------------------------------------------------------- */
@@ -340,6 +343,22 @@ static void give_buffer_back(ltdic_net *net)
     *in = (block){small, 0, size, size};
 }
 
+/* A peer that leaves Nagle's algorithm on (RFC 896) holds its next small segment back until the one
+ * before it is acknowledged, which the system delays (RFC 1122 4.2.3.2) unless something is sent.
+ * So what leaves a message unfinished is acknowledged at once: in the beginning, and for good where
+ * the peer has been seen to wait. Others need not pay for it. */
+static void acknowledge(ltdic_net *net)
+{
+    const bool answered = net->association.sent != net->sent_then;
+    if (net->quick_acks == 0 || answered || net->can_read ||
+        !ltdic_association_expects_more(&net->association)) {
+        return;
+    }
+    net->quick_acks -= net->quick_acks != EVERY_ACK;
+    net->sent_then = UINT64_MAX; /* once for each read */
+    ltdic__acknowledge(net->fd);
+}
+
 /* One read. A reset counts as an end, after what came before it. */
 static void fill(ltdic_net *net)
 {
@@ -349,8 +368,13 @@ static void fill(ltdic_net *net)
     }
     block *in = &net->in;
     const size_t room = in->room - in->end;
+    const uint64_t before = net->read_at;
     ssize_t size;
     net->read_at = ltdic__now();
+    net->sent_then = net->association.sent;
+    if (net->read_at - before >= STALL && ltdic_association_expects_more(&net->association)) {
+        net->quick_acks = EVERY_ACK;
+    }
     do {
         size = recv(net->fd, in->data + in->end, room, 0);
     } while (size < 0 && errno == EINTR);
@@ -462,6 +486,7 @@ static bool produce_open(ltdic_net *net, ltdic_indication *indication)
                 return true;
             }
         } while (net->transport == OPEN && read_on(net));
+        acknowledge(net);
         if (net->transport != OPEN || net->watched || watch(net)) {
             return false;
         }
@@ -866,6 +891,9 @@ static void begin(ltdic_net *net, uint8_t transport)
     net->transport = transport;
     net->in.start = net->in.end = 0;
     net->ended = LTDIC_OK;
+    net->read_at = 0;
+    net->quick_acks = FIRST_ACKS;
+    net->sent_then = UINT64_MAX;
     ltdic__make_ready(net);
 }
 

@@ -54,6 +54,8 @@ struct ltdic_net {
     uint32_t max_connections, max_associations; /* 0: any number */
     uint64_t connect_deadline;
     uint64_t read_at;                     /* when this was last read from */
+    uint64_t sent_then;                   /* bytes that the association had sent then */
+    uint8_t quick_acks;                   /* how often to acknowledge at once; EVERY_ACK: always */
     struct addrinfo *addresses, *address; /* all, and the next to try */
     struct addrinfo *local;
     block in;
@@ -138,6 +140,8 @@ int ltdic__accept_socket(int listener);
 ptrdiff_t ltdic__send_parts(int fd, const ltdic_output *output);
 void ltdic__tune_socket(int fd);
 void ltdic__tune_accepted(int fd);
+/* Have what was received acknowledged now, where the system can. */
+void ltdic__acknowledge(int fd);
 /* At once, as it is over loopback; false tells nothing. */
 bool ltdic__is_connected(int fd);
 void ltdic__close_fd(int *fd);

@@ -43,6 +43,16 @@ void ltdic__tune_accepted(int fd)
 #endif
 }
 
+void ltdic__acknowledge(int fd)
+{
+#ifdef TCP_QUICKACK
+    const int on = 1;
+    setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &on, sizeof on); /* it holds for a moment only */
+#else
+    (void)fd;
+#endif
+}
+
 bool ltdic__is_connected(int fd)
 {
     struct sockaddr_storage peer;

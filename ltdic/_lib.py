@@ -306,6 +306,10 @@ class Engine:
         """Bytes that were received and not used yet."""
         return int(self._in.size)
 
+    @property
+    def expects_more(self) -> bool:
+        return bool(lib.ltdic_association_expects_more(self._association))
+
     def deadline(self) -> int:
         return int(lib.ltdic_association_deadline(self._association))
 

@@ -6,9 +6,11 @@ What the blocking and the asyncio face have in common stands here, too.
 from __future__ import annotations
 
 import logging
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, BinaryIO, NamedTuple, NoReturn, TypeAlias, TypeVar
@@ -196,6 +198,12 @@ class Association:
     def unused(self) -> int:
         """Bytes that were received, and that no event has been made of yet."""
         return self._engine.unused
+
+    @property
+    def expects_more(self) -> bool:
+        """True while a PDU or message that has begun to come is not at its end. A transport may
+        then acknowledge what has come at once: a peer with Nagle's algorithm on waits for that."""
+        return self._engine.expects_more
 
     def receive_data(self, data: Buffer) -> None:
         """Bytes as they came from the transport."""
@@ -452,6 +460,16 @@ class Opened:
         """True while data can be sent or received."""
         return self._association.established
 
+
+def acknowledge(sock: Any) -> None:
+    """Have the system acknowledge at once what was received, where it can: a peer that leaves
+    Nagle's algorithm on holds its next small segment back until then. It does not stick."""
+    if _QUICKACK is not None:
+        with suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
+
+
+_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 
 # ---- requests, and what they come to ----------------------------------------------------------
 

@@ -25,6 +25,7 @@ from .association import (
     Sendable,
     Steps,
     T,
+    acknowledge,
     check_connect,
     context_id_of,
     deadline_of,
@@ -170,6 +171,8 @@ class SyncAssociation(Opened):
         self._out = memoryview(b"")
         self._begun = time.monotonic()
         self._received = self._sent = 0
+        self._unanswered = False
+        """True where something was received, and nothing sent since."""
 
     # ---- what the user does
 
@@ -345,6 +348,9 @@ class SyncAssociation(Opened):
             self._read()
             return
         mask = (select.POLLIN if reads else 0) | (select.POLLOUT if self._out else 0)
+        if self._unanswered and self._association.expects_more:
+            acknowledge(self._socket)
+        self._unanswered = False
         self._poll.register(self._socket, mask)
         left = left_of(until)
         ready = self._poll.poll(None if left is None else math.ceil(left * 1000))
@@ -365,6 +371,7 @@ class SyncAssociation(Opened):
             return
         self._out = out[size:]
         self._sent += size
+        self._unanswered = False
 
     def _read(self) -> None:
         try:
@@ -375,6 +382,7 @@ class SyncAssociation(Opened):
             data = b""
         if data:
             self._received += len(data)
+            self._unanswered = True
             self._association.receive_data(data)
         else:
             self._association.receive_eof()
