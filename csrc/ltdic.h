@@ -663,13 +663,23 @@ typedef enum ltdic_family {
 
 /** Where to listen or connect. */
 typedef struct ltdic_address {
-    const char *host; /**< name or number; for a listener NULL or "" is this host's own name,
-                           "*" all its addresses */
+    const char *host; /**< name or number, an IPv6 number with or without brackets, maybe with a
+                         zone index; for a listener NULL or "" is this host's own name, "*" all its
+                           addresses */
     uint16_t port;    /**< 0: any free port */
     uint8_t family;   /**< ltdic_family */
 } ltdic_address;
 
-/** @return NULL when out of memory or descriptors */
+/** What the system said. */
+typedef struct ltdic_cause {
+    int error;    /**< a value of errno, or 0 */
+    int resolver; /**< what getaddrinfo returned, or 0: EAI_AGAIN may be better later */
+} ltdic_cause;
+
+/** A loop that a process has from before fork() is made anew at its first use in the child, with
+ * the same listeners, which both processes then share. Connections stay the parent's: in the child
+ * they are closed as if lost, without a word to the peer.
+ *  @return NULL when out of memory or descriptors */
 LTDIC_API ltdic_loop *ltdic_loop_new(void);
 /** Frees every endpoint of the loop too, without indications. None may be held. */
 LTDIC_API void ltdic_loop_free(ltdic_loop *loop);
@@ -715,11 +725,25 @@ LTDIC_API void ltdic_net_set_limits(ltdic_net *listener, uint32_t associations,
 LTDIC_API int ltdic_net_accept(ltdic_net *net, ltdic_net *listener);
 
 /** Begin to connect; LTDIC_CONNECTED tells how it ended. A name, as opposed to a number, is
- *  resolved before this returns, by the system and at its speed.
- *  @param local  NULL, or the address to bind to
- *  @return LTDIC_OK, LTDIC_ERR_WRONG_STATE when not closed, _ADDRESS, _SYSTEM, _MEMORY */
+ *  resolved before this returns, by the system and at its speed. Of several addresses the next is
+ *  tried beside those before it after 250 ms, or at once when one of them has failed; the first
+ *  that is up is taken (RFC 8305 5).
+ *  @param local  NULL, or the address to bind to; addresses of the peer of another family are not
+ *                tried then
+ *  @return LTDIC_OK, LTDIC_ERR_WRONG_STATE when not closed, LTDIC_ERR_ADDRESS for a name that is
+ *          not known or a local address that cannot be bound, _SYSTEM, _MEMORY */
 LTDIC_API int ltdic_net_connect(ltdic_net *net, const ltdic_address *peer,
                                 const ltdic_address *local);
+/** Why ltdic_net_listen or ltdic_net_connect failed, or the connection that it began; until the
+ * next call of one of them. */
+LTDIC_API ltdic_cause ltdic_net_cause(const ltdic_net *net);
+/** Give away the descriptor of a connection that is up and on which no association has begun. The
+ *  endpoint is closed by that, without an indication.
+ *  @return the descriptor, which never blocks, or -1 */
+LTDIC_API int ltdic_net_detach(ltdic_net *net);
+/** What an acceptor's connection has received first: at most 32 bytes, until the endpoint is used
+ *  again. To tell what it is that sends no A-ASSOCIATE-RQ. */
+LTDIC_API ltdic_bytes ltdic_net_first(const ltdic_net *net);
 
 /** As ltdic_association_send and ltdic_association_send_data; what the system does not take at once
  *  is copied and goes later. */

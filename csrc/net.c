@@ -26,7 +26,8 @@ enum {
     REST = 16,              /* short sleeps until it is tried again whether looking pays */
     FIRST_ACKS = 8,
     EVERY_ACK = 255,
-    STALL = 20 /* ms; systems delay acknowledgements by 40 */
+    STALL = 20,         /* ms; systems delay acknowledgements by 40 */
+    ATTEMPT_DELAY = 250 /* ms until the next address is tried, too (RFC 8305 5) */
 };
 
 /* ---- ready lists, clock ------------------------------------------------------------------- */
@@ -145,9 +146,17 @@ static bool reserve_timer(ltdic_loop *loop)
 
 /* ---- what an endpoint owes to the loop and to its listener --------------------------------- */
 
+/* When to look at the attempts to connect, although none has told of anything. */
+static uint64_t attempt_deadline(const ltdic_net *net)
+{
+    const bool more = net->address != NULL && net->attempt_count < MOST_ATTEMPTS;
+    const uint64_t end = net->connect_deadline;
+    return more && (end == 0 || net->next_attempt < end) ? net->next_attempt : end;
+}
+
 static uint64_t deadline_of(const ltdic_net *net)
 {
-    return net->transport == CONNECTING ? net->connect_deadline
+    return net->transport == CONNECTING ? attempt_deadline(net)
            : net->transport == OPEN     ? ltdic_association_deadline(&net->association)
                                         : 0;
 }
@@ -199,15 +208,30 @@ static void leave_children(ltdic_net *listener)
 
 static bool watch(ltdic_net *net)
 {
-    net->watched = ltdic__poller_add(net);
+    net->watched = ltdic__poller_add(net, net->fd, !net->can_write);
     return net->watched;
 }
 
 static void stop_watching(ltdic_net *net)
 {
     if (net->watched) {
-        ltdic__poller_remove(net);
+        ltdic__poller_remove(net, net->fd);
         net->watched = false;
+    }
+}
+
+/* Close an attempt to connect. */
+static void drop_attempt(ltdic_net *net, size_t i)
+{
+    ltdic__poller_remove(net, net->attempts[i]);
+    ltdic__close_fd(&net->attempts[i]);
+    net->attempts[i] = net->attempts[--net->attempt_count];
+}
+
+static void drop_attempts(ltdic_net *net)
+{
+    while (net->attempt_count > 0) {
+        drop_attempt(net, 0);
     }
 }
 
@@ -217,6 +241,7 @@ static void close_socket(ltdic_net *net)
     if (net->transport == LISTENING) {
         leave_children(net);
     }
+    drop_attempts(net);
     ltdic__close_fd(&net->fd);
     ltdic__close_fd(&net->pending_fd);
     ltdic__free_addresses(&net->addresses);
@@ -359,6 +384,17 @@ static void acknowledge(ltdic_net *net)
     ltdic__acknowledge(net->fd);
 }
 
+/* Before there is an A-ASSOCIATE-RQ. */
+static void keep_first(ltdic_net *net, ltdic_bytes received)
+{
+    const size_t left = MOST_FIRST - net->first_size;
+    const size_t size = received.size < left ? received.size : left;
+    if (net->association.ul.state == 2 && size > 0) {
+        memcpy(net->first + net->first_size, received.data, size);
+        net->first_size = (uint8_t)(net->first_size + size);
+    }
+}
+
 /* One read. A reset counts as an end, after what came before it. */
 static void fill(ltdic_net *net)
 {
@@ -379,6 +415,7 @@ static void fill(ltdic_net *net)
         size = recv(net->fd, in->data + in->end, room, 0);
     } while (size < 0 && errno == EINTR);
     if (size > 0) {
+        keep_first(net, (ltdic_bytes){in->data + in->end, (size_t)size});
         in->end += (size_t)size;
         net->can_read = (size_t)size == room || net->hung_up;
     } else if (size < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
@@ -496,56 +533,111 @@ static bool produce_open(ltdic_net *net, ltdic_indication *indication)
 
 /* ---- connecting and accepting ------------------------------------------------------------- */
 
-static bool bind_local(int fd, const struct addrinfo *local, int family)
+/* Bind to a local address of this family: false where there is none, or it cannot be had. */
+static bool bind_local(ltdic_net *net, int fd, int family)
 {
-    for (; local != NULL; local = local->ai_next) {
-        if (local->ai_family == family) {
-            return bind(fd, local->ai_addr, local->ai_addrlen) == 0;
-        }
+    const struct addrinfo *local = net->local;
+    while (local != NULL && local->ai_family != family) {
+        local = local->ai_next;
     }
+    if (local == NULL && net->local != NULL) {
+        errno = EAFNOSUPPORT;
+    }
+    return net->local == NULL ||
+           (local != NULL && bind(fd, local->ai_addr, local->ai_addrlen) == 0);
+}
+
+static void use_attempt(ltdic_net *net, int fd, bool watched)
+{
+    net->fd = fd;
+    net->watched = watched;
+    net->can_read = net->can_write = true; /* perhaps: the system knows */
+}
+
+/* Begin an attempt. False, with errno, where the system will have none of it. */
+static bool begin_attempt(ltdic_net *net, int fd, const struct addrinfo *a)
+{
+    ltdic__tune_socket(fd);
+    if (!bind_local(net, fd, a->ai_family)) {
+        return false;
+    }
+    net->tried = true;
+    if (connect(fd, a->ai_addr, a->ai_addrlen) != 0 && errno != EINPROGRESS && errno != EINTR) {
+        return false;
+    }
+    if (ltdic__is_connected(fd)) {
+        drop_attempts(net);
+        use_attempt(net, fd, false);
+        return true;
+    }
+    if (!ltdic__poller_add(net, fd, true)) {
+        return false;
+    }
+    net->attempts[net->attempt_count++] = fd;
     return true;
 }
 
 /* Begin with the next address that takes a beginning. False when there is none left. */
 static bool try_next_address(ltdic_net *net)
 {
-    for (; net->address != NULL; net->address = net->address->ai_next) {
+    while (net->address != NULL && net->attempt_count < MOST_ATTEMPTS) {
         const struct addrinfo *a = net->address;
-        net->fd = ltdic__open_socket(a->ai_family);
-        if (net->fd < 0) {
-            continue;
-        }
-        ltdic__tune_socket(net->fd);
-        net->can_read = net->hung_up = false;
-        const bool begun = bind_local(net->fd, net->local, a->ai_family) &&
-                           (connect(net->fd, a->ai_addr, a->ai_addrlen) == 0 ||
-                            errno == EINPROGRESS || errno == EINTR);
-        net->can_write = begun && ltdic__is_connected(net->fd);
-        if (begun && (net->can_write || watch(net))) {
-            net->address = a->ai_next;
+        int fd = ltdic__open_socket(a->ai_family);
+        net->address = a->ai_next;
+        if (fd >= 0 && begin_attempt(net, fd, a)) {
+            net->next_attempt = ltdic__now() + ATTEMPT_DELAY;
             return true;
         }
-        ltdic__close_fd(&net->fd);
+        net->cause = (ltdic_cause){errno, 0};
+        ltdic__close_fd(&fd);
     }
     return false;
 }
 
-/* What the system says of the attempt, 0 when the connection is up. */
-static int connect_error(const ltdic_net *net)
+/* What the system says of an attempt that has ended, 0 when the connection is up. */
+static int connect_error(int fd)
 {
     int error = 0;
     socklen_t size = sizeof error;
-    if (net->fd < 0) {
-        return ECONNREFUSED;
-    }
-    getsockopt(net->fd, SOL_SOCKET, SO_ERROR, &error, &size);
+    getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size);
     /* Where it was up, what the peer said before it left can still be read. */
     return error == ECONNRESET || error == EPIPE ? 0 : error;
+}
+
+/* Look which attempts have ended, and drop those that have failed. True where one is up, which is
+ * then the endpoint's own. */
+static bool look_at_attempts(ltdic_net *net, bool *failed)
+{
+    struct pollfd asked[MOST_ATTEMPTS];
+    for (size_t i = 0; i < net->attempt_count; i++) {
+        asked[i] = (struct pollfd){.fd = net->attempts[i], .events = POLLOUT};
+    }
+    if (net->attempt_count > 0 && poll(asked, net->attempt_count, 0) < 0) {
+        make_ready_later(net);
+        return false;
+    }
+    net->can_read = net->can_write = net->hung_up = false;
+    for (size_t i = net->attempt_count; i-- > 0;) {
+        const int error = asked[i].revents != 0 ? connect_error(asked[i].fd) : EINPROGRESS;
+        if (error == 0) {
+            net->attempts[i] = net->attempts[--net->attempt_count];
+            drop_attempts(net);
+            use_attempt(net, asked[i].fd, true);
+            return true;
+        }
+        if (error != EINPROGRESS) {
+            net->cause = (ltdic_cause){error, 0};
+            drop_attempt(net, i);
+            *failed = true;
+        }
+    }
+    return false;
 }
 
 static void connected(ltdic_net *net)
 {
     net->transport = OPEN;
+    net->cause = (ltdic_cause){0, 0};
     ltdic__free_addresses(&net->addresses);
     ltdic__free_addresses(&net->local);
     if (net->association.ul.state == 4) {
@@ -561,28 +653,36 @@ static void not_connected(ltdic_net *net)
     ltdic__make_ready(net);
 }
 
-/* Has the attempt ended? True with the indication that says how. */
+/* Has connecting ended? True with the indication that says how. */
 static bool finish_connect(ltdic_net *net, ltdic_indication *indication)
 {
-    const bool late = net->connect_deadline != 0 && net->connect_deadline <= ltdic__now();
+    const uint64_t now = ltdic__now();
+    const bool late = net->connect_deadline != 0 && net->connect_deadline <= now;
+    const bool told = net->can_read || net->can_write || net->hung_up; /* by the poller */
+    bool next = net->attempt_count == 0 || (net->address != NULL && net->next_attempt <= now);
     *indication = (ltdic_indication){.kind = LTDIC_CONNECTED};
-    if (net->fd >= 0 && !net->can_write && !late) {
-        return false;
-    }
-    if (net->fd < 0 && net->spent) { /* failed at once: not told at once */
+    if (net->fd < 0 && net->attempt_count == 0 &&
+        net->spent) { /* failed at once: not told at once */
         make_ready_later(net);
         return false;
     }
-    if (net->can_write && (!net->watched || connect_error(net) == 0)) {
+    if (net->attempt_count > 0 && !told && !next && !late) {
+        return false;
+    }
+    if (net->fd >= 0 || look_at_attempts(net, &next)) {
         connected(net);
         return true;
     }
-    stop_watching(net);
-    ltdic__close_fd(&net->fd);
-    if (!late && try_next_address(net)) {
+    if (!late && next && try_next_address(net) && net->fd >= 0) {
+        connected(net);
+        return true;
+    }
+    if (!late && net->attempt_count > 0) {
+        settle(net);
         return false;
     }
     indication->status = late ? LTDIC_ERR_TIMEOUT : LTDIC_ERR_CONNECT;
+    net->cause = late ? (ltdic_cause){ETIMEDOUT, 0} : net->cause;
     not_connected(net);
     return true;
 }
@@ -625,6 +725,50 @@ static bool report_pending(ltdic_net *net, ltdic_indication *indication)
     return true;
 }
 
+/* ---- after fork ---------------------------------------------------------------------------- */
+
+/* Leave a connection to the parent. */
+static void lose(ltdic_net *net)
+{
+    drop_attempts(net);
+    ltdic__free_addresses(&net->addresses);
+    net->address = NULL;
+    ltdic__close_fd(&net->fd);
+    net->watched = false;
+    net->ended = LTDIC_ERR_CLOSED;
+    net->cause = (ltdic_cause){ECONNABORTED, 0};
+    ltdic_association_lost(&net->association);
+    ltdic__make_ready(net);
+}
+
+/* What a child process shares with its parent, a poller and a pipe, neither can use alone. */
+static void renew(ltdic_loop *loop)
+{
+    ltdic__poller_close(loop);
+    ltdic__close_fd(&loop->alarm[0]);
+    ltdic__close_fd(&loop->alarm[1]);
+    ltdic__open_pipe(loop->alarm);
+    ltdic__poller_open(loop);
+    for (node *l = loop->all.next; l != &loop->all; l = l->next) {
+        ltdic_net *net = NET_OF(l, all);
+        ltdic__close_fd(&net->pending_fd);
+        if (net->transport == OPEN || net->transport == CONNECTING) {
+            lose(net);
+        } else if (net->watched) {
+            watch(net);
+        }
+    }
+}
+
+void ltdic__renew(ltdic_loop *loop)
+{
+    const unsigned forks = ltdic__forks();
+    if (loop->forks != forks) {
+        loop->forks = forks;
+        renew(loop);
+    }
+}
+
 /* ---- the loop ---------------------------------------------------------------------------- */
 
 static void close_alarm(ltdic_loop *loop)
@@ -642,6 +786,8 @@ ltdic_loop *ltdic_loop_new(void)
     list_init(&loop->all);
     list_init(&loop->ready);
     list_init(&loop->later);
+    ltdic__count_forks();
+    loop->forks = ltdic__forks();
     if (!ltdic__open_pipe(loop->alarm)) {
         free(loop);
         return NULL;
@@ -749,6 +895,7 @@ static int wait_for_events(ltdic_loop *loop, int milliseconds)
 
 int ltdic_loop_wait(ltdic_loop *loop, int milliseconds)
 {
+    ltdic__renew(loop);
     loop->round++;
     list_splice(&loop->ready, &loop->later);
     const int found = wait_for_events(loop, sleep_time(loop, milliseconds));
@@ -806,6 +953,7 @@ static bool take_turn(ltdic_net *net, ltdic_indication *indication)
 
 int ltdic_loop_next(ltdic_loop *loop, ltdic_net **net, ltdic_indication *indication)
 {
+    ltdic__renew(loop);
     while (!list_empty(&loop->ready)) {
         *net = NET_OF(loop->ready.next, ready);
         list_remove(&(*net)->ready);
@@ -856,6 +1004,7 @@ ltdic_net *ltdic_net_new(ltdic_loop *loop, void *owner)
 
 void ltdic_net_free(ltdic_net *net)
 {
+    ltdic__renew(net->loop);
     flush(net);
     close_socket(net);
     list_remove(&net->all);
@@ -894,6 +1043,7 @@ static void begin(ltdic_net *net, uint8_t transport)
     net->read_at = 0;
     net->quick_acks = FIRST_ACKS;
     net->sent_then = UINT64_MAX;
+    net->first_size = 0;
     ltdic__make_ready(net);
 }
 
@@ -926,25 +1076,28 @@ static int listen_at(ltdic_net *net, const struct addrinfo *a, uint8_t family, i
 
 int ltdic_net_listen(ltdic_net *net, const ltdic_address *address, int backlog)
 {
+    ltdic__renew(net->loop);
     if (net->transport != CLOSED || net->association.over) {
         return LTDIC_ERR_WRONG_STATE;
     }
     struct addrinfo *found;
     const int most = backlog > LEAST_BACKLOG ? backlog : LEAST_BACKLOG;
-    int status = ltdic__resolve(&found, address, true);
+    int status = ltdic__resolve(&found, address, true, &net->cause);
     for (const struct addrinfo *a = found; a != NULL; a = a->ai_next) {
         status = listen_at(net, a, address->family, most);
         if (status == LTDIC_OK) {
             break;
         }
+        net->cause = (ltdic_cause){errno, 0};
     }
-    const bool taken = found != NULL && status != LTDIC_OK && errno == EADDRINUSE;
+    const bool taken = net->cause.error == EADDRINUSE;
     ltdic__free_addresses(&found);
     if (status != LTDIC_OK && address->family == LTDIC_IP_BOTH && !taken) { /* without IPv6 */
         const ltdic_address v4 = {address->host, address->port, LTDIC_IP_V4};
         return ltdic_net_listen(net, &v4, backlog);
     }
     if (status == LTDIC_OK) {
+        net->cause = (ltdic_cause){0, 0};
         begin(net, LISTENING);
     }
     return status;
@@ -969,6 +1122,7 @@ static int take_pending(ltdic_net *listener)
 
 int ltdic_net_accept(ltdic_net *net, ltdic_net *listener)
 {
+    ltdic__renew(net->loop);
     if (listener->transport != LISTENING || net->transport != CLOSED || net->association.over) {
         return LTDIC_ERR_WRONG_STATE;
     }
@@ -990,28 +1144,40 @@ int ltdic_net_accept(ltdic_net *net, ltdic_net *listener)
     return LTDIC_OK;
 }
 
+static int resolve_both(ltdic_net *net, const ltdic_address *peer, const ltdic_address *local)
+{
+    int status = ltdic__resolve(&net->addresses, peer, false, &net->cause);
+    if (status == LTDIC_OK && local != NULL) {
+        status = ltdic__resolve(&net->local, local, true, &net->cause);
+    }
+    return status;
+}
+
 int ltdic_net_connect(ltdic_net *net, const ltdic_address *peer, const ltdic_address *local)
 {
+    ltdic__renew(net->loop);
     if (net->transport == OPEN && net->association.over) {
         close_socket(net); /* the user has just been told of what ended it */
     }
     if (net->transport != CLOSED) {
         return LTDIC_ERR_WRONG_STATE;
     }
-    int status = ltdic__resolve(&net->addresses, peer, false);
-    if (status == LTDIC_OK && local != NULL) {
-        status = ltdic__resolve(&net->local, local, true);
+    const uint32_t patience = net->association.response;
+    int status = resolve_both(net, peer, local);
+    net->address = net->addresses;
+    net->tried = net->can_read = net->can_write = net->hung_up = false;
+    net->connect_deadline = patience == 0 ? 0 : ltdic__now() + patience;
+    const bool begun = status == LTDIC_OK && try_next_address(net);
+    if (status == LTDIC_OK && !begun && local != NULL && !net->tried) {
+        status = LTDIC_ERR_ADDRESS;
     }
     if (status != LTDIC_OK) {
         ltdic__free_addresses(&net->addresses);
         ltdic__free_addresses(&net->local);
         return status;
     }
-    const uint32_t patience = net->association.response;
-    net->address = net->addresses;
-    net->connect_deadline = patience == 0 ? 0 : ltdic__now() + patience;
     begin(net, CONNECTING);
-    if (!try_next_address(net)) {
+    if (!begun) {
         begin_round(net);
         net->spent = true;
     }
@@ -1019,8 +1185,31 @@ int ltdic_net_connect(ltdic_net *net, const ltdic_address *peer, const ltdic_add
     return LTDIC_OK;
 }
 
+ltdic_cause ltdic_net_cause(const ltdic_net *net)
+{
+    return net->cause;
+}
+
+int ltdic_net_detach(ltdic_net *net)
+{
+    if (net->transport != OPEN || net->association.ul.state != 1 || net->association.over) {
+        return -1;
+    }
+    const int fd = net->fd;
+    stop_watching(net);
+    net->fd = -1;
+    close_socket(net);
+    return fd;
+}
+
+ltdic_bytes ltdic_net_first(const ltdic_net *net)
+{
+    return (ltdic_bytes){net->first, net->first_size};
+}
+
 int ltdic_net_send(ltdic_net *net, ltdic_bytes pdu)
 {
+    ltdic__renew(net->loop);
     ltdic_association *a = &net->association;
     const bool request = pdu.data[0] == LTDIC_ASSOCIATE_RQ;
     const bool up = net->transport == OPEN && !a->over;
@@ -1046,6 +1235,7 @@ int ltdic_net_send(ltdic_net *net, ltdic_bytes pdu)
 
 int ltdic_net_send_data(ltdic_net *net, const ltdic_pdv *data)
 {
+    ltdic__renew(net->loop);
     const int status = ltdic_association_send_data(&net->association, data, ltdic__now());
     if (status == LTDIC_OK) {
         push(net);
@@ -1055,6 +1245,7 @@ int ltdic_net_send_data(ltdic_net *net, const ltdic_pdv *data)
 
 void ltdic__net_end(ltdic_net *net, int status)
 {
+    ltdic__renew(net->loop);
     flush(net);
     if (net->transport == OPEN && !net->association.over) {
         ltdic_association_closed(&net->association, status, ltdic__now());

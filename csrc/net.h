@@ -26,6 +26,11 @@
 
 enum { CLOSED = 0, CONNECTING, OPEN, LISTENING };
 
+enum {
+    MOST_ATTEMPTS = 4, /* to connect, beside each other */
+    MOST_FIRST = 32    /* bytes that are kept of what came first */
+};
+
 typedef struct node {
     struct node *prev, *next;
 } node;
@@ -52,9 +57,15 @@ struct ltdic_net {
     bool spent;      /* in that round this has read, or begun to connect in vain */
     uint32_t connections, associations;         /* listener: how many there are */
     uint32_t max_connections, max_associations; /* 0: any number */
-    uint64_t connect_deadline;
-    uint64_t read_at;                     /* when this was last read from */
-    uint64_t sent_then;                   /* bytes that the association had sent then */
+    uint64_t connect_deadline, next_attempt;
+    int attempts[MOST_ATTEMPTS]; /* descriptors that are connecting; the first that is up wins */
+    uint8_t attempt_count;
+    bool tried;                /* an attempt has begun: the local address could be bound */
+    ltdic_cause cause;         /* why the last call to listen or connect failed */
+    uint64_t read_at;          /* when this was last read from */
+    uint64_t sent_then;        /* bytes that the association had sent then */
+    uint8_t first[MOST_FIRST]; /* what an acceptor has received first */
+    uint8_t first_size;
     uint8_t quick_acks;                   /* how often to acknowledge at once; EVERY_ACK: always */
     struct addrinfo *addresses, *address; /* all, and the next to try */
     struct addrinfo *local;
@@ -68,6 +79,7 @@ struct ltdic_loop {
     size_t timer_count, timer_room, count;
     uint8_t *spare; /* a READ_SIZE buffer that nobody uses */
     unsigned round;
+    unsigned forks;  /* of this process, when the poller was made */
     int looks, rest; /* how often to look before sleeping, and when to try that again */
     bool starved;    /* a listener found no descriptor to accept with */
     bool woken;      /* ltdic_loop_wake was called */
@@ -121,13 +133,17 @@ static inline void list_splice(node *to, node *from)
 /* The endpoint may have an event: it gets its turn. net.c. */
 void ltdic__make_ready(ltdic_net *net);
 
+/* Make what a child process shares with its parent anew; before anything is used. net.c. */
+void ltdic__renew(ltdic_loop *loop);
+
 /* Which endpoints can read and write; poller.c. */
 bool ltdic__poller_open(ltdic_loop *loop); /* the alarm's pipe is there */
 void ltdic__poller_close(ltdic_loop *loop);
-bool ltdic__poller_add(ltdic_net *net);
+/* A descriptor of the endpoint: its own, or one that connects. */
+bool ltdic__poller_add(ltdic_net *net, int fd, bool writing);
 /* These of one that was added. */
 void ltdic__poller_want_write(ltdic_net *net);
-void ltdic__poller_remove(ltdic_net *net);
+void ltdic__poller_remove(ltdic_net *net, int fd);
 /* How many are ready; -1 as the system says it. */
 int ltdic__poller_wait(ltdic_loop *loop, int milliseconds);
 
@@ -145,8 +161,12 @@ void ltdic__acknowledge(int fd);
 /* At once, as it is over loopback; false tells nothing. */
 bool ltdic__is_connected(int fd);
 void ltdic__close_fd(int *fd);
-/* LTDIC_OK, LTDIC_ERR_ADDRESS, _SYSTEM, _MEMORY. */
-int ltdic__resolve(struct addrinfo **found, const ltdic_address *address, bool listening);
+/* LTDIC_OK, LTDIC_ERR_ADDRESS, _SYSTEM, _MEMORY; why: `cause`. */
+int ltdic__resolve(struct addrinfo **found, const ltdic_address *address, bool listening,
+                   ltdic_cause *cause);
+/* How many fork() lie between this process and the first ltdic__count_forks. */
+void ltdic__count_forks(void);
+unsigned ltdic__forks(void);
 void ltdic__free_addresses(struct addrinfo **list);
 
 #endif

@@ -29,30 +29,30 @@ void ltdic__poller_close(ltdic_loop *loop)
     close(loop->poller);
 }
 
-static bool poller_ctl(ltdic_net *net, int operation, bool writing)
+static bool poller_ctl(ltdic_net *net, int fd, int operation, bool writing)
 {
     struct epoll_event e = {.events = EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLET,
                             .data = {.ptr = net}};
     if (writing) {
         e.events |= EPOLLOUT;
     }
-    return epoll_ctl(net->loop->poller, operation, net->fd, &e) == 0;
+    return epoll_ctl(net->loop->poller, operation, fd, &e) == 0;
 }
 
-bool ltdic__poller_add(ltdic_net *net)
+bool ltdic__poller_add(ltdic_net *net, int fd, bool writing)
 {
-    return poller_ctl(net, EPOLL_CTL_ADD, !net->can_write);
+    return poller_ctl(net, fd, EPOLL_CTL_ADD, writing);
 }
 
 void ltdic__poller_want_write(ltdic_net *net)
 {
-    poller_ctl(net, EPOLL_CTL_MOD, true);
+    poller_ctl(net, net->fd, EPOLL_CTL_MOD, true);
 }
 
 /* Needed although close() follows: a child process may hold a copy of the descriptor. */
-void ltdic__poller_remove(ltdic_net *net)
+void ltdic__poller_remove(ltdic_net *net, int fd)
 {
-    poller_ctl(net, EPOLL_CTL_DEL, false);
+    poller_ctl(net, fd, EPOLL_CTL_DEL, false);
 }
 
 int ltdic__poller_wait(ltdic_loop *loop, int milliseconds)
@@ -92,9 +92,9 @@ void ltdic__poller_close(ltdic_loop *loop)
     free(loop->polled_nets);
 }
 
-bool ltdic__poller_add(ltdic_net *net)
+bool ltdic__poller_add(ltdic_net *net, int fd, bool writing)
 {
-    (void)net;
+    (void)net, (void)fd, (void)writing;
     return true;
 }
 
@@ -103,9 +103,9 @@ void ltdic__poller_want_write(ltdic_net *net)
     (void)net;
 }
 
-void ltdic__poller_remove(ltdic_net *net)
+void ltdic__poller_remove(ltdic_net *net, int fd)
 {
-    (void)net;
+    (void)net, (void)fd;
 }
 
 static bool poller_reserve(ltdic_loop *loop, size_t count)
@@ -124,30 +124,39 @@ static bool poller_reserve(ltdic_loop *loop, size_t count)
     return true;
 }
 
-/* Ask only for what is not known already, and for the alarm first. Where there is no memory to ask
- * for all, `*all` is false. */
+/* False where there is no memory to ask for it. */
+static bool collect(ltdic_loop *loop, size_t *count, ltdic_net *net, struct pollfd wanted)
+{
+    if (!poller_reserve(loop, *count + 1)) {
+        return false;
+    }
+    loop->polled[*count] = wanted;
+    loop->polled_nets[*count] = net;
+    ++*count;
+    return true;
+}
+
+/* Ask only for what is not known already. */
+static bool collect_net(ltdic_loop *loop, size_t *count, ltdic_net *net)
+{
+    const bool write = !net->can_write && net->transport != LISTENING;
+    const short events = (short)((net->can_read ? 0 : POLLIN) | (write ? POLLOUT : 0));
+    bool all = true;
+    for (size_t i = 0; i < net->attempt_count; i++) {
+        all = all && collect(loop, count, net, (struct pollfd){net->attempts[i], POLLOUT, 0});
+    }
+    return net->fd < 0 || events == 0
+               ? all
+               : collect(loop, count, net, (struct pollfd){net->fd, events, 0});
+}
+
+/* The alarm first. Where there is no memory to ask for all, `*all` is false. */
 static size_t poller_collect(ltdic_loop *loop, bool *all)
 {
-    size_t count = 1;
-    *all = poller_reserve(loop, count);
-    if (!*all) {
-        return 0;
-    }
-    loop->polled[0] = (struct pollfd){.fd = loop->alarm[0], .events = POLLIN};
-    for (node *l = loop->all.next; l != &loop->all; l = l->next) {
-        ltdic_net *net = NET_OF(l, all);
-        const bool write = !net->can_write && net->transport != LISTENING;
-        if (net->fd < 0 || (net->can_read && !write)) {
-            continue;
-        }
-        if (!poller_reserve(loop, count + 1)) {
-            *all = false;
-            break;
-        }
-        const short events = (short)((net->can_read ? 0 : POLLIN) | (write ? POLLOUT : 0));
-        loop->polled[count] = (struct pollfd){.fd = net->fd, .events = events};
-        loop->polled_nets[count] = net;
-        count++;
+    size_t count = 0;
+    *all = collect(loop, &count, NULL, (struct pollfd){loop->alarm[0], POLLIN, 0});
+    for (node *l = loop->all.next; l != &loop->all && *all; l = l->next) {
+        *all = collect_net(loop, &count, NET_OF(l, all));
     }
     return count;
 }

@@ -18,7 +18,13 @@ from typing import Any
 
 import pytest
 import strategies as my
-from conftest import close_with_reset, memory_allowed, memory_in_use, receive_pdu
+from conftest import (
+    close_with_reset,
+    memory_allowed,
+    memory_in_use,
+    receive_pdu,
+    reserved_port,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_pdu import DEFINED
@@ -571,16 +577,26 @@ def test_each_of_two_waits_can_be_broken(
 
 
 def test_connecting_again_and_again_in_vain_leaves_the_wait() -> None:
-    """An address of this end that is not ours fails at once, each time."""
+    """A closed port of this computer fails at once, each time."""
     recorder = Recorder(connect=lambda h, *_: connect(h))
 
     def connect(hNet: Any) -> None:
-        check(L_DicomConnect(hNet, "203.0.113.1", 0, "127.0.0.1", 9))
+        check(L_DicomConnect(hNet, None, 0, "127.0.0.1", port))
 
-    connect(recorder.handle)
-    for _ in range(5):
-        check(L_DicomWait(recorder.handle, 1000))
+    with reserved_port() as port:
+        connect(recorder.handle)
+        for _ in range(5):
+            check(L_DicomWait(recorder.handle, 1000))
     assert recorder.events == [("connect", DICOM_ERROR_CONNECT)] * 5
+    recorder.free()
+
+
+@pytest.mark.parametrize("local", ["203.0.113.1", "::1"], ids=["not ours", "another family"])
+def test_a_local_address_that_cannot_be_bound_is_an_error_at_once(local: str) -> None:
+    recorder = Recorder()
+    assert L_DicomConnect(recorder.handle, local, 0, "127.0.0.1", 9) == DICOM_ERROR_ADDRESS
+    assert L_DicomWait(recorder.handle, 50) == DICOM_ERROR_TIMEOUT
+    assert recorder.events == []
     recorder.free()
 
 
@@ -1461,6 +1477,9 @@ def test_pdvs_arrive_one_by_one_and_raw(server: socket.socket, request_pdu: Any)
     def on_data(hNet: Any, ident: int, control: int, data: Any, size: int, _: Any) -> None:
         got.append((ident, control, bytes(ffi.buffer(data, size))))
 
+    check(L_DicomDeletePresentation(request_pdu, 1))
+    check(L_DicomAddPresentation(request_pdu, 1, 0, "1.2.840.10008.5.1.4.1.1.7"))
+    check(L_DicomAddTransfer(request_pdu, 1, "1.2.840.10008.1.2"))
     requestor = Requestor(server, request_pdu, data=on_data)
     requestor.peer.sendall(ACCEPT)
     requestor.until("accepted")
