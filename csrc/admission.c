@@ -17,19 +17,26 @@ typedef struct entry {
     uint8_t value[];
 } entry;
 
-/* A calling title, and how many associations it has. */
-typedef struct ltdic_caller {
-    struct ltdic_caller *next;
-    uint8_t title[TITLE_SIZE]; /* padded with spaces */
+/* A calling title or a host, and how many associations it has. */
+typedef struct ltdic_tally {
+    struct ltdic_tally *next;
     uint32_t count, most;
     bool named; /* it has a limit of its own, and so stays */
-} caller;
+    size_t size;
+    uint8_t key[];
+} tally;
+
+typedef struct tallies {
+    tally *buckets[BUCKETS];
+    uint32_t each; /* the limit of those that are not named; 0: any number */
+} tallies;
 
 struct ltdic_admission {
     entry *called, *calling, *contexts, *identities;
-    caller *callers[BUCKETS];
-    uint32_t count, most, most_each; /* most: 0: any number */
-    bool counts_callers;
+    bool any_context;
+    tallies callers, hosts;
+    uint32_t count, most; /* most: 0: any number */
+    ltdic_reject beyond;  /* what is answered beyond a limit */
     uint32_t max_length;
 };
 
@@ -40,6 +47,7 @@ ltdic_admission *ltdic_admission_new(void)
     ltdic_admission *a = calloc(1, sizeof *a);
     if (a != NULL) {
         a->max_length = DEFAULT_MAX_LENGTH;
+        a->beyond = (ltdic_reject){2, 3, 2};
     }
     return a;
 }
@@ -59,23 +67,33 @@ static void free_entries(entry *e)
     }
 }
 
-void ltdic_admission_free(ltdic_admission *admission)
+static void free_rules(ltdic_admission *admission)
 {
-    if (admission == NULL) {
-        return;
-    }
     free_entries(admission->called);
     free_entries(admission->calling);
     free_entries(admission->contexts);
     free_entries(admission->identities);
+}
+
+static void free_tallies(tallies *all)
+{
     for (size_t i = 0; i < BUCKETS; i++) {
-        while (admission->callers[i] != NULL) {
-            caller *first = admission->callers[i];
-            admission->callers[i] = first->next;
+        while (all->buckets[i] != NULL) {
+            tally *first = all->buckets[i];
+            all->buckets[i] = first->next;
             free(first);
         }
     }
-    free(admission);
+}
+
+void ltdic_admission_free(ltdic_admission *admission)
+{
+    if (admission != NULL) {
+        free_rules(admission);
+        free_tallies(&admission->callers);
+        free_tallies(&admission->hosts);
+        free(admission);
+    }
 }
 
 static ltdic_bytes value_of(const entry *e)
@@ -145,6 +163,11 @@ int ltdic_admission_add_transfer(ltdic_admission *admission, const char *transfe
     return good ? add(&last->inside, uid) : LTDIC_ERR_BAD_VALUE;
 }
 
+void ltdic_admission_accept_any(ltdic_admission *admission)
+{
+    admission->any_context = true;
+}
+
 int ltdic_admission_add_identity(ltdic_admission *admission, ltdic_bytes name, ltdic_bytes passcode)
 {
     entry **place = end_of(&admission->identities);
@@ -167,56 +190,58 @@ void ltdic_admission_set_max_length(ltdic_admission *admission, uint32_t max_len
 
 /* ---- places ------------------------------------------------------------------------------- */
 
-static caller **bucket_of(ltdic_admission *a, const uint8_t *title)
+static tally **bucket_of(tallies *all, ltdic_bytes key)
 {
     uint32_t hash = 2166136261U; /* FNV-1a */
-    for (size_t i = 0; i < TITLE_SIZE; i++) {
-        hash = (hash ^ title[i]) * 16777619U;
+    for (size_t i = 0; i < key.size; i++) {
+        hash = (hash ^ key.data[i]) * 16777619U;
     }
-    return &a->callers[(hash ^ hash >> 8 ^ hash >> 16) % BUCKETS];
+    return &all->buckets[(hash ^ hash >> 8 ^ hash >> 16) % BUCKETS];
 }
 
-/* What has this title, if need be a new one; NULL when out of memory. */
-static caller *caller_of(ltdic_admission *a, ltdic_bytes trimmed)
+/* The tally of this key, if need be a new one; NULL when out of memory. */
+static tally *tally_of(tallies *all, ltdic_bytes key)
 {
-    uint8_t title[TITLE_SIZE];
-    memset(title, ' ', sizeof title);
-    if (trimmed.size > 0) {
-        memcpy(title, trimmed.data, trimmed.size);
-    }
-    caller **bucket = bucket_of(a, title);
-    for (caller *c = *bucket; c != NULL; c = c->next) {
-        if (memcmp(c->title, title, sizeof title) == 0) {
-            return c;
+    tally **bucket = bucket_of(all, key);
+    for (tally *t = *bucket; t != NULL; t = t->next) {
+        if (t->size == key.size && memcmp(t->key, key.data, key.size) == 0) {
+            return t;
         }
     }
-    caller *c = calloc(1, sizeof *c);
-    if (c != NULL) {
-        memcpy(c->title, title, sizeof title);
-        c->next = *bucket;
-        *bucket = c;
+    tally *t = calloc(1, sizeof *t + key.size);
+    if (t != NULL) {
+        t->size = key.size;
+        memcpy(t->key, key.data, key.size);
+        t->next = *bucket;
+        *bucket = t;
     }
-    return c;
+    return t;
 }
 
-static void drop_caller(ltdic_admission *a, caller *c)
+/* Forget a tally that says nothing. */
+static void drop_tally(tallies *all, tally *t)
 {
-    if (c->count > 0 || c->named) {
+    if (t == NULL || t->count > 0 || t->named) {
         return;
     }
-    caller **place = bucket_of(a, c->title);
-    while (*place != c) {
+    tally **place = bucket_of(all, (ltdic_bytes){t->key, t->size});
+    while (*place != t) {
         place = &(*place)->next;
     }
-    *place = c->next;
-    free(c);
+    *place = t->next;
+    free(t);
 }
 
-void ltdic_admission_set_limits(ltdic_admission *admission, uint32_t together, uint32_t each)
+void ltdic_admission_set_limits(ltdic_admission *admission, const ltdic_limits *limits)
 {
-    admission->most = together;
-    admission->most_each = each;
-    admission->counts_callers = admission->counts_callers || each != 0;
+    ltdic_limits l = {0};
+    memcpy(&l, limits, limits->size < sizeof l ? limits->size : sizeof l);
+    admission->most = l.together;
+    admission->callers.each = l.each_calling;
+    admission->hosts.each = l.each_host;
+    if (l.beyond.result != 0) {
+        admission->beyond = l.beyond;
+    }
 }
 
 int ltdic_admission_limit_calling(ltdic_admission *admission, const char *title, uint32_t most)
@@ -225,14 +250,18 @@ int ltdic_admission_limit_calling(ltdic_admission *admission, const char *title,
     if (!ltdic__title_is_legal(trimmed)) {
         return LTDIC_ERR_BAD_VALUE;
     }
-    caller *c = caller_of(admission, trimmed);
-    if (c == NULL) {
+    tally *t = tally_of(&admission->callers, trimmed);
+    if (t == NULL) {
         return LTDIC_ERR_MEMORY;
     }
-    c->named = true;
-    c->most = most;
-    admission->counts_callers = true;
+    t->named = true;
+    t->most = most;
     return LTDIC_OK;
+}
+
+int ltdic_admission_counts_hosts(const ltdic_admission *admission)
+{
+    return admission->hosts.each != 0;
 }
 
 static bool reached(uint32_t count, uint32_t most)
@@ -240,42 +269,118 @@ static bool reached(uint32_t count, uint32_t most)
     return most != 0 && count >= most;
 }
 
-static const ltdic_reject limit_exceeded = {2, 3, 2}, congestion = {2, 3, 1};
+static bool is_full(const tallies *all, const tally *t)
+{
+    return t != NULL && reached(t->count, t->named ? t->most : all->each);
+}
 
-/* A place for one more of this title, or why there is none. */
-static ltdic_reject take_place(ltdic_admission *a, ltdic_answer *answer, ltdic_bytes calling)
+static const ltdic_reject let_in = {0, 0, 0}, congestion = {2, 3, 1};
+
+/* A place for one more of this title and host, or why there is none. */
+static ltdic_reject take_place(ltdic_admission *a, ltdic_answer *answer, ltdic_bytes calling,
+                               ltdic_bytes host)
 {
     if (reached(a->count, a->most)) {
-        return limit_exceeded;
+        return a->beyond;
     }
-    if (a->counts_callers) {
-        caller *c = caller_of(a, calling);
-        if (c == NULL) {
-            return congestion;
-        }
-        if (reached(c->count, c->named ? c->most : a->most_each)) {
-            return limit_exceeded;
-        }
-        c->count++;
-        answer->caller = c;
+    const bool by_host = a->hosts.each != 0;
+    tally *c = tally_of(&a->callers, calling), *h = by_host ? tally_of(&a->hosts, host) : NULL;
+    const bool no_memory = c == NULL || (by_host && h == NULL);
+    if (no_memory || is_full(&a->callers, c) || is_full(&a->hosts, h)) {
+        drop_tally(&a->callers, c);
+        drop_tally(&a->hosts, h);
+        return no_memory ? congestion : a->beyond;
+    }
+    c->count++;
+    if (h != NULL) {
+        h->count++;
     }
     a->count++;
-    answer->admitted = 1;
-    return (ltdic_reject){0, 0, 0};
+    *answer = (ltdic_answer){.admitted = 1, .caller = c, .host = h};
+    return let_in;
+}
+
+static void leave_tally(tallies *all, tally *t)
+{
+    if (t != NULL) {
+        t->count--;
+        drop_tally(all, t);
+    }
 }
 
 void ltdic_admission_leave(ltdic_admission *admission, ltdic_answer *answer)
 {
-    caller *c = answer->caller;
-    if (answer->admitted) {
-        admission->count--;
-    }
-    if (c != NULL) {
-        c->count--;
-        drop_caller(admission, c);
-    }
+    admission->count -= answer->admitted;
+    leave_tally(&admission->callers, answer->caller);
+    leave_tally(&admission->hosts, answer->host);
     answer->admitted = 0;
-    answer->caller = NULL;
+    answer->caller = answer->host = NULL;
+}
+
+/* ---- other rules --------------------------------------------------------------------------- */
+
+/* Make tallies here for all that are there, so that taking their limits over cannot fail. */
+static bool reserve_names(tallies *here, const tallies *there)
+{
+    bool all = true;
+    for (size_t i = 0; i < BUCKETS && all; i++) {
+        for (const tally *t = there->buckets[i]; t != NULL && all; t = t->next) {
+            all = tally_of(here, (ltdic_bytes){t->key, t->size}) != NULL;
+        }
+    }
+    return all;
+}
+
+static void take_names(tallies *here, const tallies *there)
+{
+    for (size_t i = 0; i < BUCKETS; i++) {
+        for (tally *t = here->buckets[i]; t != NULL; t = t->next) {
+            t->named = false;
+        }
+    }
+    for (size_t i = 0; i < BUCKETS; i++) {
+        for (const tally *t = there->buckets[i]; t != NULL; t = t->next) {
+            tally *own = tally_of(here, (ltdic_bytes){t->key, t->size});
+            own->named = t->named;
+            own->most = t->most;
+        }
+    }
+    here->each = there->each;
+}
+
+static void drop_unused(tallies *all)
+{
+    for (size_t i = 0; i < BUCKETS; i++) {
+        for (tally *t = all->buckets[i], *next; t != NULL; t = next) {
+            next = t->next;
+            drop_tally(all, t);
+        }
+    }
+}
+
+int ltdic_admission_take_rules(ltdic_admission *admission, ltdic_admission *from)
+{
+    ltdic_admission *a = admission;
+    const bool reserved = reserve_names(&a->callers, &from->callers);
+    if (reserved) {
+        take_names(&a->callers, &from->callers);
+    }
+    drop_unused(&a->callers);
+    if (!reserved) {
+        return LTDIC_ERR_MEMORY;
+    }
+    free_rules(a);
+    a->hosts.each = from->hosts.each;
+    a->called = from->called;
+    a->calling = from->calling;
+    a->contexts = from->contexts;
+    a->identities = from->identities;
+    a->any_context = from->any_context;
+    a->most = from->most;
+    a->beyond = from->beyond;
+    a->max_length = from->max_length;
+    from->called = from->calling = from->contexts = from->identities = NULL;
+    return LTDIC_OK;
 }
 
 /* ---- an A-ASSOCIATE-RQ --------------------------------------------------------------------- */
@@ -337,20 +442,19 @@ static bool knows(const entry *identities, const identity *who)
     return known && (who->type == NAME || who->type == PASSCODE);
 }
 
-/* Result 0 where nothing speaks against it. What will not change is said first. */
-static ltdic_reject refusal(ltdic_admission *a, ltdic_answer *answer, ltdic_bytes rq, bool known)
+/* Permanent reasons are reported before transient ones: called and calling title, user identity. */
+static ltdic_reject refusal(const ltdic_admission *a, ltdic_bytes rq, identity *who)
 {
-    const ltdic_bytes calling = ltdic__title_at(rq, CALLING_AT);
     if (a->called != NULL && !is_one_of(a->called, ltdic__title_at(rq, CALLED_AT))) {
         return (ltdic_reject){1, 1, 7};
     }
-    if (a->calling != NULL && !is_one_of(a->calling, calling)) {
+    if (a->calling != NULL && !is_one_of(a->calling, ltdic__title_at(rq, CALLING_AT))) {
         return (ltdic_reject){1, 1, 3};
     }
-    if (!known) {
+    if (a->identities != NULL && !(find_identity(who, rq) && knows(a->identities, who))) {
         return (ltdic_reject){1, 2, 1};
     }
-    return take_place(a, answer, calling);
+    return let_in;
 }
 
 /* The first of our transfer syntaxes that is proposed; NULL where none is. */
@@ -367,8 +471,17 @@ static const entry *choose(const entry *ours, ltdic_bytes proposal)
     return NULL;
 }
 
+/* The transfer syntax that is proposed first; empty where it is none. */
+static ltdic_bytes first_syntax(ltdic_bytes proposal)
+{
+    ltdic_bytes rest = ltdic__sub_items_of(proposal), uid;
+    const bool good =
+        ltdic__next_item(&rest, TRANSFER_SYNTAX, &uid) && ltdic__uid_is_legal(ltdic__trimmed(uid));
+    return good ? ltdic__trimmed(uid) : (ltdic_bytes){NULL, 0};
+}
+
 /* Result of a context, and the transfer syntax where it is accepted. */
-static uint8_t judge_context(const ltdic_admission *a, ltdic_bytes proposal, const entry **chosen)
+static uint8_t judge_context(const ltdic_admission *a, ltdic_bytes proposal, ltdic_bytes *chosen)
 {
     ltdic_bytes rest = ltdic__sub_items_of(proposal), abstract;
     if (proposal.data[0] % 2 == 0) {
@@ -377,11 +490,16 @@ static uint8_t judge_context(const ltdic_admission *a, ltdic_bytes proposal, con
     if (!ltdic__next_item(&rest, ABSTRACT_SYNTAX, &abstract)) {
         return NO_ABSTRACT_SYNTAX;
     }
+    if (a->any_context) {
+        *chosen = first_syntax(proposal);
+        return chosen->size > 0 ? ACCEPTED : NO_TRANSFER_SYNTAX;
+    }
     uint8_t result = NO_ABSTRACT_SYNTAX;
     for (const entry *e = a->contexts; e != NULL && result != ACCEPTED; e = e->next) {
         if (ltdic__same_uid(value_of(e), abstract)) { /* it may have been added twice */
-            *chosen = choose(e->inside, proposal);
-            result = *chosen != NULL ? ACCEPTED : NO_TRANSFER_SYNTAX;
+            const entry *syntax = choose(e->inside, proposal);
+            *chosen = syntax != NULL ? value_of(syntax) : *chosen;
+            result = syntax != NULL ? ACCEPTED : NO_TRANSFER_SYNTAX;
         }
     }
     return result;
@@ -397,22 +515,13 @@ static void put_item(writer *w, uint8_t type, ltdic_bytes value)
     writer_bytes(w, value.data, value.size);
 }
 
-/* What a refused context is answered with: the first syntax it proposed (PS3.8 table 9-18 leaves it
- * without a meaning), or an empty one. */
-static ltdic_bytes echoed(ltdic_bytes proposal)
-{
-    ltdic_bytes rest = ltdic__sub_items_of(proposal), uid;
-    const bool good =
-        ltdic__next_item(&rest, TRANSFER_SYNTAX, &uid) && ltdic__uid_is_legal(ltdic__trimmed(uid));
-    return good ? ltdic__trimmed(uid) : (ltdic_bytes){NULL, 0};
-}
-
 static void put_context(writer *w, const ltdic_admission *a, ltdic_bytes proposal)
 {
-    const entry *chosen = NULL;
+    ltdic_bytes chosen = {NULL, 0};
     const uint8_t result = judge_context(a, proposal, &chosen);
     const uint8_t head[] = {proposal.data[0], 0, result, 0};
-    const ltdic_bytes syntax = chosen != NULL ? value_of(chosen) : echoed(proposal);
+    /* PS3.8 table 9-18 leaves the syntax of a refused context without a meaning. */
+    const ltdic_bytes syntax = result == ACCEPTED ? chosen : first_syntax(proposal);
     writer_u8(w, ANSWERED);
     writer_u8(w, 0);
     writer_u16(w, sizeof head + ITEM_HEADER + syntax.size);
@@ -468,15 +577,21 @@ static int put_accept(ltdic_buffer *out, const ltdic_admission *a, ltdic_bytes r
 }
 
 int ltdic_admission_judge(ltdic_admission *admission, ltdic_answer *answer, ltdic_buffer *accept,
-                          ltdic_bytes rq)
+                          ltdic_bytes rq, ltdic_bytes host)
 {
     identity who = {.type = 0};
-    const bool asks = find_identity(&who, rq), matters = admission->identities != NULL;
-    const bool known = !matters || (asks && knows(admission->identities, &who));
-    *answer = (ltdic_answer){.admitted = 0};
-    const int status = put_accept(accept, admission, rq, matters && asks && who.response);
-    if (status == LTDIC_OK) {
-        answer->refusal = refusal(admission, answer, rq, known);
+    *answer = (ltdic_answer){.refusal = refusal(admission, rq, &who)};
+    accept->size = 0;
+    if (answer->refusal.result != 0) {
+        return LTDIC_OK;
+    }
+    answer->refusal = take_place(admission, answer, ltdic__title_at(rq, CALLING_AT), host);
+    if (answer->refusal.result != 0) {
+        return LTDIC_OK;
+    }
+    const int status = put_accept(accept, admission, rq, who.response);
+    if (status != LTDIC_OK) {
+        ltdic_admission_leave(admission, answer);
     }
     return status;
 }

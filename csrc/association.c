@@ -121,6 +121,7 @@ void ltdic__association_reset(ltdic_association *a)
     a->sending = a->receiving = (message){0};
     a->odd = (odd_byte){0};
     a->cause = LTDIC_OK;
+    a->cause_offset = 0;
     a->lost = a->broken = a->no_echo = false;
     block_free(&a->proposal);
     block_free(&a->command);
@@ -134,6 +135,7 @@ static void end(ltdic_association *a, int status)
     if (refusal.result != 0) {
         a->proposal = (block){0};
     }
+    a->over_offset = a->cause_offset;
     ltdic__association_reset(a);
     a->ul.refusal = refusal;
     a->proposal = refused;
@@ -664,13 +666,21 @@ static void set_received(ltdic_indication *indication, int status, uint8_t type,
 
 /* Turn the machine with what is no good PDU of this type, or of type 0 where it has none. */
 static bool receive_fault(ltdic_association *a, ltdic_indication *indication, uint8_t type,
-                          ltdic_bytes bytes, int status, uint64_t now)
+                          ltdic_bytes bytes, ltdic_fault fault, uint64_t now)
 {
     ltdic_effects effects;
-    ltdic_ul_fault(&a->ul, &effects, status, now);
-    set_received(indication, status, type, bytes);
-    apply(a, &effects, status, now);
+    ltdic_ul_fault(&a->ul, &effects, fault.status, now);
+    set_received(indication, fault.status, type, bytes);
+    indication->offset = fault.offset;
+    a->cause_offset = a->cause == LTDIC_OK ? fault.offset : a->cause_offset;
+    apply(a, &effects, fault.status, now);
     return effects.tell;
+}
+
+/* What is not about a field. */
+static ltdic_fault fault_of(int status)
+{
+    return (ltdic_fault){.status = status};
 }
 
 /* An RQ is needed until it is answered. The provider refuses what it cannot serve. */
@@ -684,11 +694,10 @@ static void remember_request(ltdic_association *a, ltdic_bytes rq)
     }
 }
 
-static int look_into(ltdic_association *a, ltdic_bytes pdu)
+static int look_into(ltdic_association *a, ltdic_bytes pdu, ltdic_fault *fault)
 {
     const ltdic_options any = {.size = sizeof any};
-    ltdic_fault fault;
-    int status = ltdic_decode(NULL, pdu, &any, &fault);
+    int status = ltdic_decode(NULL, pdu, &any, fault);
     if (status != LTDIC_OK) {
         return status;
     }
@@ -699,6 +708,7 @@ static int look_into(ltdic_association *a, ltdic_bytes pdu)
         status = ltdic__agree(&a->agreed, proposal_of(a), pdu, false);
         block_free(&a->proposal);
     }
+    *fault = fault_of(status);
     return status;
 }
 
@@ -706,10 +716,11 @@ static bool receive_pdu(ltdic_association *a, ltdic_indication *indication, ltdi
                         uint64_t now)
 {
     ltdic_effects effects;
+    ltdic_fault fault;
     const bool had_ended = a->ul.state == 13;
-    int status = look_into(a, pdu);
+    int status = look_into(a, pdu, &fault);
     if (status != LTDIC_OK) {
-        return receive_fault(a, indication, pdu.data[0], pdu, status, now);
+        return receive_fault(a, indication, pdu.data[0], pdu, fault, now);
     }
     status = ltdic_ul_receive(&a->ul, &effects, pdu, now);
     const bool aborted = pdu.data[0] == LTDIC_ABORT && !had_ended;
@@ -756,7 +767,7 @@ static bool receive_data(ltdic_association *a, ltdic_indication *indication, ltd
     const bool expected = a->ul.state == 6 || a->ul.state == 7;
     if (expected && piece->first &&
         (!is_accepted(a, piece->id) || !message_takes(&a->receiving, piece->id, piece->control))) {
-        return receive_fault(a, indication, type[0], raw, LTDIC_ERR_UNEXPECTED_PDV, now);
+        return receive_fault(a, indication, type[0], raw, fault_of(LTDIC_ERR_UNEXPECTED_PDV), now);
     }
     const int status = ltdic_ul_receive(&a->ul, &effects, (ltdic_bytes){type, 1}, now);
     set_received(indication, status, type[0], raw);
@@ -764,7 +775,7 @@ static bool receive_data(ltdic_association *a, ltdic_indication *indication, ltd
     if (effects.tell && status == LTDIC_OK) {
         indication->piece = *piece;
         if (!look_for_echo(a, indication)) {
-            return receive_fault(a, indication, type[0], raw, LTDIC_ERR_MEMORY, now);
+            return receive_fault(a, indication, type[0], raw, fault_of(LTDIC_ERR_MEMORY), now);
         }
         if (!piece->last) {
             indication->piece.control &= (uint8_t)~LAST;
@@ -775,7 +786,7 @@ static bool receive_data(ltdic_association *a, ltdic_indication *indication, ltd
 
 /* The next piece of what has been received. Where data cannot come, the header of a P-DATA-TF is
  * one; else the headers are not, and stay in front of their data. */
-static int next_piece(ltdic_association *a, ltdic_piece *piece, ltdic_bytes *in)
+static int next_piece(ltdic_association *a, ltdic_piece *piece, ltdic_bytes *in, ltdic_fault *fault)
 {
     const bool data_may_come = a->ul.state == 6 || a->ul.state == 7;
     const uint32_t own_max = a->ul.requestor ? a->agreed.requestor_max : a->agreed.acceptor_max;
@@ -783,15 +794,14 @@ static int next_piece(ltdic_association *a, ltdic_piece *piece, ltdic_bytes *in)
                                    .max_pdata = data_may_come ? own_max : 0,
                                    .max_associate = LTDIC_MAX_ASSOCIATE};
     const bool begins = a->stream.pdu_left == 0 && in->data[0] == LTDIC_DATA_TF;
-    ltdic_fault fault;
     if (begins && !data_may_come && in->size >= HEADER) {
         ltdic_bytes header = {in->data, HEADER};
         *in = (ltdic_bytes){in->data + HEADER, in->size - HEADER};
         *piece = (ltdic_piece){.type = LTDIC_DATA_TF};
-        const int status = ltdic_stream_next(&a->stream, piece, &header, &options, &fault);
+        const int status = ltdic_stream_next(&a->stream, piece, &header, &options, fault);
         return status == LTDIC_NEED_MORE ? LTDIC_OK : status;
     }
-    const int status = ltdic_stream_next(&a->stream, piece, in, &options, &fault);
+    const int status = ltdic_stream_next(&a->stream, piece, in, &options, fault);
     const bool no_data =
         status == LTDIC_OK && piece->type == LTDIC_DATA_TF && piece->data.size == 0 && !piece->last;
     return no_data ? LTDIC_NEED_MORE : status;
@@ -804,6 +814,7 @@ static bool receive(ltdic_association *a, ltdic_indication *indication, ltdic_by
     const ltdic_stream before = a->stream;
     const ltdic_bytes all = *in;
     ltdic_piece piece;
+    ltdic_fault fault;
     if (in->size == 0) {
         return false;
     }
@@ -811,7 +822,7 @@ static bool receive(ltdic_association *a, ltdic_indication *indication, ltdic_by
         *in = (ltdic_bytes){all.data + all.size, 0};
         return false;
     }
-    const int status = next_piece(a, &piece, in);
+    const int status = next_piece(a, &piece, in, &fault);
     if (status == LTDIC_NEED_MORE) {
         a->stream = before;
         *in = all;
@@ -823,7 +834,7 @@ static bool receive(ltdic_association *a, ltdic_indication *indication, ltdic_by
         a->broken = true;
         *in = (ltdic_bytes){all.data + all.size, 0};
         *tell = receive_fault(a, indication, status == LTDIC_ERR_BAD_PDU_TYPE ? 0 : type, all,
-                              status, now);
+                              fault, now);
     } else if (piece.type == LTDIC_DATA_TF) {
         *tell = receive_data(a, indication, raw, &piece, now);
     } else {
@@ -840,7 +851,8 @@ static bool report_over(ltdic_association *a, ltdic_indication *indication)
         return false;
     }
     a->over = false;
-    *indication = (ltdic_indication){.kind = LTDIC_CLOSED, .status = a->over_status};
+    *indication = (ltdic_indication){
+        .kind = LTDIC_CLOSED, .status = a->over_status, .offset = a->over_offset};
     return true;
 }
 

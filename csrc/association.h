@@ -62,7 +62,9 @@ struct ltdic_association {
     uint64_t horizon;         /* submitted, when the last bytes of the peer came */
     size_t heard;             /* bytes of the peer that were left over the last time */
     int cause;                /* why the association will end, if that is known */
+    uint64_t cause_offset;    /* of the field at fault in its PDU */
     int over_status;
+    uint64_t over_offset;
     bool over;    /* LTDIC_CLOSED is to be told */
     bool lost;    /* the transport takes nothing more */
     bool broken;  /* what comes has no PDU boundaries any more */

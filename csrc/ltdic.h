@@ -489,12 +489,14 @@ typedef enum ltdic_indication_kind {
 
 /** What happened. */
 typedef struct ltdic_indication {
-    int kind;          /**< ltdic_indication_kind */
-    int status;        /**< ltdic_status */
-    uint8_t type;      /**< PDU type of RECEIVED and SENT; 0 where it is not known */
-    uint64_t size;     /**< SENT: bytes of the PDU */
-    ltdic_bytes pdu;   /**< RECEIVED: the PDU as it came. Of a P-DATA-TF: what came since the last
-                            piece; all of them make the PDU */
+    int kind;        /**< ltdic_indication_kind */
+    int status;      /**< ltdic_status */
+    uint8_t type;    /**< PDU type of RECEIVED and SENT; 0 where it is not known */
+    uint64_t size;   /**< SENT: bytes of the PDU */
+    uint64_t offset; /**< where a decoder's status is about the peer's bytes: of the field at fault,
+                          from the first byte of its PDU */
+    ltdic_bytes pdu; /**< RECEIVED: the PDU as it came. Of a P-DATA-TF: what came since the last
+                          piece; all of them make the PDU */
     ltdic_piece piece; /**< RECEIVED, P-DATA-TF: the data in it. `control` says "last" only with the
                             last piece of the PDV */
     ltdic_echo echo;   /**< RECEIVED, P-DATA-TF: what the command is whose last piece this is */
@@ -595,8 +597,8 @@ typedef struct ltdic_admission ltdic_admission;
 /** What became of a request: in the hands of the caller until ltdic_admission_leave. */
 typedef struct ltdic_answer {
     ltdic_reject refusal; /**< what to reject it with (PS3.8 table 9-21); result 0: it is let in */
-    uint8_t admitted;     /* 1: it takes a place; private, as is the next */
-    struct ltdic_caller *caller;
+    uint8_t admitted;     /* 1: it takes a place; private, as are the next */
+    struct ltdic_tally *caller, *host;
 } ltdic_answer;
 
 #define LTDIC_ACCEPT_ROOM 24576 /* bytes that hold any AC of ltdic_admission_judge */
@@ -624,25 +626,44 @@ LTDIC_API int ltdic_admission_add_transfer(ltdic_admission *admission, const cha
  *  @param passcode  NULL data: the name is enough */
 LTDIC_API int ltdic_admission_add_identity(ltdic_admission *admission, ltdic_bytes name,
                                            ltdic_bytes passcode);
-/** How many associations there may be at once, and how many with the same calling AE title; 0: any
- *  number. Beyond it: 2/3/2. */
-LTDIC_API void ltdic_admission_set_limits(ltdic_admission *admission, uint32_t together,
-                                          uint32_t each);
-/** The same for one calling AE title, instead of `each`. */
+/** Let every abstract syntax in, with the transfer syntax that is proposed first for it. */
+LTDIC_API void ltdic_admission_accept_any(ltdic_admission *admission);
+
+/** How many associations there may be at once; 0: any number. */
+typedef struct ltdic_limits {
+    size_t size;           /**< sizeof(ltdic_limits), as the caller was compiled */
+    uint32_t together;     /**< in all */
+    uint32_t each_calling; /**< with the same calling AE title, where it has no limit of its own */
+    uint32_t each_host;  /**< from the same host; those that began while this was 0 do not count */
+    ltdic_reject beyond; /**< what is answered beyond them; result 0: 2/3/2 */
+} ltdic_limits;
+
+LTDIC_API void ltdic_admission_set_limits(ltdic_admission *admission, const ltdic_limits *limits);
+/** The limit of one calling AE title, instead of `each_calling`; 0: any number. */
 LTDIC_API int ltdic_admission_limit_calling(ltdic_admission *admission, const char *title,
                                             uint32_t most);
 /** The largest P-DATA-TF that is taken (PS3.8 D.1); 0: no limit; 16384 to begin with. */
 LTDIC_API void ltdic_admission_set_max_length(ltdic_admission *admission, uint32_t max_length);
 
+/** Let the rules of `from` hold here from now on. The places that are taken stay taken, also where
+ *  they are more than its limits.
+ *  @param from  has no rules any more after it, and is still the caller's
+ *  @return LTDIC_OK, LTDIC_ERR_MEMORY: nothing has changed */
+LTDIC_API int ltdic_admission_take_rules(ltdic_admission *admission, ltdic_admission *from);
+/** 1 where ltdic_admission_judge wants to know the host. */
+LTDIC_API int ltdic_admission_counts_hosts(const ltdic_admission *admission);
+
 /** Judge an A-ASSOCIATE-RQ in which ltdic_decode has found no fault. Of several reasons to refuse
  *  it the first is told: called title, calling title, user identity, limits.
  *
  *  @param[out]    answer  ltdic_admission_leave is to be called with it once
- *  @param[in,out] accept  the AC to send if it is let in; each context of the request is answered
- *                         once: of several with one ID the first counts, even IDs get result 2
- *  @return LTDIC_OK, LTDIC_ERR_ROOM with less than LTDIC_ACCEPT_ROOM: nothing was judged */
+ *  @param[in,out] accept  the AC to send if it is let in, and else nothing; each context of the
+ *                         request is answered once: of several with one ID the first counts, even
+ *                         IDs get result 2
+ *  @param         host    who asks, as a text that is the same each time; may be empty
+ *  @return LTDIC_OK, LTDIC_ERR_ROOM with less than LTDIC_ACCEPT_ROOM: no place is taken */
 LTDIC_API int ltdic_admission_judge(ltdic_admission *admission, ltdic_answer *answer,
-                                    ltdic_buffer *accept, ltdic_bytes rq);
+                                    ltdic_buffer *accept, ltdic_bytes rq, ltdic_bytes host);
 /** The association is over, or was not made: its place is free. More than once does nothing. */
 LTDIC_API void ltdic_admission_leave(ltdic_admission *admission, ltdic_answer *answer);
 
@@ -675,6 +696,8 @@ typedef struct ltdic_cause {
     int error;    /**< a value of errno, or 0 */
     int resolver; /**< what getaddrinfo returned, or 0: EAI_AGAIN may be better later */
 } ltdic_cause;
+/** One line about `resolver`, in the language of the system. */
+LTDIC_API const char *ltdic_resolver_text(int resolver);
 
 /** A loop that a process has from before fork() is made anew at its first use in the child, with
  * the same listeners, which both processes then share. Connections stay the parent's: in the child
@@ -775,9 +798,11 @@ typedef struct ltdic_served ltdic_served;
 enum {
     LTDIC_WANT_REQUESTS = 1, /**< whoever is admitted: the user answers, by ltdic_served_send */
     LTDIC_WANT_DATA = 2,     /**< data in other than Verification contexts, which is dropped else */
-    LTDIC_WANT_ENDS = 4,     /**< the end of every request, rejected ones too. What was told of by
-                                  another event has its end told anyway */
-    LTDIC_WANT_ROOM = 8      /**< a run ends, if without an event, when something has been sent */
+    LTDIC_WANT_ENDS = 4,     /**< the end of every request, rejected ones too, and of connections
+                                  without one that sent something or waited until ARTIM. What was
+                                  told of by another event has its end told anyway */
+    LTDIC_WANT_ROOM = 8,     /**< a run ends, if without an event, when something has been sent */
+    LTDIC_WANT_VERIFICATION = 16 /**< data in Verification contexts, which the user answers then */
 };
 
 typedef enum ltdic_served_kind {
@@ -810,7 +835,9 @@ typedef enum ltdic_outcome {
     LTDIC_OUTCOME_RELEASED = 2,
     LTDIC_OUTCOME_ABORTED = 3, /**< by the peer, by the user, or for what broke PS3.8 */
     LTDIC_OUTCOME_TIMED_OUT = 4,
-    LTDIC_OUTCOME_LOST = 5 /**< the connection ended without a word */
+    LTDIC_OUTCOME_LOST = 5,       /**< the connection ended without a word */
+    LTDIC_OUTCOME_NO_REQUEST = 6, /**< a connection without a whole A-ASSOCIATE-RQ */
+    LTDIC_OUTCOME_FAULT = 7 /**< one on which something else came: status and offset say what */
 } ltdic_outcome;
 
 /** What is known of an association; text is as it came, in no particular encoding. */
@@ -822,15 +849,24 @@ typedef struct ltdic_report {
     ltdic_reject codes;      /**< rejected: those sent; aborted: source and reason in an A-ABORT */
     uint16_t port;           /**< of the peer, as is host: numeric, where anything is wanted */
     char called[17], calling[17], host[48];
+    uint64_t offset;   /**< fault: of the field at fault, from the first byte of its PDU */
+    uint8_t first[32]; /**< without a request: the first bytes that came, first_size of them */
+    uint8_t first_size;
 } ltdic_report;
 
-/** What has happened since the server was made. */
+/** What has happened since the server was made. Each connection that is over is in one of accepted,
+ *  rejected, unaccepted, no_request and faults; each accepted association is open or in one of
+ *  released, aborted, timed_out and lost. */
 typedef struct ltdic_counters {
     uint64_t connections; /**< taken from the system */
+    uint64_t no_request;  /**< without a whole A-ASSOCIATE-RQ */
+    uint64_t faults;      /**< on which something else came than an A-ASSOCIATE-RQ */
+    uint64_t unaccepted;  /**< requests that ended before they were answered, or by an A-ABORT */
     uint64_t accepted;    /**< A-ASSOCIATE-AC sent */
-    uint64_t released, aborted, lost;
-    uint64_t timed_out;         /**< connections without a request in time, too */
-    uint64_t rejected[2][3][8]; /**< A-ASSOCIATE-RJ sent, by result - 1, source - 1, reason */
+    uint64_t open;        /**< associations now */
+    uint64_t released, aborted, timed_out, lost;
+    uint64_t rejected[2][3][8];  /**< A-ASSOCIATE-RJ sent, by result - 1, source - 1, reason */
+    uint64_t rejected_undefined; /**< with codes that PS3.8 does not define */
 } ltdic_counters;
 
 /** @param admission  stays the caller's, and is used until ltdic_server_free; any number of servers
@@ -843,6 +879,10 @@ LTDIC_API void ltdic_server_free(ltdic_server *server);
 LTDIC_API void ltdic_server_set_timeouts(ltdic_server *server, const ltdic_timeouts *timeouts);
 /** As ltdic_net_listen. */
 LTDIC_API int ltdic_server_listen(ltdic_server *server, const ltdic_address *address, int backlog);
+/** Why ltdic_server_listen failed. */
+LTDIC_API ltdic_cause ltdic_server_cause(const ltdic_server *server);
+/** Connections beyond so many are left waiting in the system's backlog; 0: none, to begin with. */
+LTDIC_API void ltdic_server_limit_connections(ltdic_server *server, uint32_t most);
 /** Where it listens; as ltdic_net_name. */
 LTDIC_API int ltdic_server_name(const ltdic_server *server, ltdic_buffer *host, uint16_t *port);
 
@@ -862,7 +902,7 @@ LTDIC_API void ltdic_free_data(void *data);
 /** Make ltdic_server_run return soon: from any thread, and in a signal handler. */
 LTDIC_API void ltdic_server_wake(ltdic_server *server);
 
-/** As ltdic_net_send; an A-ASSOCIATE-RJ must be one that PS3.8 defines (LTDIC_ERR_BAD_VALUE). */
+/** As ltdic_net_send. */
 LTDIC_API int ltdic_served_send(ltdic_served *served, ltdic_bytes pdu);
 LTDIC_API int ltdic_served_send_data(ltdic_served *served, const ltdic_pdv *data);
 /** Wait until all that was given to send has gone to the system, while nobody else is served.

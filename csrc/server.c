@@ -29,6 +29,7 @@ struct ltdic_served {
     uint64_t since;           /* when the request came */
     uint8_t verification[32]; /* a bit for each context ID whose data is C-ECHO */
     bool requested;           /* an A-ASSOCIATE-RQ was there */
+    bool accepted;            /* and was answered with an A-ASSOCIATE-AC */
     bool told;                /* the user knows of it */
     bool between;             /* no message has begun that is not at its end */
     ltdic_report report;
@@ -134,6 +135,18 @@ int ltdic_server_listen(ltdic_server *server, const ltdic_address *address, int 
                                     : ltdic_net_listen(server->listener, address, backlog);
 }
 
+ltdic_cause ltdic_server_cause(const ltdic_server *server)
+{
+    return server->listener == NULL ? (ltdic_cause){0, 0} : ltdic_net_cause(server->listener);
+}
+
+void ltdic_server_limit_connections(ltdic_server *server, uint32_t most)
+{
+    if (server->listener != NULL) {
+        ltdic_net_set_limits(server->listener, 0, most);
+    }
+}
+
 int ltdic_server_name(const ltdic_server *server, ltdic_buffer *host, uint16_t *port)
 {
     return server->listener == NULL ? LTDIC_ERR_WRONG_STATE
@@ -190,26 +203,46 @@ static bool extend_event(ltdic_server *s, const ltdic_served *a, const ltdic_pie
 
 static const ltdic_reject no_codes, congestion = {2, 3, 1};
 
-/* The first outcome counts: what comes after it is only its end. */
-static void set_outcome(ltdic_served *a, ltdic_outcome outcome, int status, ltdic_reject codes)
+static void count_rejection(ltdic_counters *c, ltdic_reject codes)
+{
+    if (ltdic_reject_is_defined(codes)) {
+        c->rejected[codes.result - 1][codes.source - 1][codes.reason]++;
+    } else {
+        c->rejected_undefined++;
+    }
+}
+
+static void count_outcome(const ltdic_served *a, ltdic_outcome outcome, ltdic_reject codes)
 {
     ltdic_counters *c = &a->server->counters;
-    uint64_t *const counts[] = {
+    uint64_t *const ends[] = {
         [LTDIC_OUTCOME_RELEASED] = &c->released,
         [LTDIC_OUTCOME_ABORTED] = &c->aborted,
         [LTDIC_OUTCOME_TIMED_OUT] = &c->timed_out,
         [LTDIC_OUTCOME_LOST] = &c->lost,
     };
-    if (a->report.outcome != LTDIC_OUTCOME_NONE) {
-        return;
-    }
-    a->report.outcome = (int)outcome;
-    a->report.status = status;
-    a->report.codes = codes;
     if (outcome == LTDIC_OUTCOME_REJECTED) {
-        c->rejected[codes.result - 1][codes.source - 1][codes.reason]++;
+        count_rejection(c, codes);
+    } else if (outcome == LTDIC_OUTCOME_NO_REQUEST) {
+        c->no_request++;
+    } else if (outcome == LTDIC_OUTCOME_FAULT) {
+        c->faults++;
+    } else if (a->accepted) {
+        c->open--;
+        (*ends[outcome])++;
     } else {
-        (*counts[outcome])++;
+        c->unaccepted++;
+    }
+}
+
+/* The first outcome counts: what comes after it is only its end. */
+static void set_outcome(ltdic_served *a, ltdic_outcome outcome, int status, ltdic_reject codes)
+{
+    if (a->report.outcome == LTDIC_OUTCOME_NONE) {
+        a->report.outcome = (int)outcome;
+        a->report.status = status;
+        a->report.codes = codes;
+        count_outcome(a, outcome, codes);
     }
 }
 
@@ -249,7 +282,9 @@ static void sent_by_user(ltdic_served *a, const uint8_t *pdu)
 {
     switch (pdu[0]) {
     case LTDIC_ASSOCIATE_AC:
+        a->accepted = true;
         a->server->counters.accepted++;
+        a->server->counters.open++;
         break;
     case LTDIC_ASSOCIATE_RJ:
         set_outcome(a, LTDIC_OUTCOME_REJECTED, LTDIC_OK, (ltdic_reject){pdu[7], pdu[8], pdu[9]});
@@ -268,12 +303,8 @@ static void sent_by_user(ltdic_served *a, const uint8_t *pdu)
 
 int ltdic_served_send(ltdic_served *served, ltdic_bytes pdu)
 {
-    const uint8_t *p = pdu.data;
     if (served->net == NULL) {
         return LTDIC_ERR_WRONG_STATE;
-    }
-    if (p[0] == LTDIC_ASSOCIATE_RJ && !ltdic_reject_is_defined((ltdic_reject){p[7], p[8], p[9]})) {
-        return LTDIC_ERR_BAD_VALUE;
     }
     const int status = ltdic_net_send(served->net, pdu);
     if (status == LTDIC_OK) {
@@ -320,14 +351,10 @@ static void copy_title(char *out, ltdic_bytes rq, size_t offset)
 static void remember(ltdic_served *a, ltdic_bytes rq)
 {
     ltdic_report *r = &a->report;
-    ltdic_buffer host = {(uint8_t *)r->host, sizeof r->host, 0};
     a->requested = true;
     a->since = ltdic__now();
     copy_title(r->called, rq, CALLED_AT);
     copy_title(r->calling, rq, CALLING_AT);
-    if (a->server->wanted != 0) {
-        ltdic_net_name(a->net, 1, &host, &r->port);
-    }
 }
 
 /* The contexts whose data the server answers itself. Of several with one ID the first counts. */
@@ -371,7 +398,8 @@ static void receive_request(ltdic_server *s, ltdic_served *a, ltdic_bytes rq)
     uint8_t room[LTDIC_ACCEPT_ROOM];
     ltdic_buffer accept = {room, sizeof room, 0};
     remember(a, rq);
-    ltdic_admission_judge(s->admission, &a->answer, &accept, rq);
+    const ltdic_bytes host = {(const uint8_t *)a->report.host, strlen(a->report.host)};
+    ltdic_admission_judge(s->admission, &a->answer, &accept, rq, host);
     if (a->answer.refusal.result != 0) {
         send_or_end(a, LTDIC_ASSOCIATE_RJ, a->answer.refusal);
     } else if (s->closing) {
@@ -411,7 +439,8 @@ static void receive_data(ltdic_server *s, ltdic_served *a, const ltdic_indicatio
 {
     const ltdic_piece *p = &i->piece;
     a->between = (p->control & 3) == 2;
-    if ((a->verification[p->id / 8] >> p->id % 8 & 1) != 0) {
+    const bool verification = (a->verification[p->id / 8] >> p->id % 8 & 1) != 0;
+    if (verification && (s->wanted & LTDIC_WANT_VERIFICATION) == 0) {
         receive_echo(a, i);
         return;
     }
@@ -470,23 +499,48 @@ static void sent(ltdic_served *a, const ltdic_indication *i)
     }
 }
 
-static void over(ltdic_server *s, ltdic_served *a, int status)
+/* A connection has ended on which no A-ASSOCIATE-RQ came. One that was closed with nothing sent is
+ * counted only: probes do that. */
+static bool end_of_stranger(ltdic_served *a, const ltdic_indication *i)
 {
-    if (status == LTDIC_OK) {
-        status = a->report.status; /* we closed */
-    }
-    if (a->requested || status == LTDIC_ERR_TIMEOUT) {
+    ltdic_report *r = &a->report;
+    const ltdic_bytes first = ltdic_net_first(a->net);
+    const bool fault = i->status < 0 && i->status > LTDIC_ERR_ADDRESS; /* of what the peer sent */
+    memcpy(r->first, first.data, first.size);
+    r->first_size = (uint8_t)first.size;
+    r->offset = i->offset;
+    set_outcome(a, fault ? LTDIC_OUTCOME_FAULT : LTDIC_OUTCOME_NO_REQUEST, i->status, no_codes);
+    return first.size > 0 || i->status == LTDIC_ERR_TIMEOUT;
+}
+
+static void over(ltdic_server *s, ltdic_served *a, const ltdic_indication *i)
+{
+    const int status = i->status == LTDIC_OK ? a->report.status : i->status; /* OK: we closed */
+    bool wanted = (s->wanted & LTDIC_WANT_ENDS) != 0;
+    if (a->requested) {
         set_outcome(a, outcome_of(status), status, no_codes);
+    } else {
+        wanted = end_of_stranger(a, i) && wanted;
     }
-    a->report.milliseconds = a->requested ? ltdic__now() - a->since : 0;
+    a->report.milliseconds = ltdic__now() - a->since;
     ltdic_net_free(a->net);
     a->net = NULL;
     settle(a);
     move_to(&s->ended, a);
-    const bool wanted = a->told || (a->requested && (s->wanted & LTDIC_WANT_ENDS) != 0);
-    if (wanted) {
+    if (a->told || wanted) {
         const ltdic_event_row event = {.kind = LTDIC_SERVED_ENDED};
         put_event(s, a, event, (ltdic_bytes){NULL, 0});
+    }
+}
+
+/* The address of the peer, while there is a connection, where anybody wants it. */
+static void find_peer(ltdic_served *a)
+{
+    const ltdic_server *s = a->server;
+    ltdic_report *r = &a->report;
+    ltdic_buffer host = {(uint8_t *)r->host, sizeof r->host, 0};
+    if (s->wanted != 0 || ltdic_admission_counts_hosts(s->admission)) {
+        ltdic_net_name(a->net, 1, &host, &r->port);
     }
 }
 
@@ -516,7 +570,9 @@ static bool accept_connection(ltdic_server *s)
         return false;
     }
     a->server = s;
+    a->since = ltdic__now();
     a->between = true;
+    find_peer(a);
     list_insert_before(&s->served, &a->all);
     s->counters.connections++;
     return true;
@@ -542,7 +598,7 @@ static void handle(ltdic_server *s, ltdic_net *net, const ltdic_indication *i)
         sent(a, i);
         break;
     case LTDIC_CLOSED:
-        over(s, a, i->status);
+        over(s, a, i);
         break;
     default:
         break;

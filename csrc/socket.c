@@ -130,6 +130,11 @@ ptrdiff_t ltdic__send_parts(int fd, const ltdic_output *output)
     return sent;
 }
 
+const char *ltdic_resolver_text(int resolver)
+{
+    return gai_strerror(resolver);
+}
+
 static int resolve_status(int error, ltdic_cause *cause)
 {
     *cause = (ltdic_cause){.error = error == EAI_SYSTEM ? errno : 0,

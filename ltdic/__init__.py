@@ -10,7 +10,8 @@ from pathlib import Path
 
 from . import _lib, aio
 from ._ffi import ffi, lib
-from .admission import Admission
+from ._strangers import Stranger
+from .admission import ANY, Admission
 from .association import (
     Association,
     Closed,
@@ -18,6 +19,7 @@ from .association import (
     Echo,
     Fault,
     NegotiatedContext,
+    Record,
 )
 from .errors import (
     AssociationAborted,
@@ -68,6 +70,7 @@ from .sync import SyncAssociation, connect
 __version__ = _lib.VERSION
 
 __all__ = [
+    "ANY",
     "PDU",
     "PDV",
     "Abort",
@@ -100,6 +103,7 @@ __all__ = [
     "NegotiatedContext",
     "PresentationReason",
     "ProposedContext",
+    "Record",
     "RejectResult",
     "RejectSource",
     "ReleaseRequest",
@@ -108,6 +112,7 @@ __all__ = [
     "RoleSelection",
     "ServedAssociation",
     "Server",
+    "Stranger",
     "SyncAssociation",
     "UnknownItem",
     "UserIdentity",

@@ -4,29 +4,62 @@ from __future__ import annotations
 
 import argparse
 import os
+import ssl
 import sys
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, TypeVar
 
 from . import __version__, _lib
 from ._demo import run_demo
 from ._dump import run_dump
 from ._echo import Request, run_echo
-from ._listen import run_listen
-from ._terminal import EX_USAGE
-from .pdu import AssociateReject
+from ._listen import Policy, run_listen
+from ._terminal import EX_CANTCREAT, EX_NOINPUT, EX_USAGE
+from .pdu import AssociateReject, UserIdentity
 
 DEFAULT_PORT = 11112
+LONGEST = 1_000_000.0
+"""Seconds of a time-out: 11 days; C counts milliseconds in 32 bits."""
+
+
+class Help(argparse.HelpFormatter):
+    """With defaults, where there are some."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        shown = action.default not in (None, False, "", argparse.SUPPRESS)
+        return f"{action.help} (default: %(default)s)" if shown else action.help
 
 
 class Parser(argparse.ArgumentParser):
-    """With the exit code that sysexits.h has for wrong usage."""
+    """With the exit code that sysexits.h has for wrong usage, and defaults in the help."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(formatter_class=Help, **options)
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
         self.exit(EX_USAGE, f"{self.prog}: {message}\n")
 
 
+T = TypeVar("T")
+
+
+def argument(rule: str) -> Callable[[Callable[[str], T]], Callable[[str], T]]:
+    """A converter of an argument, whose error says what would be right."""
+
+    def decorate(convert: Callable[[str], T]) -> Callable[[str], T]:
+        def converted(text: str) -> T:
+            try:
+                return convert(text)
+            except ValueError:
+                raise argparse.ArgumentTypeError(f"{text!a} is not {rule}") from None
+
+        return converted
+
+    return decorate
+
+
+@argument("an AE title: 1 to 16 characters of ISO 646 without backslash and controls")
 def title(text: str) -> str:
     """An AE title (PS3.5 6.2)."""
     policy = _lib.Policy()
@@ -34,6 +67,7 @@ def title(text: str) -> str:
     return text.strip(" ")
 
 
+@argument("a port: 0 to 65535")
 def port(text: str) -> int:
     number = int(text)
     if not 0 <= number <= 0xFFFF:
@@ -41,22 +75,32 @@ def port(text: str) -> int:
     return number
 
 
+@argument("a port of a peer: 1 to 65535")
+def peer_port(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= 0xFFFF:
+        raise ValueError
+    return number
+
+
+@argument("a time in seconds: more than 0, at most 1000000")
 def seconds(text: str) -> float:
     number = float(text)
-    if not 0 < number < float("inf"):
+    if not 0 < number <= LONGEST:
         raise ValueError
     return number
 
 
+@argument("a number from 0 to 4294967295")
 def count(text: str) -> int:
     number = int(text)
-    if number < 0:
+    if not 0 <= number <= 0xFFFFFFFF:
         raise ValueError
     return number
 
 
+@argument("codes R/S/D: result, source and reason, one of the 16 combinations of PS3.8 table 9-21")
 def codes(text: str) -> AssociateReject:
-    """Result, source, reason: one of the 16 combinations of PS3.8 table 9-21."""
     result, source, reason = (int(part) for part in text.split("/"))
     if not all(0 <= code <= 255 for code in (result, source, reason)) or not _lib.is_defined(
         result, source, reason
@@ -65,29 +109,69 @@ def codes(text: str) -> AssociateReject:
     return AssociateReject(result, source, reason)
 
 
-codes.__name__ = "codes R/S/D"  # as argparse names it
+@argument("NAME or NAME:PASSCODE")
+def user(text: str) -> tuple[str, str | None]:
+    name, colon, passcode = text.partition(":")
+    if not name:
+        raise ValueError
+    return name, passcode if colon else None
 
 
 def parser() -> Parser:
     whole = Parser(prog="ltdic", description="The DICOM Upper Layer.")
     whole.add_argument("--version", action="version", version=f"ltdic {__version__}")
     commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser(
-        "demo", help="reject an association with each defined code and show what arrives"
+    what = "reject an association with each defined code and show what arrives"
+    more = (
+        "In one process: an acceptor on a free loopback port rejects with each of the 16 codes"
+        " that PS3.8 defines, and the C callback of a requestor receives them. Exit code 0 if all"
+        " arrive as they were sent, else 1."
     )
-    echo = commands.add_parser("echo", help="ask a peer for an association and a C-ECHO")
-    echo.add_argument("host", metavar="HOST")
-    echo.add_argument("port", metavar="PORT", type=port)
+    commands.add_parser("demo", help=what, description=more)
+    add_echo(commands.add_parser("echo", help="ask a peer for an association and a C-ECHO"))
+    add_listen(commands.add_parser("listen", help="accept associations and answer C-ECHO"))
+    dump = commands.add_parser("dump", help="show the PDUs of a byte stream, field by field")
+    dump.add_argument(
+        "source",
+        nargs="?",
+        default="-",
+        metavar="FILE|-|HEX",
+        help="a file, standard input, or hexadecimal digits",
+    )
+    dump.add_argument("--json", action="store_true", help="one object for each PDU")
+    dump.add_argument("--strict", action="store_true", help="refuse all that PS3.8 forbids")
+    return whole
+
+
+def add_echo(echo: argparse.ArgumentParser) -> None:
+    echo.description = (
+        "Exit code: 0 the echo was answered, 64 wrong usage, 69 unreachable, 75 rejected for now,"
+        " 76 aborted or no DICOM, 77 rejected for good."
+    )
+    echo.add_argument("host", metavar="HOST", help="name or number of the peer, maybe with :PORT")
+    echo.add_argument("port", metavar="PORT", type=peer_port, nargs="?", help="port of the peer")
     echo.add_argument("--called", type=title, default="ANY-SCP", help="the peer's AE title")
     echo.add_argument("--calling", type=title, default="LTDIC", help="our AE title")
     echo.add_argument(
-        "--timeout", type=seconds, default=30.0, metavar="S", help="seconds for each wait"
+        "--timeout",
+        type=seconds,
+        default=30.0,
+        metavar="S",
+        help="the longest all of it takes, in seconds",
     )
     echo.add_argument(
         "--retry", type=count, default=0, metavar="N", help="try again what may succeed later"
     )
+    echo.add_argument(
+        "--user", type=user, metavar="NAME[:PASSCODE]", help="user identity to send", default=None
+    )
+    add_tls(echo, "the certificate of this end, which the peer may ask for")
     echo.add_argument("--json", action="store_true", help="one object for what came of it")
-    listen = commands.add_parser("listen", help="accept associations and answer C-ECHO")
+
+
+def add_listen(listen: argparse.ArgumentParser) -> None:
+    listen.description = "Ends in order at Ctrl-C or SIGTERM, at once at the second."
+    listen.add_argument("--host", default="", help="address to listen at; empty: all")
     listen.add_argument("--port", type=port, default=DEFAULT_PORT, help="0: any free one")
     listen.add_argument(
         "--called", type=title, action="append", help="an AE title of ours; may be repeated"
@@ -96,41 +180,134 @@ def parser() -> Parser:
         "--calling", type=title, action="append", help="one that is let in; may be repeated"
     )
     listen.add_argument(
-        "--max-associations", type=count, default=0, metavar="N", help="at once; beyond, 2/3/2"
+        "--max-associations",
+        type=count,
+        default=0,
+        metavar="N",
+        help="at once; beyond, 2/3/2; 0: any number",
     )
     listen.add_argument(
         "--reject", type=codes, metavar="R/S/D", help="reject everybody, as with 1/1/7"
     )
+    listen.add_argument(
+        "--user",
+        type=user,
+        action="append",
+        metavar="NAME[:PASSCODE]",
+        help="a user identity that is let in; may be repeated",
+    )
+    add_tls(listen, "the certificate of this end, with --tls")
     listen.add_argument("--json", action="store_true", help="one object for each association")
-    dump = commands.add_parser("dump", help="show the PDUs of a byte stream, field by field")
-    dump.add_argument("source", nargs="?", default="-", metavar="FILE|-|HEX")
-    dump.add_argument("--json", action="store_true", help="one object for each PDU")
-    dump.add_argument("--strict", action="store_true", help="refuse all that PS3.8 forbids")
-    return whole
 
 
-def run(chosen: argparse.Namespace) -> int:
+def add_tls(command: argparse.ArgumentParser, certificate: str) -> None:
+    command.add_argument("--tls", action="store_true", help="over TLS")
+    command.add_argument("--cert", metavar="FILE", help=f"PEM file with {certificate}")
+    command.add_argument("--key", metavar="FILE", help="PEM file with its key, if not in --cert")
+    command.add_argument(
+        "--ca", metavar="FILE", help="PEM file with whom to trust instead of the system's"
+    )
+
+
+def tls_of(chosen: argparse.Namespace, whole: Parser, listens: bool) -> ssl.SSLContext | None:
+    """The TLS that was asked for. Raises `OSError` for files that are none."""
+    if not chosen.tls:
+        if chosen.cert or chosen.key or chosen.ca:
+            whole.error("--cert, --key and --ca go with --tls")
+        return None
+    if listens and not chosen.cert:
+        whole.error("--tls needs the certificate of this end: --cert FILE")
+    purpose = ssl.Purpose.CLIENT_AUTH if listens else ssl.Purpose.SERVER_AUTH
+    context = ssl.create_default_context(purpose, cafile=chosen.ca)
+    if listens and chosen.ca:
+        context.verify_mode = ssl.CERT_REQUIRED
+    if chosen.cert:
+        context.load_cert_chain(chosen.cert, chosen.key)
+    return context
+
+
+def host_and_port(chosen: argparse.Namespace, whole: Parser) -> tuple[str, int]:
+    """HOST PORT, or HOST:PORT in one word; the brackets of an IPv6 number are optional."""
+    host, number = chosen.host, chosen.port
+    if number is None:
+        host, colon, text = host.rpartition(":")
+        if not colon or (":" in host and not host.endswith("]")):
+            whole.error("PORT is missing: HOST PORT or HOST:PORT")
+        try:
+            number = peer_port(text)
+        except argparse.ArgumentTypeError as e:
+            whole.error(str(e))
+    elif host.count(":") == 1 or "]:" in host:
+        whole.error(f"{host!a} and {number} are two ports")
+    if not host:
+        whole.error("HOST is missing")
+    return host, number
+
+
+def run(chosen: argparse.Namespace, whole: Parser) -> int:
     if chosen.command == "demo":
         return run_demo()
+    if chosen.command == "dump":
+        return run_dump(chosen.source, chosen.json, chosen.strict)
+    try:
+        tls = tls_of(chosen, whole, chosen.command == "listen")
+    except OSError as e:
+        print(f"ltdic {chosen.command}: --cert, --key or --ca: {e}", file=sys.stderr)
+        return EX_NOINPUT
     if chosen.command == "echo":
-        where = chosen.host, chosen.port, chosen.called, chosen.calling
-        return run_echo(Request(*where, chosen.timeout, chosen.retry, chosen.json))
-    if chosen.command == "listen":
-        who = chosen.called, chosen.calling, chosen.max_associations
-        return run_listen(chosen.port, *who, chosen.reject, chosen.json)
-    return run_dump(chosen.source, chosen.json, chosen.strict)
+        where = *host_and_port(chosen, whole), chosen.called, chosen.calling
+        how = chosen.timeout, chosen.retry, chosen.json
+        return run_echo(Request(*where, *how, tls=tls, identity=identity_of(chosen.user)))
+    users = dict(chosen.user) if chosen.user else None
+    who = chosen.host, chosen.port, chosen.called, chosen.calling
+    return run_listen(Policy(*who, chosen.max_associations, chosen.reject, users, tls, chosen.json))
+
+
+def identity_of(given: tuple[str, str | None] | None) -> UserIdentity | None:
+    """User name, or user name and passcode (PS3.7 D.3.3.7)."""
+    if given is None:
+        return None
+    name, passcode = given
+    if passcode is None:
+        return UserIdentity(1, 0, name.encode())
+    return UserIdentity(2, 0, name.encode(), passcode.encode())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code."""
-    chosen = parser().parse_args(arguments)
+    if sys.stdout is None:  # closed by whoever started this: a socket would take its place
+        print("ltdic: standard output is closed", file=sys.stderr)
+        return EX_CANTCREAT
+    whole = parser()
     try:
-        code = run(chosen)
+        try:
+            code = run(whole.parse_args(arguments), whole)
+        except SystemExit as e:  # after --help, or wrong usage
+            code = e.code if isinstance(e.code, int) else EX_USAGE
         sys.stdout.flush()
     except BrokenPipeError:  # the reader has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         code = 0
+    except OSError as e:
+        if not _is_output(e):
+            raise
+        _discard_output()
+        print(f"ltdic: standard output: {e.strerror}", file=sys.stderr)
+        code = EX_CANTCREAT
     return code
+
+
+def _is_output(error: OSError) -> bool:
+    """Is it standard output that cannot be written?"""
+    try:
+        sys.stdout.flush()
+    except OSError as e:
+        return e.errno == error.errno
+    return False
+
+
+def _discard_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
+import ssl
 import sys
 import time
 from dataclasses import dataclass
@@ -22,7 +24,17 @@ from ._terminal import (
     clear_line,
     coloured,
 )
-from .errors import AssociationRejected, AssociationTimeout, ConnectionFailed, Error, LocalError
+from .association import SHORTEST
+from .errors import (
+    AssociationAborted,
+    AssociationRejected,
+    AssociationTimeout,
+    ConnectionClosed,
+    ConnectionFailed,
+    Error,
+    LocalError,
+)
+from .pdu import UserIdentity
 from .retry import Retry
 from .sync import connect
 
@@ -43,8 +55,11 @@ class Request:
     called: str
     calling: str
     timeout: float
+    """Seconds for all of it."""
     retries: int
     json: bool
+    tls: ssl.SSLContext | None = None
+    identity: UserIdentity | None = None
     attempts: int = 1
 
     @property
@@ -56,9 +71,8 @@ def run_echo(request: Request) -> int:
     """Ask for an association and an echo; say what came of it. The exit code."""
     signal.signal(signal.SIGTERM, _terminated)
     begun = time.monotonic()
-    retry = Retry(attempts=1 + request.retries, notify=lambda *how: _progress(request, *how))
     try:
-        status = _ask(request, retry)
+        status, remark = _ask(request, begun + request.timeout)
     except Error as e:
         _clear_progress(request)
         return _report_error(request, e, time.monotonic() - begun)
@@ -67,24 +81,47 @@ def run_echo(request: Request) -> int:
         print("interrupted", file=sys.stderr)
         return EX_INTERRUPTED
     _clear_progress(request)
-    return _report_status(request, status, time.monotonic() - begun)
+    return _report_status(request, status, remark, time.monotonic() - begun)
 
 
-def _ask(request: Request, retry: Retry) -> int:
-    """The status of the C-ECHO."""
-    with connect(
+def _ask(request: Request, deadline: float) -> tuple[int, str]:
+    """The status of the C-ECHO, and a remark about what came after it."""
+
+    def notify(error: Error, attempt: int, seconds: float) -> None:
+        if time.monotonic() + seconds >= deadline:
+            raise error
+        _progress(request, error, attempt, seconds)
+
+    association = connect(
         request.host,
         request.port,
         called_ae=request.called,
         calling_ae=request.calling,
-        timeout=request.timeout,
-        retry=retry,
-    ) as association:
+        timeout=_left(deadline),
+        tls=request.tls,
+        identity=request.identity,
+        retry=Retry(attempts=1 + request.retries, notify=notify),
+    )
+    try:
         context = association.contexts[0]
         if not context.accepted:
             why = CONTEXT_RESULTS.get(context.result, f"result {context.result}")
             raise LocalError(f"it accepts associations, but no C-ECHO: {why}")
-        return association.echo()
+        association.timeout = _left(deadline)
+        status = association.echo()
+    except BaseException:
+        association.abort()
+        raise
+    try:
+        association.timeout = _left(deadline)
+        association.release()
+    except Error as e:
+        return status, f"It did not answer the release: {str(e).rstrip('.')}."
+    return status, ""
+
+
+def _left(deadline: float) -> float:
+    return max(SHORTEST, deadline - time.monotonic())
 
 
 def _terminated(number: int, frame: object) -> NoReturn:
@@ -106,15 +143,18 @@ def _clear_progress(request: Request) -> None:
         clear_line(sys.stderr)
 
 
-def _report_status(request: Request, status: int, seconds: float) -> int:
+def _report_status(request: Request, status: int, remark: str, seconds: float) -> int:
     good = status == 0
     if request.json:
         outcome = "echoed" if good else "failed"
-        _print_json(request, outcome, seconds, status=status)
+        more = {"remark": remark} if remark else {}
+        _print_json(request, outcome, seconds, status=status, **more)
     elif good:
         print(f"{coloured('OK', GREEN)}  {request.where} answered in {1000 * seconds:.0f} ms.")
     else:
         print(f"{coloured('FAILED', RED)}  {request.where} answered with status {status:04X}.")
+    if remark and not request.json:
+        print(remark)
     return EX_OK if good else EX_PROTOCOL
 
 
@@ -135,17 +175,48 @@ def _report_error(request: Request, error: Error, seconds: float) -> int:
     return code
 
 
+ADVICE = {
+    "HTTP": "That is a web server's port; DICOMweb is another protocol. Ask for the DIMSE port.",
+    "SSH": "That is the port for remote shells. Ask for the DICOM port, often 104 or 11112.",
+    "TLS": "The peer wants TLS: try --tls.",
+    "HL7 (MLLP)": "That is a port for HL7 messages. Ask for the DICOM port.",
+}
+OTHER_PORT = "Something else than DICOM listens there. Ask for the DICOM port of the peer."
+CLOSED = (
+    "Many archives do that to addresses and titles they do not know: have yours added. A port with"
+    " TLS may do it, too: try --tls."
+)
+
+
 def _judge(error: Error) -> tuple[str, int, str]:
     """A word for it, the exit code, and what an administrator should do."""
     if isinstance(error, AssociationRejected):
         return "rejected", EX_TEMPFAIL if error.transient else EX_NOPERM, error.advice
     if isinstance(error, ConnectionFailed):
-        advice = "Check host and port, whether the peer is running, and the firewalls between."
-        return "unreachable", EX_UNAVAILABLE, advice
+        return _judge_unreachable(error.__cause__)
     if isinstance(error, AssociationTimeout):
         advice = "Check that it is a DICOM port, without TLS, and whether the peer is overloaded."
         return "no answer", EX_UNAVAILABLE, advice
+    if isinstance(error, AssociationAborted) and error.protocol is not None:
+        return "no DICOM", EX_PROTOCOL, ADVICE.get(error.protocol, OTHER_PORT)
+    if isinstance(error, ConnectionClosed):
+        return "closed", EX_PROTOCOL, CLOSED
     return "failed", EX_PROTOCOL, "Look into the log of the peer for the reason."
+
+
+def _judge_unreachable(cause: BaseException | None) -> tuple[str, int, str]:
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        advice = "Give the authority that signed the peer's certificate: --ca FILE."
+        return "no TLS", EX_PROTOCOL, advice
+    if isinstance(cause, ssl.SSLError):
+        advice = (
+            "Check whether that port has TLS, and whether the peer knows the certificate of --cert."
+        )
+        return "no TLS", EX_PROTOCOL, advice
+    if isinstance(cause, socket.gaierror):
+        return "unreachable", EX_UNAVAILABLE, "Check the name of the host."
+    advice = "Check host and port, whether the peer is running, and the firewalls between."
+    return "unreachable", EX_UNAVAILABLE, advice
 
 
 def _print_json(request: Request, outcome: str, seconds: float, **more: Any) -> None:

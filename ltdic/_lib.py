@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 import struct
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -42,6 +43,7 @@ HEADER: int = lib.LTDIC_HEADER
 IGNORED: int = lib.LTDIC_IGNORED
 
 NEED_MORE: int = lib.LTDIC_NEED_MORE
+BAD_PDU_TYPE: int = lib.LTDIC_ERR_BAD_PDU_TYPE
 ROOM: int = lib.LTDIC_ERR_ROOM
 TRAILING_BYTES: int = lib.LTDIC_ERR_TRAILING_BYTES
 
@@ -67,6 +69,11 @@ def name_of(status: int) -> str:
 
 def text_of(status: int) -> str:
     return str(ffi.string(lib.ltdic_status_text(status)).decode())
+
+
+def is_fault(status: int) -> bool:
+    """Is it about what the peer sent, and not about the connection or us?"""
+    return int(lib.LTDIC_ERR_ADDRESS) < status < 0
 
 
 def is_defined(result: int, source: int, reason: int) -> bool:
@@ -274,6 +281,8 @@ class Told(NamedTuple):
     id: int
     control: int
     echo: Echo | None
+    offset: int
+    """Of the field at fault, from the first byte of its PDU."""
 
 
 class Engine:
@@ -334,7 +343,7 @@ class Engine:
             if kind == _RECEIVED:
                 return self._received(told)
             if kind != _SENT:
-                return Told(True, told.status, 0, 0, 0, 0, 0, None)
+                return Told(True, told.status, 0, 0, 0, 0, 0, None, told.offset)
         return None
 
     def _received(self, told: Any) -> Told:
@@ -344,7 +353,8 @@ class Engine:
         piece = told.piece
         if told.echo.field:
             echo = _echo(told.echo)
-        return Told(False, status, kind, start, start + what.size, piece.id, piece.control, echo)
+        end = start + what.size
+        return Told(False, status, kind, start, end, piece.id, piece.control, echo, told.offset)
 
     def send(self, pdu: bytes, now: int) -> int:
         status = int(lib.ltdic_association_send(self._association, _bytes_of(pdu), now))
@@ -432,23 +442,37 @@ class Policy:
         for uid in transfer_syntaxes:
             self._add(lib.ltdic_admission_add_transfer, f"{what}: {uid!a}", _c_text(uid))
 
+    def accept_any(self) -> None:
+        lib.ltdic_admission_accept_any(self.pointer)
+
     def add_identity(self, name: str, passcode: str | None) -> None:
         secret = (ffi.NULL, 0) if passcode is None else _bytes_of(passcode.encode())
         self._add(lib.ltdic_admission_add_identity, "identity", _bytes_of(name.encode()), secret)
 
-    def set_limits(self, together: int, each: int, titles: Mapping[str, int]) -> None:
-        lib.ltdic_admission_set_limits(self.pointer, together, each)
-        for title, most in titles.items():
-            what = f"limit of {title!a}"
-            self._add(lib.ltdic_admission_limit_calling, what, _c_text(title), most)
+    def set_limits(
+        self, together: int, calling: int, host: int, beyond: tuple[int, int, int]
+    ) -> None:
+        size = ffi.sizeof("ltdic_limits")
+        limits = ffi.new("ltdic_limits *", (size, together, calling, host, beyond))
+        lib.ltdic_admission_set_limits(self.pointer, limits)
+
+    def limit_calling(self, title: str, most: int) -> None:
+        what = f"limit of {title!a}"
+        self._add(lib.ltdic_admission_limit_calling, what, _c_text(title), most)
+
+    def take_rules(self, other: Policy) -> None:
+        """What is in `other` holds here; places that are taken stay taken."""
+        if lib.ltdic_admission_take_rules(self.pointer, other.pointer) != 0:
+            raise MemoryError
 
     def set_max_length(self, max_length: int) -> None:
         lib.ltdic_admission_set_max_length(self.pointer, max_length)
 
-    def judge(self, request: bytes) -> Answer:
+    def judge(self, request: bytes, host: str) -> Answer:
         answer = ffi.new("ltdic_answer *")
         accept = ffi.new("ltdic_buffer *", (self._room, len(self._room), 0))
-        lib.ltdic_admission_judge(self.pointer, answer, accept, _bytes_of(request))
+        rq, who = _bytes_of(request), _bytes_of(host.encode())
+        lib.ltdic_admission_judge(self.pointer, answer, accept, rq, who)
         r = answer.refusal
         if r.result:
             return Answer((r.result, r.source, r.reason), b"", answer)
@@ -469,6 +493,7 @@ WANT_REQUESTS: int = lib.LTDIC_WANT_REQUESTS
 WANT_DATA: int = lib.LTDIC_WANT_DATA
 WANT_ENDS: int = lib.LTDIC_WANT_ENDS
 WANT_ROOM: int = lib.LTDIC_WANT_ROOM
+WANT_VERIFICATION: int = lib.LTDIC_WANT_VERIFICATION
 
 SERVED_REQUEST: int = lib.LTDIC_SERVED_REQUEST
 SERVED_ACCEPTED: int = lib.LTDIC_SERVED_ACCEPTED
@@ -480,6 +505,8 @@ OUTCOME_RELEASED: int = lib.LTDIC_OUTCOME_RELEASED
 OUTCOME_ABORTED: int = lib.LTDIC_OUTCOME_ABORTED
 OUTCOME_TIMED_OUT: int = lib.LTDIC_OUTCOME_TIMED_OUT
 OUTCOME_LOST: int = lib.LTDIC_OUTCOME_LOST
+OUTCOME_NO_REQUEST: int = lib.LTDIC_OUTCOME_NO_REQUEST
+OUTCOME_FAULT: int = lib.LTDIC_OUTCOME_FAULT
 
 
 class Report(NamedTuple):
@@ -495,6 +522,8 @@ class Report(NamedTuple):
     seconds: float
     received: int
     sent: int
+    offset: int
+    first: bytes
 
 
 class ServedEvent(NamedTuple):
@@ -531,6 +560,8 @@ def _report(served: Any) -> Report:
         r.milliseconds / 1000,
         r.received,
         r.sent,
+        r.offset,
+        bytes(ffi.buffer(r.first, r.first_size)),
     )
 
 
@@ -563,15 +594,14 @@ class ServerLoop:
     def listen(self, host: str, port: int) -> None:
         """`""` and `"*"` are all addresses, of both families. Raises `OSError`."""
         everywhere = host in ("", "*")
-        text = ffi.new("char[]", b"*" if everywhere else host.encode())
         family = lib.LTDIC_IP_BOTH if everywhere else lib.LTDIC_IP_ANY
-        address = ffi.new("ltdic_address *", (text, port, family))
+        address, _room = _address("*" if everywhere else host, port, family)
         status = lib.ltdic_server_listen(self._server, address, 0)
-        error = ffi.errno
-        if status == MEMORY:
-            raise MemoryError
         if status != 0:
-            raise OSError(error, os.strerror(error) if error else text_of(status), f"{host}:{port}")
+            raise error_of_cause(status, lib.ltdic_server_cause(self._server))
+
+    def limit_connections(self, most: int) -> None:
+        lib.ltdic_server_limit_connections(self._server, most)
 
     def name(self) -> tuple[str, int]:
         host, port = ffi.new("uint8_t[]", 64), ffi.new("uint16_t *")
@@ -651,7 +681,6 @@ class ServerLoop:
                 self._counted = ffi.new("ltdic_counters *")
                 self._counted[0] = lib.ltdic_server_counters(self._server)[0]
             c = self._counted
-        names = "connections", "accepted", "released", "aborted", "lost", "timed_out"
         rejected = {
             (result + 1, source + 1, reason): int(c.rejected[result][source][reason])
             for result in range(2)
@@ -659,4 +688,90 @@ class ServerLoop:
             for reason in range(8)
             if c.rejected[result][source][reason]
         }
-        return {name: int(getattr(c, name)) for name in names}, rejected
+        return {name: int(getattr(c, name)) for name in _COUNTED}, rejected
+
+
+_COUNTED = (
+    *("connections", "no_request", "faults", "unaccepted"),
+    *("accepted", "open", "released", "aborted", "timed_out", "lost"),
+)
+
+
+# ---- connecting ------------------------------------------------------------------------------
+
+
+def _address(host: str, port: int, family: int) -> tuple[Any, Any]:
+    """An `ltdic_address`, and what has to live as long."""
+    text = ffi.new("char[]", host.encode("idna") if not host.isascii() else host.encode())
+    return ffi.new("ltdic_address *", (text, port, family)), text
+
+
+def error_of_cause(status: int, cause: Any) -> Exception:
+    """What the system said, as Python has it."""
+    if status == MEMORY:
+        return MemoryError()
+    if cause.resolver:
+        text = ffi.string(lib.ltdic_resolver_text(cause.resolver)).decode(errors="replace")
+        return socket.gaierror(cause.resolver, text)
+    error = int(cause.error)
+    return OSError(error, os.strerror(error)) if error else OSError(text_of(status))
+
+
+class Dialer:
+    """An `ltdic_net` that connects, on a loop of its own. `cancel` may be called from any
+    thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop = lib.ltdic_loop_new()
+        self._net = lib.ltdic_net_new(self._loop, ffi.NULL) if self._loop else ffi.NULL
+        self._cancelled = False
+        if not self._net:
+            self.free()
+            raise OSError(ffi.errno, os.strerror(ffi.errno))
+
+    def begin(
+        self, address: tuple[str, int], local: tuple[str, int] | None, timeout: float | None
+    ) -> None:
+        """Look the host up, and begin to connect. Raises `OSError`."""
+        lib.ltdic_net_set_timeouts(self._net, _timeouts(None, timeout, None))
+        peer, _room = _address(*address, lib.LTDIC_IP_ANY)
+        own, _more = (ffi.NULL, None) if local is None else _address(*local, lib.LTDIC_IP_ANY)
+        status = lib.ltdic_net_connect(self._net, peer, own)
+        if status != 0:
+            raise error_of_cause(status, lib.ltdic_net_cause(self._net))
+
+    def wait(self, most: int) -> int | None:
+        """The descriptor of the connection; None where so many milliseconds, or a signal, or
+        `cancel` came first. Raises `OSError`."""
+        lib.ltdic_loop_wait(self._loop, most)
+        net, told = ffi.new("ltdic_net **"), ffi.new("ltdic_indication *")
+        if lib.ltdic_loop_next(self._loop, net, told) != 0:
+            return None
+        lib.ltdic_net_done(self._net)
+        if told.status != 0:
+            raise error_of_cause(told.status, lib.ltdic_net_cause(self._net))
+        return int(lib.ltdic_net_detach(self._net))
+
+    def run(self, address: tuple[str, int], local: Any, timeout: float | None) -> int:
+        """`begin`, and wait to the end. -1 where it was cancelled."""
+        self.begin(address, local, timeout)
+        return self.finish()
+
+    def finish(self) -> int:
+        found = None
+        while found is None and not self._cancelled:
+            found = self.wait(60_000)
+        return -1 if found is None else found
+
+    def cancel(self) -> None:
+        with self._lock:
+            self._cancelled = True
+            if self._loop:
+                lib.ltdic_loop_wake(self._loop)
+
+    def free(self) -> None:
+        with self._lock:
+            loop, self._loop = self._loop, ffi.NULL
+        if loop:
+            lib.ltdic_loop_free(loop)

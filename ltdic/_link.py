@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterable
 from contextlib import suppress
-from typing import cast
+from typing import Any, cast
 
 from . import _lib
 from ._lib import Buffer
@@ -17,13 +17,16 @@ from .association import (
     Event,
     Parts,
     Sendable,
+    acknowledge,
     echo_of,
+    end_of_tls,
     error_of_event,
     pieces_of,
     size_of,
 )
-from .errors import AssociationTimeout
+from .errors import AssociationTimeout, Error, LocalError
 from .pdu import PDV, Abort
+from .tls import Tls
 
 MOST_HELD = 0x100000
 """Bytes of data that wait for whoever receives them; with more, reading stops."""
@@ -34,7 +37,14 @@ class Link(asyncio.Protocol):
 
     transport: asyncio.Transport
 
-    def __init__(self, requestor: bool, timeout: float | None, idle: float | None = None) -> None:
+    def __init__(
+        self,
+        requestor: bool,
+        timeout: float | None,
+        idle: float | None = None,
+        tls: Tls | None = None,
+    ) -> None:
+        self.tls = tls
         self.association = Association(requestor=requestor, timeout=timeout, idle=idle)
         self.events: deque[Event] = deque()
         """What has happened and waits to be taken."""
@@ -42,33 +52,50 @@ class Link(asyncio.Protocol):
         self.begun = time.monotonic()
         self.peer: tuple[str, int] = ("unknown", 0)
         self.closed = False
+        self.was_established = False
+        """Has there been an A-ASSOCIATE-AC?"""
         self._loop = asyncio.get_running_loop()
         self._held = 0
         self._timer: asyncio.TimerHandle | None = None
         self._fires = 0.0
         self._waiters: list[asyncio.Future[None]] = []
-        self._up = self._secured = self._over = False
+        self.aborted = False
+        """Has its user ended it, maybe while another task waits?"""
+        self._over = self._unanswered = False
+        self._socket: Any = None
         self._reads = self._writes = True
 
     # ---- what asyncio calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """TCP_NODELAY is asyncio's own business."""
-        self._up = True
-        self._secured = transport.get_extra_info("ssl_object") is not None
         self.transport = cast(asyncio.Transport, transport)
+        self._socket = transport.get_extra_info("socket")
         name = transport.get_extra_info("peername")
         if name:
             self.peer = str(name[0]).removeprefix("::ffff:"), int(name[1])
+        if self.tls is not None:
+            self.tls.begin()
+            self._write_out()
         self.turn()
 
     def data_received(self, data: bytes) -> None:
-        self.received += len(data)
-        self.association.receive_data(data)
+        plain = data if self.tls is None else self._decrypted(self.tls, data)
+        self.received += len(plain)
+        self._unanswered = True
+        if plain:
+            self.association.receive_data(plain)
+        if self.tls is not None and (self.tls.ended or self.tls.error):
+            self.association.receive_eof()
         self.turn()
 
+    def _decrypted(self, tls: Tls, data: bytes) -> bytes:
+        plain = tls.receive(data)
+        self._write_out()  # of the handshake, or an alert
+        return plain
+
     def connection_lost(self, exc: Exception | None) -> None:
-        if exc is not None and self._up and not self._secured:
+        if exc is not None:
             self._read_rest()
         self.closed = True
         self.association.receive_eof()
@@ -78,7 +105,7 @@ class Link(asyncio.Protocol):
 
     def _read_rest(self) -> None:
         """asyncio stops reading where writing fails, but the peer may have said why it left."""
-        with suppress(OSError), self.transport.get_extra_info("socket").dup() as copy:
+        with suppress(OSError), self._socket.dup() as copy:
             copy.setblocking(False)
             while data := copy.recv(MOST_HELD):
                 self.data_received(data)
@@ -95,12 +122,13 @@ class Link(asyncio.Protocol):
     def turn(self) -> None:
         """After whatever may have changed something: take what has happened, send what is to be
         sent, and set the timer."""
-        if not self._up:  # `start_tls` gives data before it returns
-            return
         while self._held < MOST_HELD and (told := self.association._next()) is not None:
             self._over = self._over or told.over
             self.happened(told)
         self.flush()
+        if self._unanswered and self.association.expects_more:
+            acknowledge(self._socket)
+        self._unanswered = False
         if self._over and not self.closed:
             self._close()
         self._read_while_there_is_room()
@@ -133,9 +161,23 @@ class Link(asyncio.Protocol):
         self.turn()
 
     def flush(self) -> None:
-        data = self.association.data_to_send()
+        self.write(self.association.data_to_send())
+
+    def write(self, data: bytes) -> None:
+        if not data or self.transport.is_closing():
+            return
+        self.sent += len(data)
+        self._unanswered = False
+        if self.tls is None:
+            self.transport.write(data)
+        else:
+            self.tls.send(data)
+            self._write_out()
+
+    def _write_out(self) -> None:
+        assert self.tls is not None
+        data = self.tls.take()
         if data and not self.transport.is_closing():
-            self.sent += len(data)
             self.transport.write(data)
 
     def cut(self) -> None:
@@ -148,13 +190,15 @@ class Link(asyncio.Protocol):
         """The end; what the peer has not taken by now it never takes."""
         if self.unsent():
             self.transport.abort()
-        else:
-            self.transport.close()
+            return
+        if self.tls is not None:
+            self.tls.close()
+            self._write_out()
+        self.transport.close()
 
     def unsent(self) -> int:
-        """Bytes that the system has not taken. (A TLS transport that is closed cannot say.)"""
-        closing = self.transport.is_closing()
-        return 0 if closing else self.transport.get_write_buffer_size()
+        """Bytes that the system has not taken."""
+        return self.transport.get_write_buffer_size()
 
     def _read_while_there_is_room(self) -> None:
         reads = self._held < MOST_HELD
@@ -198,15 +242,24 @@ class Link(asyncio.Protocol):
     async def next(self) -> Event:
         """The next event; one that ends the association is raised."""
         while (event := self.take()) is None:
+            if self.aborted or self.closed:
+                raise LocalError("the association is over: it was aborted")
             await self.change()
-        error = error_of_event(event)
+        error = self.error_of(event)
         if error is not None:
             raise error
         return event
 
+    def error_of(self, event: Event) -> Error | None:
+        """The exception for an event that ends the association, or None."""
+        error = error_of_event(event)
+        if error is None or self.tls is None:
+            return error
+        return end_of_tls(error, self.tls.error, self.was_established)
+
     def raise_if_over(self) -> None:
         for event in self.events:
-            error = error_of_event(event)
+            error = self.error_of(event)
             if error is not None:
                 raise error
 

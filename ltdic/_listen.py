@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import signal
+import ssl
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
+from . import aio
+from ._strangers import Stranger
 from ._terminal import EX_OK, EX_UNAVAILABLE, GREEN, RED, YELLOW, coloured, shown
 from .admission import Admission
 from .association import Counters, Record, logger
@@ -18,107 +25,189 @@ CLOSING = 15.0
 """Seconds for those who are still associated when it is to end."""
 
 
+@dataclass(frozen=True)
+class Policy:
+    """What was asked on the command line."""
+
+    host: str
+    port: int
+    called: list[str] | None
+    calling: list[str] | None
+    max_associations: int
+    reject: AssociateReject | None
+    users: dict[str, str | None] | None
+    tls: ssl.SSLContext | None
+    json: bool
+
+    def admission(self) -> Admission:
+        return Admission(
+            called=self.called or None,
+            calling=self.calling or None,
+            identity=self.users,
+            max_associations=self.max_associations,
+            on_request=None if self.reject is None else self._refuse,
+        )
+
+    def _refuse(self, _: Any) -> AssociateReject:
+        assert self.reject is not None
+        return self.reject
+
+
 class _Lines(logging.Handler):
-    """One line for each association."""
+    """One line for each association, and for each connection without one."""
 
     def __init__(self, as_json: bool) -> None:
         super().__init__()
-        self.addFilter(lambda entry: hasattr(entry, "association"))
         self._as_json = as_json
+        self.stop: Callable[[], None] | None = None
+        """Called where nothing can be written any more."""
+        self.error: OSError | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
-        told: Record = record.__dict__["association"]
-        print(_as_json(told) if self._as_json else _as_text(told), flush=True)
+        told = getattr(record, "association", None) or getattr(record, "stranger", None)
+        if told is None:
+            line = record.getMessage()
+            if self._as_json:
+                line = json.dumps({"time": _now(), "text": line})
+        elif isinstance(told, Record):
+            line = _as_json(told) if self._as_json else _as_text(told)
+        else:
+            line = _stranger_as_json(told) if self._as_json else _stranger_as_text(told)
+        try:
+            print(line, flush=True)
+        except OSError as e:
+            self.error = e
+            if self.stop is not None:
+                self.stop()
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
 def _as_json(record: Record) -> str:
     what = {
-        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "calling": record.calling,
-        "called": record.called,
+        "time": _now(),
+        "calling": record.calling_ae,
+        "called": record.called_ae,
         "host": record.peer[0],
         "port": record.peer[1],
-        "outcome": record.kind,
-        "text": record.outcome,
+        "outcome": record.outcome,
+        "text": record.text,
         "seconds": record.seconds,
         "received": record.received,
         "sent": record.sent,
     }
     if record.codes is not None:
-        what |= dict(zip(("result", "source", "reason"), record.codes, strict=True))
+        named = zip(("result", "source", "reason"), record.codes, strict=True)
+        what |= dict(named)
     return json.dumps(what)
 
 
 def _as_text(record: Record) -> str:
-    transient = record.codes is not None and record.codes[0] == 2
-    colour = GREEN if record.kind == "released" else YELLOW if transient else RED
-    who = f"{shown(record.calling)} at {record.peer[0]} -> {shown(record.called)}"
-    what = f"{time.strftime('%H:%M:%S')}  {who}: {coloured(_outcome(record), colour)}"
-    if record.codes is not None:
+    rejected = record.outcome == "rejected"
+    transient = rejected and record.codes is not None and record.codes[0] == 2
+    colour = GREEN if record.outcome == "released" else YELLOW if transient else RED
+    who = f"{shown(record.calling_ae)} at {record.peer[0]} -> {shown(record.called_ae)}"
+    text = _rejection(record) if rejected else record.text
+    what = f"{time.strftime('%H:%M:%S')}  {who}: {coloured(text, colour)}"
+    if rejected:
         return what
     size = f"{record.received} bytes in, {record.sent} out"
     return f"{what} after {record.seconds:.3f} s, {size}"
 
 
-def _outcome(record: Record) -> str:
-    """Of a rejection the codes and the reason, without what is the same in all."""
-    if record.codes is None:
-        return record.outcome
-    reason = record.outcome.partition(": ")[2].partition(" (result")[0]
+def _rejection(record: Record) -> str:
+    """The codes and the reason, without what is the same in all."""
+    assert record.codes is not None
+    reason = record.text.partition(": ")[2].partition(" (result")[0]
     how = "rejected for now" if record.codes[0] == 2 else "rejected"
     return f"{how}, {'/'.join(map(str, record.codes))}: {reason}"
 
 
-def run_listen(
-    port: int,
-    called: list[str] | None,
-    calling: list[str] | None,
-    max_associations: int,
-    reject: AssociateReject | None,
-    as_json: bool,
-) -> int:
+def _stranger_as_json(stranger: Stranger) -> str:
+    what = {
+        "time": _now(),
+        "host": stranger.peer[0],
+        "port": stranger.peer[1],
+        "outcome": "no association",
+        "protocol": stranger.protocol,
+        "fault": stranger.fault,
+        "offset": stranger.offset,
+        "text": stranger.text,
+        "seconds": stranger.seconds,
+    }
+    return json.dumps(what)
+
+
+def _stranger_as_text(stranger: Stranger) -> str:
+    text = coloured(stranger.text, RED)
+    return f"{time.strftime('%H:%M:%S')}  {stranger.peer[0]}: {text}"
+
+
+def run_listen(policy: Policy) -> int:
     """Serve until SIGINT or SIGTERM; the exit code."""
-    admission = Admission(
-        called=called or None,
-        calling=calling or None,
-        max_associations=max_associations,
-        on_request=None if reject is None else lambda _: reject,
-    )
-    try:
-        server = Server(("", port), admission=admission, timeout=CLOSING)
-    except OSError as e:
-        print(f"ltdic listen: port {port}: {e.strerror}", file=sys.stderr)
-        return EX_UNAVAILABLE
-    logger.addHandler(_Lines(as_json))
+    lines = _Lines(policy.json)
+    logger.addHandler(lines)
     logger.setLevel(logging.INFO)
     logger.propagate = False
-    with server:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: _close(server))
-        print(_what_is_served(server.address[1], called, calling, reject), file=sys.stderr)
-        server.serve()
-    print(_summary(server.counters), file=sys.stderr)
+    serve = _serve if policy.tls is None else _serve_tls
+    try:
+        counters = serve(policy, lines)
+    except OSError as e:
+        where = f"{policy.host} port {policy.port}" if policy.host else f"port {policy.port}"
+        print(f"ltdic listen: {where}: {e.strerror or e}", file=sys.stderr)
+        return EX_UNAVAILABLE
+    print(_summary(counters), file=sys.stderr)
+    if lines.error is not None:
+        raise lines.error
     return EX_OK
 
 
-def _close(server: Server) -> None:
+def _serve(policy: Policy, lines: _Lines) -> Counters:
+    with Server(
+        (policy.host, policy.port), admission=policy.admission(), timeout=CLOSING
+    ) as server:
+        _announce(policy, lines, server)
+        server.serve()
+    return server.counters
+
+
+def _serve_tls(policy: Policy, lines: _Lines) -> Counters:
+    async def serve() -> Counters:
+        where, admission = (policy.host, policy.port), policy.admission()
+        options: dict[str, Any] = {"admission": admission, "timeout": CLOSING, "tls": policy.tls}
+        async with aio.Server(where, **options) as server:
+            _announce(policy, lines, server)
+            await server.serve()
+        return server.counters
+
+    return asyncio.run(serve())
+
+
+def _announce(policy: Policy, lines: _Lines, server: Server | aio.Server) -> None:
+    lines.stop = server.close
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: _close(server))
+    print(_what_is_served(policy, server.address[1]), file=sys.stderr)
+
+
+def _close(server: Server | aio.Server) -> None:
     """Once in order; whoever does not want to wait interrupts again."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     server.close()
 
 
-def _what_is_served(
-    port: int,
-    called: list[str] | None,
-    calling: list[str] | None,
-    reject: AssociateReject | None,
-) -> str:
-    if reject is not None:
-        return f"Listening on port {port}; everybody will be told: {reject}"
-    who = ", ".join(calling) if calling else "everybody"
-    name = f" as {', '.join(called)}" if called else ""
-    return f"Listening on port {port}{name}, for {who}. Ctrl-C ends it."
+def _what_is_served(policy: Policy, port: int) -> str:
+    where = f"{policy.host} port {port}" if policy.host else f"port {port}"
+    if policy.tls is not None:
+        where += " with TLS"
+    if policy.reject is not None:
+        return f"Listening on {where}; everybody will be told: {policy.reject}"
+    who = ", ".join(policy.calling) if policy.calling else "everybody"
+    name = f" as {', '.join(policy.called)}" if policy.called else ""
+    return f"Listening on {where}{name}, for {who}. Ctrl-C ends it."
 
 
 def _summary(counters: Counters) -> str:
@@ -126,8 +215,10 @@ def _summary(counters: Counters) -> str:
         f"{count} with {result}/{source}/{reason}"
         for (_, result, source, reason), count in sorted(counters.rejected.items())
     )
+    strangers = counters.no_request + counters.faults + counters.tls_failures
     return (
         f"{counters.accepted} accepted: {counters.released} released, {counters.aborted} aborted,"
         f" {counters.timed_out} timed out, {counters.lost} lost."
         f" {counters.rejected.total()} rejected{': ' + rejected if rejected else ''}."
+        + (f" {strangers} connections without an association." if strangers else "")
     )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from functools import cache
 from importlib import import_module
 from typing import Any, TypeAlias
 
 from . import _lib
-from .pdu import AssociateReject, ProposedContext
+from .pdu import Abort, AssociateAccept, AssociateReject, ProposedContext
 
 IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
 EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
@@ -39,6 +40,19 @@ def uid_of(name: str) -> str:
         raise ValueError(f"{name!a} is no UID and no keyword of PS3.6") from None
 
 
+LEAST_MAX_LENGTH = 8
+"""Bytes: a PDV header and two of data."""
+
+
+def check_max_length(most: int | None) -> None:
+    """Raises `ValueError` for a maximum length in which no data fits (PS3.8 D.1)."""
+    if most is not None and not (most == 0 or LEAST_MAX_LENGTH <= most <= 0xFFFFFFFF):
+        raise ValueError(
+            f"max_length is {most}: it is {LEAST_MAX_LENGTH} to 4294967295, or 0 for no limit"
+            " (PS3.8 D.1)"
+        )
+
+
 def contexts_of(contexts: Iterable[Context]) -> list[tuple[str, tuple[str, ...]]]:
     """Abstract syntaxes with their transfer syntaxes, all as UIDs."""
     if isinstance(contexts, str):
@@ -66,7 +80,19 @@ def propose(contexts: Iterable[Context]) -> tuple[ProposedContext, ...]:
     )
 
 
-Decision: TypeAlias = AssociateReject | None
+class Any_(Enum):
+    """The type of `ANY`."""
+
+    ANY = "any"
+
+    def __repr__(self) -> str:
+        return "ltdic.ANY"
+
+
+ANY = Any_.ANY
+"""Contexts of an `Admission`: every abstract syntax, with the transfer syntax proposed first."""
+
+Decision: TypeAlias = AssociateAccept | AssociateReject | Abort | bool | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,20 +112,29 @@ class Admission:
     """User names and their passcodes (None: the name is enough); requests without one of these
     user identities are rejected with 1/2/1. None: identities are not looked at."""
     max_associations: int = 0
-    """How many there may be at once; beyond, 2/3/2. 0: any number."""
-    max_per_calling: int | Mapping[str, int] = 0
-    """How many with the same calling AE title, for every title or for those named; beyond, 2/3/2.
-    0: any number."""
-    contexts: Sequence[Context] = ("Verification",)
+    """How many there may be at once. 0: any number."""
+    max_per_calling: int | Mapping[Any, int] = 0
+    """How many with the same calling AE title: a number for every title, or numbers for those
+    named, with `...` for the titles not named. 0: any number."""
+    max_per_host: int = 0
+    """How many from the same address. 0: any number."""
+    refuse_with: tuple[int, int, int] = (2, 3, 2)
+    """Result, source and reason of the rejection beyond one of these limits."""
+    contexts: Sequence[Context] | Any_ = ("Verification",)
     """What is supported. A context of another abstract syntax is answered with result 3, one
-    without a transfer syntax from here with 4; of several, the first from here is chosen."""
+    without a transfer syntax from here with 4; of several, the first from here is chosen. `ANY`
+    supports everything, with the transfer syntax that is proposed first."""
     max_length: int = 0x40000
-    """The largest P-DATA-TF that is taken (PS3.8 D.1), in bytes; 0: no limit."""
+    """The largest P-DATA-TF that is taken (PS3.8 D.1), in bytes, at least 8; 0: no limit."""
+    answer_verification: bool = True
+    """C-ECHO is answered without the handler; False: it is the handler's."""
     on_request: Callable[[Any], Decision | Awaitable[Decision]] | None = None
-    """A decision in Python, after all of the above: it is given the association, whose `request`
-    and `peer` say who asks, and returns None to admit it or an `AssociateReject`. It runs in a
-    thread (a coroutine function of `aio.Server` does not), so that it may take its time. What it
-    raises is logged, and the request rejected with 2/1/1."""
+    """A decision in Python, after all of the above. It is given the association, whose `request`
+    and `peer` say who asks, and `accept` what the admission would answer. It returns None or True
+    to answer that, an `AssociateAccept` of its own, which is checked against the request, an
+    `AssociateReject` with any codes, or an `Abort`. It runs in a thread (a coroutine function of
+    `aio.Server` does not), so that it may take its time. What it raises, or returns beside these,
+    is logged, and the request rejected with 2/1/1."""
 
     def __post_init__(self) -> None:
         for name in ("called", "calling", "identity"):
@@ -112,11 +147,8 @@ class Admission:
                 )
 
     def policy(self, max_associations: int, has_handler: bool) -> _lib.Policy:
-        """It in C, with a limit of the server beside its own. Raises `ValueError` for titles and
-        UIDs that PS3.8 does not allow, and for contexts that nobody would handle."""
-        contexts = contexts_of(self.contexts)
-        if not has_handler and any(abstract != VERIFICATION for abstract, _ in contexts):
-            raise ValueError("contexts besides Verification need a handler")
+        """Build the C policy; of two limits on associations the stricter one applies. Raises
+        `ValueError` for what PS3.8 does not allow, and for contexts that nobody would handle."""
         policy = _lib.Policy()
         for title in self.called or ():
             policy.add_called(title)
@@ -124,11 +156,48 @@ class Admission:
             policy.add_calling(title)
         for name, passcode in (self.identity or {}).items():
             policy.add_identity(name, passcode)
-        for abstract, transfer in contexts:
-            policy.add_context(abstract, transfer)
-        limits = [limit for limit in (self.max_associations, max_associations) if limit]
-        each = self.max_per_calling
-        titles = each if isinstance(each, Mapping) else {}
-        policy.set_limits(min(limits, default=0), each if isinstance(each, int) else 0, titles)
+        self._add_contexts(policy, has_handler)
+        self._set_limits(policy, max_associations)
+        check_max_length(self.max_length)
         policy.set_max_length(self.max_length)
         return policy
+
+    def _add_contexts(self, policy: _lib.Policy, has_handler: bool) -> None:
+        if isinstance(self.contexts, Any_):
+            policy.accept_any()
+        else:
+            for abstract, transfer in contexts_of(self.contexts):
+                policy.add_context(abstract, transfer)
+        alone = self.answer_verification and not isinstance(self.contexts, Any_)
+        if has_handler or (alone and self._only_verification()):
+            return
+        raise ValueError(
+            "contexts besides Verification, and Verification without answer_verification, need a"
+            " handler"
+        )
+
+    def _only_verification(self) -> bool:
+        assert not isinstance(self.contexts, Any_)
+        return all(abstract == VERIFICATION for abstract, _ in contexts_of(self.contexts))
+
+    def _set_limits(self, policy: _lib.Policy, max_associations: int) -> None:
+        limits = [limit for limit in (self.max_associations, max_associations) if limit]
+        each = self.max_per_calling
+        titles: dict[Any, int] = dict(each) if isinstance(each, Mapping) else {...: each}
+        calling = titles.pop(..., 0)
+        counts = {
+            "max_associations": min(limits, default=0),
+            "max_per_calling": calling,
+            "max_per_host": self.max_per_host,
+            **{f"max_per_calling of {title!a}": most for title, most in titles.items()},
+        }
+        for name, count in counts.items():
+            if not 0 <= count <= 0xFFFFFFFF:
+                raise ValueError(f"{name} is {count}, not 0 to 4294967295")
+        if not _lib.is_defined(*self.refuse_with):
+            raise ValueError(
+                f"refuse_with is {self.refuse_with}, no combination of PS3.8 table 9-21"
+            )
+        policy.set_limits(counts["max_associations"], calling, self.max_per_host, self.refuse_with)
+        for title, most in titles.items():
+            policy.limit_calling(title, most)

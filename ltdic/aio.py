@@ -13,23 +13,37 @@ import socket
 import ssl
 import time
 from collections import Counter
-from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Generator, Iterable
+from collections.abc import (
+    AsyncIterable,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterable,
+    Mapping,
+)
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, NoReturn, cast
 
 from . import _lib
+from ._connecting import dial_async
 from ._lib import Buffer
 from ._link import MOST_HELD, Link
+from ._strangers import stranger_of, tls_stranger
 from .admission import VERIFICATION, Admission, Context
 from .association import (
-    CLOSING_TIME,
+    ABORTED_BY_US,
     DEFAULT_IDLE,
     DEFAULT_MAX_LENGTH,
     DEFAULT_TIMEOUT,
     FAILED_DECISION,
+    FIRST,
+    RELEASED,
+    RELEASED_BY_PEER,
     SHORTEST,
     Counters,
+    End,
     Event,
     Opened,
     Record,
@@ -38,16 +52,19 @@ from .association import (
     Steps,
     T,
     answer_of,
+    check_address,
     check_connect,
+    connections_allowed,
     context_id_of,
     deadline_of,
     describe_reject,
     echo_of,
+    end_of_error,
     failure,
     left_of,
     logger,
-    make_request,
-    outcome_of_error,
+    request_of,
+    server_name,
 )
 from .errors import AssociationTimeout, Error, LocalError
 from .pdu import (
@@ -55,12 +72,14 @@ from .pdu import (
     Abort,
     AssociateReject,
     AssociateRequest,
+    CommonExtendedNegotiation,
     ReleaseRequest,
     ReleaseResponse,
     UserIdentity,
     encode,
 )
 from .retry import Attempts, Retry
+from .tls import Tls
 
 GRACE = 0.5
 """Seconds that a connection without a request is given when a server closes."""
@@ -116,13 +135,14 @@ class AsyncAssociation(Opened):
             await self._answer_release()
             return
         await self._run(self._requestor.release())
-        await self._end("released")
+        await self._end(RELEASED)
 
     async def abort(self) -> None:
-        """As `SyncAssociation.abort`."""
+        """As `SyncAssociation.abort`; from any task, where another one then gets `LocalError`."""
         if self._record is not None:
             self._association.send(Abort(0, 0))
-            await self._end("aborted by us")
+            self._link.aborted = True
+            await self._end(ABORTED_BY_US)
 
     async def __aenter__(self) -> AsyncAssociation:
         return self
@@ -149,7 +169,7 @@ class AsyncAssociation(Opened):
         try:
             self._link.raise_if_over()
         except Error as e:
-            self._cut(outcome_of_error(e))
+            self._cut(end_of_error(e))
             raise
 
     async def _open(self, deadline: float | None) -> None:
@@ -161,6 +181,7 @@ class AsyncAssociation(Opened):
             self._cut()
             raise
         self._association.set_timeouts(self.timeout)
+        self._link.was_established = True
 
     async def _run(self, steps: Steps[T], deadline: float | None = None) -> T:
         """Take the steps of a service."""
@@ -191,34 +212,31 @@ class AsyncAssociation(Opened):
 
     async def _fail(self, error: Error) -> NoReturn:
         """Raise it; where it was the end, or made it, when all is closed."""
-        if self._association.state != 6:
-            await self._end(outcome_of_error(error))
+        if self._association.state != 6 and not self._link.aborted:
+            await self._end(end_of_error(error))
         raise error
 
     async def _answer_release(self) -> None:
         self._association.send(ReleaseResponse())
-        await self._end("released by the peer")
+        await self._end(RELEASED_BY_PEER)
 
-    async def _end(self, outcome: str) -> None:
+    async def _end(self, end: End) -> None:
         """Send what is left, and close."""
         try:
             await self._link.wait_closed()
         finally:
-            self._log(outcome)
+            self._log(end)
 
-    def _cut(self, outcome: str = "aborted by us") -> None:
+    def _cut(self, end: End = ABORTED_BY_US) -> None:
         if self._record is not None:
             self._link.cut()
-            self._log(outcome)
+            self._log(end)
 
-    def _log(self, outcome: str) -> None:
+    def _log(self, end: End) -> None:
         """Once."""
         record, self._record = self._record, None
         if record is not None:
-            record.outcome = outcome
-            record.seconds = time.monotonic() - self._link.begun
-            record.received, record.sent = self._link.received, self._link.sent
-            record.log()
+            record.finish(end, self._link.begun, self._link.received, self._link.sent)
 
 
 class _Connecting:
@@ -252,41 +270,51 @@ def connect(
     timeout: float | None = DEFAULT_TIMEOUT,
     max_length: int = DEFAULT_MAX_LENGTH,
     tls: ssl.SSLContext | None = None,
+    server_hostname: str | None = None,
+    local_address: tuple[str, int] | None = None,
     identity: UserIdentity | None = None,
+    roles: Mapping[str, tuple[bool, bool]] | None = None,
+    async_ops: tuple[int, int] | None = None,
+    extended: Mapping[str, bytes] | None = None,
+    common_extended: Iterable[CommonExtendedNegotiation] = (),
+    request: AssociateRequest | None = None,
     retry: Retry | None = None,
 ) -> _Connecting:
     """Open an association as requestor: `async with connect(...) as association`, or
     `association = await connect(...)`. Everything is as with `ltdic.connect`."""
-    check_connect(port, timeout)
-    request = make_request(called_ae, calling_ae, list(contexts), max_length, identity)
-    return _Connecting(_connect((host, port), request, timeout, tls, retry))
+    check_connect(host, port, timeout)
+    parts = called_ae, calling_ae, contexts, max_length, identity, roles, async_ops, extended
+    wanted = request_of(*parts, common_extended, request)
+    security = None if tls is None else (tls, server_name(host, server_hostname))
+    where = (host, port), local_address, security
+    return _Connecting(_connect(where, wanted, timeout, retry))
+
+
+Security = tuple[ssl.SSLContext, str]
+"""And the name that the peer's certificate must be for."""
+Where = tuple[tuple[str, int], tuple[str, int] | None, Security | None]
+"""Address of the peer, of this end, and TLS."""
 
 
 async def _connect(
-    address: tuple[str, int],
-    request: AssociateRequest,
-    timeout: float | None,
-    tls: ssl.SSLContext | None,
-    retry: Retry | None,
+    where: Where, request: AssociateRequest, timeout: float | None, retry: Retry | None
 ) -> AsyncAssociation:
     attempts = Attempts(retry, time.monotonic())
     while True:
         try:
-            return await _connect_once(address, request, timeout, tls)
+            return await _connect_once(where, request, timeout)
         except Error as error:
             await asyncio.sleep(attempts.failed(error, time.monotonic()))
 
 
 async def _connect_once(
-    address: tuple[str, int],
-    request: AssociateRequest,
-    timeout: float | None,
-    tls: ssl.SSLContext | None,
+    where: Where, request: AssociateRequest, timeout: float | None
 ) -> AsyncAssociation:
     deadline = deadline_of(timeout)
+    address, local, security = where
     try:
         async with asyncio.timeout(timeout):
-            link = await _open_link(address, timeout, tls)
+            link = await _link_over(await dial_async(address, local, timeout), timeout, security)
     except (OSError, UnicodeError) as e:  # a time-out is one, and so is `ssl.SSLError`
         raise failure(address, e) from e
     association = AsyncAssociation(link, request, timeout)
@@ -294,57 +322,26 @@ async def _connect_once(
     return association
 
 
-async def _open_link(
-    address: tuple[str, int], timeout: float | None, tls: ssl.SSLContext | None
-) -> Link:
-    """A link to the first address of a host that takes one."""
-    loop = asyncio.get_running_loop()
-    error = OSError("no address")
-    for family, kind, protocol, _, where in await loop.getaddrinfo(
-        *address, type=socket.SOCK_STREAM
-    ):
-        try:
-            sock = await _connect_socket(socket.socket(family, kind, protocol), where)
-            return await _link_over(sock, address[0], timeout, tls)
-        except TimeoutError:
-            raise
-        except OSError as e:
-            error = e
-    raise error
-
-
-async def _link_over(
-    sock: socket.socket, host: str, timeout: float | None, tls: ssl.SSLContext | None
-) -> Link:
-    link = Link(True, timeout)
-    loop = asyncio.get_running_loop()
-    if tls is None:
-        await loop.create_connection(lambda: link, sock=sock)
-        return link
-    # `create_connection` with TLS would leave the socket open where it is cancelled early.
-    transport, _ = await loop.create_connection(asyncio.Protocol, sock=sock)
+async def _link_over(sock: socket.socket, timeout: float | None, security: Security | None) -> Link:
+    """A link over a connection, when TLS is up."""
+    tls = None if security is None else Tls(*security)
+    link = Link(True, timeout, tls=tls)
     try:
-        secured = await loop.start_tls(
-            transport, link, tls, server_hostname=host, ssl_shutdown_timeout=CLOSING_TIME
-        )
-    except BaseException:
-        transport.abort()
-        raise
-    assert secured is not None
-    link.connection_made(secured)
-    return link
-
-
-async def _connect_socket(sock: socket.socket, where: Any) -> socket.socket:
-    sock.setblocking(False)
-    try:
-        # A reset: it was up, and the peer has left already. What it said can still be read.
-        with suppress(ConnectionResetError, BrokenPipeError):
-            await asyncio.get_running_loop().sock_connect(sock, where)
+        await asyncio.get_running_loop().create_connection(lambda: link, sock=sock)
     except BaseException:
         sock.close()
         raise
-    return sock
+    try:
+        while tls is not None and not tls.established:
+            if tls.error is not None:
+                raise tls.error
+            if link.closed:
+                raise ConnectionResetError("the peer has closed the connection in the handshake")
+            await link.change()
+    except BaseException:
+        link.transport.abort()
+        raise
+    return link
 
 
 # ---- server -------------------------------------------------------------------------------------
@@ -357,6 +354,8 @@ class AsyncServedAssociation(Served):
         super().__init__(request, accept, link.peer)
         self._link = link
         self._timeout = timeout
+        if link.tls is not None:
+            self.peer_certificate = link.tls.peer_certificate
 
     async def send(
         self,
@@ -370,48 +369,63 @@ class AsyncServedAssociation(Served):
         try:
             await self._link.send(data, context_id, is_command, self._timeout)
         except AssociationTimeout:
-            self._link._set_outcome(ABORTED, "aborted by us")
-            self._link.turn()
+            self._link.abort()
             raise
+
+    async def release(self) -> None:
+        """Ask the peer for release (PS3.8 7.2), between two messages, and wait for the end."""
+        self._link.release()
+        await self.wait()
 
     def abort(self) -> None:
         """End it at once, by A-ABORT (PS3.8 7.3). Does nothing when it is over."""
         self._link.abort()
 
+    async def wait(self) -> None:
+        """Wait until its connection has ended."""
+        while not self._link.closed:
+            await self._link.change()
+
 
 Handler = Callable[[AsyncServedAssociation, PDV], Awaitable[None]]
+OnEnd = Callable[[AsyncServedAssociation, Record], Awaitable[None] | None]
 
-RELEASED, ABORTED, TIMED_OUT, LOST = "released", "aborted", "timed out", "lost"
+TIMED_OUT, LOST = End("timed out", "timed out"), End("lost", "connection lost")
 
 
 class _Acceptor(Link):
     """A link of a server: what C does in `server.c` it does with the same admission."""
 
     def __init__(self, server: Server) -> None:
-        super().__init__(False, server._timeout, server._idle)
+        tls = None if server._tls is None else Tls(server._tls)
+        super().__init__(False, server._timeout, server._idle, tls)
         self._server = server
         self._place: Any = None
         self._record: Record | None = None
-        self._outcome = ""
+        self._end: End | None = None
+        self._first = b""
         self._accepted: AsyncServedAssociation | None = None
         self._verification: frozenset[int] = frozenset()
         self._between = True
         self._tasks: set[asyncio.Task[None]] = set()
         self._working = False
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._server._links.add(self)  # not before: TLS may fail
-        super().connection_made(transport)
-
     # ---- what happens
+
+    def data_received(self, data: bytes) -> None:
+        if self._record is None and len(self._first) < FIRST:
+            self._first += data[: FIRST - len(self._first)]
+        super().data_received(data)
 
     def happened(self, told: _lib.Told) -> None:
         if told.over:
-            self._end(told.status)
+            self._ended(told)
+        elif told.status == _lib.TIMEOUT:
+            self._set_end(TIMED_OUT)
         elif told.status != 0:
-            late = told.status == _lib.TIMEOUT
-            text = "timed out" if late else f"aborted: {_lib.text_of(told.status)}"
-            self._set_outcome(TIMED_OUT if late else ABORTED, text)
+            codes = 0, 2, _lib.abort_reason(told.status)
+            text = f"aborted by us: {_lib.text_of(told.status)}"
+            self._set_end(End("aborted", text, codes))
         else:
             _HAPPENED[told.type](self, told)
 
@@ -430,9 +444,7 @@ class _Acceptor(Link):
         if self._record is None and data[:1] == b"\3":
             self._remember(bytes(self.association._view))
             self._set_rejected(AssociateReject(*data[7:10]))
-        if data and not self.transport.is_closing():
-            self.sent += len(data)
-            self.transport.write(data)
+        self.write(data)
 
     def _remember(self, request: bytes) -> None:
         called, calling = (_title(request[at : at + 16]) for at in (10, 26))
@@ -442,7 +454,7 @@ class _Acceptor(Link):
     def _receive_request(self, told: _lib.Told) -> None:
         request = bytes(self.association._bytes_of(told))
         self._remember(request)
-        refusal, accept, self._place = self._server._policy.judge(request)
+        refusal, accept, self._place = self._server._policy.judge(request, self.peer[0])
         if refusal is not None:
             self._reject(AssociateReject(*refusal))
         elif self._server._closing:
@@ -450,13 +462,13 @@ class _Acceptor(Link):
         else:
             timeout = self._server._timeout
             self._accepted = AsyncServedAssociation(self, request, accept, timeout)
-            if self._server._admission.on_request is not None:
+            if self._server.admission.on_request is not None:
                 self._start(self._decide(self._accepted))
             else:
                 self._answer(accept)
 
     async def _decide(self, association: AsyncServedAssociation) -> None:
-        on_request: Any = self._server._admission.on_request
+        on_request: Any = self._server.admission.on_request
         try:
             if inspect.iscoroutinefunction(on_request):
                 decision = await on_request(association)
@@ -464,7 +476,7 @@ class _Acceptor(Link):
                 decision = await asyncio.to_thread(on_request, association)
                 if inspect.isawaitable(decision):
                     decision = await decision
-            answer = answer_of(decision, association._accept)
+            answer = answer_of(decision, association)
         except Exception:
             logger.exception("on_request failed; the request is rejected")
             answer = encode(FAILED_DECISION)
@@ -473,14 +485,20 @@ class _Acceptor(Link):
             self.turn()
 
     def _answer(self, pdu: bytes) -> None:
+        assert self._accepted is not None
         if pdu[0] == AssociateReject.type:
             self._reject(AssociateReject(*pdu[7:10]))
             return
-        assert self._accepted is not None
         self.association._send_bytes(pdu)
+        if pdu[0] == Abort.type:
+            self._set_end(ABORTED_BY_US._replace(codes=(0, pdu[8], pdu[9])))
+            return
+        self._accepted._answered(pdu)
         self._server._counts["accepted"] += 1
-        proposed = self._accepted.request.contexts
-        self._verification = frozenset(c.id for c in proposed if c.abstract_syntax == VERIFICATION)
+        if self._server.admission.answer_verification:
+            proposed = self._accepted.request.contexts
+            ids = [c.id for c in proposed if c.abstract_syntax == VERIFICATION]
+            self._verification = frozenset(ids)
 
     def _reject(self, reject: AssociateReject) -> None:
         self.association.send(reject)
@@ -522,16 +540,17 @@ class _Acceptor(Link):
     def _answer_release(self) -> None:
         if self.association.state == 8:
             self.association.send(ReleaseResponse())
-            self._set_outcome(RELEASED, "released")
+            self._set_end(RELEASED)
 
     def _receive_release_response(self, told: _lib.Told) -> None:
-        self._set_outcome(RELEASED, "released")
+        self._set_end(RELEASED)
         if self.association.state == 12:  # release collision (PS3.8 9.2.2)
             self.association.send(ReleaseResponse())
 
     def _receive_abort(self, told: _lib.Told) -> None:
         source, reason = self.association._bytes_of(told)[8:10]
-        self._set_outcome(ABORTED, f"aborted by the peer (source {source}, reason {reason})")
+        text = f"aborted by the peer (source {source}, reason {reason})"
+        self._set_end(End("aborted", text, (0, source, reason)))
 
     # ---- the handler
 
@@ -568,44 +587,91 @@ class _Acceptor(Link):
 
     # ---- the end
 
+    def release(self) -> None:
+        """Ask for it. Raises `LocalError` in the wrong state."""
+        self.association.send(ReleaseRequest())
+        self.turn()
+
     def abort(self) -> None:
         if 3 <= self.association.state <= 12:
             self.association.send(Abort(0, 0))
-            self._set_outcome(ABORTED, "aborted by us")
+        if self.association.state == 13:
+            self._set_end(ABORTED_BY_US)
             self.drop_all()
 
     def _set_rejected(self, reject: AssociateReject) -> None:
-        if not self._outcome:
+        if self._end is None:
             codes = int(reject.result), int(reject.source), int(reject.reason)
             self._server._rejected["sent", *codes] += 1
-            if self._record is not None:
-                self._record.codes = codes
-            told = logger.isEnabledFor(logging.INFO)
-            self._set_outcome("rejected", describe_reject(reject) if told else "")
+            told = self._server._tells_of_ends()
+            self._set_end(End("rejected", describe_reject(reject) if told else "", codes))
 
-    def _set_outcome(self, outcome: str, text: str) -> None:
+    def _set_end(self, end: End) -> None:
         """The first one counts: what comes after it is only its end."""
-        if not self._outcome:
-            self._outcome = outcome
-            self._server._counts[outcome] += 1
-            if self._record is not None:
-                self._record.kind, self._record.outcome = outcome, text
+        if self._end is not None:
+            return
+        self._end = end
+        accepted = self._accepted is not None and self._accepted.established
+        if accepted:
+            self._server._counts[end.outcome] += 1
+        elif end.outcome != "rejected":
+            self._server._counts["unaccepted"] += 1
+        if self._accepted is not None:
+            self._accepted.established = False
 
-    def _end(self, status: int) -> None:
-        if self._record is not None or status == _lib.TIMEOUT:
-            late = status == _lib.TIMEOUT
-            self._set_outcome(*((TIMED_OUT, "timed out") if late else (LOST, "connection lost")))
-        if self._record is not None:
-            self._record.seconds = time.monotonic() - self.begun
-            self._record.received, self._record.sent = self.received, self.sent
-            self._record.log()
+    def _ended(self, told: _lib.Told) -> None:
+        if self._record is None:
+            self._stranger_ended(told)
+        else:
+            self._set_end(TIMED_OUT if told.status == _lib.TIMEOUT else LOST)
+            assert self._end is not None
+            self._record.finish(self._end, self.begun, self.received, self.sent)
+            self._tell_of_end(self._record)
         self._server._ended()
+
+    def _stranger_ended(self, told: _lib.Told) -> None:
+        """A connection that was closed with nothing sent is counted only: probes do that."""
+        seconds = time.monotonic() - self.begun
+        counts, first = self._server._counts, self._first
+        if first and self.tls is not None and not self.tls.established:
+            counts["tls_failures"] += 1
+            why = str(self.tls.error or "the connection has ended")
+            tls_stranger(self.peer, first, why, seconds).log()
+            return
+        if self.tls is not None:
+            first = self.association._first
+        counts["faults" if _lib.is_fault(told.status) else "no_request"] += 1
+        if first or told.status == _lib.TIMEOUT:
+            stranger_of(self.peer, told.status, told.offset, first, seconds).log()
+
+    def _tell_of_end(self, record: Record) -> None:
+        """Cancel what is done for it, and call `on_end` after that."""
+        tasks = set(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if self._server._on_end is not None and self._accepted is not None:
+            self._start(self._call_on_end(self._server._on_end, self._accepted, record, tasks))
+
+    async def _call_on_end(
+        self,
+        on_end: OnEnd,
+        association: AsyncServedAssociation,
+        record: Record,
+        before: set[asyncio.Task[None]],
+    ) -> None:
+        if before:
+            await asyncio.wait(before)
+        try:
+            done = on_end(association, record)
+            if inspect.isawaitable(done):
+                await done
+        except Exception:
+            logger.exception("on_end failed")
 
     def _leave(self) -> None:
         """The server has to wait for it until there is neither a connection nor work left."""
         if self.closed and self._over and not self._tasks and self in self._server._links:
-            self._server._links.discard(self)
-            self._server._ended()
+            self._server._left(self)
 
     def stop(self) -> None:
         """Close, whatever it is doing."""
@@ -637,7 +703,7 @@ async def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server(("", port), family=family, backlog=BACKLOG, dualstack_ipv6=both)
     error = OSError("no address")
     found = await asyncio.get_running_loop().getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )
     for family, _, _, _, where in found:
         try:
@@ -649,12 +715,74 @@ async def _listen(host: str, port: int) -> socket.socket:
     raise error
 
 
+class _Listener:
+    """Accepts connections, as many as there may be, and while there are descriptors."""
+
+    def __init__(self, sock: socket.socket, take: Callable[[socket.socket], bool]) -> None:
+        """`take` says whether another one may be taken after this."""
+        sock.setblocking(False)
+        self.socket = sock
+        self._take = take
+        self._loop = asyncio.get_running_loop()
+        self._reads = self._starved = False
+        self._closed = False
+
+    def resume(self) -> None:
+        if not self._reads and not self._closed:
+            self._reads = True
+            self._loop.add_reader(self.socket, self._accept)
+
+    def pause(self) -> None:
+        if self._reads:
+            self._reads = False
+            self._loop.remove_reader(self.socket)
+
+    def close(self) -> None:
+        self.pause()
+        self._closed = True
+        self.socket.close()
+
+    def drain(self) -> None:
+        """Take those who wait already, as far as there may be more."""
+        if self._reads and not self._closed:
+            self._accept()
+
+    def _accept(self) -> None:
+        for _ in range(ACCEPTS):
+            try:
+                sock, _peer = self.socket.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as e:
+                self._starve(e)
+                return
+            self._starved = False
+            if not self._take(sock):
+                self.pause()
+                return
+
+    def _starve(self, error: OSError) -> None:
+        """Without descriptors or memory, callers wait: try again in a moment, and say so once."""
+        if not self._starved:
+            logger.warning("connections wait, since none can be accepted: %s", error)
+        self._starved = True
+        self.pause()
+        self._loop.call_later(STARVED_RETRY, self.resume)
+
+
+ACCEPTS = 64
+"""Connections that are taken in one turn of the loop."""
+STARVED_RETRY = 0.1
+"""Seconds until accepting is tried again."""
+
+
 class Server:
     """An acceptor in asyncio: `async with Server(...) as server: await server.serve()`.
 
-    As `ltdic.Server`, with the same admission, but that `handler` and `on_request` are coroutine
-    functions: the handler of an association is awaited for one `PDV` after the other, while all the
-    others go on. `tls` is the context of a TLS server.
+    As `ltdic.Server`, with the same admission, but that `handler`, `on_request` and `on_end` may be
+    coroutine functions: the handler of an association is awaited for one `PDV` after the other,
+    while all the others go on, and is cancelled when its association ends. `tls` is the context of
+    a TLS server.
     """
 
     def __init__(
@@ -663,16 +791,22 @@ class Server:
         *,
         admission: Admission | None = None,
         handler: Handler | None = None,
+        on_end: OnEnd | None = None,
         max_associations: int = 0,
+        max_connections: int | None = None,
         timeout: float = DEFAULT_TIMEOUT,
         idle: float | None = DEFAULT_IDLE,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        self._admission = admission or Admission()
+        check_address(*address)
         for seconds in (timeout, idle):
             _lib.milliseconds(seconds)
-        self._policy = self._admission.policy(max_associations, handler is not None)
+        self._max_associations = max_associations
+        self._max_connections = connections_allowed(max_connections)
         self._handler = handler
+        self._on_end = on_end
+        self._admission = admission or Admission()
+        self._policy = self._policy_of(self._admission)
         self._timeout = timeout
         self._idle = idle
         self._tls = tls
@@ -685,40 +819,30 @@ class Server:
         self._grace = self._abort_at = self._end_at = 0.0
         self._address = address
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._server: asyncio.Server | None = None
+        self._listener: _Listener | None = None
         self._changed: asyncio.Event | None = None
+        self._taking: set[asyncio.Task[None]] = set()
+
+    def _policy_of(self, admission: Admission) -> _lib.Policy:
+        return admission.policy(self._max_associations, self._handler is not None)
 
     async def __aenter__(self) -> Server:
-        loop = asyncio.get_running_loop()
+        self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
-        sock = await _listen(*self._where)
-        self._server = await loop.create_server(
-            lambda: _Acceptor(self),
-            sock=sock,
-            ssl=self._tls,
-            ssl_handshake_timeout=self._timeout if self._tls is not None else None,
-            ssl_shutdown_timeout=CLOSING_TIME if self._tls is not None else None,
-            backlog=BACKLOG,
-            start_serving=False,  # which would leave it open where it is cancelled
-        )
-        try:
-            await self._server.start_serving()
-        except BaseException:
-            self._server.close()
-            raise
-        self._loop = loop
-        self._address = self._server.sockets[0].getsockname()[:2]
+        self._listener = _Listener(await _listen(*self._where), self._take)
+        self._address = self._listener.socket.getsockname()[:2]
+        self._listener.resume()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None
     ) -> None:
-        assert self._server is not None
-        self.close()
+        assert self._listener is not None
+        self._begin_to_close()
         try:
             await self._finish()
         finally:  # also where it was cancelled
-            self._server.close()
+            self._listener.close()
             for link in list(self._links):
                 link.stop()
 
@@ -728,17 +852,42 @@ class Server:
         return self._address
 
     @property
+    def admission(self) -> Admission:
+        """Who is let in; another one may be set at any time, in any thread, and holds for the
+        requests that come then. Places that are taken stay taken."""
+        return self._admission
+
+    @admission.setter
+    def admission(self, admission: Admission) -> None:
+        policy = self._policy_of(admission)
+        self._admission = admission
+        if self._loop is None:
+            self._policy.take_rules(policy)
+        else:
+            self._loop.call_soon_threadsafe(self._policy.take_rules, policy)
+
+    @property
     def counters(self) -> Counters:
         """What has happened so far."""
         counts = self._counts
+        ended = {name: counts[name.replace("_", " ")] for name in _ENDED}
         return Counters(
+            connections=counts["connections"],
+            tls_failures=counts["tls_failures"],
+            no_request=counts["no_request"],
+            faults=counts["faults"],
+            unaccepted=counts["unaccepted"],
             accepted=counts["accepted"],
-            released=counts[RELEASED],
-            aborted=counts[ABORTED],
-            timed_out=counts[TIMED_OUT],
-            lost=counts[LOST],
+            open=counts["accepted"] - sum(ended.values()),
+            **ended,
             rejected=Counter(self._rejected),
         )
+
+    @property
+    def open(self) -> tuple[AsyncServedAssociation, ...]:
+        """The associations now."""
+        links = [link._accepted for link in self._links]
+        return tuple(one for one in links if one is not None and one.established)
 
     async def serve(self, until: float | Callable[[], bool] | None = None) -> None:
         """As `ltdic.Server.serve`. Connections are served whether it runs or not."""
@@ -757,6 +906,42 @@ class Server:
         if self._loop is not None:
             with suppress(RuntimeError):  # the loop is gone, and so is everything
                 self._loop.call_soon_threadsafe(self._begin_to_close)
+
+    # ---- connections
+
+    def _take(self, sock: socket.socket) -> bool:
+        """Serve a connection. False when there may be no more."""
+        assert self._loop is not None
+        self._counts["connections"] += 1
+        link = _Acceptor(self)
+        self._links.add(link)
+        task = self._loop.create_task(self._open(link, sock))
+        self._taking.add(task)
+        task.add_done_callback(self._taking.discard)
+        return not self._is_full()
+
+    async def _open(self, link: _Acceptor, sock: socket.socket) -> None:
+        assert self._loop is not None
+        try:
+            await self._loop.connect_accepted_socket(lambda: link, sock)
+        except OSError as e:  # it has left already
+            sock.close()
+            self._counts["no_request"] += 1
+            logger.debug("a connection has ended before it was served: %s", e)
+            self._left(link)
+
+    def _is_full(self) -> bool:
+        return bool(self._max_connections) and len(self._links) >= self._max_connections
+
+    def _left(self, link: _Acceptor) -> None:
+        self._links.discard(link)
+        if self._listener is not None and not self._is_full():
+            self._listener.resume()
+        self._ended()
+
+    def _tells_of_ends(self) -> bool:
+        """Does anybody want the words?"""
+        return self._on_end is not None or logger.isEnabledFor(logging.INFO)
 
     # ---- closing
 
@@ -789,11 +974,10 @@ class Server:
 
     async def _finish(self) -> None:
         """Until everything has come to its end."""
-        assert self._server is not None
+        assert self._listener is not None
         self._begin_to_close()
-        for _ in range(3):  # connections that wait already are taken
-            await asyncio.sleep(0)
-        self._server.close()
+        self._listener.drain()
+        self._listener.close()
         while self._links:
             now = time.monotonic()
             moments = [self._grace, self._abort_at, self._end_at, self._end_at + MOMENT]
@@ -816,3 +1000,6 @@ class Server:
         elif state == 6 and link._between and not link._working:
             link.association.send(ReleaseRequest())
             link.flush()
+
+
+_ENDED = ("released", "aborted", "timed_out", "lost")

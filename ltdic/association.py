@@ -6,10 +6,11 @@ What the blocking and the asyncio face have in common stands here, too.
 from __future__ import annotations
 
 import logging
+import resource
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,7 +18,8 @@ from typing import Any, BinaryIO, NamedTuple, NoReturn, TypeAlias, TypeVar
 
 from . import _lib
 from ._lib import Buffer
-from .admission import VERIFICATION, Context, propose, uid_of
+from ._strangers import protocol_of
+from .admission import VERIFICATION, Context, check_max_length, propose, uid_of
 from .errors import (
     AssociationAborted,
     AssociationRejected,
@@ -34,9 +36,13 @@ from .pdu import (
     AssociateAccept,
     AssociateReject,
     AssociateRequest,
+    AsyncOperations,
+    CommonExtendedNegotiation,
     DataTransfer,
+    ExtendedNegotiation,
     ReleaseRequest,
     ReleaseResponse,
+    RoleSelection,
     UserIdentity,
     UserInformation,
     decode,
@@ -61,6 +67,8 @@ CLOSING_TIME = 2.0
 """Seconds that a peer is given to close after an A-ABORT, which a close of ours could destroy."""
 MOST_ECHO = 1024
 """Bytes of a command set that may be a C-ECHO."""
+FIRST = 32
+"""Bytes that a peer has sent first are kept, to tell what it speaks."""
 PART = 0x80000
 """Bytes of a command or data set that are given to the engine at once."""
 
@@ -86,6 +94,8 @@ class Fault:
     """A name as `DecodeError.kind`, or `timeout`."""
     text: str
     abort: Abort
+    protocol: str | None = None
+    """What the peer speaks instead of DICOM, as far as its first bytes tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +186,7 @@ class Association:
             self._engine.accepted(self._now())
         self._view = memoryview(b"")
         self._eof = self._over = False
+        self._first = b""
 
     def _now(self) -> int:
         return int(self._clock() * 1000)
@@ -207,6 +218,8 @@ class Association:
 
     def receive_data(self, data: Buffer) -> None:
         """Bytes as they came from the transport."""
+        if len(self._first) < FIRST:
+            self._first += bytes(data[: FIRST - len(self._first)])
         self._engine.receive(data if type(data) is bytes else bytes(data))
         self._view = memoryview(self._engine.inbox)
 
@@ -245,7 +258,7 @@ class Association:
         if told.over:
             return Closed(_lib.name_of(told.status), _lib.text_of(told.status))
         if told.status != 0:
-            return _fault_of(told.status)
+            return _fault_of(told, protocol_of(self._first))
         if told.type == DataTransfer.type:
             control = told.control
             return PDV(told.id, bool(control & 1), bool(control & 2), self._bytes_of(told))
@@ -297,11 +310,15 @@ class Association:
         """A deadline may have passed: there may be events, and bytes to send."""
 
 
-def _fault_of(status: int) -> Fault:
+def _fault_of(told: _lib.Told, protocol: str | None) -> Fault:
+    status = told.status
     if status == _lib.TIMEOUT:
         return Fault("timeout", "the peer has not answered in time", Abort(0, 0))
     abort = Abort(2, _lib.abort_reason(status))
-    return Fault(_lib.name_of(status), _lib.text_of(status), abort)
+    name, text = _lib.name_of(status), _lib.text_of(status)
+    if status == _lib.BAD_PDU_TYPE and protocol is not None:
+        return Fault(name, f"the peer speaks {protocol}, not DICOM", abort, protocol)
+    return Fault(name, f"{name} at byte {told.offset} of a PDU: {text}", abort)
 
 
 def echo_of(context_id: int, echo: _lib.Echo) -> Echo:
@@ -356,36 +373,37 @@ class Requestor:
         context_id = context_id_of(self.contexts, VERIFICATION)
         self.association.send_echo(context_id, number)
         self._asked.add(number)
-        while number in self._asked:
+        while True:
             event = yield False
             if isinstance(event, PDV) and event.context_id == context_id:
-                status = self._receive_echo(event)
+                self._check_echo(event)
+            elif isinstance(event, Echo):
+                self._asked.discard(event.message_id)
+                if event.message_id == number:
+                    return event.status
             elif isinstance(event, ReleaseRequest):
                 self.association.send(ReleaseResponse())
                 raise ConnectionClosed("the peer has released the association")
-        return status
 
-    def _receive_echo(self, pdv: PDV) -> int:
-        """The status of a whole response to a C-ECHO that was asked for, even if it was given up
-        since. Raises `AssociationAborted` for anything else: PS3.4 A.4 has nothing else here."""
+    def _check_echo(self, pdv: PDV) -> None:
+        """Raises `AssociationAborted` for anything but responses to a C-ECHO that was asked for,
+        even if it was given up since: PS3.4 A.4 has nothing else here."""
         self._echo += pdv.data
         if not pdv.is_command:
             self._refuse_echo("a data set")
-        elif len(self._echo) > MOST_ECHO:
+        if len(self._echo) > MOST_ECHO:
             self._refuse_echo(f"a command set of more than {MOST_ECHO} bytes")
-        elif pdv.is_last:
-            command, self._echo = self._echo, b""
-            echo = _lib.decode_echo(command)
-            if echo is None:
-                self._refuse_echo(f"{len(command)} bytes that are no command set of a C-ECHO")
-            if echo.field != _lib.ECHO_RESPONSE:
-                self._refuse_echo("another C-ECHO-RQ")
-            if echo.message not in self._asked:
-                asked = ", ".join(map(str, sorted(self._asked)))
-                self._refuse_echo(f"a C-ECHO-RSP to message {echo.message}, not {asked}")
-            self._asked.remove(echo.message)
-            return echo.status
-        return 0
+        if not pdv.is_last:
+            return
+        command, self._echo = self._echo, b""
+        echo = _lib.decode_echo(command)
+        if echo is None:
+            self._refuse_echo(f"{len(command)} bytes that are no command set of a C-ECHO")
+        if echo.field != _lib.ECHO_RESPONSE:
+            self._refuse_echo("another C-ECHO-RQ")
+        if echo.message not in self._asked:
+            asked = ", ".join(map(str, sorted(self._asked)))
+            self._refuse_echo(f"a C-ECHO-RSP to message {echo.message}, not {asked}")
 
     def _refuse_echo(self, what: str) -> NoReturn:
         abort = Abort(0, 0)
@@ -474,21 +492,34 @@ _QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 # ---- requests, and what they come to ----------------------------------------------------------
 
 
-def make_request(
+def request_of(
     called_ae: str,
     calling_ae: str,
     contexts: Iterable[Context],
     max_length: int,
     identity: UserIdentity | None,
+    roles: Mapping[str, tuple[bool, bool]] | None,
+    async_ops: tuple[int, int] | None,
+    extended: Mapping[str, bytes] | None,
+    common_extended: Iterable[CommonExtendedNegotiation],
+    request: AssociateRequest | None,
 ) -> AssociateRequest:
-    """The A-ASSOCIATE-RQ of a requestor. Raises `ValueError` for what PS3.8 does not allow."""
-    information = UserInformation(
-        max_length=max_length,
-        implementation_class_uid=IMPLEMENTATION_CLASS_UID,
-        implementation_version_name=IMPLEMENTATION_VERSION_NAME,
-        user_identity=identity,
-    )
-    request = AssociateRequest(called_ae, calling_ae, propose(contexts), user_info=information)
+    """The A-ASSOCIATE-RQ of a requestor: a whole one, or its parts. Raises `ValueError` for what
+    PS3.8 does not allow."""
+    if request is None:
+        wanted = (roles or {}).items()
+        information = UserInformation(
+            max_length=max_length,
+            implementation_class_uid=IMPLEMENTATION_CLASS_UID,
+            implementation_version_name=IMPLEMENTATION_VERSION_NAME,
+            async_ops=None if async_ops is None else AsyncOperations(*async_ops),
+            roles=tuple(RoleSelection(uid_of(n), int(scu), int(scp)) for n, (scu, scp) in wanted),
+            extended=tuple(ExtendedNegotiation(uid_of(n), i) for n, i in (extended or {}).items()),
+            common_extended=tuple(common_extended),
+            user_identity=identity,
+        )
+        request = AssociateRequest(called_ae, calling_ae, propose(contexts), user_info=information)
+    check_max_length(request.user_info.max_length if request.user_info is not None else None)
     decode(encode(request), strict=True, max_associate=0)
     return request
 
@@ -513,7 +544,8 @@ def error_of_event(event: Event) -> Error | None:
     if isinstance(event, Fault):
         if event.kind == "timeout":
             return AssociationTimeout(event.text)
-        return AssociationAborted(event.abort, False, f"aborted, since the peer sent {event.text}")
+        text = f"aborted by us: {event.text}"
+        return AssociationAborted(event.abort, False, text, event.protocol)
     if isinstance(event, Closed):
         return ConnectionClosed(f"the connection has ended: {event.text}")
     return None
@@ -527,18 +559,44 @@ def left_of(deadline: float | None) -> float | None:
     return None if deadline is None else max(0.0, deadline - time.monotonic())
 
 
-def check_connect(port: int, timeout: float | None) -> None:
+def check_connect(host: str, port: int, timeout: float | None) -> None:
     """Raises `ValueError` for what no connection can be made with."""
-    if not 0 < port <= 0xFFFF:
-        raise ValueError(f"port is {port}, not 1 to 65535")
+    check_address(host, port)
+    if port == 0:
+        raise ValueError("port is 0, not 1 to 65535")
     _lib.milliseconds(timeout)
 
 
-def failure(address: tuple[str, int], e: OSError | UnicodeError) -> Error:
-    where = f"{address[0]} port {address[1]}"
-    if isinstance(e, TimeoutError):
-        return AssociationTimeout(f"no connection to {where} in time")
-    return ConnectionFailed(f"no connection to {where}: {getattr(e, 'strerror', None) or e}")
+def check_address(host: str, port: int) -> None:
+    """Raises `ValueError` for a host with a port in it, and for a port that is none."""
+    if host.count(":") == 1 or "]:" in host:
+        raise ValueError(f"host is {host!a}: its port is an argument of its own")
+    if not 0 <= port <= 0xFFFF:
+        raise ValueError(f"port is {port}, not 0 to 65535")
+
+
+def failure(address: tuple[str, int], e: OSError | UnicodeError) -> ConnectionFailed:
+    why = "no answer in time" if isinstance(e, TimeoutError) else getattr(e, "strerror", None) or e
+    error = ConnectionFailed(f"no connection to {address[0]} port {address[1]}: {why}")
+    error.__cause__ = e
+    return error
+
+
+def end_of_tls(error: Error, alert: Exception | None, established: bool) -> Error:
+    """The exception where TLS has ended a connection: its alert is the cause."""
+    if alert is None or not isinstance(error, ConnectionClosed):
+        return error
+    why = getattr(alert, "reason", None) or str(alert)
+    text = f"the connection has ended by TLS: {str(why).replace('_', ' ').lower()}"
+    told = ConnectionClosed(text) if established else ConnectionFailed(f"no association: {text}")
+    told.__cause__ = alert
+    return told
+
+
+def server_name(host: str, server_hostname: str | None) -> str:
+    """The name that a certificate must be for: the host, without what only a resolver wants."""
+    name = host if server_hostname is None else server_hostname
+    return name.strip("[]").partition("%")[0].removesuffix(".")
 
 
 Sendable: TypeAlias = Buffer | BinaryIO | Iterable[Buffer]
@@ -578,7 +636,15 @@ def pieces_of(data: Sendable) -> Iterable[Buffer]:
     read = getattr(data, "read", None)
     if read is not None:
         return iter(lambda: read(PART), b"")
+    if isinstance(data, (str, Mapping)) or not hasattr(data, "__iter__") or _is_data_set(data):
+        kind = type(data).__name__
+        raise TypeError(f"data is of type {kind}: no bytes, no binary file, no iterable of bytes")
     return data
+
+
+def _is_data_set(data: object) -> bool:
+    """pydicom's iterate over elements, of which there may be none."""
+    return hasattr(data, "file_meta") or hasattr(data, "to_json")
 
 
 class Served:
@@ -586,10 +652,30 @@ class Served:
 
     def __init__(self, request: bytes, accept: bytes, peer: tuple[str, int]) -> None:
         self._request, self._accept = request, accept
+        self._decoded: AssociateAccept | None = None
+        self._contexts: tuple[NegotiatedContext, ...] | None = None
         self.peer = peer
         """Address and port of the requestor."""
+        self.peer_certificate: dict[str, Any] | None = None
+        """The certificate that the requestor showed, as `ssl.SSLSocket.getpeercert` gives it; None
+        without TLS, or where none was asked for."""
+        self.established = False
+        """True from the A-ASSOCIATE-AC on, until it is released, aborted or lost."""
         self.user_data: Any = None
         """Whatever the handler wants to keep with it."""
+
+    @property
+    def raw_request(self) -> bytes:
+        """The A-ASSOCIATE-RQ as it came."""
+        return self._request
+
+    @property
+    def called_ae(self) -> str:
+        return self.request.called_ae
+
+    @property
+    def calling_ae(self) -> str:
+        return self.request.calling_ae
 
     @cached_property
     def request(self) -> AssociateRequest:
@@ -598,32 +684,94 @@ class Served:
         assert isinstance(pdu, AssociateRequest)
         return pdu
 
-    @cached_property
+    @property
     def accept(self) -> AssociateAccept:
-        """What is answered."""
-        pdu = decode(self._accept, max_associate=0)
-        assert isinstance(pdu, AssociateAccept)
-        return pdu
+        """What is answered; to `on_request`, what the admission would answer."""
+        if self._decoded is None:
+            pdu = decode(self._accept, max_associate=0)
+            assert isinstance(pdu, AssociateAccept)
+            self._decoded = pdu
+        return self._decoded
 
-    @cached_property
+    @property
     def contexts(self) -> tuple[NegotiatedContext, ...]:
         """Every proposed context, and what became of it."""
-        return negotiated(self.request, self.accept)
+        if self._contexts is None:
+            self._contexts = negotiated(self.request, self.accept)
+        return self._contexts
+
+    def _answered(self, pdu: bytes) -> None:
+        """The A-ASSOCIATE-AC that was sent, where it is another than the admission's."""
+        self.established = True
+        if pdu is not self._accept:
+            self._accept, self._decoded, self._contexts = pdu, None, None
 
 
 FAILED_DECISION = AssociateReject(2, 1, 1)
 """Where a decision in Python failed: a retry may work."""
 
 
-def answer_of(decision: object, accept: bytes) -> bytes:
+def answer_of(decision: object, association: Served) -> bytes:
     """What a request is answered with: what `on_request` returned, or the AC of the admission."""
-    if decision is None:
-        return accept
-    if not isinstance(decision, AssociateReject):
-        raise TypeError(f"on_request returned {decision!r}, no AssociateReject and not None")
-    if not _lib.is_defined(decision.result, decision.source, decision.reason):
-        raise ValueError(f"on_request returned what PS3.8 does not define: {decision}")
-    return encode(decision)
+    if decision is None or decision is True:
+        return association._accept
+    if isinstance(decision, (AssociateReject, Abort)):
+        return encode(decision)
+    if isinstance(decision, AssociateAccept):
+        check_accept(association.request, decision)
+        return encode(decision)
+    raise TypeError(
+        f"on_request returned a {type(decision).__name__}: it is None, True, an AssociateAccept,"
+        " an AssociateReject or an Abort"
+    )
+
+
+def check_accept(request: AssociateRequest, accept: AssociateAccept) -> None:
+    """Raises `ValueError` where an answer accepts what was not proposed (PS3.7 D.3.3)."""
+    proposed = {context.id: context for context in request.contexts}
+    for answer in accept.contexts:
+        context = proposed.get(answer.id)
+        if context is None:
+            raise ValueError(f"context {answer.id} is answered, and was not proposed")
+        if answer.result == 0 and answer.transfer_syntax not in context.transfer_syntaxes:
+            raise ValueError(
+                f"context {answer.id} is accepted with {answer.transfer_syntax}, which was not"
+                " proposed for it"
+            )
+    missing = proposed.keys() - {answer.id for answer in accept.contexts}
+    if missing:
+        raise ValueError(f"context {min(missing)} was proposed, and is not answered")
+    asked = request.user_info or UserInformation()
+    told = accept.user_info or UserInformation()
+    _check_roles(asked, told)
+    _check_window(asked.async_ops, told.async_ops)
+    known = {item.sop_class_uid for item in asked.extended}
+    for item in told.extended:
+        if item.sop_class_uid not in known:
+            raise ValueError(f"extended negotiation of {item.sop_class_uid} was not proposed")
+    wanted = asked.user_identity is not None and asked.user_identity.response_requested
+    if told.user_identity_response is not None and not wanted:
+        raise ValueError("a user identity response was not asked for")
+
+
+def _check_roles(asked: UserInformation, told: UserInformation) -> None:
+    proposed = {role.sop_class_uid: role for role in asked.roles}
+    for role in told.roles:
+        known = proposed.get(role.sop_class_uid)
+        if known is None or (role.scu and not known.scu) or (role.scp and not known.scp):
+            raise ValueError(f"a role of {role.sop_class_uid} is accepted that was not proposed")
+
+
+def _check_window(asked: AsyncOperations | None, told: AsyncOperations | None) -> None:
+    """0 is any number."""
+    if told is None:
+        return
+    if asked is None:
+        raise ValueError("an asynchronous operations window was not proposed")
+    for name in ("invoked", "performed"):
+        most, chosen = getattr(asked, name), getattr(told, name)
+        if most and not 0 < chosen <= most:
+            raise ValueError(f"operations {name} are {chosen}, of {most} that were proposed")
 
 
 # ---- what is counted and logged ----------------------------------------------------------------
@@ -631,15 +779,31 @@ def answer_of(decision: object, accept: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class Counters:
-    """What has happened at a server since it was made."""
+    """What has happened at a server since it was made.
 
+    Each connection that is over is counted in one of `accepted`, `rejected`, `unaccepted`,
+    `no_request`, `faults` and `tls_failures`; each association that was accepted is `open`, or in
+    one of `released`, `aborted`, `timed_out` and `lost`.
+    """
+
+    connections: int = 0
+    """Taken from the system."""
+    tls_failures: int = 0
+    """Without a TLS handshake that succeeded."""
+    no_request: int = 0
+    """Without a whole A-ASSOCIATE-RQ."""
+    faults: int = 0
+    """On which something else came than an A-ASSOCIATE-RQ."""
+    unaccepted: int = 0
+    """Requests that ended before they were answered, or by an A-ABORT."""
     accepted: int = 0
     """Requests that were answered with A-ASSOCIATE-AC."""
+    open: int = 0
+    """Associations now."""
     released: int = 0
     aborted: int = 0
     """By the peer, by the user, or for what broke PS3.8."""
     timed_out: int = 0
-    """Associations, and connections without a request in time."""
     lost: int = 0
     """Associations whose connection ended without a word."""
     rejected: Counter[tuple[str, int, int, int]] = field(default_factory=Counter)
@@ -648,36 +812,46 @@ class Counters:
 
 @dataclass
 class Record:
-    """What the log says of one association."""
+    """What became of an association: for `on_end`, and in the log."""
 
-    called: str
-    calling: str
+    called_ae: str
+    calling_ae: str
     peer: tuple[str, int]
+    """Address and port."""
     served: bool
     """True at an acceptor, so that the peer is the one who calls."""
     outcome: str = ""
-    """In words."""
-    kind: str = ""
     """`rejected`, `released`, `aborted`, `timed out` or `lost`."""
+    text: str = ""
+    """The outcome in words."""
     codes: tuple[int, int, int] | None = None
-    """Of a rejection."""
+    """Result, source and reason of a rejection; 0, source and reason of an A-ABORT."""
     seconds: float = 0.0
+    """From the request, or the connecting, to the end of the connection."""
     received: int = 0
+    """Bytes of PDUs."""
     sent: int = 0
 
+    def finish(self, end: End, begun: float, received: int, sent: int) -> None:
+        """Complete it, and log it."""
+        self.outcome, self.text, self.codes = end
+        self.seconds = time.monotonic() - begun
+        self.received, self.sent = received, sent
+        self.log()
+
     def log(self) -> None:
-        """One line at INFO, and the record as its attribute `association`. What the peer chose is
-        escaped."""
+        """One line at INFO, and this as the record's attribute `association`. What the peer chose
+        is escaped."""
         if not logger.isEnabledFor(logging.INFO):
             return
         where = f" at {self.peer[0]} port {self.peer[1]}"
         logger.info(
             "%a%s -> %a%s: %s after %.3f s, %d bytes received, %d sent",
-            self.calling,
+            self.calling_ae,
             where if self.served else "",
-            self.called,
+            self.called_ae,
             "" if self.served else where,
-            self.outcome,
+            self.text,
             self.seconds,
             self.received,
             self.sent,
@@ -685,7 +859,7 @@ class Record:
         )
 
 
-KINDS = {
+OUTCOMES = {
     _lib.OUTCOME_REJECTED: "rejected",
     _lib.OUTCOME_RELEASED: "released",
     _lib.OUTCOME_ABORTED: "aborted",
@@ -697,21 +871,45 @@ KINDS = {
 def record_of(report: _lib.Report) -> Record:
     """What C knows of an association that is over."""
     record = Record(report.called, report.calling, (report.host, report.port), True)
-    record.kind, record.outcome = KINDS[report.outcome], _outcome_text(report)
-    record.codes = report.codes if report.outcome == _lib.OUTCOME_REJECTED else None
+    record.outcome, record.text = OUTCOMES[report.outcome], _text_of(report)
+    has_codes = report.outcome in (_lib.OUTCOME_REJECTED, _lib.OUTCOME_ABORTED)
+    record.codes = report.codes if has_codes else None
     record.seconds, record.received, record.sent = report.seconds, report.received, report.sent
     return record
 
 
-def _outcome_text(report: _lib.Report) -> str:
+def _text_of(report: _lib.Report) -> str:
     codes = report.codes
     if report.outcome == _lib.OUTCOME_REJECTED:
         return describe_reject(AssociateReject(*codes))
     if report.outcome == _lib.OUTCOME_ABORTED and report.status == _lib.ABORTED:
         return f"aborted by the peer (source {codes[1]}, reason {codes[2]})"
     if report.outcome == _lib.OUTCOME_ABORTED:
-        return f"aborted: {_lib.text_of(report.status)}" if report.status else "aborted by us"
-    return "connection lost" if report.outcome == _lib.OUTCOME_LOST else KINDS[report.outcome]
+        return f"aborted by us: {_lib.text_of(report.status)}" if report.status else "aborted by us"
+    return "connection lost" if report.outcome == _lib.OUTCOME_LOST else OUTCOMES[report.outcome]
+
+
+def tell_of_end(
+    on_end: Callable[[Any, Record], Any] | None, association: Served | None, record: Record
+) -> None:
+    """Log the end, and call `on_end` for an association that its user knows of."""
+    record.log()
+    if on_end is not None and association is not None:
+        try:
+            on_end(association, record)
+        except Exception:
+            logger.exception("on_end failed")
+
+
+def connections_allowed(most: int | None) -> int:
+    """The bound on connections; by default three quarters of the descriptors of this process, so
+    that the rest of it has some, too. 0: any number."""
+    if most is not None:
+        if most < 0:
+            raise ValueError(f"max_connections is {most}, not 0 or more")
+        return most
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 0 if soft == resource.RLIM_INFINITY else max(1, min(soft * 3 // 4, 0x7FFFFFFF))
 
 
 def describe_reject(reject: AssociateReject) -> str:
@@ -720,7 +918,25 @@ def describe_reject(reject: AssociateReject) -> str:
     return text[0].lower() + text[1:].rstrip(".")
 
 
-def outcome_of_error(error: Error) -> str:
+class End(NamedTuple):
+    """How an association ended: the first fields of a `Record` about it."""
+
+    outcome: str
+    text: str
+    codes: tuple[int, int, int] | None = None
+
+
+RELEASED = End("released", "released")
+RELEASED_BY_PEER = End("released", "released by the peer")
+ABORTED_BY_US = End("aborted", "aborted by us")
+
+
+def end_of_error(error: Error) -> End:
     if isinstance(error, AssociationRejected):
-        return describe_reject(error.reject)
-    return str(error)
+        return End("rejected", describe_reject(error.reject), error.codes)
+    if isinstance(error, AssociationAborted):
+        codes = 0, int(error.abort.source), int(error.abort.reason)
+        return End("aborted", str(error), codes)
+    if isinstance(error, AssociationTimeout):
+        return End("timed out", str(error))
+    return End("lost" if isinstance(error, ConnectionClosed) else "aborted", str(error))

@@ -58,28 +58,35 @@ class AssociationRejected(Error):
 class AssociationAborted(Error):
     """The association was aborted: by the peer, or by ltdic because the peer broke PS3.8."""
 
-    def __init__(self, abort: Abort, received: bool, text: str) -> None:
+    def __init__(
+        self, abort: Abort, received: bool, text: str, protocol: str | None = None
+    ) -> None:
         super().__init__(text)
         self.abort = abort
         """The A-ABORT, with its source and reason."""
         self.received = received
         """True if it came from the peer, False if the peer was sent it."""
+        self.protocol = protocol
+        """What the peer speaks instead of DICOM, as far as its first bytes tell."""
 
     def __reduce__(self) -> tuple[object, ...]:
-        return AssociationAborted, (self.abort, self.received, self.args[0]), self.__dict__
+        how = self.abort, self.received, self.args[0], self.protocol
+        return AssociationAborted, how, self.__dict__
 
 
 class ConnectionClosed(Error):
-    """The connection is gone, without a release and without an A-ABORT."""
+    """The connection is gone, without a release and without an A-ABORT. Where TLS ended it,
+    `__cause__` is the alert."""
 
 
 class ConnectionFailed(ConnectionClosed):
-    """There has never been a connection: the host is unknown or unreachable, the port closed, or
-    TLS was refused. `__cause__` is what the system said."""
+    """There has never been a connection: the host is unknown or unreachable, the port closed, it
+    was not up in time, or TLS was refused. `__cause__` is what the system said."""
 
 
 class AssociationTimeout(Error, TimeoutError):
-    """The peer has not answered, or not taken what was sent, in time; it was sent an A-ABORT."""
+    """The peer has not answered, or not taken what was sent, in time; it was sent an A-ABORT.
+    (No connection in time is `ConnectionFailed`.)"""
 
 
 class DecodeError(ValueError):

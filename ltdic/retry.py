@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import random
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from .errors import AssociationRejected, ConnectionFailed, Error
+
+UNREACHABLE = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Retry:
     """How often and when `connect` tries again.
 
-    Only a rejection whose result is 2, rejected-transient, and a connection that was refused are
-    tried again: PS3.8 promises nothing of the others. Before the n-th try again it waits
+    A rejection whose result is 2, rejected-transient, is tried again, and a connection that was
+    refused, whose host was not reached or did not answer in time, or whose name the resolver may
+    find later. PS3.8 promises nothing of the others. Before the n-th try again it waits
     `first * factor ** (n - 1)` seconds, at most `ceiling`, less a random part of up to `jitter` of
     it, so that requestors that failed together do not come back together.
     """
@@ -47,9 +52,12 @@ def is_worth_a_retry(error: Error) -> bool:
     """May the same succeed later?"""
     if isinstance(error, AssociationRejected):
         return error.transient
-    return isinstance(error, ConnectionFailed) and isinstance(
-        error.__cause__, ConnectionRefusedError
-    )
+    cause = error.__cause__
+    if not isinstance(error, ConnectionFailed) or not isinstance(cause, OSError):
+        return False
+    if isinstance(cause, socket.gaierror):
+        return cause.errno == socket.EAI_AGAIN
+    return isinstance(cause, (ConnectionRefusedError, TimeoutError)) or cause.errno in UNREACHABLE
 
 
 class Attempts:

@@ -14,6 +14,7 @@ from typing import Any
 
 from . import _lib
 from ._decisions import Decision, Decisions
+from ._strangers import stranger_of
 from .admission import Admission
 from .association import (
     DEFAULT_IDLE,
@@ -21,19 +22,26 @@ from .association import (
     FAILED_DECISION,
     Counters,
     Parts,
+    Record,
     Sendable,
     Served,
     answer_of,
+    check_address,
+    connections_allowed,
     context_id_of,
     error_of_send,
     logger,
     pieces_of,
     record_of,
+    tell_of_end,
 )
 from .errors import AssociationTimeout, LocalError
 from .pdu import (
     PDV,
     Abort,
+    AssociateAccept,
+    AssociateReject,
+    ReleaseRequest,
     encode,
 )
 
@@ -52,6 +60,7 @@ class ServedAssociation(Served):
         super().__init__(pdus[:size], pdus[size:], server._loop.peer(number))
         self._server = server
         self._number: int | None = number
+        self._over = threading.Event()
 
     def send(self, data: Sendable, *, context: int | str, is_command: bool = False) -> None:
         """Send a whole command or data set, as `SyncAssociation.send` does.
@@ -79,15 +88,34 @@ class ServedAssociation(Served):
             self._server._post(_Job(self._abort))
             raise
 
+    def release(self) -> None:
+        """Ask the peer for release (PS3.8 7.2), between two messages. `wait` and `on_end` tell of
+        the end. Raises `LocalError` in the wrong state."""
+        self._server._call(self._release)
+
     def abort(self) -> None:
         """End it at once, by A-ABORT (PS3.8 7.3). Does nothing when it is over."""
         if self._number is not None:
             self._server._call(self._abort)
 
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until it has ended, in another thread than that which serves; False where the time,
+        in seconds, is up before."""
+        return self._over.wait(timeout)
+
+    def _release(self) -> int:
+        return self._server._loop.send(self._alive(), encode(ReleaseRequest()))
+
     def _abort(self) -> int:
         if self._number is not None:
             self._server._loop.send(self._number, encode(Abort(0, 0)))
+            self.established = False
         return 0
+
+    def _end(self) -> None:
+        self._number = None
+        self.established = False
+        self._over.set()
 
     def _alive(self) -> int:
         if self._number is None:
@@ -95,14 +123,8 @@ class ServedAssociation(Served):
         return self._number
 
 
-def _counters(loop: _lib.ServerLoop) -> Counters:
-    names, rejected = loop.counters()
-    del names["connections"]
-    counted = {("sent", *codes): count for codes, count in rejected.items()}
-    return Counters(**names, rejected=Counter(counted))
-
-
 Handler = Callable[[ServedAssociation, PDV], None]
+OnEnd = Callable[[ServedAssociation, Record], None]
 
 
 class _Job:
@@ -138,11 +160,14 @@ class Server:
     command or data set as they came, `is_last` where it ends; its data is a memoryview that may be
     kept, and keeps all that came with it, a quarter of a mebibyte or so. It runs on the thread that
     serves, and everybody waits while it does. Where it raises, that is logged and the association
-    aborted.
+    aborted. `on_end` is called there, too, with an association and its `Record`, once for each that
+    `on_request`, the handler or it itself was told of: those that were let in.
 
-    `max_associations` is a limit beside that of the admission. `timeout`, in seconds, is the time
-    for a request to be there, for the peer to close at the end, and for `close`; `idle` the longest
-    time without data. TLS acceptors are `aio.Server`'s trade.
+    `max_associations` is a limit beside that of the admission; `max_connections` bounds the
+    connections, of which some have no association yet, the others wait in the system's backlog: by
+    default three quarters of the descriptors that the process may have; 0: any number. `timeout`,
+    in seconds, is the time for a request to be there, for the peer to close at the end, and for
+    `close`; `idle` the longest time without data. TLS acceptors are `aio.Server`'s trade.
 
     Only `serve` does anything; `close` may be called from any thread and in a signal handler.
     """
@@ -153,15 +178,22 @@ class Server:
         *,
         admission: Admission | None = None,
         handler: Handler | None = None,
+        on_end: OnEnd | None = None,
         max_associations: int = 0,
+        max_connections: int | None = None,
         timeout: float = DEFAULT_TIMEOUT,
         idle: float | None = DEFAULT_IDLE,
     ) -> None:
-        self._admission = admission or Admission()
-        policy = self._admission.policy(max_associations, handler is not None)
+        check_address(*address)
+        self._max_associations = max_associations
         self._handler = handler
+        self._on_end = on_end
+        self._admission = admission or Admission()
+        self._policy = self._policy_of(self._admission)
         self._timeout = timeout
-        self._loop = _lib.ServerLoop(policy, timeout, idle)
+        self._undefined: Counter[tuple[str, int, int, int]] = Counter()
+        self._loop = _lib.ServerLoop(self._policy, timeout, idle)
+        self._loop.limit_connections(connections_allowed(max_connections))
         self._served: dict[int, ServedAssociation] = {}
         self._jobs: deque[_Job] = deque()
         self._waiting: list[_Job] = []
@@ -185,7 +217,34 @@ class Server:
     @property
     def counters(self) -> Counters:
         """What has happened so far. From any thread; each number is one that was true."""
-        return _counters(self._loop)
+        names, rejected = self._loop.counters()
+        counted = Counter({("sent", *codes): count for codes, count in rejected.items()})
+        return Counters(**names, rejected=counted + self._undefined)
+
+    @property
+    def open(self) -> tuple[ServedAssociation, ...]:
+        """The associations now, as far as `handler`, `on_request` or `on_end` is told of them."""
+        return tuple(one for one in list(self._served.values()) if one.established)
+
+    @property
+    def admission(self) -> Admission:
+        """Who is let in; another one may be set at any time, in any thread, and holds for the
+        requests that come then. Places that are taken stay taken."""
+        return self._admission
+
+    @admission.setter
+    def admission(self, admission: Admission) -> None:
+        policy = self._policy_of(admission)
+
+        def take() -> int:
+            self._policy.take_rules(policy)
+            self._admission = admission
+            return 0
+
+        self._post(_Job(take))
+
+    def _policy_of(self, admission: Admission) -> _lib.Policy:
+        return admission.policy(self._max_associations, self._handler is not None)
 
     def serve(self, until: float | Callable[[], bool] | None = None) -> None:
         """Serve until `close`, for so many seconds, or until this function, which is asked whenever
@@ -252,7 +311,7 @@ class Server:
             self._over = True
 
     def _dispatch_all(self) -> None:
-        self._loop.reports = logger.isEnabledFor(logging.INFO)
+        self._loop.reports = self._on_end is not None or logger.isEnabledFor(logging.INFO)
         while (event := self._loop.take()) is not None:
             self._dispatch(event)
         for decision in self._decisions.made():
@@ -260,7 +319,9 @@ class Server:
 
     def _wanted(self, ends: bool) -> int:
         wanted = _lib.WANT_REQUESTS if self._admission.on_request is not None else 0
-        wanted |= _lib.WANT_DATA if self._handler is not None else 0
+        if self._handler is not None or self._on_end is not None:
+            wanted |= _lib.WANT_DATA
+        wanted |= 0 if self._admission.answer_verification else _lib.WANT_VERIFICATION
         wanted |= _lib.WANT_ENDS if ends or logger.isEnabledFor(logging.INFO) else 0
         return wanted | (_lib.WANT_ROOM if self._waiting else 0)
 
@@ -274,9 +335,12 @@ class Server:
             self._served[event.served] = association
             if event.kind == _lib.SERVED_REQUEST:
                 self._decisions.ask(association)
+            else:
+                association.established = True
 
     def _handle(self, association: ServedAssociation, event: _lib.ServedEvent) -> None:
-        assert self._handler is not None
+        if self._handler is None:
+            return
         control = event.control
         pdv = PDV(event.id, bool(control & 1), bool(control & 2), event.data)
         try:
@@ -286,11 +350,17 @@ class Server:
             association.abort()
 
     def _ended(self, event: _lib.ServedEvent) -> None:
-        association = self._served.pop(event.served, None)
+        association, report = self._served.pop(event.served, None), event.report
         if association is not None:
-            association._number = None
-        if event.report is not None and event.report.outcome:
-            record_of(event.report).log()
+            association._end()
+        if report is None or report.outcome == 0:
+            return
+        if report.outcome in (_lib.OUTCOME_NO_REQUEST, _lib.OUTCOME_FAULT):
+            peer = report.host, report.port
+            how = report.status, report.offset, report.first, report.seconds
+            stranger_of(peer, *how).log()
+        else:
+            tell_of_end(self._on_end, association, record_of(report))
 
     # ---- decisions
 
@@ -298,14 +368,26 @@ class Server:
         """The answer. In a thread of its own."""
         on_request: Any = self._admission.on_request
         try:
-            return answer_of(on_request(association), association._accept)
+            if on_request is None:  # another admission was set meanwhile
+                return association._accept
+            return answer_of(on_request(association), association)
         except Exception:
             logger.exception("on_request failed; the request is rejected")
             return encode(FAILED_DECISION)
 
     def _answer(self, decision: Decision) -> int:
-        number = decision.subject._number
-        return 0 if number is None else self._loop.send(number, decision.answer)
+        association, pdu = decision.subject, decision.answer
+        number = association._number
+        if number is None:
+            return 0
+        status = self._loop.send(number, pdu)
+        if status == 0 and pdu[0] == AssociateAccept.type:
+            association._answered(pdu)
+        elif status == 0 and pdu[0] == AssociateReject.type:
+            codes = pdu[7], pdu[8], pdu[9]
+            if not _lib.is_defined(*codes):
+                self._undefined["sent", *codes] += 1
+        return status
 
     def _late(self, decision: Decision) -> None:
         self._post(_Job(lambda: self._answer(decision)))
@@ -355,7 +437,7 @@ class Server:
         self._over = True
         self._decisions.end()
         for association in self._served.values():
-            association._number = None
+            association._end()
         self._freed = True
         self._run_jobs()
         self._loop.free()

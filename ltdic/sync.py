@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import math
+import os
 import select
 import socket
 import ssl
+import threading
 import time
 from collections import deque
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from types import TracebackType
 
+from ._connecting import dial
 from .admission import Context
 from .association import (
+    ABORTED_BY_US,
     CLOSING_TIME,
     DEFAULT_MAX_LENGTH,
     DEFAULT_TIMEOUT,
+    RELEASED,
+    RELEASED_BY_PEER,
     SHORTEST,
     Association,
+    End,
     Event,
     Opened,
     Parts,
@@ -29,12 +36,14 @@ from .association import (
     check_connect,
     context_id_of,
     deadline_of,
+    end_of_error,
+    end_of_tls,
     error_of_event,
     failure,
     left_of,
-    make_request,
-    outcome_of_error,
     pieces_of,
+    request_of,
+    server_name,
     size_of,
 )
 from .errors import AssociationTimeout, Error, LocalError
@@ -42,14 +51,13 @@ from .pdu import (
     PDV,
     Abort,
     AssociateRequest,
+    CommonExtendedNegotiation,
     ReleaseResponse,
     UserIdentity,
 )
 from .retry import Attempts, Retry
 
 READ_SIZE = 0x40000
-FOREVER = 1e6
-"""Seconds: longer than any system tries to connect."""
 MOST_HELD = 0x100000
 """Bytes of data that are held for `receive` while something is sent; then reading stops."""
 
@@ -64,7 +72,14 @@ def connect(
     timeout: float | None = DEFAULT_TIMEOUT,
     max_length: int = DEFAULT_MAX_LENGTH,
     tls: ssl.SSLContext | None = None,
+    server_hostname: str | None = None,
+    local_address: tuple[str, int] | None = None,
     identity: UserIdentity | None = None,
+    roles: Mapping[str, tuple[bool, bool]] | None = None,
+    async_ops: tuple[int, int] | None = None,
+    extended: Mapping[str, bytes] | None = None,
+    common_extended: Iterable[CommonExtendedNegotiation] = (),
+    request: AssociateRequest | None = None,
     retry: Retry | None = None,
 ) -> SyncAssociation:
     """Open an association as requestor.
@@ -73,37 +88,52 @@ def connect(
     transfer syntaxes; without them, Implicit and Explicit VR Little Endian are proposed.
     `timeout`, in seconds, bounds the whole of connecting, TLS and the answer together, and later
     each wait for the peer. `max_length` is the largest P-DATA-TF that may be sent to us (PS3.8
-    D.1), in bytes; 0: no limit. Names of `host` are resolved by the system, at its speed.
+    D.1), in bytes, at least 8; 0: no limit. `server_hostname` is the name that the peer's
+    certificate must be for, where it is not `host`. `local_address` is a host and a port of this
+    end, 0 for any. Names are resolved by the system, at its speed; of several addresses the next
+    is tried beside the one before after a quarter of a second.
+
+    `roles` are the roles that this end proposes for an abstract syntax, SCU and SCP (PS3.7
+    D.3.3.4); `async_ops` the operations invoked and performed at once, 0 for any number (D.3.3.3);
+    `extended` the application information of SOP classes (D.3.3.5); `common_extended` D.3.3.6.
+    `request` is a whole A-ASSOCIATE-RQ instead of all these parts and the titles.
 
     Raises `AssociationRejected`, `AssociationAborted`, `ConnectionFailed` where there was no
     connection, `ConnectionClosed` where it was lost, `AssociationTimeout`; `ValueError` for titles,
-    UIDs or an identity that PS3.8 does not allow, or a port or time that is none. With
-    `retry` each says how often was tried.
+    UIDs, numbers or an identity that PS3.8 does not allow, or a host, port or time that is none.
+    With `retry` each says how often was tried.
     """
-    check_connect(port, timeout)
-    request = make_request(called_ae, calling_ae, list(contexts), max_length, identity)
+    check_connect(host, port, timeout)
+    parts = called_ae, calling_ae, contexts, max_length, identity, roles, async_ops, extended
+    wanted = request_of(*parts, common_extended, request)
+    security = None if tls is None else (tls, server_name(host, server_hostname))
     attempts = Attempts(retry, time.monotonic())
     while True:
         try:
-            return _connect_once((host, port), request, timeout, tls)
+            return _connect_once((host, port), local_address, wanted, timeout, security)
         except Error as error:
             time.sleep(attempts.failed(error, time.monotonic()))
 
 
 def _connect_once(
     address: tuple[str, int],
+    local: tuple[str, int] | None,
     request: AssociateRequest,
     timeout: float | None,
-    tls: ssl.SSLContext | None,
+    security: tuple[ssl.SSLContext, str] | None,
 ) -> SyncAssociation:
     deadline = deadline_of(timeout)
-    sock = open_socket(address, deadline)
     try:
-        if tls is not None:
+        sock = dial(address, local, timeout)
+    except (OSError, UnicodeError) as e:
+        raise failure(address, e) from e
+    try:
+        if security is not None:
             left = left_of(deadline)
             sock.settimeout(None if left is None else max(left, SHORTEST))
-            sock = secured = tls.wrap_socket(
-                sock, server_hostname=address[0], do_handshake_on_connect=False
+            context, name = security
+            sock = secured = context.wrap_socket(
+                sock, server_hostname=name, do_handshake_on_connect=False
             )
             secured.do_handshake()
     except OSError as e:  # `ssl.SSLError` is one, and so is a time-out
@@ -117,46 +147,9 @@ def _connect_once(
     return association
 
 
-def open_socket(address: tuple[str, int], deadline: float | None) -> socket.socket:
-    """A connection to the first address of a host that takes one."""
-    try:
-        found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as e:
-        raise failure(address, e) from e
-    error = OSError("no address")
-    for family, kind, protocol, _, where in found:
-        try:
-            sock = socket.socket(family, kind, protocol)
-        except OSError as e:
-            error = e
-            continue
-        try:
-            _connect_socket(sock, where, deadline)
-        except OSError as e:
-            sock.close()
-            error = e
-        except BaseException:
-            sock.close()
-            raise
-        else:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return sock
-    raise failure(address, error) from error
-
-
-def _connect_socket(sock: socket.socket, where: object, deadline: float | None) -> None:
-    # It never blocks: a connect that is still inside the system when a reset comes makes Linux drop
-    # what was received before it.
-    left = left_of(deadline)
-    sock.settimeout(FOREVER if left is None else max(left, SHORTEST))
-    # A reset: it was up, and the peer has left already. What it said before can still be read.
-    with suppress(ConnectionResetError, BrokenPipeError):
-        sock.connect(where)  # type: ignore[arg-type]
-
-
 class SyncAssociation(Opened):
     """An association that `connect` has opened. A context manager: it is released at the end, or
-    aborted where an exception leaves the block. One thread at a time."""
+    aborted where an exception leaves the block. One thread at a time, but for `abort`."""
 
     def __init__(
         self, sock: socket.socket, request: AssociateRequest, timeout: float | None
@@ -166,6 +159,15 @@ class SyncAssociation(Opened):
         super().__init__(association, request, _peer_of(sock), timeout)
         self._socket = sock
         self._poll = select.poll()
+        self._alert: ssl.SSLError | None = None
+        self._using = threading.Lock()
+        self._user = 0
+        """The thread that has `_using`."""
+        self._alarm: tuple[int, int] | None = os.pipe()
+        """What is written to its second end wakes whoever waits for the socket."""
+        self._alarm_lock = threading.RLock()
+        self._is_to_abort = False
+        self._poll.register(self._alarm[0], select.POLLIN)
         self._events: deque[Event] = deque()
         self._held = 0
         self._out = memoryview(b"")
@@ -179,9 +181,11 @@ class SyncAssociation(Opened):
     def echo(self) -> int:
         """C-ECHO: ask, and wait for the answer. Its status (PS3.7 9.3.5): 0 is success.
 
-        Data that comes before the answer is dropped."""
-        self._refuse_if_over()
-        return self._run(self._requestor.echo())
+        Data that comes before the answer is dropped. What comes in the Verification context and
+        does not answer it ends the association: `AssociationAborted`."""
+        with self._used():
+            self._refuse_if_over()
+            return self._run(self._requestor.echo())
 
     def send(self, data: Sendable, *, context: int | str, is_command: bool = False) -> None:
         """Send a whole command or data set: bytes, a binary file that is read to its end, or an
@@ -193,12 +197,13 @@ class SyncAssociation(Opened):
         after an exception in the middle of it only `abort` is left to do.
         """
         context_id = context_id_of(self.contexts, context)
-        self._refuse_if_over()
-        parts = Parts()
-        for piece in pieces_of(data):
-            for part in parts.feed(piece):
-                self._send_part(PDV(context_id, is_command, False, part))
-        self._send_part(PDV(context_id, is_command, True, parts.end()))
+        with self._used():
+            self._refuse_if_over()
+            parts = Parts()
+            for piece in pieces_of(data):
+                for part in parts.feed(piece):
+                    self._send_part(PDV(context_id, is_command, False, part))
+            self._send_part(PDV(context_id, is_command, True, parts.end()))
 
     def receive(self, *, joined: bool = True, limit: int = 1 << 30) -> PDV | None:
         """The next command or data set, whole, of at most `limit` bytes; or, if not `joined`, what
@@ -208,25 +213,56 @@ class SyncAssociation(Opened):
         is the longest wait for more. Raises `AssociationAborted`, `ConnectionClosed`,
         `AssociationTimeout`, and `LocalError` beyond the limit, when the peer is sent an A-ABORT.
         """
-        pdv = self._run(self._requestor.receive(joined, limit))
-        if pdv is None:
-            self._answer_release()
-        return pdv
+        with self._used():
+            pdv = self._run(self._requestor.receive(joined, limit))
+            if pdv is None:
+                self._answer_release()
+            return pdv
 
     def release(self) -> None:
         """End the association in order (PS3.8 7.2); data that still comes is dropped."""
-        self._refuse_if_over()
-        if self._association.state == 8:  # the peer has asked first
-            self._answer_release()
-            return
-        self._run(self._requestor.release())
-        self._finish("released")
+        with self._used():
+            self._refuse_if_over()
+            if self._association.state == 8:  # the peer has asked first
+                self._answer_release()
+                return
+            self._run(self._requestor.release())
+            self._finish(RELEASED)
 
     def abort(self) -> None:
-        """End the association at once, by A-ABORT (PS3.8 7.3). Does nothing when it is over."""
+        """End the association at once, by A-ABORT (PS3.8 7.3). Does nothing when it is over.
+
+        From any thread: another method that runs meanwhile raises `LocalError`, and it is over
+        when this returns. In a signal handler, that happens after the handler."""
+        self._is_to_abort = True
+        with self._alarm_lock:
+            if self._alarm is not None:
+                os.write(self._alarm[1], b"\0")
+        if self._user != threading.get_ident():
+            with self._using:
+                self._abort_here()
+
+    def _abort_here(self) -> None:
         if self._record is not None:
             self._association.send(Abort(0, 0))
-            self._await_close("aborted by us")
+            self._await_close(ABORTED_BY_US)
+
+    @contextmanager
+    def _used(self) -> Iterator[None]:
+        """For one thread at a time."""
+        if not self._using.acquire(blocking=False):
+            raise LocalError("another thread uses the association")
+        self._user = threading.get_ident()
+        try:
+            yield
+        finally:
+            self._user = 0
+            self._using.release()
+
+    def _abort_if_asked(self) -> None:
+        if self._is_to_abort and self._record is not None:
+            self._abort_here()
+            raise LocalError("the association is over: it was aborted")
 
     def __enter__(self) -> SyncAssociation:
         return self
@@ -242,7 +278,7 @@ class SyncAssociation(Opened):
             else:
                 self.release()
         finally:
-            self._finish("aborted by us")  # where it was interrupted
+            self._finish(ABORTED_BY_US)  # where it was interrupted
 
     # ---- the engine's crank
 
@@ -261,7 +297,7 @@ class SyncAssociation(Opened):
             return result
         except Error as e:
             if self._association.state != 6:
-                self._await_close(outcome_of_error(e))
+                self._await_close(end_of_error(e))
             raise
 
     def _refuse_if_over(self) -> None:
@@ -277,11 +313,12 @@ class SyncAssociation(Opened):
         try:
             self._run(self._requestor.open(), deadline)
         except BaseException:
-            self.abort()
+            self._abort_here()
             raise
         self._association.set_timeouts(self.timeout)
 
     def _send_part(self, pdv: PDV) -> None:
+        self._abort_if_asked()
         self._association.send(pdv)
         deadline, sent = deadline_of(self.timeout), self._sent
         while self._collect():
@@ -292,6 +329,7 @@ class SyncAssociation(Opened):
                 self._association.send(Abort(0, 0))
                 self._fail(AssociationTimeout("the peer has not taken what was sent in time"))
             self._move(deadline)
+            self._abort_if_asked()
         self._raise_if_over()
 
     def _next(self, deadline: float | None) -> Event:
@@ -301,7 +339,7 @@ class SyncAssociation(Opened):
             if self._events:
                 event = self._events.popleft()
                 self._held -= size_of(event)
-                error = error_of_event(event)
+                error = self._error_of(event)
                 if error is not None:
                     self._fail(error)
                 return event
@@ -310,12 +348,18 @@ class SyncAssociation(Opened):
     def _raise_if_over(self) -> None:
         """What has come before the end, as far as nobody has received it, is lost with it."""
         for event in self._events:
-            error = error_of_event(event)
+            error = self._error_of(event)
             if error is not None:
                 self._fail(error)
 
+    def _error_of(self, event: Event) -> Error | None:
+        """The exception for an event that ends the association, or None."""
+        error = error_of_event(event)
+        established = self._requestor.accept is not None
+        return None if error is None else end_of_tls(error, self._alert, established)
+
     def _fail(self, error: Error) -> None:
-        self._await_close(outcome_of_error(error))
+        self._await_close(end_of_error(error))
         raise error
 
     def _collect(self) -> bool:
@@ -335,6 +379,7 @@ class SyncAssociation(Opened):
         own = self._association.deadline()
         moments = [moment for moment in (deadline, own) if moment is not None]
         self._move(min(moments, default=None))
+        self._abort_if_asked()
         if deadline is not None and time.monotonic() >= deadline:
             self._collect()
             if not self._events:
@@ -353,8 +398,8 @@ class SyncAssociation(Opened):
         self._unanswered = False
         self._poll.register(self._socket, mask)
         left = left_of(until)
-        ready = self._poll.poll(None if left is None else math.ceil(left * 1000))
-        flags = ready[0][1] if ready else 0
+        ready = dict(self._poll.poll(None if left is None else math.ceil(left * 1000)))
+        flags = ready.get(self._socket.fileno(), 0)
         if self._out and flags & ~select.POLLIN:
             self._write()
         if reads and flags & ~select.POLLOUT:
@@ -378,8 +423,10 @@ class SyncAssociation(Opened):
             data = self._socket.recv(READ_SIZE)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return
-        except OSError:
+        except OSError as e:
             data = b""
+            if isinstance(e, ssl.SSLError) and not isinstance(e, ssl.SSLEOFError):
+                self._alert = e
         if data:
             self._received += len(data)
             self._unanswered = True
@@ -391,16 +438,19 @@ class SyncAssociation(Opened):
 
     def _answer_release(self) -> None:
         self._association.send(ReleaseResponse())
-        self._await_close("released by the peer")
+        self._await_close(RELEASED_BY_PEER)
 
-    def _await_close(self, outcome: str) -> None:
+    def _await_close(self, end: End) -> None:
         """Send what is left, and let the peer close first, so that nothing of it is destroyed."""
         deadline = time.monotonic() + CLOSING_TIME
+        with self._alarm_lock, suppress(KeyError):
+            if self._alarm is not None:
+                self._poll.unregister(self._alarm[0])
         try:
             while self._record is not None and self._drop_all() and time.monotonic() < deadline:
                 self._move(deadline)
         finally:
-            self._finish(outcome)
+            self._finish(end)
 
     def _drop_all(self) -> bool:
         """What still comes is of no interest; False after the last of it."""
@@ -409,16 +459,17 @@ class SyncAssociation(Opened):
         self._collect()
         return self._association.state != 1
 
-    def _finish(self, outcome: str) -> None:
+    def _finish(self, end: End) -> None:
         """Close, and log; once."""
         record, self._record = self._record, None
         if record is None:
             return
         self._socket.close()
-        record.outcome = outcome
-        record.seconds = time.monotonic() - self._begun
-        record.received, record.sent = self._received, self._sent
-        record.log()
+        with self._alarm_lock:
+            alarm, self._alarm = self._alarm, None
+            for descriptor in alarm or ():
+                os.close(descriptor)
+        record.finish(end, self._begun, self._received, self._sent)
 
 
 def _peer_of(sock: socket.socket) -> tuple[str, int]:

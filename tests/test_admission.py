@@ -54,6 +54,8 @@ class Policy:
     together: int = 0
     each: int = 0
     named: dict[str, int] = field(default_factory=dict)
+    each_host: int = 0
+    beyond: Codes = (0, 0, 0)
 
 
 class Answer(NamedTuple):
@@ -81,7 +83,10 @@ class Admission:
         for abstract, transfers in policy.contexts:
             assert self.add("context", abstract) == OK
             assert all(self.add("transfer", uid) == OK for uid in transfers)
-        lib.ltdic_admission_set_limits(self.admission, policy.together, policy.each)
+        size = ffi.sizeof("ltdic_limits")
+        counts = policy.together, policy.each, policy.each_host, policy.beyond
+        limits = ffi.new("ltdic_limits *", (size, *counts))
+        lib.ltdic_admission_set_limits(self.admission, limits)
         for title, most in policy.named.items():
             assert self.limit(title, most) == OK
 
@@ -100,19 +105,21 @@ class Admission:
         text = title.encode("latin-1")
         return int(lib.ltdic_admission_limit_calling(self.admission, text, most))
 
-    def try_to_judge(self, rq: bytes, room: int) -> tuple[int, Answer]:
+    def try_to_judge(self, rq: bytes, room: int, host: bytes = b"") -> tuple[int, Answer]:
         held = ffi.new("ltdic_answer *")
         data = ffi.new("uint8_t[]", room)
         accept = ffi.new("ltdic_buffer *", (data, room, 0))
         with ffi.from_buffer(rq) as raw:
-            status = lib.ltdic_admission_judge(self.admission, held, accept, (raw, len(rq)))
+            status = lib.ltdic_admission_judge(
+                self.admission, held, accept, (raw, len(rq)), (ffi.from_buffer(host), len(host))
+            )
         refusal = held.refusal
         codes = (refusal.result, refusal.source, refusal.reason)
         wire = bytes(ffi.buffer(data, accept.size)) if status == OK else b""
         return int(status), Answer(codes, wire, held)
 
-    def judge(self, rq: bytes) -> Answer:
-        status, answer = self.try_to_judge(rq, lib.LTDIC_ACCEPT_ROOM)
+    def judge(self, rq: bytes, host: bytes = b"") -> Answer:
+        status, answer = self.try_to_judge(rq, lib.LTDIC_ACCEPT_ROOM, host)
         assert status == OK
         return answer
 
@@ -353,15 +360,71 @@ def test_a_place_is_given_back_once() -> None:
     assert admission.judge(from_title("A")).codes == LIMIT
 
 
-def test_who_came_before_there_were_limits_takes_no_place_of_a_title() -> None:
+def test_who_came_before_there_were_limits_takes_a_place_of_its_title() -> None:
     admission = Admission()
     before = admission.judge(from_title("A"))
     admission.apply(Policy(each=1))
-    first = admission.judge(from_title("A"))
+    assert admission.judge(from_title("A")).codes == LIMIT
     admission.leave(before)
-    assert (first.codes, admission.judge(from_title("A")).codes) == (LET_IN, LIMIT)
-    admission.leave(first)
     assert admission.judge(from_title("A")).codes == LET_IN
+
+
+def test_a_host_has_a_limit_of_its_own() -> None:
+    admission = Admission(Policy(each_host=2))
+    first, second, third = (admission.judge(from_title(t), b"::1") for t in "ABC")
+    assert (first.codes, second.codes, third.codes) == (LET_IN, LET_IN, LIMIT)
+    assert admission.judge(from_title("A"), b"::2").codes == LET_IN
+    admission.leave(first)
+    admission.leave(third)
+    assert admission.judge(from_title("A"), b"::1").codes == LET_IN
+    assert admission.judge(from_title("A"), b"::1").codes == LIMIT
+
+
+def test_another_answer_may_be_given_beyond_a_limit() -> None:
+    admission = Admission(Policy(together=1, beyond=(1, 3, 2)))
+    assert admission.judge(from_title("A")).codes == LET_IN
+    assert admission.judge(from_title("A")).codes == (1, 3, 2)
+
+
+def test_any_context_is_accepted_with_its_first_transfer_syntax() -> None:
+    admission = Admission()
+    lib.ltdic_admission_accept_any(admission.admission)
+    pdu = request(
+        contexts=(
+            ProposedContext(1, "1.2.3", ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2")),
+            ProposedContext(3, "1.2.4", ("1.2.840.10008.1.2",)),
+        )
+    )
+    accept = decode(admission.judge(encode(pdu)).accept, strict=True)
+    assert isinstance(accept, AssociateAccept)
+    assert [(c.id, c.result, c.transfer_syntax) for c in accept.contexts] == [
+        (1, 0, "1.2.840.10008.1.2.4.50"),
+        (3, 0, "1.2.840.10008.1.2"),
+    ]
+
+
+def test_other_rules_hold_at_once_and_places_stay_taken() -> None:
+    admission = Admission(Policy(called=("OLD",), named={"A": 1}))
+    inside = admission.judge(encode(request(called_ae="OLD", calling_ae="A")))
+    assert inside.codes == LET_IN
+    other = Admission(Policy(called=("NEW",), named={"A": 2, "B": 1}))
+    assert lib.ltdic_admission_take_rules(admission.admission, other.admission) == OK
+
+    def ask(called: str, calling: str) -> Codes:
+        return admission.judge(encode(request(called_ae=called, calling_ae=calling))).codes
+
+    assert ask("OLD", "A") == (1, 1, 7)
+    assert [ask("NEW", "A"), ask("NEW", "A")] == [LET_IN, LIMIT]
+    assert [ask("NEW", "B"), ask("NEW", "B"), ask("NEW", "C")] == [LET_IN, LIMIT, LET_IN]
+    admission.leave(inside)
+    assert [ask("NEW", "A"), ask("NEW", "A")] == [LET_IN, LIMIT]
+
+
+def test_what_is_refused_costs_no_answer() -> None:
+    """Nothing is built for who is not let in: no room is asked for."""
+    admission = Admission(Policy(called=("OTHER",)))
+    status, answer = admission.try_to_judge(encode(request()), 0)
+    assert (status, answer.codes, answer.accept) == (OK, (1, 1, 7), b"")
 
 
 def test_ten_thousand_calling_titles_are_counted_right() -> None:
@@ -520,9 +583,11 @@ def test_it_does_what_the_model_does(policy: Policy, steps: list[Any]) -> None:
         if isinstance(step, AssociateRequest):
             answer = admission.judge(encode(step))
             assert answer.codes == model.judge(step)
-            check_accept(model, step, answer.accept, strict=False)
             if answer.codes == LET_IN:
+                check_accept(model, step, answer.accept, strict=False)
                 inside.append((step, answer))
+            else:
+                assert answer.accept == b""
         elif step < len(inside):
             pdu, answer = inside.pop(step)
             admission.leave(answer)
@@ -533,7 +598,9 @@ def test_it_does_what_the_model_does(policy: Policy, steps: list[Any]) -> None:
 def test_the_answer_to_a_strictly_valid_request_is_strictly_valid(
     policy: Policy, pdu: AssociateRequest
 ) -> None:
-    check_accept(Model(policy), pdu, Admission(policy).judge(encode(pdu)).accept, strict=True)
+    answer = Admission(policy).judge(encode(pdu))
+    if answer.codes == LET_IN:
+        check_accept(Model(policy), pdu, answer.accept, strict=True)
 
 
 @given(contexts(proposed))

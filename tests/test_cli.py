@@ -395,12 +395,24 @@ def test_echo_ends_where_nobody_answers() -> None:
     assert result.stdout.startswith("NO ANSWER  ")
 
 
-@pytest.mark.parametrize("answer", [encode(Abort(2, 6)), b"HTTP/1.1 400 Bad Request\r\n", b""])
-def test_echo_fails_where_the_peer_breaks_off(answer: bytes) -> None:
+@pytest.mark.parametrize(
+    ("answer", "word", "advice"),
+    [
+        (encode(Abort(2, 6)), "FAILED", "Look into the log of the peer"),
+        (b"HTTP/1.1 400 Bad Request\r\n", "NO DICOM", "web server"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "NO DICOM", "remote shells"),
+        (b"\x15\x03\x03\0\x02\x02\x28", "NO DICOM", "--tls"),
+        (b"\x0bMSH|^~", "NO DICOM", "HL7"),
+        (b"220 mail ESMTP\r\n", "NO DICOM", "Something else"),
+        (b"", "CLOSED", "Many archives do that"),
+    ],
+)
+def test_echo_says_who_it_is_that_breaks_off(answer: bytes, word: str, advice: str) -> None:
     with answering(answer) as port:
         result = echo(port)
     assert result.returncode == 76
-    assert result.stdout.startswith("FAILED  ")
+    assert result.stdout.startswith(f"{word}  ")
+    assert advice in result.stdout
 
 
 def test_echo_says_that_the_peer_knows_no_echo() -> None:

@@ -423,7 +423,7 @@ def test_an_acceptor_does_not_wait_for_a_request_for_ever(acceptor: Any, size: i
         connection.sendall(REQUEST[:size])
         assert receive_pdu(connection) == b""
         assert SHORT * 0.9 < time.monotonic() - begun < TIMEOUT / 2
-    assert server.counters == Counters(timed_out=1)
+    assert server.counters == Counters(no_request=1)
 
 
 @by_acceptor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -107,12 +108,17 @@ NEVER: list[Error] = [
     LocalError("wrong"),
     refused(socket.gaierror("no such host")),
     refused(ConnectionResetError()),
-    refused(OSError(113, "no route")),
+    refused(socket.gaierror(socket.EAI_NONAME, "no such host")),
+    refused(OSError(13, "not permitted")),
     ConnectionFailed("without a cause"),
 ]
 WORTH_IT: list[Error] = [
     *[AssociationRejected(AssociateReject(*codes)) for codes in DEFINED if codes[0] == 2],
     refused(ConnectionRefusedError()),
+    refused(TimeoutError()),
+    refused(OSError(errno.EHOSTUNREACH, "no route")),
+    refused(OSError(errno.ENETUNREACH, "no network")),
+    refused(socket.gaierror(socket.EAI_AGAIN, "try again")),
 ]
 
 

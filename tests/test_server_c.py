@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from dataclasses import replace as changed
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -54,7 +54,10 @@ WANT_ROOM = lib.LTDIC_WANT_ROOM
 EVERYTHING = REQUESTS | DATA | ENDS | WANT_ROOM
 REQUEST, ACCEPTED = lib.LTDIC_SERVED_REQUEST, lib.LTDIC_SERVED_ACCEPTED
 RECEIVED, ENDED = lib.LTDIC_SERVED_DATA, lib.LTDIC_SERVED_ENDED
-OUTCOMES = ["none", "rejected", "released", "aborted", "timed out", "lost"]
+OUTCOMES = [
+    *("none", "rejected", "released", "aborted", "timed out", "lost"),
+    *("no request", "fault"),
+]
 
 COMMAND, LAST = 1, 2
 STORE, VERIFY = 3, 1  # context IDs
@@ -122,6 +125,9 @@ class Counters:
     aborted: int = 0
     lost: int = 0
     timed_out: int = 0
+    no_request: int = 0
+    faults: int = 0
+    unaccepted: int = 0
 
 
 class Server:
@@ -188,7 +194,7 @@ class Server:
     @property
     def counters(self) -> Counters:
         c = lib.ltdic_server_counters(self.server)
-        return Counters(c.connections, c.accepted, c.released, c.aborted, c.lost, c.timed_out)
+        return Counters(**{name.name: getattr(c, name.name) for name in fields(Counters)})
 
     @property
     def rejected(self) -> dict[tuple[int, int, int], int]:
@@ -668,9 +674,6 @@ def test_the_user_may_reject(codes: tuple[int, int, int]) -> None:
         peer = server.call(RQ)
         server.until(lambda: server.events)
         served = server.events[0].served
-        for undefined in [(0, 1, 1), (3, 1, 1), (1, 0, 1), (1, 4, 1), (1, 1, 4), (1, 3, 0)]:
-            assert send(served, encode(AssociateReject(*undefined))) == BAD_VALUE
-        assert server.rejected == {}
         assert send(served, encode(AssociateReject(*codes))) == OK
         assert decode(peer.receive()) == AssociateReject(*codes)
         assert send(served, ABORT) == OK  # there is nothing left to abort
@@ -681,6 +684,21 @@ def test_the_user_may_reject(codes: tuple[int, int, int]) -> None:
         (report,) = server.ended()
         assert (report.outcome, report.codes) == ("rejected", codes)
         assert server.rejected == {codes: 1}
+
+
+@pytest.mark.parametrize("codes", [(0, 1, 1), (1, 3, 8), (255, 255, 255)])
+def test_the_user_may_reject_with_codes_that_are_not_defined(codes: tuple[int, int, int]) -> None:
+    """A relay passes on what it got."""
+    with serving(wanted=REQUESTS) as server:
+        peer = server.call(RQ)
+        server.until(lambda: server.events)
+        assert send(server.events[0].served, encode(AssociateReject(*codes))) == OK
+        assert decode(peer.receive()) == AssociateReject(*codes)
+        peer.socket.close()
+        (report,) = server.ended()
+        assert (report.outcome, report.codes) == ("rejected", codes)
+        assert server.rejected == {}
+        assert lib.ltdic_server_counters(server.server).rejected_undefined == 1
 
 
 def test_the_user_may_not_be_there_any_more_when_the_peer_has_gone() -> None:
@@ -809,10 +827,39 @@ def test_a_connection_without_a_request_is_no_association() -> None:
     with serving(wanted=EVERYTHING) as server:
         for words in (b"", RQ[:50], b"GET / HTTP/1.1\r\n\r\n", ABORT):
             server.call(words).socket.close()
-        server.until(lambda: server.counters.connections == 4)
-        server.run(20)
-        assert server.events == []
-        assert server.counters == Counters(connections=4)
+        server.until(lambda: server.counters.no_request + server.counters.faults == 4)
+        assert server.counters == Counters(connections=4, no_request=3, faults=1)
+        ends = [event.report for event in server.events]
+        assert sorted(report.outcome for report in ends) == ["fault", "no request", "no request"]
+        assert {report.host for report in ends} == {b"127.0.0.1"}
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "offset"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", lib.LTDIC_ERR_BAD_PDU_TYPE, 0),
+        (encode(ReleaseRequest()), lib.LTDIC_ERR_UNEXPECTED_PDU, 0),
+        (b"\1\0\xff\xff\xff\xff", lib.LTDIC_ERR_TOO_LARGE, 2),
+        (RQ[:-1] + b"\0", None, 0),
+        (RQ[:74] + b"\x20\0\xff\xff" + RQ[78:], lib.LTDIC_ERR_ITEM_OVERRUN, 76),
+    ],
+)
+def test_a_fault_before_there_is_a_request_is_told_with_its_place(
+    words: bytes, status: int | None, offset: int
+) -> None:
+    with serving(wanted=ENDS) as server:
+        peer = server.call(words)
+        if status is None:  # as good a request as any
+            assert decode(peer.receive()).type == 2
+            return
+        assert decode(peer.receive()) == Abort(0, 0)
+        peer.socket.close()
+        server.until(lambda: server.events)
+        told = lib.ltdic_served_report(server.events[0].served)
+        assert OUTCOMES[told.outcome] == "fault"
+        assert (told.status, told.offset) == (status, offset)
+        assert bytes(ffi.buffer(told.first, told.first_size)) == words[:32]
+        assert server.counters == Counters(connections=1, faults=1)
 
 
 def test_a_peer_that_stalls_before_its_request_is_whole_is_closed_at_artim() -> None:
@@ -822,8 +869,8 @@ def test_a_peer_that_stalls_before_its_request_is_whole_is_closed_at_artim() -> 
         for peer in peers:
             peer.sees_the_end()
         assert 0.05 < time.monotonic() - begun < TIMEOUT / 2
-        assert server.counters == Counters(connections=2, timed_out=2)
-        assert server.events == []
+        assert server.counters == Counters(connections=2, no_request=2)
+        assert [event.report.outcome for event in server.events] == ["no request"] * 2
 
 
 def test_a_peer_that_does_not_close_at_the_end_is_closed_at_artim() -> None:
@@ -1100,7 +1147,7 @@ def test_a_silent_connection_is_given_a_moment() -> None:
         late.socket.close()
         server.closed()
         silent.sees_the_end()
-        assert server.counters == Counters(connections=2)
+        assert server.counters == Counters(connections=2, no_request=1)
 
 
 def test_a_peer_that_does_not_read_is_aborted_and_closed_in_time() -> None:

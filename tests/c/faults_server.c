@@ -351,7 +351,8 @@ static int begin(void)
                ltdic_admission_add_transfer(admission, IMPLICIT) == LTDIC_OK &&
                ltdic_admission_limit_calling(admission, "OTHER", 1) == LTDIC_OK;
     if (good) {
-        ltdic_admission_set_limits(admission, 1, 1); /* a place that is lost is missed */
+        const ltdic_limits limits = {.size = sizeof limits, .together = 1, .each_calling = 1};
+        ltdic_admission_set_limits(admission, &limits); /* a place that is lost is missed */
         server = ltdic_server_new(admission);
     }
     if (server == NULL) {

@@ -1,0 +1,107 @@
+"""TCP connections, made by C: for whoever waits, and for a task of asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from . import _lib
+
+ROUND = 500
+"""Milliseconds: a signal that comes just before a wait is seen no later than this."""
+THREADS = 256
+"""How many connections of asyncio may be made at once."""
+
+Address = tuple[str, int]
+
+
+def dial(address: Address, local: Address | None, timeout: float | None) -> socket.socket:
+    """A connection, which never blocks. Raises `OSError`."""
+    _check_name(address[0])
+    dialer = _lib.Dialer()
+    try:
+        dialer.begin(address, local, timeout)
+        while (found := dialer.wait(ROUND)) is None:
+            pass
+        return socket.socket(fileno=found)
+    finally:
+        dialer.free()
+
+
+async def dial_async(
+    address: Address, local: Address | None, timeout: float | None
+) -> socket.socket:
+    """As `dial`; a thread waits, unless the connection is up at once. Cancelling leaves nothing."""
+    _check_name(address[0])
+    dialer = _lib.Dialer()
+    numeric = _is_numeric(address[0])
+    found: int | None = None
+    if numeric:
+        try:
+            dialer.begin(address, local, timeout)
+            found = dialer.wait(0)
+        except BaseException:
+            dialer.free()
+            raise
+        if found is not None:
+            dialer.free()
+            return socket.socket(fileno=found)
+    waiting: Future[int] = _threads().submit(
+        _finish, dialer, None if numeric else (address, local, timeout)
+    )
+    try:
+        connected = await asyncio.wrap_future(waiting)
+        return socket.socket(fileno=connected)
+    except asyncio.CancelledError:
+        dialer.cancel()
+        waiting.add_done_callback(_close)
+        raise
+
+
+def _finish(dialer: _lib.Dialer, begin: tuple[Address, Address | None, float | None] | None) -> int:
+    try:
+        return dialer.finish() if begin is None else dialer.run(*begin)
+    finally:
+        dialer.free()
+
+
+def _close(waiting: Future[int]) -> None:
+    """Close the connection that nobody waits for any more."""
+    if not waiting.cancelled() and waiting.exception() is None and waiting.result() >= 0:
+        os.close(waiting.result())
+
+
+def _check_name(host: str) -> None:
+    """What C would read as another name is no name."""
+    if not host or "\0" in host:
+        raise socket.gaierror(socket.EAI_NONAME, f"{host!a} is no name of a host")
+
+
+def _is_numeric(host: str) -> bool:
+    """Can it be looked up without asking anybody?"""
+    try:
+        socket.getaddrinfo(host.strip("[]"), None, flags=socket.AI_NUMERICHOST)
+    except (OSError, UnicodeError):
+        return False
+    return True
+
+
+_pool: ThreadPoolExecutor | None = None
+
+
+def _threads() -> ThreadPoolExecutor:
+    global _pool
+    if _pool is None:
+        _pool = ThreadPoolExecutor(THREADS, thread_name_prefix="ltdic-connect")
+    return _pool
+
+
+def _forget_threads() -> None:
+    """A child process has none of them."""
+    global _pool
+    _pool = None
+
+
+os.register_at_fork(after_in_child=_forget_threads)

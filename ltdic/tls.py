@@ -1,0 +1,76 @@
+"""TLS between bytes: an `ssl.SSLContext` for a transport that moves the bytes itself."""
+
+from __future__ import annotations
+
+import ssl
+from contextlib import suppress
+from typing import Any
+
+READ_SIZE = 0x40000
+
+
+class Tls:
+    """One end of a TLS connection. What comes from the transport is given to `receive`, what
+    `take` gives is for the transport."""
+
+    def __init__(self, context: ssl.SSLContext, server_hostname: str | None = None) -> None:
+        """A server's end without a `server_hostname`."""
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._object = context.wrap_bio(
+            self._incoming,
+            self._outgoing,
+            server_side=server_hostname is None,
+            server_hostname=server_hostname,
+        )
+        self.established = False
+        """True when the handshake is done."""
+        self.ended = False
+        """True when the peer has said that it sends nothing more."""
+        self.error: ssl.SSLError | None = None
+        """What has ended it: an alert of the peer, or what the peer broke."""
+
+    def begin(self) -> None:
+        """A client speaks first."""
+        self.receive(b"")
+
+    def receive(self, data: bytes) -> bytes:
+        """What the peer has sent, in plain. What came before an error is given with it."""
+        self._incoming.write(data)
+        parts: list[bytes] = []
+        try:
+            if not self.established:
+                self._object.do_handshake()
+                self.established = True
+            while part := self._object.read(READ_SIZE):
+                parts.append(part)
+            self.ended = True
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLZeroReturnError:
+            self.ended = True
+        except ssl.SSLError as e:
+            self.error = self.error or e
+        return b"".join(parts)
+
+    def send(self, data: bytes) -> None:
+        """Plain bytes for the peer, after the handshake."""
+        with suppress(ssl.SSLError):
+            self._object.write(data)
+
+    def close(self) -> None:
+        """Say that nothing more is sent (close_notify)."""
+        if self.established:
+            with suppress(ssl.SSLError):
+                self._object.unwrap()
+
+    def take(self) -> bytes:
+        """Bytes for the transport."""
+        return self._outgoing.read()
+
+    @property
+    def peer_certificate(self) -> dict[str, Any] | None:
+        """As `ssl.SSLSocket.getpeercert`; None where the peer has shown none."""
+        try:
+            return self._object.getpeercert()
+        except ValueError:  # the handshake has failed
+            return None
