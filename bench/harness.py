@@ -10,7 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import metadata
@@ -246,12 +246,28 @@ def amount(measure: Measure) -> str:
     return f"{value:.3g} s"
 
 
+def in_columns(rows: Sequence[Sequence[str]], sides: str) -> list[str]:
+    """A line for each row, each column as wide as its longest cell. `sides` has a character for
+    each column: < aligns it left, > right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def _row(one: Case, who: str, m: Measure) -> list[str]:
+    rate = ""
+    if one.unit_bytes and m.unit == "ns" and m.least:
+        rate = f"{one.unit_bytes / m.least * 1e9 / (1 << 20):,.0f} MiB/s"
+    spread = f"least {m.least:,.1f}, most {m.most:,.1f}" if m.rounds > 1 else ""
+    return [who, amount(m), rate, spread]
+
+
 def show(one: Case, measures: dict[str, Measure]) -> None:
     print(f"\n{one.name}")
-    for who, m in measures.items():
-        rate = ""
-        if one.unit_bytes and m.unit == "ns" and m.least:
-            rate = f"{one.unit_bytes / m.least * 1e9 / (1 << 20):12,.0f} MiB/s"
-        spread = f"least {m.least:,.1f}, most {m.most:,.1f}" if m.rounds > 1 else ""
-        print(f"  {who:28}{amount(m):>12}{rate:>20}   {spread}")
+    for line in in_columns([_row(one, who, m) for who, m in measures.items()], "<>><"):
+        print(f"  {line}")
     sys.stdout.flush()

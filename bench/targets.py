@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from harness import Measure
+from harness import Measure, in_columns
 
 Cases = dict[str, dict[str, Measure]]
 
@@ -99,6 +99,12 @@ def _all() -> list[Target]:
             _faster(receive, 0.9, C, FLOOR),
             _faster(receive, 0.75, "ltdic Server", FLOOR),
         ]
+    for what in ("rejected", "echoed"):
+        requestors = f"{what} association, one by one: requestors"
+        targets += [
+            _faster(requestors, 0.8, "ltdic connect", "floor selectors"),
+            _faster(requestors, 0.8, "ltdic aio.connect", "floor asyncio"),
+        ]
     return [
         *targets,
         _below("memory to receive 1 GiB", C, 8192, "KiB"),
@@ -126,9 +132,10 @@ def table(cases: Cases) -> list[dict[str, Any]]:
 def show(rows: list[dict[str, Any]]) -> None:
     if not rows:
         return
-    print(f"\n{'target':72}{'wanted':28}{'figure':>14}")
+    lines = [["target", "wanted", "figure", ""]]
     for row in rows:
         figure = f"{row['figure']:,.3g} {row['unit']}"
-        print(f"{row['what']:72}{row['wanted']:28}{figure:>14}  {'' if row['met'] else 'NOT MET'}")
+        lines.append([row["what"], row["wanted"], figure, "" if row["met"] else "NOT MET"])
+    print("", *in_columns(lines, "<<><"), sep="\n")
     met = sum(row["met"] for row in rows)
     print(f"{met} of {len(rows)} targets met")
