@@ -325,6 +325,20 @@ def contexts() -> Contenders:
         yield str(count), made[1]
 
 
+REQUESTS = {"1 context": pdus.request(1, 1), "128 contexts x 4": pdus.request(128)}
+
+
+@case("refuse A-ASSOCIATE-RQ by its called title: ltdic C")
+def refuse() -> Contenders:
+    """Judged alone, without decoding it."""
+    for name, data in REQUESTS.items():
+        made = _compiled("ltdic C", "refuse", data)
+        assert made is not None
+        answer, timed = made
+        agree(f"refuse {name}", {"PS3.8": bytes((1, 1, 7)), "ltdic C": answer})
+        yield name, timed
+
+
 STREAM = pdus.data(16378) * 64
 
 

@@ -107,6 +107,9 @@ def _all() -> list[Target]:
         ]
     return [
         *targets,
+        _near(
+            "refuse A-ASSOCIATE-RQ by its called title: ltdic C", 2, "128 contexts x 4", "1 context"
+        ),
         _below("memory to receive 1 GiB", C, 8192, "KiB"),
         _below("memory to receive 1 GiB", "ltdic Server, beyond idle", 8192, "KiB"),
         _below("memory of an open idle association", C, 4096, "B"),

@@ -54,12 +54,21 @@ static size_t rejects(work *w)
     return contender_rejects(w->out, w->data, w->size);
 }
 
+static size_t refuse(work *w)
+{
+    return contender_refuse(w->out, w->data, w->size);
+}
+
 static operation find(const char *name)
 {
     static const struct {
         const char *name;
         operation run;
-    } all[] = {{"decode", decode}, {"encode", encode}, {"stream", stream}, {"rejects", rejects}};
+    } all[] = {{"decode", decode},
+               {"encode", encode},
+               {"stream", stream},
+               {"rejects", rejects},
+               {"refuse", refuse}};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         if (strcmp(all[i].name, name) == 0) {
             return all[i].run;
@@ -238,6 +247,8 @@ size_t bench_answer(const char *name, const uint8_t *data, size_t size, char *ou
         t.size = contender_encode((uint8_t *)out, room, &w.rows, data, size);
     } else if (run == rejects) {
         t.size = 3 * contender_rejects((uint8_t *)out, data, size);
+    } else if (run == refuse) {
+        t.size = contender_refuse((uint8_t *)out, data, size);
     }
     end(&w);
     return t.size;

@@ -373,3 +373,11 @@ size_t contender_encode(uint8_t *out, size_t room, const ltdic_items *rows, cons
     store32(out + 2, o.at - HEADER);
     return good ? o.at : 0;
 }
+
+size_t contender_refuse(uint8_t *out, const uint8_t *data, size_t size)
+{
+    (void)out;
+    (void)data;
+    (void)size;
+    return 0; /* no case has a floor for it */
+}
