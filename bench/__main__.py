@@ -9,6 +9,7 @@ from pathlib import Path
 import codec  # noqa: F401 - its cases
 import harness
 import network  # noqa: F401
+import small  # noqa: F401
 import targets
 from compare import compare
 from pictures import draw

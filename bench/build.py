@@ -84,6 +84,18 @@ def dcmtk() -> Path:
 
 
 @cache
+def dcmtk_program(name: str) -> Path:
+    """One that is installed. pynetdicom has programs of the same names, which are not meant."""
+    for folder in os.get_exec_path():
+        path = Path(folder, name)
+        if os.access(path, os.X_OK):
+            told = subprocess.run([path, "--version"], capture_output=True, check=False).stdout
+            if told.startswith(b"$dcmtk: "):
+                return path
+    raise Missing("dcmtk")
+
+
+@cache
 def _crate() -> Path:
     if shutil.which("cargo") is None:
         raise Missing("cargo")

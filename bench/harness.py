@@ -44,6 +44,10 @@ class Case:
     units: int
     """PDUs, say, in one go: what a time is told for."""
     is_timed: bool
+    batch: int = 0
+    """Times in a batch; 0: as many as last long enough."""
+    rounds: int = 0
+    """No more than so many; 0: as many as are asked for."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +75,18 @@ FAILED: dict[str, str] = {}
 
 
 def case(
-    name: str, *, seconds: float = 0.02, unit_bytes: int = 0, units: int = 1
+    name: str,
+    *,
+    seconds: float = 0.02,
+    unit_bytes: int = 0,
+    units: int = 1,
+    batch: int = 0,
+    rounds: int = 0,
 ) -> Callable[[Any], Any]:
     """A generator of contenders, each with what it does."""
 
     def register(function: Callable[[], Contenders]) -> Callable[[], Contenders]:
-        CASES[name] = Case(name, function, seconds, unit_bytes, units, True)
+        CASES[name] = Case(name, function, seconds, unit_bytes, units, True, batch, rounds)
         return function
 
     return register
@@ -127,6 +137,11 @@ def after_case(function: Callable[[], Any]) -> None:
     _cleanups.append(function)
 
 
+def clean_up() -> None:
+    while _cleanups:
+        _cleanups.pop()()
+
+
 def at_exit(function: Callable[[], Any]) -> None:
     atexit.register(function)
 
@@ -135,8 +150,7 @@ def run(one: Case, effort: Effort) -> dict[str, Measure]:
     try:
         return _run(one, effort)
     finally:
-        while _cleanups:
-            _cleanups.pop()()
+        clean_up()
 
 
 def _run(one: Case, effort: Effort) -> dict[str, Measure]:
@@ -155,7 +169,7 @@ def _run(one: Case, effort: Effort) -> dict[str, Measure]:
             seen.pop(who, None)
 
     def size(who: str) -> None:
-        batches[who] = 1 if effort.quick else _batch(timed[who], one.seconds)
+        batches[who] = 1 if effort.quick else one.batch or _batch(timed[who], one.seconds)
         seen[who] = []
 
     def measure(who: str) -> None:
@@ -163,11 +177,12 @@ def _run(one: Case, effort: Effort) -> dict[str, Measure]:
 
     for who in list(timed):
         attempt(who, partial(size, who))
-    for _ in range(effort.rounds):
+    rounds = min(effort.rounds, one.rounds or effort.rounds)
+    for _ in range(rounds):
         for who in list(timed):
             attempt(who, partial(measure, who))
     return {
-        who: Measure(statistics.median(times), min(times), max(times), effort.rounds, batches[who])
+        who: Measure(statistics.median(times), min(times), max(times), rounds, batches[who])
         for who, times in seen.items()
     }
 

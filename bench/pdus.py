@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import struct
+
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import UID
 
 import ltdic
 
 VERIFICATION = "1.2.840.10008.1.1"
 STORAGE = "1.2.840.10008.5.1.4.1.1.7"
 IMPLICIT = "1.2.840.10008.1.2"
+EXPLICIT = "1.2.840.10008.1.2.1"
 SYNTAXES = (
     IMPLICIT,
-    "1.2.840.10008.1.2.1",
+    EXPLICIT,
     "1.2.840.10008.1.2.4.50",
     "1.2.840.10008.1.2.4.90",
 )
@@ -88,7 +93,7 @@ def _message(context_id: int, sop_class: str, field: int, *rest: tuple[int, byte
 
 
 NO_DATA_SET, A_DATA_SET, INSTANCE = (0x0800, _us(0x0101)), (0x0800, _us(1)), (0x1000, _uid("1.2.3"))
-SUCCESS = (0x0900, _us(0))
+MEDIUM, SUCCESS = (0x0700, _us(0)), (0x0900, _us(0))
 
 
 def _contexts() -> tuple[tuple[int, str], ...]:
@@ -103,7 +108,7 @@ def files() -> dict[str, bytes]:
         "release-rp.bin": ltdic.encode(ltdic.ReleaseResponse()),
         "echo-rq.bin": _message(1, VERIFICATION, 0x0030, NO_DATA_SET),
         "echo-rsp.bin": _message(1, VERIFICATION, 0x8030, NO_DATA_SET, SUCCESS),
-        "store-rq.bin": _message(3, STORAGE, 1, (0x0700, _us(0)), A_DATA_SET, INSTANCE),
+        "store-rq.bin": _message(3, STORAGE, 1, MEDIUM, A_DATA_SET, INSTANCE),
         "store-rsp.bin": _message(3, STORAGE, 0x8001, NO_DATA_SET, SUCCESS, INSTANCE),
     }
     for max_length, rq in ((131072, "rq-1.bin"), (16384, "rq-16.bin")):
@@ -116,4 +121,53 @@ def files() -> dict[str, bytes]:
         made[f"ac-{max_length}.bin"] = ltdic.encode(
             ltdic.AssociateAccept("ARCHIVE", "BENCH", results, user_info=user_info)
         )
+    return made
+
+
+# ---- small images ----------------------------------------------------------------------------
+
+SIDE = 198
+"""Rows and columns: an image of 39 KB."""
+
+
+def _image(instance: str) -> bytes:
+    """A file (PS3.10 7)."""
+    image = Dataset()
+    image.file_meta = FileMetaDataset()
+    image.file_meta.TransferSyntaxUID = UID(EXPLICIT)
+    image.SOPClassUID = STORAGE
+    image.SOPInstanceUID = instance
+    image.Modality = "OT"
+    image.PatientName, image.PatientID = "Bench^Small", "BENCH"
+    image.StudyInstanceUID, image.SeriesInstanceUID = "1.2.3.1", "1.2.3.1.1"
+    image.SamplesPerPixel, image.PhotometricInterpretation = 1, "MONOCHROME2"
+    image.Rows = image.Columns = SIDE
+    image.BitsAllocated = image.BitsStored = 8
+    image.HighBit, image.PixelRepresentation = 7, 0
+    image.add_new("PixelData", "OW", bytes(n % 251 for n in range(SIDE * SIDE)))
+    file = io.BytesIO()
+    image.save_as(file, enforce_file_format=True)
+    return file.getvalue()
+
+
+def _data_set(file: bytes) -> bytes:
+    """What follows the file meta information, whose length stands in its first element."""
+    return file[144 + int.from_bytes(file[140:144], "little") :]
+
+
+def images(count: int) -> dict[str, bytes]:
+    """Files, and the PDUs that send them, by the names that the programs know."""
+    context = ltdic.ProposedContext(3, STORAGE, (EXPLICIT,))
+    request = ltdic.AssociateRequest("ARCHIVE", "BENCH", (context,), user_info=_user(131072))
+    made = {
+        "rq.bin": ltdic.encode(request),
+        "release-rq.bin": RELEASE,
+    }
+    for n in range(count):
+        instance = f"1.2.3.1.1.{n + 1}"
+        file = _image(instance)
+        command = _message(3, STORAGE, 1, MEDIUM, A_DATA_SET, (0x1000, _uid(instance)))
+        made[f"file-{n:03}.bin"] = file
+        made[f"command-{n:03}.bin"] = command
+        made[f"data-{n:03}.bin"] = data(0, 3, 2, _data_set(file))
     return made

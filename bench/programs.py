@@ -23,18 +23,13 @@ import build
 PATIENCE = 300
 """Seconds after which a program is taken to hang."""
 
-_PYTHON = (sys.executable,)
-
-
-def _python(name: str, *variant: str) -> tuple[str, ...]:
-    return (*_PYTHON, str(build.CONTENDERS / f"{name}.py"), *variant)
-
 
 @cache
-def command(who: str) -> tuple[str, ...]:
+def command(who: str, python: str = sys.executable) -> tuple[str, ...]:
     """Raises `build.Missing`."""
     if who in _SCRIPTS:
-        return _python(*_SCRIPTS[who])
+        name, *variant = _SCRIPTS[who]
+        return (python, str(build.CONTENDERS / f"{name}.py"), *variant)
     return (str(_BUILDERS[who]()),)
 
 
@@ -54,20 +49,28 @@ _BUILDERS: dict[str, Callable[[], Path]] = {
     "floor C": lambda: build.program("floor"),
     "DCMTK": build.dcmtk,
     "dicom-rs": build.dicom_rs,
+    "dcmsend": lambda: build.dcmtk_program("dcmsend"),
+    "storescu": lambda: build.dcmtk_program("storescu"),
+    "storescp": lambda: build.dcmtk_program("storescp"),
 }
+
+
+def folder_with(files: dict[str, bytes]) -> Path:
+    """It is there until the end."""
+    folder = tempfile.TemporaryDirectory()
+    harness.at_exit(folder.cleanup)
+    for name, data in files.items():
+        Path(folder.name, name).write_bytes(data)
+    return Path(folder.name)
 
 
 @cache
 def _bytes() -> Path:
     """A folder with the PDUs that the floors send as they are."""
-    folder = tempfile.TemporaryDirectory()
-    harness.at_exit(folder.cleanup)
-    for name, data in pdus.files().items():
-        Path(folder.name, name).write_bytes(data)
-    return Path(folder.name)
+    return folder_with(pdus.files())
 
 
-def _prepare(core: int) -> None:
+def prepare(core: int) -> None:
     """In the new process."""
     harness.pin(0, core)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -85,7 +88,7 @@ class Program:
             stdout=subprocess.PIPE,
             text=True,
             bufsize=1,
-            preexec_fn=lambda: _prepare(core),
+            preexec_fn=lambda: prepare(core),
         )
         harness.after_case(self.close)
 
@@ -108,8 +111,8 @@ class Program:
 
 
 class Acceptor(Program):
-    def __init__(self, who: str, mode: str, *most: int) -> None:
-        arguments = (*command(who), "accept", mode, str(_bytes()), *map(str, most))
+    def __init__(self, who: str, mode: str, *most: int, python: str = sys.executable) -> None:
+        arguments = (*command(who, python), "accept", mode, str(_bytes()), *map(str, most))
         super().__init__(arguments, harness.CORES[-1])
         self.port = int(self.line())
 
@@ -123,8 +126,9 @@ class Acceptor(Program):
 
 
 class Requestor(Program):
-    def __init__(self, who: str) -> None:
-        super().__init__((*command(who), "request", str(_bytes())), harness.CORES[0])
+    def __init__(self, who: str, folder: Path | None = None, python: str = sys.executable) -> None:
+        arguments = (*command(who, python), "request", str(folder or _bytes()))
+        super().__init__(arguments, harness.CORES[0])
 
     def ask(self, mode: str, port: int, count: int, at_once: int = 1, size: int = 0) -> int:
         assert self.process.stdin is not None

@@ -236,9 +236,18 @@ def send_parts(sock: socket.socket, parts: Parts) -> Parts:
     return parts
 
 
+def receive(sock: socket.socket) -> bytes:
+    """The PDU that comes; nothing comes after it before something is sent."""
+    received = bytearray()
+    while (pdu := take_pdu(received)) is None:
+        data = sock.recv(4096)
+        check(bool(data), "connection lost")
+        received += data
+    return pdu
+
+
 def associate(job: Requesting, times: list[int]) -> None:
     """One association over a socket that blocks."""
-    received = bytearray()
     steps = talk(job, times)
     with open_socket(True) as sock:
         sock.connect((LOCALHOST, job.port))
@@ -248,14 +257,31 @@ def associate(job: Requesting, times: list[int]) -> None:
                 sock.sendall(parts[0])
             else:
                 send_parts(sock, parts)
-            while (pdu := take_pdu(received)) is None:
-                data = sock.recv(4096)
-                check(bool(data), "connection lost")
-                received += data
             try:
-                parts = steps.send(pdu)
+                parts = steps.send(receive(sock))
             except StopIteration:
                 return
+
+
+def store(job: Requesting) -> int:
+    """One association with a write for each PDU, command and data set, and a wait for each
+    response."""
+    commands, data_sets = job.each("command-"), job.each("data-")
+    begun = time.monotonic_ns()
+    with open_socket(True) as sock:
+        sock.connect((LOCALHOST, job.port))
+        check(exchange(sock, job.files["rq"])[0] == AC, "not accepted")
+        for command, data in zip(commands, data_sets, strict=True):
+            sock.sendall(command)
+            check_response(exchange(sock, data))
+        check(exchange(sock, job.files["release-rq"])[0] == RELEASE_RP, "not released")
+    return time.monotonic_ns() - begun
+
+
+def exchange(sock: socket.socket, pdu: bytes) -> bytes:
+    """Send this; the PDU that comes then."""
+    sock.sendall(pdu)
+    return receive(sock)
 
 
 class Slot:
@@ -315,6 +341,8 @@ def associate_at_once(job: Requesting, times: list[int]) -> None:
 
 
 def request(job: Requesting) -> int:
+    if job.mode == "store":
+        return store(job)
     if job.mode not in ("reject", "echo", "latency", "send"):
         raise Unsupported
     times: list[int] = []

@@ -17,6 +17,7 @@ import program
 from program import (
     BACKLOG,
     CODES,
+    EXPLICIT_LITTLE_ENDIAN,
     HEADER,
     IMPLICIT_LITTLE_ENDIAN,
     LOCALHOST,
@@ -30,6 +31,7 @@ from program import (
     check,
     command_of,
     is_success,
+    store_response,
 )
 
 import ltdic
@@ -40,6 +42,7 @@ CONTEXTS = [
     (VERIFICATION, [IMPLICIT_LITTLE_ENDIAN]),
     (SECONDARY_CAPTURE, [IMPLICIT_LITTLE_ENDIAN]),
 ]
+STORED = [(SECONDARY_CAPTURE, [EXPLICIT_LITTLE_ENDIAN])]
 REJECT = ltdic.AssociateReject(*CODES)
 PART = 0x80000
 """Bytes of a data set given to `L_DicomSendData` at once, about."""
@@ -59,6 +62,13 @@ def admission_for(job: Accepting, **more: Any) -> ltdic.Admission:
     )
 
 
+def run_server(admission: ltdic.Admission, handler: Any) -> None:
+    with ltdic.Server((LOCALHOST, 0), admission=admission, handler=handler) as server:
+        program.when_input_ends(server.close)
+        program.announce(server.address[1])
+        server.serve()
+
+
 def serve(job: Accepting, admission: ltdic.Admission) -> None:
     response = command_of(job.files["store-rsp"])
     received = 0
@@ -70,15 +80,29 @@ def serve(job: Accepting, admission: ltdic.Admission) -> None:
             if pdv.is_last:
                 association.send(response, context=pdv.context_id, is_command=True)
 
-    handler = handle if job.mode == "receive" else None
-    with ltdic.Server((LOCALHOST, 0), admission=admission, handler=handler) as server:
-        program.when_input_ends(server.close)
-        program.announce(server.address[1])
-        server.serve()
+    run_server(admission, handle if job.mode == "receive" else None)
+
+
+def collect() -> None:
+    """For one association at a time: each data set is put together, and answered with success."""
+    command, data_set = bytearray(), bytearray()
+
+    def handle(association: ltdic.ServedAssociation, pdv: ltdic.PDV) -> None:
+        (command if pdv.is_command else data_set).extend(pdv.data)
+        if pdv.is_last and not pdv.is_command:
+            response = store_response(bytes(command))
+            association.send(response, context=pdv.context_id, is_command=True)
+            command.clear()
+            data_set.clear()
+
+    run_server(ltdic.Admission(contexts=STORED), handle)
 
 
 def accept_server(job: Accepting) -> None:
-    serve(job, admission_for(job))
+    if job.mode == "store":
+        collect()
+    else:
+        serve(job, admission_for(job))
 
 
 def accept_on_request(job: Accepting) -> None:
@@ -192,7 +216,7 @@ def arguments_for(job: Requesting) -> dict[str, Any]:
     return {
         "called_ae": "ARCHIVE",
         "calling_ae": "BENCH",
-        "contexts": CONTEXTS,
+        "contexts": STORED if job.mode == "store" else CONTEXTS,
         "max_length": job.max_length,
         "timeout": TIMEOUT,
     }
@@ -206,9 +230,17 @@ def check_stored(pdv: ltdic.PDV | None) -> None:
     check(pdv is not None and is_success(bytes(pdv.data)), "no success")
 
 
+def messages_of(job: Requesting) -> list[tuple[bytes, bytes]]:
+    """C-STORE-RQ and data set of each."""
+    if job.mode != "store":
+        return [(command_of(job.files["store-rq"]), job.data_set)]
+    pairs = zip(job.each("command-"), job.each("data-"), strict=True)
+    return [(command_of(command), command_of(data)) for command, data in pairs]
+
+
 def request_connect(job: Requesting) -> int:
     arguments = arguments_for(job)
-    command = command_of(job.files["store-rq"])
+    messages = messages_of(job)
     times: list[int] = []
 
     def reject() -> None:
@@ -229,15 +261,17 @@ def request_connect(job: Requesting) -> int:
 
     def send() -> None:
         with ltdic.connect(LOCALHOST, job.port, **arguments) as association:
-            association.send(command, context=SECONDARY_CAPTURE, is_command=True)
-            association.send(job.data_set, context=SECONDARY_CAPTURE)
-            check_stored(association.receive())
+            for command, data_set in messages:
+                association.send(command, context=SECONDARY_CAPTURE, is_command=True)
+                association.send(data_set, context=SECONDARY_CAPTURE)
+                check_stored(association.receive())
 
     modes: dict[str, Callable[[], None]] = {
         "reject": reject,
         "echo": echo,
         "latency": echo,
         "send": send,
+        "store": send,
     }
     if job.mode not in modes:
         raise Unsupported

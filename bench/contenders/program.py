@@ -7,12 +7,14 @@ PROGRAM request DIR
 from __future__ import annotations
 
 import gc
+import struct
 import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import cycle, islice
 from pathlib import Path
 from typing import TypeAlias
 
@@ -22,6 +24,7 @@ TIMEOUT = 30.0
 VERIFICATION = "1.2.840.10008.1.1"
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 IMPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2"
+EXPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 CODES = (1, 1, 7)
 """Of the rejection: called AE title not recognised."""
 HEADER = 6
@@ -64,7 +67,7 @@ class Requesting:
 
     @property
     def associations(self) -> int:
-        return {"latency": 1, "send": self.at_once}.get(self.mode, self.count)
+        return {"latency": 1, "store": 1, "send": self.at_once}.get(self.mode, self.count)
 
     @property
     def echoes(self) -> int:
@@ -74,6 +77,11 @@ class Requesting:
     def data_set(self) -> bytes:
         """What `send` sends. `bytes(count)` would be one page of memory, over and over."""
         return b"\0" * self.count if self.mode == "send" else b""
+
+    def each(self, name: str) -> list[bytes]:
+        """The files whose names begin so, over and over, `count` of them."""
+        found = [data for key, data in sorted(self.files.items()) if key.startswith(name)]
+        return list(islice(cycle(found), self.count))
 
     @property
     def max_length(self) -> int:
@@ -110,14 +118,36 @@ def check(is_right: bool, what: str) -> None:
         raise Wrong(what)
 
 
+def elements_of(command: bytes) -> dict[int, bytes]:
+    """A command set (PS3.7 6.3) by the numbers of its elements."""
+    found, at = {}, 0
+    while at + 8 <= len(command):
+        _, element, length = struct.unpack_from("<HHI", command, at)
+        found[element] = command[at + 8 : at + 8 + length]
+        at += 8 + length
+    return found
+
+
 def is_success(command: bytes) -> bool:
     """Is the status, (0000,0900), of this response 0?"""
-    at = 0
-    while at + 10 <= len(command):
-        if command[at : at + 4] == b"\0\0\0\x09":
-            return command[at + 8 : at + 10] == b"\0\0"
-        at += 8 + int.from_bytes(command[at + 4 : at + 8], "little")
-    return False
+    return elements_of(command).get(0x0900) == b"\0\0"
+
+
+def store_response(request: bytes) -> bytes:
+    """The C-STORE-RSP that says success to this C-STORE-RQ (PS3.7 9.3.1.2)."""
+    asked = elements_of(request)
+    elements = {
+        0x0002: asked[0x0002],
+        0x0100: b"\x01\x80",
+        0x0120: asked[0x0110],
+        0x0800: b"\x01\x01",
+        0x0900: b"\0\0",
+        0x1000: asked[0x1000],
+    }
+    body = b"".join(
+        struct.pack("<HHI", 0, element, len(value)) + value for element, value in elements.items()
+    )
+    return struct.pack("<HHII", 0, 0, 4, len(body)) + body
 
 
 def in_threads(job: Requesting, associate: Callable[[], None]) -> int:

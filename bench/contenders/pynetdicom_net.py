@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import program
 from program import (
     BACKLOG,
     CODES,
+    EXPLICIT_LITTLE_ENDIAN,
     IMPLICIT_LITTLE_ENDIAN,
     LOCALHOST,
     SECONDARY_CAPTURE,
@@ -22,6 +24,7 @@ from program import (
     Unsupported,
     check,
 )
+from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID
 from pynetdicom import AE, _config, evt
@@ -67,8 +70,11 @@ def data_set_of(size: int) -> Dataset:
 def request(job: Requesting) -> int:
     ae = entity("BENCH", job.max_length)
     ae.add_requested_context(VERIFICATION, IMPLICIT_LITTLE_ENDIAN)
-    ae.add_requested_context(SECONDARY_CAPTURE, IMPLICIT_LITTLE_ENDIAN)
+    stores = job.mode == "store"
+    syntax = EXPLICIT_LITTLE_ENDIAN if stores else IMPLICIT_LITTLE_ENDIAN
+    ae.add_requested_context(SECONDARY_CAPTURE, syntax)
     data_set = data_set_of(job.count) if job.mode == "send" else None
+    images = [dcmread(io.BytesIO(file)) for file in job.each("file-")] if stores else []
     times: list[int] = []
     misreported = 0
 
@@ -107,7 +113,12 @@ def request(job: Requesting) -> int:
         with associated() as association:
             check(association.send_c_store(data_set).get("Status") == 0, "no success")
 
-    modes = {"reject": reject, "echo": echo, "latency": echo, "send": send}
+    def store() -> None:
+        with associated() as association:
+            for image in images:
+                check(association.send_c_store(image).get("Status") == 0, "no success")
+
+    modes = {"reject": reject, "echo": echo, "latency": echo, "send": send, "store": store}
     if job.mode not in modes:
         raise Unsupported
     taken = program.in_threads(job, modes[job.mode])
