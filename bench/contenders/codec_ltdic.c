@@ -55,7 +55,7 @@ size_t contender_refuse(uint8_t *out, const uint8_t *data, size_t size)
     ltdic_buffer accept = {room, sizeof room, 0};
     ltdic_answer answer;
     const ltdic_bytes rq = {data, size};
-    if (ltdic_admission_judge(policy(), &answer, &accept, rq) != LTDIC_OK) {
+    if (ltdic_admission_judge(policy(), &answer, &accept, rq, (ltdic_bytes){NULL, 0}) != LTDIC_OK) {
         return 0;
     }
     ltdic_admission_leave(policy(), &answer);
