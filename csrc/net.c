@@ -379,7 +379,9 @@ static void acknowledge(ltdic_net *net)
         !ltdic_association_expects_more(&net->association)) {
         return;
     }
-    net->quick_acks -= net->quick_acks != EVERY_ACK;
+    if (net->quick_acks != EVERY_ACK) {
+        net->quick_acks--;
+    }
     net->sent_then = UINT64_MAX; /* once for each read */
     ltdic__acknowledge(net->fd);
 }

@@ -44,6 +44,9 @@ IGNORED: int = lib.LTDIC_IGNORED
 
 NEED_MORE: int = lib.LTDIC_NEED_MORE
 BAD_PDU_TYPE: int = lib.LTDIC_ERR_BAD_PDU_TYPE
+BAD_VALUE: int = lib.LTDIC_ERR_BAD_VALUE
+TOO_LARGE: int = lib.LTDIC_ERR_TOO_LARGE
+WRONG_STATE: int = lib.LTDIC_ERR_WRONG_STATE
 ROOM: int = lib.LTDIC_ERR_ROOM
 TRAILING_BYTES: int = lib.LTDIC_ERR_TRAILING_BYTES
 
@@ -226,7 +229,7 @@ def milliseconds(seconds: float | None) -> int:
     if seconds is None:
         return 0
     if not seconds > 0:
-        raise ValueError(f"{seconds} seconds is no time")
+        raise ValueError(f"{seconds} seconds is no time: it is more than 0, or None for ever")
     return max(1, int(min(seconds * 1000, _FOREVER)))
 
 

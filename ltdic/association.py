@@ -19,7 +19,14 @@ from typing import Any, BinaryIO, NamedTuple, NoReturn, TypeAlias, TypeVar
 from . import _lib
 from ._lib import Buffer
 from ._strangers import protocol_of
-from .admission import VERIFICATION, Context, check_max_length, propose, uid_of
+from .admission import (
+    LEAST_MAX_LENGTH,
+    VERIFICATION,
+    Context,
+    check_max_length,
+    propose,
+    uid_of,
+)
 from .errors import (
     AssociationAborted,
     AssociationRejected,
@@ -31,6 +38,7 @@ from .errors import (
 )
 from .pdu import (
     PDU,
+    PDU_NAMES,
     PDV,
     Abort,
     AssociateAccept,
@@ -148,7 +156,8 @@ def context_id_of(contexts: Iterable[NegotiatedContext], context: int | str) -> 
     for found in contexts:
         if found.accepted and found.abstract_syntax == uid:
             return found.id
-    raise LocalError(f"no context of {context} was accepted")
+    accepted = ", ".join(str(found.abstract_syntax) for found in contexts if found.accepted)
+    raise LocalError(f"no context of {context} was accepted, only {accepted or 'none'}")
 
 
 # ---- the association -------------------------------------------------------------------------
@@ -278,14 +287,14 @@ class Association:
             now = self._now()
             status = self._engine.send_data(what.context_id, control, what.data, now)
             if status != 0:
-                raise error_of_send(status)
+                raise error_of_send_data(status, what)
         else:
             self._send_bytes(encode(what))
 
     def _send_bytes(self, pdu: bytes) -> None:
         status = self._engine.send(pdu, self._now())
         if status != 0:
-            raise error_of_send(status)
+            raise error_of_send(status, PDU_NAMES[pdu[0]])
 
     def send_echo(self, context_id: int, message_id: int) -> None:
         """A C-ECHO-RQ (PS3.7 9.3.5.1)."""
@@ -318,7 +327,9 @@ def _fault_of(told: _lib.Told, protocol: str | None) -> Fault:
     name, text = _lib.name_of(status), _lib.text_of(status)
     if status == _lib.BAD_PDU_TYPE and protocol is not None:
         return Fault(name, f"the peer speaks {protocol}, not DICOM", abort, protocol)
-    return Fault(name, f"{name} at byte {told.offset} of a PDU: {text}", abort)
+    if status > _lib.ROOM:  # of a decoder
+        text = f"the peer sent a PDU with {name} at byte {told.offset}: {text}"
+    return Fault(name, text, abort)
 
 
 def echo_of(context_id: int, echo: _lib.Echo) -> Echo:
@@ -326,12 +337,37 @@ def echo_of(context_id: int, echo: _lib.Echo) -> Echo:
     return Echo(context_id, request, echo.message, echo.status, echo.sop_class)
 
 
-def error_of_send(status: int) -> Exception:
+def error_of_send(status: int, what: str = "this") -> Exception:
+    """The exception for what the engine did not take: `what`, in words."""
     if status == _lib.MEMORY:
         return MemoryError()
     if status == _lib.ROOM:
-        return LocalError("too much is waiting to be sent")
-    return LocalError(_lib.text_of(status))
+        return LocalError(f"{what} was not sent: too much is waiting for the peer to take it")
+    if status == _lib.TOO_LARGE:
+        return LocalError(
+            f"{what} cannot be sent: the peer takes no data, its maximum length is below"
+            f" {LEAST_MAX_LENGTH} bytes (PS3.8 D.1)"
+        )
+    if status == _lib.BAD_VALUE:
+        return LocalError(f"{what} cannot be sent: it does not fit what was negotiated (PS3.8 7)")
+    return LocalError(f"{what} cannot be sent in this state of the association (PS3.8 9.2)")
+
+
+def error_of_send_data(status: int, pdv: PDV) -> Exception:
+    """The same for data."""
+    kind = "a command" if pdv.is_command else "a data set"
+    what = f"{kind} in context {pdv.context_id}"
+    if status == _lib.BAD_VALUE:
+        return LocalError(
+            f"{what} cannot be sent: the context was not accepted, or the whole has an odd number"
+            " of bytes (PS3.8 E.1)"
+        )
+    if status == _lib.WRONG_STATE:
+        return LocalError(
+            f"{what} cannot be sent now: data goes in an established association, a data set after"
+            " a command in the same context (PS3.8 E.1)"
+        )
+    return error_of_send(status, what)
 
 
 # ---- what a requestor does ---------------------------------------------------------------------

@@ -578,6 +578,17 @@ def _known() -> Iterator[PDU]:
 _KNOWN: dict[bytes, PDU] = {_fixed(pdu): pdu for pdu in _known()}
 
 
+PDU_NAMES = {
+    1: "an A-ASSOCIATE-RQ",
+    2: "an A-ASSOCIATE-AC",
+    3: "an A-ASSOCIATE-RJ",
+    4: "a P-DATA-TF",
+    5: "an A-RELEASE-RQ",
+    6: "an A-RELEASE-RP",
+    7: "an A-ABORT",
+}
+
+
 def error_of(status: int, offset: int, need: int = 0) -> DecodeError:
     if status == _lib.NEED_MORE:
         return IncompleteError(offset, need, Abort(2, 0))

@@ -30,6 +30,7 @@ from .association import (
     connections_allowed,
     context_id_of,
     error_of_send,
+    error_of_send_data,
     logger,
     pieces_of,
     record_of,
@@ -83,7 +84,11 @@ class ServedAssociation(Served):
             return loop.send_data(self._alive(), pdv.context_id, control, pdv.data)
 
         try:
-            self._server._call(send, lambda most: loop.drain(self._alive(), most))
+            self._server._call(
+                send,
+                lambda status: error_of_send_data(status, pdv),
+                lambda most: loop.drain(self._alive(), most),
+            )
         except AssociationTimeout:
             self._server._post(_Job(self._abort))
             raise
@@ -91,12 +96,12 @@ class ServedAssociation(Served):
     def release(self) -> None:
         """Ask the peer for release (PS3.8 7.2), between two messages. `wait` and `on_end` tell of
         the end. Raises `LocalError` in the wrong state."""
-        self._server._call(self._release)
+        self._server._call(self._release, lambda status: error_of_send(status, "an A-RELEASE-RQ"))
 
     def abort(self) -> None:
         """End it at once, by A-ABORT (PS3.8 7.3). Does nothing when it is over."""
         if self._number is not None:
-            self._server._call(self._abort)
+            self._server._call(self._abort, error_of_send)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until it has ended, in another thread than that which serves; False where the time,
@@ -394,7 +399,12 @@ class Server:
 
     # ---- calls from other threads
 
-    def _call(self, call: Callable[[], int], drain: Callable[[int], int] | None = None) -> None:
+    def _call(
+        self,
+        call: Callable[[], int],
+        error_of: Callable[[int], Exception],
+        drain: Callable[[int], int] | None = None,
+    ) -> None:
         """Do it on the thread that serves; on another one, wait until it is done. `drain` makes
         room for it, in so many milliseconds."""
         if self._thread == threading.get_ident():
@@ -407,7 +417,7 @@ class Server:
         if status == _lib.ROOM:
             raise AssociationTimeout("the peer has not taken what was sent in time")
         if status != 0:
-            raise error_of_send(status)
+            raise error_of(status)
 
     def _call_there(self, job: _Job) -> int:
         self._post(job)
