@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import signal
 import ssl
 import subprocess
@@ -22,13 +23,16 @@ import ltdic
 README = (HERE.parent / "README.md").read_text()
 
 PROGRAMS = re.findall(r"```python\n(import .*?)```", README, re.DOTALL)
-ECHO, SERVER, TLS_SERVER = PROGRAMS
+ECHO, SERVER, TLS_SERVER, DATA_SERVER, DATA_REQUESTOR = PROGRAMS
+(L_DICOM,) = re.findall(r"```python\n(from ltdic.l_dicom .*?)```", README, re.DOTALL)
+(CERTIFICATE,) = re.findall(r"^    (openssl .*)", README, re.MULTILINE)
 
 
 def written(program: str, port: int, folder: Path, calling: str = "CT_3") -> Path:
     """It as a file, to be run on loopback."""
     program = program.replace('("", 11112)', f'("{LOCALHOST}", {port})')
-    program = program.replace('"localhost", 11112', f'"{LOCALHOST}", {port}')
+    for host in ("localhost", LOCALHOST):
+        program = program.replace(f'"{host}", 11112', f'"{LOCALHOST}", {port}')
     file = folder / "program.py"
     file.write_text(program.replace("CT_3", calling))
     return file
@@ -103,6 +107,15 @@ def said_by(association: Any) -> tuple[int, int, int] | None:
     assert association.is_established
     association.release()
     return None
+
+
+def run_program(program: str, port: int, folder: Path) -> str:
+    """One that ends: what it printed."""
+    folder.mkdir(exist_ok=True)
+    command = [sys.executable, "-I", written(program, port, folder)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=3 * TIMEOUT)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
 
 
 # ---- the programs --------------------------------------------------------------------------------
@@ -188,3 +201,45 @@ def test_the_tls_server_of_the_readme_admits_echoscu_by_its_title(tmp_path: Path
     assert refused != 0
     assert "Reason: Calling AE Title Not Recognized" in words
     assert server.printed == "Counter({('sent', 1, 1, 3): 1})\n"
+
+
+def test_the_programs_of_the_readme_that_send_data_talk_to_each_other(tmp_path: Path) -> None:
+    with reserved_port() as port:
+        command = [sys.executable, "-I", written(DATA_SERVER, port, tmp_path)]
+        server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        try:
+            ltdic.connect(LOCALHOST, port, retry=LISTENING).abort()
+            printed = run_program(DATA_REQUESTOR, port, tmp_path / "requestor")
+            assert printed == "b'command a data set in pieces'\n"
+            _, errors = server.communicate(timeout=TIMEOUT)
+            assert server.returncode == 0
+            assert [line.partition(" port")[0] for line in errors.splitlines()] == [
+                f"INFO:ltdic:'LTDIC' at {LOCALHOST}",
+                f"INFO:ltdic:'LTDIC' at {LOCALHOST}",
+            ]
+        finally:
+            server.kill()
+            server.communicate()
+
+
+def test_the_l_dicom_program_of_the_readme_prints_the_codes(tmp_path: Path) -> None:
+    with serving(SERVER, tmp_path) as server:
+        assert run_program(L_DICOM, server.port, tmp_path / "l_dicom") == "1 1 3\n"
+        server.process.send_signal(signal.SIGTERM)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+def test_the_certificate_of_the_readme_is_one_for_the_tls_server(tmp_path: Path) -> None:
+    subprocess.run(CERTIFICATE, shell=True, cwd=tmp_path, check=True, capture_output=True)
+    program = TLS_SERVER.replace("until=3600", "until=lambda: server.counters.released == 1")
+    trusts = ssl.create_default_context(cafile=tmp_path / "cert.pem")
+    with reserved_port() as port:
+        command = [sys.executable, "-I", written(program, port, tmp_path)]
+        server = subprocess.Popen(command, cwd=tmp_path)
+        try:
+            options = {"tls": trusts, "server_hostname": "localhost", "retry": LISTENING}
+            ltdic.connect(LOCALHOST, port, calling_ae="CT_1", **options).release()
+            assert server.wait(TIMEOUT) == 0
+        finally:
+            server.kill()
+            server.wait()
