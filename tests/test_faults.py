@@ -57,6 +57,15 @@ def test_whatever_fails_is_told_and_leaves_nothing_behind(
     assert all(int(count) > 0 for count in counts.values())
 
 
+def test_what_leaves_a_message_unfinished_is_acknowledged_at_once(
+    sockets_toolchain: Toolchain,
+) -> None:
+    """So that a peer with Nagle's algorithm on does not wait; in the beginning, and where it has
+    been seen to wait."""
+    wraps = ("-Wl,--wrap=setsockopt", "-Wl,--wrap=clock_gettime", "-D_GNU_SOURCE")
+    run(sockets_toolchain.program(C / "quick_ack.c", "c11", *wraps))
+
+
 # ---- a connection that ends in each state (PS3.8 9.2.1) ----------------------------------------
 
 RELEASE_RQ, RELEASE_RP = encode(ReleaseRequest()), encode(ReleaseResponse())

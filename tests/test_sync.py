@@ -335,6 +335,28 @@ def test_an_answer_to_an_echo_that_was_given_up_is_none() -> None:
         asked.set()
 
 
+def test_what_leaves_a_message_unfinished_is_acknowledged_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """So that a peer with Nagle's algorithm on does not wait."""
+    acknowledged: list[socket.socket] = []
+    monkeypatch.setattr(ltdic.sync, "acknowledge", acknowledged.append)
+
+    def script(connection: socket.socket) -> None:
+        connection.sendall(p_data(b"command!", is_command=True)[:-1])
+        while not acknowledged:
+            time.sleep(0.001)
+        connection.sendall(b"!" + p_data(b"data"))
+        drained(connection)
+
+    with associated(script) as (association, _):
+        association.receive()
+        assert association.receive().data == b"data"
+        count = len(acknowledged)
+        association.abort()
+        assert len(acknowledged) == count  # a message is at its end
+
+
 def test_an_exception_in_the_block_aborts() -> None:
     with associated(drained) as (association, peer):
         with pytest.raises(KeyError), association:
