@@ -9,7 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from ._terminal import EX_DATAERR, EX_NOINPUT
-from .layout import Layout, clause_of, is_secret, lay_out
+from .layout import Layout, clause_of, lay_out
+from .pdu import AssociateAccept, AssociateRequest
 
 
 def read_input(source: str) -> bytes:
@@ -22,19 +23,19 @@ def read_input(source: str) -> bytes:
     return Path(source).read_bytes()
 
 
-def around(data: bytes, offset: int) -> str:
-    """The bytes near an offset, with a mark under it."""
+def around(data: bytes, offset: int, shown: list[range]) -> str:
+    """The bytes near an offset, with a mark under it; those that are not to be shown as `**`."""
     start = max(0, offset - 8)
-    shown = data[start : offset + 9].hex(" ")
-    return f"{start:8}  {shown}\n{'':10}{'   ' * (offset - start)}^^"
+    places = range(start, min(offset + 9, len(data)))
+    near = (f"{data[n]:02x}" if any(n in part for part in shown) else "**" for n in places)
+    return f"{start:8}  {' '.join(near)}\n{'':10}{'   ' * (offset - start)}^^"
 
 
 def print_as_json(data: bytes, at: int, layout: Layout) -> None:
     """The PDU that starts at `at` as one JSON object; all offsets count from the first byte."""
     whole: dict[str, object] = {"offset": at, "pdu": layout.name or None, "length": layout.size}
     whole["fields"] = [
-        {"offset": at + field.offset, "name": field.name, "value": field.value}
-        for field in layout.fields
+        {"offset": at + field.offset, "name": field.name, **field.values} for field in layout.fields
     ]
     if layout.fault is not None:
         fault = layout.fault
@@ -52,29 +53,45 @@ def print_as_text(data: bytes, at: int, layout: Layout) -> None:
     if layout.name:
         print(f"{at:8}  {layout.name}, {layout.size} bytes")
     for field in layout.fields:
-        print(f"{at + field.offset:8}    {'  ' * field.depth}{field.name}: {field.value}")
+        print(f"{at + field.offset:8}    {'  ' * field.depth}{field.name}: {field.text}")
     if layout.fault is not None:
-        fault, place = layout.fault, at + layout.fault.offset
-        clause = clause_of(data[at:], fault.offset)
-        print(f"{place:8}  {fault}, of the PDU at {at} ({clause})")
-        secret = is_secret(data[at:], fault.offset)
-        print("          a user identity, not shown" if secret else around(data, place))
+        clause = clause_of(data[at:], layout.fault.offset)
+        print(f"{at + layout.fault.offset:8}  {layout.fault}, of the PDU at {at} ({clause})")
 
 
-def run_dump(source: str, as_json: bool, strict: bool) -> int:
-    """Print every PDU of a stream.
+def shown_near(at: int, layout: Layout, hidden: int) -> list[range]:
+    """The bytes to show around the fault of the PDU at `at`; none before `hidden` is.
 
-    EX_DATAERR if it ends in anything but a whole one, EX_NOINPUT if it cannot be read.
+    There an A-ASSOCIATE-RQ or -AC ends. If its length was damaged, what follows may belong to it.
     """
-    try:
-        data, at = read_input(source), 0
-    except OSError as e:
-        print(f"ltdic dump: {e}", file=sys.stderr)
-        return EX_NOINPUT
+    if hidden and layout.fault is not None:
+        place = at + layout.fault.offset
+        return [range(hidden, at), range(place, place + 1)]
+    return [range(at), *(range(at + part.start, at + part.stop) for part in layout.shown)]
+
+
+def dump(data: bytes, as_json: bool, strict: bool) -> int:
+    """Print every PDU of a stream. EX_DATAERR if it ends in anything but a whole one."""
+    at = hidden = 0
     while at < len(data):
         layout = lay_out(data, at, strict=strict)
         (print_as_json if as_json else print_as_text)(data, at, layout)
         if layout.fault is not None:
+            if not as_json:
+                shown = shown_near(at, layout, hidden)
+                print(around(data, at + layout.fault.offset, shown))
             return EX_DATAERR
+        is_associate = data[at] in (AssociateRequest.type, AssociateAccept.type)
         at += layout.size
+        hidden = at if is_associate else hidden
     return 0
+
+
+def run_dump(source: str, as_json: bool, strict: bool) -> int:
+    """Print what an argument stands for; EX_NOINPUT if it cannot be read."""
+    try:
+        data = read_input(source)
+    except OSError as e:  # without the argument: it may be digits with a wrong one among them
+        print(f"ltdic dump: {e.strerror}", file=sys.stderr)
+        return EX_NOINPUT
+    return dump(data, as_json, strict)

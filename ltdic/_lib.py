@@ -7,6 +7,7 @@ import socket
 import struct
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -405,6 +406,13 @@ def _bytes_of(data: bytes) -> tuple[Any, int]:
     return ffi.from_buffer(data), len(data)
 
 
+def _utf8(secret: str) -> bytes:
+    """Raises `ValueError` without the text, which a `UnicodeEncodeError` would have with it."""
+    with suppress(UnicodeEncodeError):
+        return secret.encode()
+    raise ValueError("identity: a text that UTF-8 cannot encode")
+
+
 # ---- admission -------------------------------------------------------------------------------
 
 
@@ -449,8 +457,8 @@ class Policy:
         lib.ltdic_admission_accept_any(self.pointer)
 
     def add_identity(self, name: str, passcode: str | None) -> None:
-        secret = (ffi.NULL, 0) if passcode is None else _bytes_of(passcode.encode())
-        self._add(lib.ltdic_admission_add_identity, "identity", _bytes_of(name.encode()), secret)
+        secret = (ffi.NULL, 0) if passcode is None else _bytes_of(_utf8(passcode))
+        self._add(lib.ltdic_admission_add_identity, "identity", _bytes_of(_utf8(name)), secret)
 
     def set_limits(
         self, together: int, calling: int, host: int, beyond: tuple[int, int, int]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib import import_module
 from typing import NamedTuple
 
 from . import _lib
@@ -15,6 +16,8 @@ from .pdu import (
     AssociateReject,
     AssociateRequest,
     error_of,
+    is_like_name,
+    is_like_uid,
 )
 
 # Where the standard has each PDU type, and each item of an RQ.
@@ -42,32 +45,30 @@ _ACCEPT_CLAUSES = {
     0x40: "PS3.8 9.3.3.2.1",
     0x50: "PS3.8 9.3.3.3",
 }
-_IDENTITIES = (0x58, 0x59)  # in the wrong place they are unknown sub-items, and as secret
+_ASSOCIATE = (AssociateRequest.type, AssociateAccept.type)
 _FIRST_SUB_ITEM = {0x20: 8, 0x21: 8, 0x50: 4}
 
 
-def clause_of(pdu: bytes, offset: int) -> str:
+def _clauses(pdu: Buffer) -> dict[int, str]:
+    """The item types that a PDU of this type may have, and their clauses."""
+    return _ITEM_CLAUSES | (_ACCEPT_CLAUSES if pdu[0] == AssociateAccept.type else {})
+
+
+def clause_of(pdu: Buffer, offset: int) -> str:
     """Where the standard has what stands at this place of a PDU, which may be a broken one."""
-    kind = pdu[0] if pdu else 0
-    clauses = _ITEM_CLAUSES | (_ACCEPT_CLAUSES if kind == AssociateAccept.type else {})
-    clause = f"PS3.8 9.3.{_PDU_CLAUSES.get(kind, '1')}"
-    for item in _items_at(pdu, offset):
-        clause = clauses.get(item, clause)
+    clause = f"PS3.8 9.3.{_PDU_CLAUSES.get(pdu[0], '1')}"
+    for _, item in _items_at(pdu, offset):
+        clause = _clauses(pdu).get(item, clause)
     return clause
 
 
-def is_secret(pdu: bytes, offset: int) -> bool:
-    """Is this place of a PDU inside a user identity?"""
-    return any(item in _IDENTITIES for item in _items_at(pdu, offset))
-
-
-def _items_at(pdu: bytes, offset: int) -> Iterator[int]:
-    """The types of the item that this place is in, and of the sub-item."""
-    at = 74 if pdu[:1] in (b"\1", b"\2") else len(pdu)
+def _items_at(pdu: Buffer, offset: int) -> Iterator[tuple[int, int]]:
+    """Offset and type of the item that this place is in, and of the sub-item."""
+    at = 74 if pdu[0] in _ASSOCIATE else len(pdu)
     while at <= offset and at + 4 <= len(pdu):
         item, end = pdu[at], at + 4 + int.from_bytes(pdu[at + 2 : at + 4], "big")
         if offset < end:
-            yield item
+            yield at, item
             end = at + _FIRST_SUB_ITEM.get(item, len(pdu))
         at = end
 
@@ -84,119 +85,233 @@ _PDU_NAMES = {
 
 
 class Field(NamedTuple):
-    """A field of a PDU as a person reads it."""
+    """A field of a PDU: `text` is for a person to read, `values` by their names for a program.
+
+    What may hold a secret has the name `size` among its values, and is not shown.
+    """
 
     offset: int
     depth: int
     name: str
-    value: str
+    text: str
+    values: dict[str, object]
 
 
 class Layout(NamedTuple):
     """A PDU laid out: its name, its size with the header, and its fields in order.
 
     Where there is a fault, the fields are those before it; there is no name and no size unless the
-    whole PDU was there.
+    whole PDU was there. `shown` are its bytes that hold no secret.
     """
 
     name: str
     size: int
     fields: list[Field]
-    fault: DecodeError | None = None
+    fault: DecodeError | None
+    shown: list[range]
 
 
-# Rows whose value is text: depth and name.
-_TEXTS = {
-    _lib.CALLED_AE: (0, "called AE title"),
-    _lib.CALLING_AE: (0, "calling AE title"),
+# ---- fields ----------------------------------------------------------------------------------
+
+# Depth and name of the field that a row becomes, by the kind of the row.
+_UIDS = {
     _lib.APPLICATION_CONTEXT: (0, "application context"),
     _lib.ABSTRACT_SYNTAX: (1, "abstract syntax"),
     _lib.TRANSFER_SYNTAX: (1, "transfer syntax"),
     _lib.CLASS_UID: (1, "implementation class UID"),
-    _lib.VERSION_NAME: (1, "implementation version name"),
+    _lib.ROLE: (1, "role selection"),
     _lib.EXTENDED: (1, "SOP class extended negotiation"),
     _lib.COMMON_EXTENDED: (1, "SOP class common extended negotiation"),
     _lib.COMMON_SERVICE: (2, "service class"),
     _lib.COMMON_RELATED: (2, "related general SOP class"),
 }
-# Rows whose value is bytes; those of a user identity are secrets.
-_BYTES = {
-    _lib.EXTENDED_INFO: (2, "application information", False),
-    _lib.USER_IDENTITY: (1, "user identity", True),
-    _lib.USER_IDENTITY_SECOND: (2, "user identity, secondary field", True),
-    _lib.USER_IDENTITY_RESPONSE: (1, "user identity response", True),
-    _lib.UNKNOWN_ITEM: (0, "unknown item", False),
-    _lib.UNKNOWN_SUB_ITEM: (1, "unknown sub-item", False),
-    _lib.PDV: (0, "PDV", False),
+_NAMES = {
+    _lib.CALLED_AE: (0, "called AE title"),
+    _lib.CALLING_AE: (0, "calling AE title"),
+    _lib.VERSION_NAME: (1, "implementation version name"),
+}
+_NUMBERS = {
+    _lib.MAX_LENGTH: (1, "maximum length"),
+    _lib.ASYNC_OPERATIONS: (1, "asynchronous operations"),
+}
+# The values of these are never shown: a user identity with a damaged type byte is one of them.
+_HIDDEN = {
+    _lib.USER_INFORMATION: (0, "user information"),
+    _lib.EXTENDED_INFO: (2, "application information"),
+    _lib.USER_IDENTITY: (1, "user identity"),
+    _lib.USER_IDENTITY_SECOND: (2, "user identity, secondary field"),
+    _lib.USER_IDENTITY_RESPONSE: (1, "user identity response"),
+    _lib.UNKNOWN_ITEM: (0, "unknown item"),
+    _lib.UNKNOWN_SUB_ITEM: (1, "unknown sub-item"),
 }
 
 
-def _hex(data: bytes) -> str:
-    shown = data[:16].hex(" ") + (" ..." if len(data) > 16 else "")
-    return f"{len(data)} bytes {shown}".rstrip()
+def _text_of(value: Buffer) -> str:
+    """A text without its padding."""
+    return bytes(value).strip(b" \0").decode("latin-1")
 
 
-def _bytes_field(row: _lib.Row, data: bytes) -> Field:
-    depth, name, secret = _BYTES[row[2]]
-    secret = secret or row[3] in _IDENTITIES
-    value = f"{len(data)} bytes, not shown" if secret else _hex(data)
-    if row[2] == _lib.PDV:
-        kind = "command" if row[5] & 1 else "data"
-        value = f"context {row[4]}, {kind}{', last' if row[5] & 2 else ''}, {value}"
+def _uid_name(uid: str) -> str | None:
+    """The name of a UID in PS3.6. pydicom keeps them; it is imported when first needed."""
+    if not uid.startswith("1.2.840.10008."):
+        return None
+    entry = import_module("pydicom.uid").UID_dictionary.get(uid)
+    return str(entry[0]) if entry else None
+
+
+def _uid_field(row: _lib.Row, value: bytes) -> Field:
+    depth, name = _UIDS[row[2]]
+    uid = _text_of(value)
+    uid_name = _uid_name(uid)
+    values: dict[str, object] = {"value": uid}
+    text = f"'{uid}'"
+    if not is_like_uid(uid):
+        text, values = f"{len(value)} bytes, not shown", {"size": len(value)}
+    elif uid_name is not None:
+        text, values["uid_name"] = f"{text} ({uid_name})", uid_name
+    if row[2] == _lib.ROLE:
+        text = f"{text}, SCU {row[4]}, SCP {row[5]}"
+        values |= {"scu": row[4], "scp": row[5]}
+    return Field(row[0], depth, name, text, values)
+
+
+def _titles_are_in_place(pdu: memoryview) -> bool:
+    """Are the titles titles? Where bytes of the PDU are missing, others may stand in their place.
+
+    Then the 32 reserved bytes after them, which are sent as zero, are others, too.
+    """
+    titles = _text_of(pdu[10:26]), _text_of(pdu[26:42])
+    return all(map(is_like_name, titles)) and not any(pdu[42:74])
+
+
+def _name_field(row: _lib.Row, value: bytes, may_be_shown: bool) -> Field:
+    depth, name = _NAMES[row[2]]
+    text = _text_of(value)
+    if may_be_shown and is_like_name(text):
+        return Field(row[0], depth, name, repr(text), {"value": text})
+    return Field(row[0], depth, name, f"{len(value)} bytes, not shown", {"size": len(value)})
+
+
+def _number_field(row: _lib.Row, value: bytes) -> Field:
+    depth, name = _NUMBERS[row[2]]
+    if row[2] == _lib.MAX_LENGTH:
+        number = int.from_bytes(value, "big")
+        return Field(row[0], depth, name, str(number), {"value": number})
+    invoked, performed = int.from_bytes(value[:2], "big"), int.from_bytes(value[2:], "big")
+    text = f"invoked {invoked}, performed {performed}"
+    return Field(row[0], depth, name, text, {"invoked": invoked, "performed": performed})
+
+
+def _hidden_field(row: _lib.Row) -> Field:
+    depth, name = _HIDDEN[row[2]]
+    text = f"{row[1]} bytes, not shown"
+    values: dict[str, object] = {"size": row[1]}
+    if row[2] == _lib.USER_INFORMATION:
+        text = f"{row[1]} bytes"
     elif row[2] == _lib.USER_IDENTITY:
-        value = f"type {row[4]}, response requested {row[5]}, {value}"
+        text = f"type {row[4]}, response requested {row[5]}, {text}"
+        values |= {"type": row[4], "response_requested": row[5]}
     elif row[2] in (_lib.UNKNOWN_ITEM, _lib.UNKNOWN_SUB_ITEM):
         name = f"{name} {row[3]:02X}"
-    return Field(row[0], depth, name, value)
+        values["type"] = row[3]
+    return Field(row[0], depth, name, text, values)
 
 
-def _number_field(row: _lib.Row, data: bytes) -> Field:
-    if row[2] == _lib.CONTEXT:
-        result = f", result {row[5]}" if row[3] == 0x21 else ""
-        return Field(row[0], 0, "presentation context", f"{row[4]}{result}")
-    if row[2] == _lib.MAX_LENGTH:
-        return Field(row[0], 1, "maximum length", str(int.from_bytes(data, "big")))
-    if row[2] == _lib.ASYNC_OPERATIONS:
-        counts = int.from_bytes(data[:2], "big"), int.from_bytes(data[2:], "big")
-        value = f"invoked {counts[0]}, performed {counts[1]}"
-        return Field(row[0], 1, "asynchronous operations", value)
-    return Field(row[0], 0, "user information", f"{row[1]} bytes")
+def _pdv_field(row: _lib.Row, value: bytes, may_be_shown: bool) -> Field:
+    is_command, is_last = bool(row[5] & 1), bool(row[5] & 2)
+    values: dict[str, object] = {"context": row[4], "command": is_command, "last": is_last}
+    values["size"] = row[1]
+    shown = "not shown"
+    if may_be_shown:
+        values["first_bytes"] = value[:16].hex()
+        shown = value[:16].hex(" ") + (" ..." if len(value) > 16 else "")
+    kind = f"{'command' if is_command else 'data'}{', last' if is_last else ''}"
+    text = f"context {row[4]}, {kind}, {row[1]} bytes {shown}".rstrip()
+    return Field(row[0], 0, "PDV", text, values)
+
+
+def _context_field(row: _lib.Row) -> Field:
+    text = str(row[4])
+    values: dict[str, object] = {"id": row[4]}
+    if row[3] == 0x21:
+        text, values["result"] = f"{text}, result {row[5]}", row[5]
+    return Field(row[0], 0, "presentation context", text, values)
 
 
 def _codes(pdu: _lib.Row) -> list[Field]:
-    kind = pdu[3]
+    kind, result, source, reason, version = pdu[3], pdu[5], pdu[6], pdu[7], pdu[8]
     if kind == AssociateReject.type:
-        return [Field(7, 0, "codes", str(AssociateReject(*pdu[5:8])))]
+        text = str(AssociateReject(result, source, reason))
+        values = {"value": text, "result": result, "source": source, "reason": reason}
+        return [Field(7, 0, "codes", text, values)]
     if kind == Abort.type:
-        return [Field(8, 0, "source", str(pdu[6])), Field(9, 0, "reason", str(pdu[7]))]
-    if kind in (AssociateRequest.type, AssociateAccept.type):
-        return [Field(6, 0, "protocol version", f"{pdu[8]:04X}")]
+        codes = (8, "source", source), (9, "reason", reason)
+        return [Field(at, 0, name, str(code), {"value": code}) for at, name, code in codes]
+    if kind in _ASSOCIATE:
+        return [Field(6, 0, "protocol version", f"{version:04X}", {"value": version})]
     return []
+
+
+def _field(pdu: memoryview, row: _lib.Row, sound: bool) -> Field:
+    kind, value = row[2], bytes(pdu[row[0] : row[0] + row[1]])
+    if kind in _UIDS:
+        return _uid_field(row, value)
+    if kind in _NAMES:
+        is_title = kind != _lib.VERSION_NAME
+        return _name_field(row, value, _titles_are_in_place(pdu) if is_title else sound)
+    if kind in _NUMBERS:
+        return _number_field(row, value)
+    if kind == _lib.CONTEXT:
+        return _context_field(row)
+    return _pdv_field(row, value, sound) if kind == _lib.PDV else _hidden_field(row)
+
+
+# ---- layout ----------------------------------------------------------------------------------
+
+
+def _shown(row: _lib.Row, field: Field) -> range:
+    """The bytes that a field shows."""
+    start, end = row[0], row[0] + row[1]
+    if row[2] == _lib.USER_IDENTITY:
+        return range(start - 4, start - 2)  # type, response requested
+    if "size" in field.values or row[2] == _lib.CONTEXT:
+        return range(0)
+    return range(start, end + 2) if row[2] == _lib.ROLE else range(start, end)
+
+
+def _read(pdu: memoryview, rows: list[_lib.Row], sound: bool) -> tuple[list[Field], list[range]]:
+    """The fields of a PDU, and its bytes that are headers of items or shown by a field."""
+    fields, shown = _codes(rows[0]), []
+    for row in rows[1:]:
+        if row[2] == _lib.HEADER:
+            shown.append(range(row[0], row[0] + row[1]))
+        elif row[2] != _lib.IGNORED:
+            fields.append(_field(pdu, row, sound))
+            shown.append(_shown(row, fields[-1]))
+    return fields, shown
 
 
 def lay_out(data: Buffer, start: int = 0, *, strict: bool = False) -> Layout:
     """The first PDU of `data[start:]`, for a person to read; offsets count from its start.
 
-    Text is escaped, so that it can be printed anywhere.
+    Text can be printed anywhere. What may belong to a user identity is not shown; in a damaged
+    A-ASSOCIATE-RQ or -AC that may be any text but a UID.
     """
-    fault, rows = _lib.decode(data, start, _lib.options(strict, 0, MAX_ASSOCIATE))
+    fault, rows = _lib.decode(data, start, _lib.options(strict, 0, MAX_ASSOCIATE, exact=True))
     error = error_of(*fault) if fault is not None else None
+    around = [range(6), range(error.offset, error.offset + 1)] if error is not None else []
     if not rows:
-        return Layout("", 0, [], error)
-    view = memoryview(data).cast("B")[start:]
-    fields = _codes(rows[0])
-    for row in rows[1:]:
-        fields.append(_field(row, bytes(view[row[0] : row[0] + row[1]])))
-    return Layout(_PDU_NAMES[rows[0][3]], 6 + rows[0][1], fields, error)
-
-
-def _field(row: _lib.Row, value: bytes) -> Field:
-    if row[2] in _TEXTS:
-        depth, name = _TEXTS[row[2]]
-        return Field(row[0], depth, name, ascii(value.decode("latin-1")))
-    if row[2] == _lib.ROLE:
-        roles = f"{value.decode('latin-1')!a}, SCU {row[4]}, SCP {row[5]}"
-        return Field(row[0], 1, "role selection", roles)
-    if row[2] in _BYTES:
-        return _bytes_field(row, value)
-    return _number_field(row, value)
+        return Layout("", 0, [], error, around)
+    lenient = lay_out(data, start) if strict and error is not None else None
+    sound = error is None or (lenient is not None and lenient.fault is None)
+    size, kind = 6 + rows[0][1], rows[0][3]
+    pdu = memoryview(data).cast("B")[start : start + size]
+    fields, shown = _read(pdu, rows, sound)
+    if lenient is not None:
+        shown = lenient.shown
+    elif kind not in _ASSOCIATE:
+        shown = [range(size)] if sound else around
+    elif error is not None:
+        items = _items_at(pdu, error.offset)
+        shown += [range(at, at + 4) for at, item in items if item in _clauses(pdu)]
+    return Layout(_PDU_NAMES[kind], size, fields, error, shown)

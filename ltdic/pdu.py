@@ -22,6 +22,39 @@ MAX_ASSOCIATE = 1 << 20
 # ---- values ----------------------------------------------------------------------------------
 
 
+def is_like_uid(text: str) -> bool:
+    """Has it only the characters of a UID?"""
+    return text.strip("0123456789.") == ""
+
+
+def is_like_name(text: str) -> bool:
+    """Might it be an AE title or an implementation version name?"""
+    return len(text) <= 16 and text.isascii() and text.isprintable()
+
+
+_NAMES = ("called_ae", "calling_ae", "implementation_version_name")
+
+
+def _is_legible(name: str, part: Any) -> bool:
+    """May this field be shown? A text that is no UID, title or version name may hold a secret."""
+    if isinstance(part, str):
+        return is_like_name(part) if name in _NAMES else is_like_uid(part)
+    return not isinstance(part, tuple) or all(_is_legible(name, each) for each in part)
+
+
+def _legible(value: Any) -> str:
+    """The `repr` of a value without its texts that may belong to a user identity.
+
+    Where a type or a length of a request is damaged, a part of one is taken for another text.
+    """
+    parts = {f.name: getattr(value, f.name) for f in fields(value) if f.repr}
+    shown = (
+        f"{name}={part!r}" if _is_legible(name, part) else f"{name}=<not shown>"
+        for name, part in parts.items()
+    )
+    return f"{type(value).__qualname__}({', '.join(shown)})"
+
+
 @dataclass(frozen=True, slots=True)
 class ProposedContext:
     """A presentation context as the requestor proposes it (item 20)."""
@@ -29,6 +62,8 @@ class ProposedContext:
     id: int
     abstract_syntax: str | None
     transfer_syntaxes: tuple[str, ...] = ()
+
+    __repr__ = _legible
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +73,8 @@ class ContextResult:
     id: int
     result: int
     transfer_syntax: str | None = None
+
+    __repr__ = _legible
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +93,20 @@ class RoleSelection:
     scu: int
     scp: int
 
+    __repr__ = _legible
+
 
 @dataclass(frozen=True, slots=True)
 class ExtendedNegotiation:
-    """SOP class extended negotiation (item 56)."""
+    """SOP class extended negotiation (item 56).
+
+    `info` stays out of `repr`: with a damaged type byte a user identity is one of these.
+    """
 
     sop_class_uid: str
-    info: bytes
+    info: bytes = field(repr=False)
+
+    __repr__ = _legible
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +117,8 @@ class CommonExtendedNegotiation:
     sop_class_uid: str
     service_class_uid: str
     related: tuple[str, ...] = ()
+
+    __repr__ = _legible
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +164,8 @@ class UserInformation:
     user_identity_response: UserIdentityResponse | None = None
     unknown: tuple[UnknownItem, ...] = ()
 
+    __repr__ = _legible
+
 
 def _wire() -> Any:
     """A field that every PDU has: the bytes that it, or the PDU it was made from, was decoded from
@@ -139,6 +187,8 @@ class AssociateRequest:
     protocol_version: int = 1
     wire: bytes | None = _wire()
 
+    __repr__ = _legible
+
 
 @dataclass(frozen=True, slots=True)
 class AssociateAccept:
@@ -153,6 +203,8 @@ class AssociateAccept:
     unknown_items: tuple[UnknownItem, ...] = ()
     protocol_version: int = 1
     wire: bytes | None = _wire()
+
+    __repr__ = _legible
 
 
 class RejectResult(IntEnum):
