@@ -4,23 +4,42 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 from ._terminal import EX_DATAERR, EX_NOINPUT
 from .layout import Layout, clause_of, lay_out
 from .pdu import AssociateAccept, AssociateRequest
 
+_DIGITS = re.compile(rb"\s*+(?:0x)?([0-9a-fA-F\s]*+)")  # possessive: it never goes back
+
+
+def from_digits(text: bytes) -> bytes | None:
+    """The bytes that hexadecimal digits stand for, or None where there is anything else.
+
+    Raises `ValueError` for an odd number of digits.
+    """
+    found = _DIGITS.fullmatch(text)
+    if found is None:
+        return None
+    digits = b"".join(found[1].split()).decode()
+    if len(digits) % 2:
+        raise ValueError(f"an odd number of hexadecimal digits: {len(digits)}")
+    return bytes.fromhex(digits)
+
 
 def read_input(source: str) -> bytes:
-    """The bytes that an argument stands for: standard input, a file, or hexadecimal digits."""
+    """The bytes that an argument stands for: standard input, a file, or hexadecimal digits.
+
+    Standard input may be digits, too: no PDU begins with the code of one.
+    """
     if source == "-":
-        return sys.stdin.buffer.read()
-    if not os.path.exists(source):
-        with suppress(ValueError):
-            return bytes.fromhex(source.removeprefix("0x"))
-    return Path(source).read_bytes()
+        data = sys.stdin.buffer.read()
+        digits = from_digits(data)
+        return data if digits is None else digits
+    digits = None if os.path.exists(source) else from_digits(os.fsencode(source))
+    return Path(source).read_bytes() if digits is None else digits
 
 
 def around(data: bytes, offset: int, shown: list[range]) -> str:
@@ -94,4 +113,7 @@ def run_dump(source: str, as_json: bool, strict: bool) -> int:
     except OSError as e:  # without the argument: it may be digits with a wrong one among them
         print(f"ltdic dump: {e.strerror}", file=sys.stderr)
         return EX_NOINPUT
+    except ValueError as e:
+        print(f"ltdic dump: {e}", file=sys.stderr)
+        return EX_DATAERR
     return dump(data, as_json, strict)

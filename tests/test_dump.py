@@ -272,6 +272,34 @@ def test_pydicom_is_not_imported_where_no_uid_is_to_be_named() -> None:
     subprocess.run([sys.executable, "-I", "-c", command], check=True, timeout=60)
 
 
+# ---- hexadecimal digits --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "digits", ["{0}", "0x{0}", " {0}\r\n", "0x{1}", "{1}\n", "{2}\n", "\n0x{3}\t"]
+)
+def test_digits_on_standard_input_are_understood_as_those_of_an_argument(digits: str) -> None:
+    lines = "\n".join(REJECT.hex()[n : n + 5] for n in range(0, 20, 5))
+    text = digits.format(REJECT.hex(), REJECT.hex(" "), REJECT.hex().upper(), lines)
+    assert dump(text.encode()).stdout == dump(b"", text).stdout == dump(REJECT).stdout
+
+
+def test_an_odd_number_of_digits_is_told_in_one_sentence() -> None:
+    digits = encode(SECRET).hex()[:-1]
+    for result in (dump(digits.encode()), dump(b"", digits)):
+        assert result.returncode == 65
+        assert result.stdout == b""
+        sentence = f"ltdic dump: an odd number of hexadecimal digits: {len(digits)}\n"
+        assert result.stderr.decode() == sentence
+
+
+@pytest.mark.parametrize("data", [b"0x03g", b"0300000000040001010x", b"\x0500", b"\xa003"])
+def test_what_is_not_all_digits_is_not_taken_for_digits(data: bytes) -> None:
+    result = dump(data)
+    assert result.returncode == 65
+    assert b" at byte " in result.stdout
+
+
 # ---- secrets -------------------------------------------------------------------------------------
 
 PASSCODE = b"geheim12"
