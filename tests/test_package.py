@@ -19,8 +19,17 @@ import ltdic
 from ltdic import _ffi
 
 
-def test_the_installed_package_is_tested_not_the_tree() -> None:
-    assert Path(ltdic.__file__).resolve().parent != HERE.parent / "ltdic"
+def is_editable() -> bool:
+    """Whether pip left the package in the tree (PEP 610), whose own metadata do not say so."""
+    found = importlib.metadata.distributions(name="ltdic")
+    origins = [json.loads(said) for d in found if (said := d.read_text("direct_url.json"))]
+    return any(origin.get("dir_info", {}).get("editable", False) for origin in origins)
+
+
+def test_the_tree_is_tested_only_where_it_is_what_is_installed() -> None:
+    tested = Path(ltdic.__file__).resolve().parent
+    assert (tested == HERE.parent / "ltdic") == is_editable()
+    assert Path(_ffi.__file__).resolve().parent == tested
 
 
 def test_the_version_is_written_once() -> None:
