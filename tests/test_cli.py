@@ -89,6 +89,7 @@ class Terminal:
         plain = {k: v for k, v in os.environ.items() if k != "NO_COLOR"}
         self.pid, self.master = pty.fork()
         if self.pid == 0:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it
             os.execve(sys.executable, [*COMMAND, *arguments], plain | environment)
         self.screen = ""
 
@@ -325,6 +326,15 @@ def test_without_a_terminal_each_try_has_its_line() -> None:
     assert "\x1b" not in result.stderr
 
 
+@pytest.fixture(params=[signal.default_int_handler, signal.SIG_IGN], ids=["caught", "ignored"])
+def interrupts(request: pytest.FixtureRequest) -> Iterator[None]:
+    """SIGINT ends the tests, or they ignore it, as a background job of a shell's does."""
+    before = signal.signal(signal.SIGINT, request.param)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupts")
 def test_an_interrupted_echo_aborts_and_says_so() -> None:
     with socket.create_server((LOCALHOST, 0)) as server:
         terminal = Terminal("echo", LOCALHOST, str(server.getsockname()[1]))
