@@ -23,9 +23,14 @@ import ltdic
 
 HERE = Path(__file__).parent
 
-hypothesis.settings.register_profile("dev", max_examples=50)
-hypothesis.settings.register_profile("ci", max_examples=300, deadline=None, print_blob=True)
-hypothesis.settings.register_profile("thorough", max_examples=20_000, deadline=None)
+for profile, examples in {"quick": 10, "dev": 50, "ci": 300, "thorough": 20_000}.items():
+    hypothesis.settings.register_profile(
+        profile,
+        max_examples=examples,
+        deadline=None,  # how fast the machine is says nothing of what is tested
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],
+        print_blob=True,
+    )
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 
@@ -60,7 +65,7 @@ def clean_environment() -> dict[str, str]:
     return environment
 
 
-def run(*command: str | Path, timeout: float = 120, **options: Any) -> str:
+def run(*command: str | Path, timeout: float = 1200, **options: Any) -> str:
     """Run a program to its end and return what it printed; fail with all of it if it fails."""
     result = subprocess.run(
         [str(part) for part in command],
@@ -171,8 +176,9 @@ def memory_allowed(size: int) -> int:
 # ---- loopback --------------------------------------------------------------------------------
 
 LOCALHOST = "127.0.0.1"
-TIMEOUT = 10  # s, for what takes milliseconds
-LISTENING = ltdic.Retry(attempts=200, first=0.05, factor=1)  # until a server that starts listens
+TIMEOUT = 25  # s, for what takes milliseconds; less than 30, which ARTIM is by itself
+# until a server that starts listens
+LISTENING = ltdic.Retry(attempts=20 * TIMEOUT, first=0.05, factor=1)
 
 
 def close_with_reset(connection: socket.socket) -> None:

@@ -74,7 +74,9 @@ def blocking(admission: Admission) -> Iterator[AnyServer]:
             association.send(response, context=pdv.context_id, is_command=True)
 
     with (
-        ltdic.Server((LOCALHOST, 0), admission=admission, handler=handler, timeout=5) as server,
+        ltdic.Server(
+            (LOCALHOST, 0), admission=admission, handler=handler, timeout=TIMEOUT
+        ) as server,
         ThreadPoolExecutor(1) as pool,
     ):
         serving = pool.submit(server.serve)
@@ -97,7 +99,7 @@ def in_asyncio(admission: Admission) -> Iterator[AnyServer]:
 
     async def serve() -> None:
         async with aio.Server(
-            (LOCALHOST, 0), admission=admission, handler=handler, timeout=5
+            (LOCALHOST, 0), admission=admission, handler=handler, timeout=TIMEOUT
         ) as server:
             started.put(server)
             await server.serve()

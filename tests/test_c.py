@@ -16,7 +16,7 @@ from typing import Any
 
 import cffi
 import pytest
-from conftest import STRICT, Toolchain, receive_pdu, run, vectors
+from conftest import STRICT, TIMEOUT, Toolchain, receive_pdu, run, vectors
 
 import ltdic
 from ltdic import l_dicom
@@ -25,7 +25,6 @@ from ltdic._ffi import lib
 
 SOURCES = Path(__file__).parent / "c"
 STANDARDS = ["c11", "c++17"]
-PATIENCE = 10  # seconds for the other end of a connection
 ABORT = bytes.fromhex("07 00 00000004 00 00 00 00")
 
 PEDANTIC = ["-Wpedantic", "-Wconversion", "-Wsign-conversion", "-Wshadow", "-Wundef"]
@@ -46,16 +45,16 @@ def acceptor(answer: bytes) -> Iterator[int]:
     def serve() -> None:
         connection, _ = listener.accept()
         with connection:
-            connection.settimeout(PATIENCE)
+            connection.settimeout(TIMEOUT)
             assert receive_pdu(connection)[:1] == b"\x01"
             connection.sendall(answer)
             assert connection.recv(1) == b""
 
     with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
-        listener.settimeout(PATIENCE)
+        listener.settimeout(TIMEOUT)
         served = pool.submit(serve)
         yield listener.getsockname()[1]
-        served.result(timeout=PATIENCE)
+        served.result(timeout=TIMEOUT)
 
 
 # ---- programs --------------------------------------------------------------------------------
@@ -82,14 +81,14 @@ def test_a_callback_declared_as_documented_is_called(
 ) -> None:
     program = toolchain.program(SOURCES / "callback_styles.c", standard)
     with acceptor(reject_pdu(2, 3, 1)) as port:
-        printed = run(program, "127.0.0.1", str(port), style, timeout=20)
+        printed = run(program, "127.0.0.1", str(port), style)
     assert printed == "2 3 1\nclosed\n"
 
 
 def test_the_scu_program_fails_where_it_is_not_rejected(toolchain: Toolchain) -> None:
     program = toolchain.program(SOURCES / "callback_styles.c", "c11")
     with acceptor(ABORT) as port, pytest.raises(AssertionError):
-        run(program, "127.0.0.1", str(port), timeout=20)
+        run(program, "127.0.0.1", str(port))
 
 
 @pytest.mark.parametrize("standard", STANDARDS)
@@ -102,7 +101,7 @@ def test_every_defined_rejection_arrives_and_no_other_can_be_sent(
 
 def test_every_rejection_there_can_be_is_told_as_it_came(toolchain: Toolchain) -> None:
     program = toolchain.program(SOURCES / "exhaustive.c", "c11")
-    printed = run(program, timeout=600 if toolchain.flags else 60)
+    printed = run(program)
     assert re.match(r"16777216 triples, 20000 over TCP, 0 wrong, ", printed)
 
 
@@ -162,7 +161,7 @@ def be_rejected(net: Any, *codes: int) -> tuple[int, int, int, int]:
         code = l_dicom.L_DicomSendAssociateRequest(net, request)
         assert code == l_dicom.DICOM_SUCCESS
         l_dicom.L_DicomFreeAssociate(request)
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + TIMEOUT
         while l_dicom.L_DicomGetCallback(net)[1].count == 0 and time.monotonic() < end:
             l_dicom.L_DicomWait(net, 1000)
     l_dicom.L_DicomBreathe()

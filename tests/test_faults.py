@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from conftest import (
     COMPILERS,
+    TIMEOUT,
     Toolchain,
     close_with_reset,
     receive_pdu,
@@ -50,7 +51,7 @@ def test_whatever_fails_is_told_and_leaves_nothing_behind(
 ) -> None:
     wrapped = set(re.findall(r"\b__wrap_(\w+)\(", (C / "inject.h").read_text()))
     wraps = [f"-Wl,--wrap={name}" for name in sorted(wrapped)]
-    printed = run(sockets_toolchain.program(C / program, "c11", *wraps), timeout=300)
+    printed = run(sockets_toolchain.program(C / program, "c11", *wraps))
     print(printed, end="")
     counts = dict(re.findall(r"(.+): (\d+) injections\n", printed))
     assert len(counts) == len(printed.splitlines()) >= least
@@ -89,7 +90,7 @@ def associate(*, request: bool) -> Iterator[Any]:
 def requestor_in(state: int) -> Iterator[End]:
     """A requestor of ours in Sta5, 6, 7, 9, 11 or 13, and its peer."""
     with socket.create_server(("127.0.0.1", 0)) as server, associate(request=True) as pdu:
-        server.settimeout(10)
+        server.settimeout(TIMEOUT)
         ours = Requestor(server, pdu)
     peer = ours.peer
     if state != 5:
@@ -123,7 +124,7 @@ def acceptor_in(state: int) -> Iterator[End]:
     """An acceptor of ours in Sta2, 3, 6, 7, 8, 10, 12 or 13, and its peer."""
     request = raw_request()
     acceptor = Acceptor()
-    with socket.create_connection(acceptor.address, 10) as peer:
+    with socket.create_connection(acceptor.address, TIMEOUT) as peer:
         acceptor.until("accept")
         ours = acceptor.children[0]
         if state != 2:

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import HERE, STRICT, Toolchain, receive_pdu, run
+from conftest import HERE, STRICT, TIMEOUT, Toolchain, receive_pdu, run
 
 import ltdic
 from ltdic import _ffi
@@ -62,8 +62,8 @@ def test_the_c_program_of_the_readme_is_built_and_rejected(
             cc = f"{toolchain.cc} {' '.join([*toolchain.flags, *STRICT])} "
             run("sh", "-ec", command.replace("cc ", cc, 1), cwd=tmp_path)
         served = pool.submit(reject_one, server)
-        assert run(tmp_path / "rejected", timeout=30) == "rejected: 1 1 7\n"
-        served.result(timeout=10)
+        assert run(tmp_path / "rejected") == "rejected: 1 1 7\n"
+        served.result(timeout=TIMEOUT)
 
 
 def test_the_figures_of_the_readme_are_those_of_the_committed_result() -> None:
@@ -95,7 +95,7 @@ def test_the_section_on_speed_and_its_pictures_are_those_of_the_committed_result
 
 
 def reject_one(server: socket.socket) -> None:
-    server.settimeout(10)
+    server.settimeout(TIMEOUT)
     connection, _ = server.accept()
     with connection:
         receive_pdu(connection)

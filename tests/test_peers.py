@@ -509,7 +509,7 @@ def test_a_C_or_Cpp_program_is_told_of_a_rejection_by_pynetdicom(
 ) -> None:
     program = toolchain.program(HERE / "c" / "callback_styles.c", standard)
     with pynetdicom_acceptor(pynetdicom_rejecting((2, 3, 1))) as port:
-        printed = [run(program, LOCALHOST, str(port), style, timeout=20) for style in "123"]
+        printed = [run(program, LOCALHOST, str(port), style) for style in "123"]
     assert printed == ["2 3 1\nclosed\n"] * 3
 
 

@@ -42,7 +42,7 @@ def test_ten_thousand_associations_are_open_at_once(toolchain: Toolchain) -> Non
     program = toolchain.program(SOURCES / "many.c", "c11")
     allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     count = 10_000 if allowed == resource.RLIM_INFINITY else min(10_000, allowed - 64)
-    printed = run(program, str(count), timeout=60)
+    printed = run(program, str(count))
     print(printed, end="")
     lines = re.findall(r"(\w+): (\d+) open with (\d+) descriptors, (\d+) bytes each", printed)
     assert {line[0] for line in lines} == {"acceptor", "requestor"}
@@ -52,10 +52,10 @@ def test_ten_thousand_associations_are_open_at_once(toolchain: Toolchain) -> Non
 
 
 def test_a_stalled_connection_is_closed_at_artim_and_delays_nobody(gcc: Toolchain) -> None:
-    """The program itself fails where one is closed a millisecond before ARTIM, or a second
+    """The program itself fails where one is closed a millisecond before ARTIM, or seconds
     after it."""
     program = gcc.program(SOURCES / "stalls.c", "c11")
-    printed = run(program, "1000", "250", "1", timeout=60)
+    printed = run(program, "1000", "250", "1")
     print(printed, end="")
     assert printed.count(": 250 closed, ") == 2 * 5
     assert "stalls, as the server saw them: 2500 closed, " in printed
@@ -233,7 +233,7 @@ def test_who_waits_behind_stalled_connections_is_served_at_artim(request_bytes: 
         stalls = [callers.call(request_bytes[:size]) for size in (0, 3)]
         honest = callers.call(request_bytes)
         assert callers.are_accepted([honest])
-        assert 0.3 <= time.monotonic() - begun < 1.3
+        assert 0.3 <= time.monotonic() - begun < TIMEOUT / 2
         pump_until(lambda: len(callers.server.handles) == 1, callers.server.wait)
         assert [stall.recv(1) for stall in stalls] == [b"", b""]
 
@@ -242,11 +242,12 @@ def test_who_waits_behind_stalled_connections_is_served_at_artim(request_bytes: 
 
 
 def test_a_callback_that_blocks_delays_nobody_on_another_thread(request_bytes: bytes) -> None:
-    begun, ended = threading.Event(), threading.Event()
+    begun, others, ended = threading.Event(), threading.Event(), threading.Event()
+    waited: list[bool] = []
 
     def on_request(hNet: Any, *_: Any) -> None:
         begun.set()
-        time.sleep(0.3)
+        waited.append(others.wait(TIMEOUT))
         ended.set()
 
     def block() -> None:
@@ -258,13 +259,11 @@ def test_a_callback_that_blocks_delays_nobody_on_another_thread(request_bytes: b
         thread = threading.Thread(target=block)
         thread.start()
         assert begun.wait(TIMEOUT)
-        count = 0
-        while not ended.is_set():
+        for _ in range(10):
             associate(server.address)
-            count += 1
+        others.set()
         thread.join()
-    print(f"{count} associations while a callback of another thread blocked for 300 ms")
-    assert count > 5  # one, which was under way at the end, if they had waited
+    assert waited == [True]  # not until its own time was up
 
 
 def test_a_callback_that_breathes_serves_the_other_handles_meanwhile(request_bytes: bytes) -> None:

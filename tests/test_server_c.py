@@ -991,14 +991,14 @@ def closes(server: Server, milliseconds: int) -> float:
     server.close(milliseconds)
     server.closed()
     took = 1000 * (time.monotonic() - begun)
-    assert took < milliseconds + 1000  # on a busy machine
+    assert took < milliseconds + 1000 * TIMEOUT / 2
     assert server.run(1000)[0] == CLOSED  # at once
     return took
 
 
 def test_a_server_that_serves_nobody_is_over_at_once() -> None:
     with serving() as server:
-        assert closes(server, 60_000) < 5000
+        assert closes(server, 60_000) < 1000 * TIMEOUT / 2
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(server.address, TIMEOUT)
 
@@ -1008,7 +1008,7 @@ def test_closing_twice_changes_nothing() -> None:
         server.call()
         server.run(10)
         server.close(300)
-        assert closes(server, 60_000) < 5000
+        assert closes(server, 60_000) < 1000 * TIMEOUT / 2
 
 
 def test_an_association_between_two_messages_is_released() -> None:

@@ -637,7 +637,7 @@ static unsigned long run(const sweep *s, plan what, unsigned long n, int quantum
     const unsigned descriptors = open_descriptors();
     snprintf(where, sizeof where, "%s, %s, n %lu, errno %d", s->name, plan_names[what], n,
              s->error);
-    alarm(60);
+    alarm(600);
     const uint64_t begun = faults.now;
     sweeping = s;
     faults.quantum = quantum;

@@ -426,7 +426,7 @@ static unsigned long run(const sweep *s, plan what, unsigned long n, int quantum
 {
     const unsigned descriptors = open_descriptors();
     snprintf(where, sizeof where, "%s, %s, n %lu", s->name, plan_names[what], n);
-    alarm(60);
+    alarm(600);
     faults.quantum = quantum;
     inject(s->which, s->error, n, s->from);
     const int begun = begin();

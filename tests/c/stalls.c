@@ -29,7 +29,7 @@ enum {
     EACH = 250,
     ROUNDS = 3,
     PATIENCE = 10000,
-    LATE = 1000,      /* ms after ARTIM that a stall may be open */
+    LATE = 8000,      /* ms after ARTIM that a stall may be open */
     PACE = 100,       /* us between two stalls that are opened, so that none waits long */
     DRIP = 200,       /* ms between two bytes */
     TICK = 5,         /* ms until the next look at who is to drip */
