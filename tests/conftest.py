@@ -181,6 +181,15 @@ TIMEOUT = 25  # s, for what takes milliseconds; less than 30, which ARTIM is by 
 LISTENING = ltdic.Retry(attempts=20 * TIMEOUT, first=0.05, factor=1)
 
 
+def has_ipv6() -> bool:
+    """Whether there is an address ::1; there may be sockets for IPv6 without one."""
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
+
+
 def close_with_reset(connection: socket.socket) -> None:
     """Close so that the peer gets a reset instead of an orderly end."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 import trustme
-from conftest import LOCALHOST, TIMEOUT, memory_allowed, memory_in_use
+from conftest import LOCALHOST, TIMEOUT, has_ipv6, memory_allowed, memory_in_use
 from faces import DATA_CONTEXT, RESPONSE, STORAGE, Background, of_associations
 from test_faces import ACCEPT, REQUEST, SHORT, raw_acceptor, raw_requestor
 from test_sync import (
@@ -776,7 +776,7 @@ def test_closing_after_the_loop_is_gone_does_nothing() -> None:
 async def test_a_server_for_all_addresses_has_one_port_for_both_families() -> None:
     async with aio.Server(("", 0), timeout=TIMEOUT) as to:
         port = to.address[1]
-        hosts = ["127.0.0.1", "::1"] if socket.has_dualstack_ipv6() else ["127.0.0.1"]
+        hosts = ["127.0.0.1", "::1"] if has_ipv6() else ["127.0.0.1"]
         for host in hosts:
             async with aio.connect(host, port, timeout=TIMEOUT) as association:
                 await echo(association)
