@@ -57,10 +57,7 @@ static void free_entries(entry *e)
 {
     while (e != NULL) {
         entry *next = e->next;
-        volatile uint8_t *value = e->value;
-        for (size_t i = 0; i < e->size; i++) {
-            value[i] = 0;
-        }
+        ltdic__wipe(e->value, e->size);
         free_entries(e->inside);
         free(e);
         e = next;

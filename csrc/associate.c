@@ -2,7 +2,6 @@
 /* Associate objects: the rows of a PDU over text of their own, so that encoding is one call and a
  * received PDU becomes an object by copying. Rows stand in the order of ltdic_kind, which is the
  * order of the PDU; contexts keep theirs. Text is NUL-terminated and never moves down. */
-#include "block.h"
 #include "bytes.h"
 #include "internal.h"
 
@@ -39,12 +38,10 @@ static bool reserve_rows(HDICOMPDU a, size_t count)
     return true;
 }
 
-/* User identity may be in there. */
+/* A passcode may be in it. */
 static void forget_text(HDICOMPDU a)
 {
-    if (a->text != NULL) {
-        memset(a->text, 0, a->text_room);
-    }
+    ltdic__wipe(a->text, a->text_room);
     free(a->text);
     a->text = NULL;
     a->text_size = a->text_room = 0;
@@ -493,14 +490,17 @@ static bool set_identity(HDICOMPDU a, L_UCHAR type, L_BOOL response, ltdic_bytes
     if (!ltdic__associate_is_request(a)) {
         return set_single(a, LTDIC_USER_IDENTITY_RESPONSE, primary.data, primary.size);
     }
-    block copy = {0};
-    const bool done =
-        block_append(&copy, secondary.data, secondary.size) &&
-        replace_identity(a, type, response, primary, (ltdic_bytes){copy.data, secondary.size});
-    if (copy.data != NULL) {
-        memset(copy.data, 0, copy.room);
+    uint8_t *copy = malloc(secondary.size + 1);
+    if (copy == NULL) {
+        return false;
     }
-    block_free(&copy);
+    if (secondary.size > 0) {
+        memcpy(copy, secondary.data, secondary.size);
+    }
+    const bool done =
+        replace_identity(a, type, response, primary, (ltdic_bytes){copy, secondary.size});
+    ltdic__wipe(copy, secondary.size);
+    free(copy);
     return done;
 }
 

@@ -48,20 +48,37 @@ ltdic_association *ltdic_association_new(void)
     return a;
 }
 
+/* A passcode may be in an A-ASSOCIATE-RQ. The rest of a P-DATA-TF that begins with the same byte is
+ * wiped, too: harmless, and rare. */
+static void free_chunk(chunk *c)
+{
+    if (c->data[0] == LTDIC_ASSOCIATE_RQ) {
+        ltdic__wipe(c->data, c->end);
+    }
+    free(c);
+}
+
 static void drop_queue(ltdic_association *a)
 {
     while (a->queue != NULL) {
         chunk *first = a->queue;
         a->queue = first->next;
-        free(first);
+        free_chunk(first);
     }
     a->queue_last = NULL;
     a->queued = 0;
 }
 
+/* A passcode may be in it. */
+static void forget_proposal(ltdic_association *a)
+{
+    ltdic__wipe(a->proposal.data, a->proposal.room);
+    block_free(&a->proposal);
+}
+
 void ltdic__association_clear(ltdic_association *a)
 {
-    block_free(&a->proposal);
+    forget_proposal(a);
     block_free(&a->command);
     block_free(&a->marks);
     drop_queue(a);
@@ -123,7 +140,7 @@ void ltdic__association_reset(ltdic_association *a)
     a->cause = LTDIC_OK;
     a->cause_offset = 0;
     a->lost = a->broken = a->no_echo = false;
-    block_free(&a->proposal);
+    forget_proposal(a);
     block_free(&a->command);
 }
 
@@ -240,7 +257,7 @@ static void send_copy(ltdic_association *a, chunk *c)
 {
     add_mark(a, c->data[0], c->end, c->end);
     if (a->lost) {
-        free(c);
+        free_chunk(c);
     } else {
         enqueue(a, c);
     }
@@ -335,7 +352,7 @@ static size_t take_from_queue(ltdic_association *a, size_t size)
         left -= taken;
         if (first->start == first->end) {
             a->queue = first->next;
-            free(first);
+            free_chunk(first);
         }
     }
     a->queued -= size - left;
@@ -517,7 +534,7 @@ static int check_associate(ltdic_association *a, ltdic_bytes pdu)
     if (pdu.data[0] == LTDIC_ASSOCIATE_AC) {
         return ltdic__agree(&a->agreed, proposal_of(a), pdu, true);
     }
-    block_free(&a->proposal);
+    forget_proposal(a);
     return block_append(&a->proposal, pdu.data, pdu.size) ? LTDIC_OK : LTDIC_ERR_MEMORY;
 }
 
@@ -549,13 +566,13 @@ static int send_event(ltdic_association *a, ltdic_effects *effects, chunk *copy,
     const int status = ltdic_ul_event(&a->ul, effects, (ltdic_event)events[type], now);
     if (type == LTDIC_ASSOCIATE_AC) {
         memcpy(copy->data + ECHO_AT, a->proposal.data + ECHO_AT, ECHO_SIZE);
-        block_free(&a->proposal);
+        forget_proposal(a);
     }
     const bool goes = effects->send != 0 || type == LTDIC_ASSOCIATE_RQ; /* AE-2 comes later */
     if (status == LTDIC_OK && goes) {
         send_copy(a, copy);
     } else {
-        free(copy);
+        free_chunk(copy);
     }
     return status;
 }
@@ -686,7 +703,7 @@ static ltdic_fault fault_of(int status)
 /* An RQ is needed until it is answered. The provider refuses what it cannot serve. */
 static void remember_request(ltdic_association *a, ltdic_bytes rq)
 {
-    block_free(&a->proposal);
+    forget_proposal(a);
     if (!block_append(&a->proposal, rq.data, rq.size)) {
         a->ul.refusal = (ltdic_reject){2, 3, 1};
     } else if (!ltdic__has_application_context(rq)) {
@@ -706,7 +723,7 @@ static int look_into(ltdic_association *a, ltdic_bytes pdu, ltdic_fault *fault)
     }
     if (pdu.data[0] == LTDIC_ASSOCIATE_AC && a->ul.state == 5) {
         status = ltdic__agree(&a->agreed, proposal_of(a), pdu, false);
-        block_free(&a->proposal);
+        forget_proposal(a);
     }
     *fault = fault_of(status);
     return status;

@@ -58,6 +58,10 @@ static inline const ltdic_options *ltdic__effective(const ltdic_options *given, 
 #define IMPLEMENTATION_VERSION_NAME "LTDIC_" LTDIC_VERSION
 #define VERIFICATION "1.2.840.10008.1.1" /* the SOP class of C-ECHO (PS3.4 A.4) */
 
+/* Set memory that may hold a passcode to 0, in a way that no compiler removes, before it is freed;
+ * wipe.c. NULL is nothing. */
+void ltdic__wipe(void *data, size_t size);
+
 /* Milliseconds on a clock that never goes back; net.c. */
 uint64_t ltdic__now(void);
 /* As ltdic_net_close, and LTDIC_CLOSED says why; net.c. */

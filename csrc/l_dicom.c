@@ -679,6 +679,13 @@ static L_INT send_fixed(HDICOMNET hNet, uint8_t type, ltdic_reject codes)
     return code_of(ltdic_net_send(net, (ltdic_bytes){pdu, sizeof pdu}));
 }
 
+/* A passcode may be in it. */
+static void free_pdu(ltdic_buffer pdu)
+{
+    ltdic__wipe(pdu.data, pdu.size);
+    free(pdu.data);
+}
+
 static L_INT encode(HDICOMPDU hPDU, ltdic_buffer *pdu)
 {
     bool wrong;
@@ -705,7 +712,7 @@ L_INT L_DicomSendAssociateRequest(HDICOMNET hNet, HDICOMPDU hPDU)
         set_associate(&e->request, ltdic__associate_keep(request));
     }
     L_DicomFreeAssociate(request);
-    free(pdu.data);
+    free_pdu(pdu);
     return code;
 }
 
@@ -746,7 +753,7 @@ L_INT L_DicomSendAssociateAccept(HDICOMNET hNet, HDICOMPDU hPDU)
         set_associate(&e->request, NULL);
     }
     L_DicomFreeAssociate(agreed);
-    free(pdu.data);
+    free_pdu(pdu);
     return code;
 }
 

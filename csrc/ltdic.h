@@ -22,6 +22,10 @@
  *
  *  Ownership: `ltdic_bytes` never owns. What a function keeps, it copies; what it hands out stays
  *  valid as long as its comment says.
+ *
+ *  Passcodes of user identities: each copy that the library makes is wiped before its memory is
+ *  freed, but for bytes as they were received: the buffers that net reads into, and the batches of
+ *  server.
  */
 #ifndef LTDIC_H
 #define LTDIC_H

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: MIT */
+/* Wiping of memory that may hold a passcode. A plain memset before free is no use: compilers remove
+ * stores to memory that nobody reads any more. */
+#include "internal.h"
+
+#include <string.h>
+
+void ltdic__wipe(void *data, size_t size)
+{
+    if (data == NULL) {
+        return;
+    }
+#ifdef __GNUC__
+    memset(data, 0, size);
+    __asm__ volatile("" : : "r"(data) : "memory"); /* may read what was stored */
+#else
+    volatile uint8_t *bytes = data;
+    for (size_t i = 0; i < size; i++) {
+        bytes[i] = 0;
+    }
+#endif
+}
