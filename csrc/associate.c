@@ -9,9 +9,19 @@
 
 enum { FIRST_ROWS = 32, FIRST_TEXT = 512, NONE = -1 };
 
+/* The context that was asked for last, by the places of its rows: a walk by index goes on from it
+ * instead of from the first row. */
+typedef struct current_context {
+    ptrdiff_t place, end; /* of its row, and behind its last one; 0: none, before the first */
+    ptrdiff_t abstract;   /* of its abstract syntax, or NONE */
+    L_INT index;
+} current_context;
+
 struct L_DICOMPDU {
     unsigned count; /* of those who keep it */
     ltdic_items rows;
+    current_context current;
+    L_INT contexts; /* as counted the last time; 0: not yet */
     char *text;
     size_t text_size, text_room;
 };
@@ -126,6 +136,13 @@ static ptrdiff_t place_of(HDICOMPDU a, uint8_t kind)
     return i;
 }
 
+/* Where rows come and go, places change. */
+static void forget_places(HDICOMPDU a)
+{
+    a->current = (current_context){.place = 0};
+    a->contexts = 0;
+}
+
 /* A new row at a place, with its value; false when out of memory, and nothing has changed. */
 static bool insert(HDICOMPDU a, ptrdiff_t place, ltdic_item row, const void *value, size_t size)
 {
@@ -136,6 +153,7 @@ static bool insert(HDICOMPDU a, ptrdiff_t place, ltdic_item row, const void *val
     memmove(at + 1, at, (size_t)(count_of(a) - place) * sizeof row);
     a->rows.count++;
     *at = row;
+    forget_places(a);
     return true;
 }
 
@@ -144,6 +162,7 @@ static void remove_rows(HDICOMPDU a, ptrdiff_t from, ptrdiff_t to)
     memmove(a->rows.items + from, a->rows.items + to,
             (size_t)(count_of(a) - to) * sizeof *a->rows.items);
     a->rows.count -= (size_t)(to - from);
+    forget_places(a);
 }
 
 /* Set the value of a kind that an object has at most once. */
@@ -203,6 +222,7 @@ static void empty(HDICOMPDU a, uint8_t type)
     memcpy(a->rows.items, rows, sizeof rows);
     a->rows.items[0].type = type;
     a->rows.count = sizeof rows / sizeof *rows;
+    forget_places(a);
     forget_text(a);
 }
 
@@ -545,36 +565,47 @@ L_BOOL L_DicomGetUserIdentity(HDICOMPDU hPDU, L_UCHAR *pnType, L_BOOL *pbRespons
 
 /* ---- presentation contexts --------------------------------------------------------------- */
 
-static ptrdiff_t find_context(HDICOMPDU a, uint8_t id)
+/* Make the next context the current one; false after the last one, and then there is none. */
+static bool go_to_next_context(HDICOMPDU a)
 {
-    for (ptrdiff_t i = 0; a != NULL && i < count_of(a); i++) {
-        if (a->rows.items[i].kind == LTDIC_CONTEXT && a->rows.items[i].id == id) {
-            return i;
-        }
-    }
-    return NONE;
-}
-
-static ptrdiff_t end_of_context(HDICOMPDU a, ptrdiff_t i)
-{
-    i++;
-    while (i < count_of(a) && (a->rows.items[i].kind == LTDIC_ABSTRACT_SYNTAX ||
-                               a->rows.items[i].kind == LTDIC_TRANSFER_SYNTAX)) {
+    const current_context last = a->current;
+    ptrdiff_t i = last.end;
+    while (i < count_of(a) && a->rows.items[i].kind != LTDIC_CONTEXT) {
         i++;
     }
-    return i;
-}
-
-/* The place of the n-th row of a kind inside the context at i, or NONE. */
-static ptrdiff_t find_in_context(HDICOMPDU a, ptrdiff_t i, uint8_t kind, L_INT n)
-{
-    const ptrdiff_t end = i == NONE ? NONE : end_of_context(a, i);
-    for (; i < end; i++) {
-        if (a->rows.items[i].kind == kind && n-- == 0) {
-            return i;
+    a->current = (current_context){.place = 0};
+    if (i == count_of(a)) {
+        return false;
+    }
+    current_context next = {i, i + 1, NONE, last.place == 0 ? 0 : last.index + 1};
+    for (; next.end < count_of(a); next.end++) {
+        const uint8_t kind = a->rows.items[next.end].kind;
+        if (kind == LTDIC_ABSTRACT_SYNTAX) {
+            next.abstract = next.end;
+        } else if (kind != LTDIC_TRANSFER_SYNTAX) {
+            break;
         }
     }
-    return NONE;
+    a->current = next;
+    return true;
+}
+
+/* Make the context with this ID the current one. Its place, or NONE. */
+static ptrdiff_t find_context(HDICOMPDU a, uint8_t id)
+{
+    if (a == NULL) {
+        return NONE;
+    }
+    bool from_first = a->current.place == 0;
+    while (a->current.place == 0 || a->rows.items[a->current.place].id != id) {
+        if (!go_to_next_context(a)) {
+            if (from_first) {
+                return NONE;
+            }
+            from_first = true;
+        }
+    }
+    return a->current.place;
 }
 
 static bool add_context(HDICOMPDU a, uint8_t id, uint8_t result, const char *abstract)
@@ -612,33 +643,42 @@ L_INT L_DicomDeletePresentation(HDICOMPDU hPDU, L_UCHAR nID)
     if (i == NONE) {
         return DICOM_ERROR_PARAMETER;
     }
-    remove_rows(hPDU, i, end_of_context(hPDU, i));
+    remove_rows(hPDU, i, hPDU->current.end);
     return DICOM_SUCCESS;
 }
 
 L_INT L_DicomGetPresentationCount(HDICOMPDU hPDU)
 {
-    L_INT count = 0;
-    for (ptrdiff_t i = 0; hPDU != NULL && i < count_of(hPDU); i++) {
-        count += hPDU->rows.items[i].kind == LTDIC_CONTEXT;
+    if (hPDU == NULL) {
+        return 0;
     }
-    return count;
+    if (hPDU->contexts == 0) {
+        for (ptrdiff_t i = 0; i < count_of(hPDU); i++) {
+            hPDU->contexts += hPDU->rows.items[i].kind == LTDIC_CONTEXT;
+        }
+    }
+    return hPDU->contexts;
 }
 
 L_UCHAR L_DicomGetPresentation(HDICOMPDU hPDU, L_INT nIndex)
 {
-    for (ptrdiff_t i = 0; hPDU != NULL && i < count_of(hPDU); i++) {
-        if (hPDU->rows.items[i].kind == LTDIC_CONTEXT && nIndex-- == 0) {
-            return hPDU->rows.items[i].id;
+    if (hPDU == NULL || nIndex < 0) {
+        return 0;
+    }
+    if (hPDU->current.index > nIndex) {
+        hPDU->current = (current_context){.place = 0};
+    }
+    while (hPDU->current.place == 0 || hPDU->current.index < nIndex) {
+        if (!go_to_next_context(hPDU)) {
+            return 0;
         }
     }
-    return 0;
+    return hPDU->rows.items[hPDU->current.place].id;
 }
 
 const L_TCHAR *L_DicomGetAbstract(HDICOMPDU hPDU, L_UCHAR nID)
 {
-    const ptrdiff_t i = find_context(hPDU, nID);
-    return text_at(hPDU, find_in_context(hPDU, i, LTDIC_ABSTRACT_SYNTAX, 0));
+    return find_context(hPDU, nID) == NONE ? "" : text_at(hPDU, hPDU->current.abstract);
 }
 
 L_UCHAR L_DicomFindAbstract(HDICOMPDU hPDU, const L_TCHAR *pszAbstract)
@@ -678,24 +718,27 @@ L_INT L_DicomAddTransfer(HDICOMPDU hPDU, L_UCHAR nID, const L_TCHAR *pszTransfer
     }
     const ltdic_item row = {.kind = LTDIC_TRANSFER_SYNTAX};
     return memory_or_success(
-        insert(hPDU, end_of_context(hPDU, i), row, pszTransfer, strlen(pszTransfer)));
+        insert(hPDU, hPDU->current.end, row, pszTransfer, strlen(pszTransfer)));
 }
 
 L_INT L_DicomGetTransferCount(HDICOMPDU hPDU, L_UCHAR nID)
 {
-    const ptrdiff_t first = find_context(hPDU, nID);
-    const ptrdiff_t end = first == NONE ? NONE : end_of_context(hPDU, first);
-    L_INT count = 0;
-    for (ptrdiff_t i = first; i < end; i++) {
-        count += hPDU->rows.items[i].kind == LTDIC_TRANSFER_SYNTAX;
+    if (find_context(hPDU, nID) == NONE) {
+        return 0;
     }
-    return count;
+    const current_context *c = &hPDU->current;
+    return (L_INT)(c->end - c->place) - 1 - (c->abstract != NONE);
 }
 
+/* A context has rows of transfer syntaxes alone, and one of its abstract syntax or none. */
 const L_TCHAR *L_DicomGetTransfer(HDICOMPDU hPDU, L_UCHAR nID, L_INT nIndex)
 {
-    const ptrdiff_t i = find_context(hPDU, nID);
-    return text_at(hPDU, find_in_context(hPDU, i, LTDIC_TRANSFER_SYNTAX, nIndex));
+    if (nIndex < 0 || nIndex >= L_DicomGetTransferCount(hPDU, nID)) {
+        return "";
+    }
+    const current_context *c = &hPDU->current;
+    const ptrdiff_t i = c->place + 1 + nIndex;
+    return text_at(hPDU, i + (c->abstract != NONE && c->abstract <= i));
 }
 
 /* ---- to and from PDUs -------------------------------------------------------------------- */
@@ -809,7 +852,7 @@ bool ltdic__associate_agree(HDICOMPDU request, HDICOMPDU accept)
             continue;
         }
         if (find_context(request, row->id) == NONE) {
-            remove_rows(accept, i, end_of_context(accept, i));
+            L_DicomDeletePresentation(accept, row->id);
             i--;
             continue;
         }

@@ -117,6 +117,20 @@ def test_a_gibibyte_in_one_pdu_needs_no_memory(codec_toolchain: Toolchain) -> No
     assert int(found[1]) < 1024
 
 
+def test_to_read_an_object_by_index_is_twice_the_work_for_twice_as_much(
+    toolchain: Toolchain,
+) -> None:
+    counted, program = toolchain.folder / "counted.o", toolchain.folder / "walk"
+    compile_it = [toolchain.cc, "-std=c11", "-O2", "-DLTDIC_STATIC", "-I", ltdic.get_include()]
+    compile_it += [*STRICT, *toolchain.flags]
+    associate = Path(ltdic.get_include()) / "associate.c"
+    run(*compile_it, "-fsanitize-coverage=trace-pc", "-c", associate, "-o", counted)
+    run(*compile_it, SOURCES / "walk.c", counted, toolchain.library, "-pthread", "-o", program)
+    for half, whole in [("4 400", "4 800"), ("60 20", "120 20")]:  # contexts, syntaxes in each
+        least, most = map(int, run(program, *half.split(), *whole.split()).split())
+        assert 1.5 * least < most < 2.5 * least
+
+
 @pytest.mark.parametrize("target", ["fuzz_pdu", "fuzz_stream", "fuzz_encode", "fuzz_association"])
 def test_promises_are_kept_for_the_prefixes_of_every_vector(
     codec_toolchain: Toolchain, tmp_path: Path, target: str

@@ -1145,6 +1145,42 @@ def test_an_associate_object_keeps_what_is_legal_and_refuses_the_rest() -> None:
     assert L_DicomSetMaxLength(None, 0) == DICOM_ERROR_PARAMETER
 
 
+def test_contexts_are_read_in_any_order_between_changes() -> None:
+    draw = random.Random(1)
+    pdu = L_DicomCreateAssociate(TRUE)
+    contexts: dict[int, tuple[str, list[str]]] = {}  # by ID: abstract and transfer syntaxes
+    for n in range(5000):
+        ident, change = 2 * draw.randrange(6) + 1, draw.randrange(200)
+        if change < 25 and ident not in contexts:
+            check(L_DicomAddPresentation(pdu, ident, 0, f"1.{n}"))
+            contexts[ident] = (f"1.{n}", [])
+        elif change < 40 and ident in contexts:
+            check(L_DicomDeletePresentation(pdu, ident))
+            del contexts[ident]
+        elif change < 100 and ident in contexts:
+            check(L_DicomAddTransfer(pdu, ident, f"2.{n}"))
+            contexts[ident][1].append(f"2.{n}")
+        elif change < 120:
+            check(L_DicomSetRoleSelect(pdu, f"3.{n % 50}", TRUE, TRUE))
+            check(L_DicomSetCalled(pdu, f"TITLE_{n}"))
+        elif change == 199:
+            check(L_DicomResetAssociate(pdu, TRUE))
+            contexts.clear()
+        ident, index = 2 * draw.randrange(6) + 1, draw.randrange(-1, 8)
+        abstract, transfers = contexts.get(ident, ("", []))
+        reads: list[tuple[Any, tuple[int, ...], Any]] = [
+            (L_DicomGetPresentationCount, (), len(contexts)),
+            (L_DicomGetPresentation, (index,), dict(enumerate(contexts)).get(index, 0)),
+            (L_DicomGetAbstract, (ident,), abstract),
+            (L_DicomGetResult, (ident,), 0 if ident in contexts else 255),
+            (L_DicomGetTransferCount, (ident,), len(transfers)),
+            (L_DicomGetTransfer, (ident, index), dict(enumerate(transfers)).get(index, "")),
+        ]
+        for function, arguments, expected in draw.sample(reads, 2):
+            assert function(pdu, *arguments) == expected
+    L_DicomFreeAssociate(pdu)
+
+
 def test_calls_in_the_wrong_state_change_nothing(request_pdu: Any) -> None:
     recorder = Recorder()
     accept = L_DicomCreateAssociate(False)
