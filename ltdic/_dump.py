@@ -8,9 +8,9 @@ import re
 import sys
 from pathlib import Path
 
+from ._rules import ASSOCIATE, clause_of
 from ._terminal import EX_DATAERR, EX_NOINPUT
-from .layout import Layout, clause_of, lay_out
-from .pdu import AssociateAccept, AssociateRequest
+from .layout import Layout, lay_out
 
 _DIGITS = re.compile(rb"\s*+(?:0x)?([0-9a-fA-F\s]*+)")  # possessive: it never goes back
 
@@ -100,7 +100,7 @@ def dump(data: bytes, as_json: bool, strict: bool) -> int:
                 shown = shown_near(at, layout, hidden)
                 print(around(data, at + layout.fault.offset, shown))
             return EX_DATAERR
-        is_associate = data[at] in (AssociateRequest.type, AssociateAccept.type)
+        is_associate = data[at] in ASSOCIATE
         at += layout.size
         hidden = at if is_associate else hidden
     return 0

@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ._ffi import ffi, lib
+from ._rules import TITLE, UID
 
 Buffer = bytes | bytearray | memoryview
 
@@ -439,19 +440,22 @@ class Policy:
         if status == MEMORY:
             raise MemoryError
         if status != 0:
-            raise ValueError(f"{what}: {text_of(status)}")
+            raise ValueError(what)
 
     def add_called(self, title: str) -> None:
-        self._add(lib.ltdic_admission_add_called, f"called {title!a}", _c_text(title))
+        what = f"called is {title!a}: an AE title has {TITLE}"
+        self._add(lib.ltdic_admission_add_called, what, _c_text(title))
 
     def add_calling(self, title: str) -> None:
-        self._add(lib.ltdic_admission_add_calling, f"calling {title!a}", _c_text(title))
+        what = f"calling is {title!a}: an AE title has {TITLE}"
+        self._add(lib.ltdic_admission_add_calling, what, _c_text(title))
 
     def add_context(self, abstract_syntax: str, transfer_syntaxes: Iterable[str]) -> None:
-        what = f"context {abstract_syntax!a}"
+        what = f"abstract syntax is {abstract_syntax!a}: a UID has {UID}"
         self._add(lib.ltdic_admission_add_context, what, _c_text(abstract_syntax))
         for uid in transfer_syntaxes:
-            self._add(lib.ltdic_admission_add_transfer, f"{what}: {uid!a}", _c_text(uid))
+            what = f"transfer syntax of {abstract_syntax!a} is {uid!a}: a UID has {UID}"
+            self._add(lib.ltdic_admission_add_transfer, what, _c_text(uid))
 
     def accept_any(self) -> None:
         lib.ltdic_admission_accept_any(self.pointer)
@@ -468,7 +472,7 @@ class Policy:
         lib.ltdic_admission_set_limits(self.pointer, limits)
 
     def limit_calling(self, title: str, most: int) -> None:
-        what = f"limit of {title!a}"
+        what = f"max_per_calling names {title!a}: an AE title has {TITLE}"
         self._add(lib.ltdic_admission_limit_calling, what, _c_text(title), most)
 
     def take_rules(self, other: Policy) -> None:

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, NamedTuple, NoReturn, TypeAlias, TypeVar
 
 from . import _lib
 from ._lib import Buffer
+from ._rules import PDU_NAMES
 from ._strangers import protocol_of
 from .admission import (
     LEAST_MAX_LENGTH,
@@ -33,12 +34,12 @@ from .errors import (
     AssociationTimeout,
     ConnectionClosed,
     ConnectionFailed,
+    DecodeError,
     Error,
     LocalError,
 )
 from .pdu import (
     PDU,
-    PDU_NAMES,
     PDV,
     Abort,
     AssociateAccept,
@@ -294,7 +295,7 @@ class Association:
     def _send_bytes(self, pdu: bytes) -> None:
         status = self._engine.send(pdu, self._now())
         if status != 0:
-            raise error_of_send(status, PDU_NAMES[pdu[0]])
+            raise error_of_send(status, f"an {PDU_NAMES[pdu[0]]}")
 
     def send_echo(self, context_id: int, message_id: int) -> None:
         """A C-ECHO-RQ (PS3.7 9.3.5.1)."""
@@ -556,7 +557,10 @@ def request_of(
         )
         request = AssociateRequest(called_ae, calling_ae, propose(contexts), user_info=information)
     check_max_length(request.user_info.max_length if request.user_info is not None else None)
-    decode(encode(request), strict=True, max_associate=0)
+    try:
+        decode(encode(request), strict=True, max_associate=0)
+    except DecodeError as e:  # not at a byte, which the caller has not written
+        raise ValueError(f"the request breaks PS3.8: {e.text}") from None
     return request
 
 

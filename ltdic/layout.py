@@ -2,86 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from importlib import import_module
 from typing import NamedTuple
 
 from . import _lib
 from ._lib import Buffer
+from ._rules import ASSOCIATE, PDU_NAMES, items_at, items_of
 from .errors import DecodeError
 from .pdu import (
     MAX_ASSOCIATE,
     Abort,
-    AssociateAccept,
     AssociateReject,
-    AssociateRequest,
     error_of,
     is_like_name,
     is_like_uid,
 )
-
-# Where the standard has each PDU type, and each item of an RQ.
-_PDU_CLAUSES = {1: "2", 2: "3", 3: "4", 4: "5", 5: "6", 6: "7", 7: "8"}
-_ITEM_CLAUSES = {
-    0x10: "PS3.8 9.3.2.1",
-    0x20: "PS3.8 9.3.2.2",
-    0x30: "PS3.8 9.3.2.2.1",
-    0x40: "PS3.8 9.3.2.2.2",
-    0x50: "PS3.8 9.3.2.3",
-    0x51: "PS3.8 D.1",
-    0x52: "PS3.7 D.3.3.2",
-    0x53: "PS3.7 D.3.3.3",
-    0x54: "PS3.7 D.3.3.4",
-    0x55: "PS3.7 D.3.3.2",
-    0x56: "PS3.7 D.3.3.5",
-    0x57: "PS3.7 D.3.3.6",
-    0x58: "PS3.7 D.3.3.7",
-    0x59: "PS3.7 D.3.3.7",
-}
-# The same of an AC, where it differs.
-_ACCEPT_CLAUSES = {
-    0x10: "PS3.8 9.3.3.1",
-    0x21: "PS3.8 9.3.3.2",
-    0x40: "PS3.8 9.3.3.2.1",
-    0x50: "PS3.8 9.3.3.3",
-}
-_ASSOCIATE = (AssociateRequest.type, AssociateAccept.type)
-_FIRST_SUB_ITEM = {0x20: 8, 0x21: 8, 0x50: 4}
-
-
-def _clauses(pdu: Buffer) -> dict[int, str]:
-    """The item types that a PDU of this type may have, and their clauses."""
-    return _ITEM_CLAUSES | (_ACCEPT_CLAUSES if pdu[0] == AssociateAccept.type else {})
-
-
-def clause_of(pdu: Buffer, offset: int) -> str:
-    """Where the standard has what stands at this place of a PDU, which may be a broken one."""
-    clause = f"PS3.8 9.3.{_PDU_CLAUSES.get(pdu[0], '1')}"
-    for _, item in _items_at(pdu, offset):
-        clause = _clauses(pdu).get(item, clause)
-    return clause
-
-
-def _items_at(pdu: Buffer, offset: int) -> Iterator[tuple[int, int]]:
-    """Offset and type of the item that this place is in, and of the sub-item."""
-    at = 74 if pdu[0] in _ASSOCIATE else len(pdu)
-    while at <= offset and at + 4 <= len(pdu):
-        item, end = pdu[at], at + 4 + int.from_bytes(pdu[at + 2 : at + 4], "big")
-        if offset < end:
-            yield at, item
-            end = at + _FIRST_SUB_ITEM.get(item, len(pdu))
-        at = end
-
-
-_PDU_NAMES = {
-    1: "A-ASSOCIATE-RQ",
-    2: "A-ASSOCIATE-AC",
-    3: "A-ASSOCIATE-RJ",
-    4: "P-DATA-TF",
-    5: "A-RELEASE-RQ",
-    6: "A-RELEASE-RP",
-    7: "A-ABORT",
-}
 
 
 class Field(NamedTuple):
@@ -247,7 +182,7 @@ def _codes(pdu: _lib.Row) -> list[Field]:
     if kind == Abort.type:
         codes = (8, "source", source), (9, "reason", reason)
         return [Field(at, 0, name, str(code), {"value": code}) for at, name, code in codes]
-    if kind in _ASSOCIATE:
+    if kind in ASSOCIATE:
         return [Field(6, 0, "protocol version", f"{version:04X}", {"value": version})]
     return []
 
@@ -309,9 +244,9 @@ def lay_out(data: Buffer, start: int = 0, *, strict: bool = False) -> Layout:
     fields, shown = _read(pdu, rows, sound)
     if lenient is not None:
         shown = lenient.shown
-    elif kind not in _ASSOCIATE:
+    elif kind not in ASSOCIATE:
         shown = [range(size)] if sound else around
     elif error is not None:
-        items = _items_at(pdu, error.offset)
-        shown += [range(at, at + 4) for at, item in items if item in _clauses(pdu)]
-    return Layout(_PDU_NAMES[kind], size, fields, error, shown)
+        items = items_at(pdu, error.offset)
+        shown += [range(at, at + 4) for at, item in items if item in items_of(pdu[0])]
+    return Layout(PDU_NAMES[kind], size, fields, error, shown)

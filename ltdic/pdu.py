@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Union
 
 from . import _lib
 from ._lib import Buffer
+from ._rules import TITLE, UID, VERSION_NAME, place_of
 from .errors import DecodeError, IncompleteError
 
 MAX_ASSOCIATE = 1 << 20
@@ -630,22 +631,14 @@ def _known() -> Iterator[PDU]:
 _KNOWN: dict[bytes, PDU] = {_fixed(pdu): pdu for pdu in _known()}
 
 
-PDU_NAMES = {
-    1: "an A-ASSOCIATE-RQ",
-    2: "an A-ASSOCIATE-AC",
-    3: "an A-ASSOCIATE-RJ",
-    4: "a P-DATA-TF",
-    5: "an A-RELEASE-RQ",
-    6: "an A-RELEASE-RP",
-    7: "an A-ABORT",
-}
-
-
-def error_of(status: int, offset: int, need: int = 0) -> DecodeError:
+def error_of(status: int, offset: int, need: int = 0, pdu: Buffer = b"") -> DecodeError:
+    """The exception for a fault; of a `pdu` that is given, with the field at fault."""
     if status == _lib.NEED_MORE:
         return IncompleteError(offset, need, Abort(2, 0))
+    place = place_of(pdu, offset) if pdu else ""
+    text = f"{_lib.text_of(status)}: {place}" if place else _lib.text_of(status)
     reason = _lib.abort_reason(status)
-    return DecodeError(_lib.name_of(status), offset, _lib.text_of(status), Abort(2, reason))
+    return DecodeError(_lib.name_of(status), offset, text, Abort(2, reason))
 
 
 def decode(
@@ -672,7 +665,7 @@ def decode(
         return known
     fault, rows = _lib.decode(given, 0, _lib.options(strict, max_pdata, max_associate))
     if fault is not None:
-        raise error_of(*fault)
+        raise error_of(*fault, given)
     end = 6 + rows[0][1]
     if end < len(given):
         raise error_of(_lib.TRAILING_BYTES, end)
@@ -867,6 +860,13 @@ def _bytes_of(name: str, value: Any) -> bytes:
         raise TypeError(f"{name}: {type(value).__name__} where bytes must be") from None
 
 
+_RULES = {
+    **dict.fromkeys(_TEXTS - {_lib.VERSION_NAME}, UID),
+    **dict.fromkeys((_lib.CALLED_AE, _lib.CALLING_AE), TITLE),
+    _lib.VERSION_NAME: VERSION_NAME,
+}
+
+
 class _Writer:
     """Collects rows, their values, and what field each row is, to name it when it is at fault."""
 
@@ -900,9 +900,23 @@ class _Writer:
     def encode(self) -> bytes:
         data, fault = _lib.encode(self._rows, b"".join(self._values))
         if fault.status != 0:
-            name = self._names[min(fault.offset, len(self._names) - 1)]
-            raise ValueError(f"{name}: {_lib.text_of(fault.status)}")
+            raise self._error(fault)
         return data
+
+    def _error(self, fault: _lib.Fault) -> ValueError:
+        """The exception for a row that cannot be encoded: its name, its value unless that may be a
+        secret, and the rule."""
+        n = min(fault.offset, len(self._names) - 1)
+        name, value, kind = self._names[n], self._values[n], self._rows[n][2]
+        if fault.status == _lib.TOO_LARGE:
+            return ValueError(f"{name}: {len(value)} bytes, in an item of at most 65535")
+        rule = _RULES.get(kind)
+        if fault.status != _lib.BAD_VALUE or rule is None:
+            return ValueError(f"{name}: {_lib.text_of(fault.status)}")
+        text = value.decode("latin-1")
+        may_be_shown = len(text) <= 80 and text.isascii() and text.isprintable()
+        shown = repr(text) if may_be_shown else f"{len(text)} characters, not shown"
+        return ValueError(f"{name} is {shown}: it has {rule}")
 
     def encode_like(self, wire: bytes) -> bytes | None:
         """As `wire` was written, but for values that are others now.
