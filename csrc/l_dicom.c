@@ -429,7 +429,7 @@ static void dispatch_received(HDICOMNET hNet, const ltdic_indication *i)
     L_INT code = code_of(i->status);
     const bool good = code == DICOM_SUCCESS, data = i->type == PDU_DATA_TRANSFER;
     const bool request = i->type == PDU_ASSOCIATE_REQUEST;
-    L_UCHAR *buffer = (L_UCHAR *)(uintptr_t)i->pdu.data; /* documented without const */
+    L_UCHAR *buffer = (L_UCHAR *)(uintptr_t)i->pdu.data; /* callbacks have no const */
     HDICOMPDU hPDU = good && !data ? take_associate(hNet, i->pdu) : NULL;
     if (good && hPDU == NULL && (request || i->type == PDU_ASSOCIATE_ACCEPT)) {
         refuse_associate(hNet, request);

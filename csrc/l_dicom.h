@@ -1,9 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /** @file l_dicom.h
- *  The documented L_Dicom API for associations. Included by ltdic.h; do not include it alone.
+ *  The association part of the L_Dicom API, with C-ECHO; data sets and the other messages of PS3.7
+ *  are not in it. Included by ltdic.h; do not include it alone.
  *
- *  Names, parameters and constants are the documented ones. Where the documentation has a hole the
- *  declaration is marked "ltdic's own choice".
+ *  Without a mark, the names, parameters and values of a declaration are documented for C. Marks:
+ *
+ *    [derived: X]       they follow from X: from what is documented for C++, COM or .NET, from
+ *                       another declaration, or from the standard
+ *    [parameters: own]  the name is documented; parameters and result are ltdic's own choice
+ *    [own]              all of it is ltdic's own choice
+ *
+ *  A mark above a group holds for the whole group, unless a declaration has its own. `const` in
+ *  parameters and results is ltdic's own choice everywhere.
  *
  *  Threads: each thread has handles, a loop and a start-up count of its own. A handle is used on
  *  the thread that created it; on another one it is an unknown handle. A thread frees its handles
@@ -48,6 +56,7 @@ extern "C" {
 
 /* [cdef] */
 
+/* [derived: their use in documented declarations] */
 typedef void L_VOID;
 typedef int L_BOOL;
 typedef int L_INT;
@@ -60,7 +69,7 @@ typedef char L_TCHAR; /* UTF-8 */
 
 /** A connection or a listener. A handle that was freed stays unknown: it is not given out again. */
 typedef struct L_DICOMNET *HDICOMNET;
-/** An associate object: request or accept. */
+/** An associate object: request or accept. [derived: the name of the parameter in COM] */
 typedef struct L_DICOMPDU *HDICOMPDU;
 
 /* ---- constants --------------------------------------------------------------------------- */
@@ -89,7 +98,7 @@ typedef struct L_DICOMPDU *HDICOMPDU;
 #define PDU_REJECT_REASON_CONGESTION 1  /* PROVIDER2 */
 #define PDU_REJECT_REASON_LIMIT 2       /* PROVIDER2 */
 
-/* A-ABORT (PS3.8 table 9-26). */
+/* A-ABORT (PS3.8 table 9-26). [derived: COM; the values of the sources: PS3.8] */
 #define PDU_ABORT_SOURCE_USER 0
 #define PDU_ABORT_SOURCE_PROVIDER 2
 #define PDU_ABORT_REASON_UNKNOWN 0
@@ -99,14 +108,14 @@ typedef struct L_DICOMPDU *HDICOMPDU;
 #define PDU_ABORT_REASON_UNEXPECTED_PARAM 5
 #define PDU_ABORT_REASON_INVALID_PARAM 6
 
-/* Result of a presentation context (PS3.8 table 9-18). The names are ltdic's own choice. */
+/* Result of a presentation context (PS3.8 table 9-18). [own] */
 #define PDU_ACCEPT_RESULT_SUCCESS 0
 #define PDU_ACCEPT_RESULT_USER_REJECT 1
 #define PDU_ACCEPT_RESULT_PROVIDER_REJECT 2
 #define PDU_ACCEPT_RESULT_ABSTRACT_SYNTAX 3
 #define PDU_ACCEPT_RESULT_TRANSFER_SYNTAX 4
 
-/* User identity (PS3.7 D.3.3.7). The names are ltdic's own choice. */
+/* User identity (PS3.7 D.3.3.7). [own] */
 #define PDU_IDENTITY_USERNAME 1
 #define PDU_IDENTITY_PASSCODE 2 /* user name, and passcode as the secondary field */
 #define PDU_IDENTITY_KERBEROS 3
@@ -118,10 +127,24 @@ typedef struct L_DICOMPDU *HDICOMPDU;
 #define DICOM_IPTYPE_IPV6 2
 #define DICOM_IPTYPE_IPV4_OR_IPV6 3
 
-#define DICOM_SECURE_NONE 0
+#define DICOM_SECURE_NONE 0 /* [own] */
 
-/* What functions return and nError of a callback says. The values are ltdic's own choice. */
-#define DICOM_SUCCESS 0
+/* Priority, (0000,0700) of a command set. The documentation for C spells HIGH without its I. */
+#define COMMAND_PRIORITY_MEDIUM 0x0000
+#define COMMAND_PRIORTY_HIGH 0x0001
+#define COMMAND_PRIORITY_HIGH 0x0001 /* [derived: C++] */
+#define COMMAND_PRIORITY_LOW 0x0002
+
+/* Status, (0000,0900). [derived: COM and DICOMPRINTSCUCALLBACK; the values: PS3.7 annex C] */
+#define COMMAND_STATUS_SUCCESS 0x0000
+#define COMMAND_STATUS_PENDING 0xFF00
+
+/* Command data set type, (0000,0800). [derived: the values: .NET and PS3.7 E.1] */
+#define COMMAND_DATASET_PRESENT 0x0000
+#define COMMAND_DATASET_ABSENT 0x0101
+
+/* What functions return and nError of a callback says: DICOM_SUCCESS, or a number above 0. [own] */
+#define DICOM_SUCCESS 0            /* [derived: its value: C++] */
 #define DICOM_ERROR_PARAMETER 1    /* an argument is out of range */
 #define DICOM_ERROR_HANDLE 2       /* no handle of this thread */
 #define DICOM_ERROR_MEMORY 3       /* out of memory */
@@ -136,33 +159,35 @@ typedef struct L_DICOMPDU *HDICOMPDU;
 #define DICOM_ERROR_BUSY 12        /* too much is waiting to be sent */
 #define DICOM_ERROR_INTERRUPTED 13 /* a signal, or L_DicomBreakWait, ended the wait */
 
-/** One English line about a return value; ltdic's own choice. */
+/** One English line about a return value. [own] */
 L_LTDIC_API const L_TCHAR *L_DicomErrorText(L_INT nError);
 
 /* ---- callbacks --------------------------------------------------------------------------- */
 
-/** Listener: a connection is pending; L_DicomAccept takes it. Told once for each. */
+/** Listener: a connection is pending; L_DicomAccept takes it. Told once for each.
+ *  [parameters: own] */
 typedef L_VOID(EXT_CALLBACK *ACCEPTCALLBACK)(HDICOMNET hNet, L_INT nError, L_VOID *UserData);
-/** The connection asked for is up (nError 0), or not: DICOM_ERROR_CONNECT, DICOM_ERROR_TIMEOUT. */
+/** The connection asked for is up (nError 0), or not: DICOM_ERROR_CONNECT, DICOM_ERROR_TIMEOUT.
+ *  [parameters: own] */
 typedef L_VOID(EXT_CALLBACK *CONNECTCALLBACK)(HDICOMNET hNet, L_INT nError, L_VOID *UserData);
 /** A connection that was up is over, whoever ended it. nError 0: after reject, release, an abort
- *  of our own or L_DicomClose; else the cause: CLOSED, TIMEOUT, ABORTED, PROTOCOL, MEMORY. */
+ *  of our own or L_DicomClose; else the cause: CLOSED, TIMEOUT, ABORTED, PROTOCOL, MEMORY. [own] */
 typedef L_VOID(EXT_CALLBACK *CLOSECALLBACK)(HDICOMNET hNet, L_INT nError, L_VOID *UserData);
 /** Any PDU, header included, before the callback for its kind. A P-DATA-TF comes in pieces, as they
  *  arrive, each before its RECEIVEDATACALLBACK: together they are the PDU. pBuffer lives until this
  *  returns. With an error no other callback follows but CLOSECALLBACK, and an A-ABORT was sent:
  *  DICOM_ERROR_PROTOCOL for what broke PS3.8, DICOM_ERROR_MEMORY for what there was no memory for,
- *  DICOM_ERROR_TIMEOUT, with PDU_UNKNOWN, where nothing came in time. */
+ *  DICOM_ERROR_TIMEOUT, with PDU_UNKNOWN, where nothing came in time. [derived: .NET] */
 typedef L_VOID(EXT_CALLBACK *RECEIVECALLBACK)(HDICOMNET hNet, L_INT nError, L_UCHAR nType,
                                               L_UCHAR *pBuffer, L_UINT32 nBytes, L_VOID *UserData);
 /** A PDU has gone to the system, or was lost with its connection: DICOM_ERROR_CLOSED. nBytes is its
  *  size, header included. */
 typedef L_VOID(EXT_CALLBACK *SENDCALLBACK)(HDICOMNET hNet, L_INT nError, L_UCHAR nType,
                                            L_UINT32 nBytes, L_VOID *UserData);
-/** hPDU belongs to the library and lives until this returns. */
+/** hPDU belongs to the library and lives until this returns. [parameters: own] */
 typedef L_VOID(EXT_CALLBACK *RECEIVEASSOCIATEREQUESTCALLBACK)(HDICOMNET hNet, HDICOMPDU hPDU,
                                                               L_VOID *UserData);
-/** hPDU says what was agreed: see L_DicomGetAssociate. */
+/** hPDU says what was agreed: see L_DicomGetAssociate. [parameters: own] */
 typedef L_VOID(EXT_CALLBACK *RECEIVEASSOCIATEACCEPTCALLBACK)(HDICOMNET hNet, HDICOMPDU hPDU,
                                                              L_VOID *UserData);
 /** The SCP has called L_DicomSendAssociateReject. The three bytes are raw: any value may come. */
@@ -170,25 +195,31 @@ typedef L_VOID(EXT_CALLBACK *RECEIVEASSOCIATEREJECTCALLBACK)(HDICOMNET hNet, L_U
                                                              L_UCHAR nSource, L_UCHAR nReason,
                                                              L_VOID *UserData);
 /** Some of a PDV, as it came; pData lives until this returns. nControl: bit 0 command, bit 1 last
- *  (PS3.8 E.2), which is set only with the last bytes of the PDV. */
+ *  (PS3.8 E.2), which is set only with the last bytes of the PDV. [parameters: own;
+ *  .NET has a command set and a data set] */
 typedef L_VOID(EXT_CALLBACK *RECEIVEDATACALLBACK)(HDICOMNET hNet, L_UCHAR nPresentationID,
                                                   L_UCHAR nControl, const L_UCHAR *pData,
                                                   L_UINT32 nBytes, L_VOID *UserData);
+/** [parameters: own] */
 typedef L_VOID(EXT_CALLBACK *RECEIVERELEASEREQUESTCALLBACK)(HDICOMNET hNet, L_VOID *UserData);
+/** [parameters: own] */
 typedef L_VOID(EXT_CALLBACK *RECEIVERELEASERESPONSECALLBACK)(HDICOMNET hNet, L_VOID *UserData);
-/** The bytes are raw; nReason means something only with PDU_ABORT_SOURCE_PROVIDER. */
+/** The bytes are raw; nReason means something only with PDU_ABORT_SOURCE_PROVIDER.
+ *  [derived: COM] */
 typedef L_VOID(EXT_CALLBACK *RECEIVEABORTCALLBACK)(HDICOMNET hNet, L_UCHAR nSource, L_UCHAR nReason,
                                                    L_VOID *UserData);
-/** L_DicomSendCEchoResponse answers it. */
+/** L_DicomSendCEchoResponse answers it. [derived: .NET] */
 typedef L_VOID(EXT_CALLBACK *RECEIVECECHOREQUESTCALLBACK)(HDICOMNET hNet, L_UCHAR nPresentationID,
                                                           L_UINT16 nMessageID, L_TCHAR *pszClass,
                                                           L_VOID *UserData);
-/** pszClass is "" where the response has none: it is optional there (PS3.7 table 9.1-5). */
+/** [derived: C++] pszClass is "" where the response has none: it is optional there (PS3.7 table
+ *  9.1-5). */
 typedef L_VOID(EXT_CALLBACK *RECEIVECECHORESPONSECALLBACK)(HDICOMNET hNet, L_UCHAR nPresentationID,
                                                            L_UINT16 nMessageID, L_TCHAR *pszClass,
                                                            L_UINT16 nStatus, L_VOID *UserData);
 
-/** One slot for each callback; NULL where none is wanted. */
+/** One slot for each callback; NULL where none is wanted. [own; slots are named as those of
+ *  DICOMPRINTSCUCALLBACK, which has no size] */
 typedef struct DICOMNETCALLBACK {
     L_UINT uStructSize; /**< sizeof(DICOMNETCALLBACK), as the caller was compiled */
     ACCEPTCALLBACK pfnAccept;
@@ -209,28 +240,30 @@ typedef struct DICOMNETCALLBACK {
 
 /* ---- handles ----------------------------------------------------------------------------- */
 
-/** Counted, for the calling thread; may come before or after L_DicomCreateNet. */
+/** Counted, for the calling thread; may come before or after L_DicomCreateNet. [parameters: own] */
 L_LTDIC_API L_INT L_DicomStartUp(L_VOID);
-/** The last one frees what handles the calling thread still has, without callbacks. */
+/** The last one frees what handles the calling thread still has, without callbacks. [own] */
 L_LTDIC_API L_VOID L_DicomShutDown(L_VOID);
 
-/** @param pszPath  ignored, for source compatibility
+/** [derived: C++]
+ *  @param pszPath  ignored, for source compatibility
  *  @param nMode    DICOM_SECURE_NONE
  *  @return NULL when out of memory or descriptors, or for another mode */
 L_LTDIC_API HDICOMNET L_DicomCreateNet(const L_TCHAR *pszPath, L_INT nMode);
-/** Closes without a callback. A PDU sent just before still goes out. */
+/** Closes without a callback. A PDU sent just before still goes out. [own] */
 L_LTDIC_API L_VOID L_DicomFreeNet(HDICOMNET hNet);
 
-/** Copies the struct. Takes effect with the next callback; may be called again at any time. */
+/** Copies the struct. Takes effect with the next callback; may be called again at any time.
+ *  [parameters: own] */
 L_LTDIC_API L_INT L_DicomSetCallback(HDICOMNET hNet, const DICOMNETCALLBACK *pCallback,
                                      L_VOID *pUserData);
-/** @param[in,out] pCallback   uStructSize says how much of it to fill
+/** [own]
+ *  @param[in,out] pCallback   uStructSize says how much of it to fill
  *  @param[out]    ppUserData  may be NULL */
 L_LTDIC_API L_INT L_DicomGetCallback(HDICOMNET hNet, DICOMNETCALLBACK *pCallback,
                                      L_VOID **ppUserData);
 
-/** Deadlines of this handle, milliseconds; they take effect for what begins after this. ltdic's own
- *  choice.
+/** Deadlines of this handle, milliseconds; they take effect for what begins after this. [own]
  *  @param nArtim     PS3.8's ARTIM timer: for an associate request to be there whole, and for the
  *                    peer to close at the end. 0: 30000, as to begin with
  *  @param nResponse  for a connection to be up, and for the answer to an associate or release
@@ -238,7 +271,7 @@ L_LTDIC_API L_INT L_DicomGetCallback(HDICOMNET hNet, DICOMNETCALLBACK *pCallback
  *  @param nIdle      while associated, without data in either direction; 0: for ever */
 L_LTDIC_API L_INT L_DicomSetTimeouts(HDICOMNET hNet, L_UINT32 nArtim, L_UINT32 nResponse,
                                      L_UINT32 nIdle);
-/** Bounds for what the listener hNet accepted; 0: none, as to begin with. ltdic's own choice.
+/** Bounds for what the listener hNet accepted; 0: none, as to begin with. [own]
  *  @param nAssociations  an associate request beyond so many is rejected with 2/3/2; a connection
  *                        without a request does not count
  *  @param nConnections   connections beyond so many stay pending, without an ACCEPTCALLBACK, until
@@ -247,7 +280,8 @@ L_LTDIC_API L_INT L_DicomSetLimits(HDICOMNET hNet, L_UINT32 nAssociations, L_UIN
 
 /* ---- connections ------------------------------------------------------------------------- */
 
-/** @param pszHostAddress  NULL or "": the address of this computer's name; "*": all addresses
+/** [derived: C++, L_DicomListenExt]
+ *  @param pszHostAddress  NULL or "": the address of this computer's name; "*": all addresses
  *  @param nHostPort       0: the first free one; L_DicomGetHostInfo tells which
  *  @param nNbPeers        connections that may wait; at least 1024 */
 L_LTDIC_API L_INT L_DicomListen(HDICOMNET hNet, const L_TCHAR *pszHostAddress, L_UINT nHostPort,
@@ -256,46 +290,53 @@ L_LTDIC_API L_INT L_DicomListen(HDICOMNET hNet, const L_TCHAR *pszHostAddress, L
 L_LTDIC_API L_INT L_DicomListenExt(HDICOMNET hNet, const L_TCHAR *pszHostAddress, L_UINT nHostPort,
                                    L_INT nNbPeers, L_INT nIpType);
 /** Give the oldest pending connection of the listener hNet to the unused handle hNetClient. ARTIM
- *  runs until the associate request is there.
+ *  runs until the associate request is there. [parameters: own]
  *  @return DICOM_ERROR_STATE when none is pending or hNetClient is in use */
 L_LTDIC_API L_INT L_DicomAccept(HDICOMNET hNet, HDICOMNET hNetClient);
 /** Returns at once; CONNECTCALLBACK tells how it went. (A host name is resolved first, which can
- *  take the system's time; a number cannot.)
+ *  take the system's time; a number cannot.) [parameters: own]
  *  @param pszHostAddress, nHostPort  of this end; NULL or "" and 0: the system chooses */
 L_LTDIC_API L_INT L_DicomConnect(HDICOMNET hNet, const L_TCHAR *pszHostAddress, L_UINT nHostPort,
                                  const L_TCHAR *pszPeerAddress, L_UINT nPeerPort);
+/** [parameters: own] @param nIpType  DICOM_IPTYPE_... */
 L_LTDIC_API L_INT L_DicomConnectExt(HDICOMNET hNet, const L_TCHAR *pszHostAddress, L_UINT nHostPort,
                                     const L_TCHAR *pszPeerAddress, L_UINT nPeerPort, L_INT nIpType);
-/** Closes at once. A connection that was up still gets its CLOSECALLBACK. */
+/** Closes at once. A connection that was up still gets its CLOSECALLBACK. [parameters: own] */
 L_LTDIC_API L_INT L_DicomClose(HDICOMNET hNet);
+/** [own] */
 L_LTDIC_API L_BOOL L_DicomIsConnected(HDICOMNET hNet);
+/** [own] */
 L_LTDIC_API L_BOOL L_DicomIsAssociated(HDICOMNET hNet);
-/** Numeric address and port of this end, or of the other. The shape is ltdic's own choice.
+/** Numeric address and port of this end. [own]
  *  @param[out] pszAddress  nSize bytes; 46 hold any address
  *  @param[out] pnPort      may be NULL
  *  @return DICOM_ERROR_STATE when there is no connection, DICOM_ERROR_PARAMETER when too short */
 L_LTDIC_API L_INT L_DicomGetHostInfo(HDICOMNET hNet, L_TCHAR *pszAddress, L_UINT nSize,
                                      L_UINT *pnPort);
+/** The same of the other end. [own] */
 L_LTDIC_API L_INT L_DicomGetPeerInfo(HDICOMNET hNet, L_TCHAR *pszAddress, L_UINT nSize,
                                      L_UINT *pnPort);
 
-/** Call the callbacks of everything that is ready on this thread. Never blocks. */
+/** Call the callbacks of everything that is ready on this thread. Never blocks.
+ *  [parameters: own] */
 L_LTDIC_API L_VOID L_DicomBreathe(L_VOID);
 /** As L_DicomBreathe, but sleep until something of hNet, or of a handle accepted from the listener
- *  hNet, has been dispatched, or the time is up. Other handles are served meanwhile. ltdic's own.
+ *  hNet, has been dispatched, or the time is up. Other handles are served meanwhile. [own]
  *  @return DICOM_SUCCESS, DICOM_ERROR_TIMEOUT, DICOM_ERROR_INTERRUPTED, DICOM_ERROR_HANDLE */
 L_LTDIC_API L_INT L_DicomWait(HDICOMNET hNet, L_UINT32 nMilliseconds);
 /** Make the L_DicomWait that runs on this thread return once what is ready has been dispatched.
+ *  [own]
  *  @param hNet  any handle of this thread, or NULL */
 L_LTDIC_API L_VOID L_DicomBreakWait(HDICOMNET hNet);
 
 /* ---- associations ------------------------------------------------------------------------ */
 
 /** hPDU must be a request; it is copied. May be called before CONNECTCALLBACK has come. What the
- *  peer sends before it is only looked at after it. */
+ *  peer sends before it is only looked at after it. [derived: COM] */
 L_LTDIC_API L_INT L_DicomSendAssociateRequest(HDICOMNET hNet, HDICOMPDU hPDU);
 /** hPDU must be an accept; it is copied. Contexts of the request that hPDU does not have are
  *  answered with result 1 (user rejection). Titles are those of the request.
+ *  [derived: L_DicomSendAssociateRequest]
  *  @return DICOM_ERROR_PARAMETER too when it answers what was not asked, or accepts a context
  *          without exactly one transfer syntax, which must be one of the request's */
 L_LTDIC_API L_INT L_DicomSendAssociateAccept(HDICOMNET hNet, HDICOMPDU hPDU);
@@ -303,21 +344,25 @@ L_LTDIC_API L_INT L_DicomSendAssociateAccept(HDICOMNET hNet, HDICOMPDU hPDU);
  *  is sent. The requestor closes the connection; if it does not, ARTIM does. */
 L_LTDIC_API L_INT L_DicomSendAssociateReject(HDICOMNET hNet, L_UCHAR nResult, L_UCHAR nSource,
                                              L_UCHAR nReason);
+/** [parameters: own] */
 L_LTDIC_API L_INT L_DicomSendReleaseRequest(HDICOMNET hNet);
+/** [parameters: own] */
 L_LTDIC_API L_INT L_DicomSendReleaseResponse(HDICOMNET hNet);
 /** What was agreed: the accept that was received or sent, with the request's abstract syntaxes in
  *  its contexts, and without contexts that the request does not have. It belongs to the library and
- *  lives until hNet is freed, connects or accepts anew. ltdic's own choice.
+ *  lives until hNet is freed, connects or accepts anew. [own]
  *  @return NULL where nothing has been agreed */
 L_LTDIC_API HDICOMPDU L_DicomGetAssociate(HDICOMNET hNet);
-/** PDU_ABORT_SOURCE_USER or _PROVIDER; where there is nothing to abort, nothing happens. */
+/** PDU_ABORT_SOURCE_USER or _PROVIDER; where there is nothing to abort, nothing happens.
+ *  [derived: COM] */
 L_LTDIC_API L_INT L_DicomSendAbort(HDICOMNET hNet, L_UCHAR nSource, L_UCHAR nReason);
 
 /* ---- data -------------------------------------------------------------------------------- */
 
 /** Send one command or data set as bytes, of any length, cut into P-DATA-TF of one PDV each, as
  *  large as the peer takes. The bytes are the caller's again when this returns; those that the
- *  system does not take at once are copied. The shape is ltdic's own choice.
+ *  system does not take at once are copied.
+ *  [parameters: own; .NET has a command set and a data set]
  *
  *  SENDCALLBACK tells of each PDU that has gone. Whoever must bound the memory of large data sends
  *  it in parts, the next when SENDCALLBACK has told of the last PDU of the one before.
@@ -332,30 +377,35 @@ L_LTDIC_API L_INT L_DicomSendAbort(HDICOMNET hNet, L_UCHAR nSource, L_UCHAR nRea
  *          SENDCALLBACK */
 L_LTDIC_API L_INT L_DicomSendData(HDICOMNET hNet, L_UCHAR nPresentationID, L_UCHAR nControl,
                                   const L_UCHAR *pData, size_t nBytes);
-/** @param pszClass  NULL: the Verification SOP class
+/** [derived: .NET]
+ *  @param pszClass  NULL: the Verification SOP class
  *  @return as L_DicomSendData */
 L_LTDIC_API L_INT L_DicomSendCEchoRequest(HDICOMNET hNet, L_UCHAR nPresentationID,
                                           L_UINT16 nMessageID, const L_TCHAR *pszClass);
-/** @param nMessageID  of the request
- *  @param nStatus     0: success */
+/** [derived: C++]
+ *  @param nMessageID  of the request
+ *  @param nStatus     COMMAND_STATUS_SUCCESS, or another of PS3.7 9.1.5 */
 L_LTDIC_API L_INT L_DicomSendCEchoResponse(HDICOMNET hNet, L_UCHAR nPresentationID,
                                            L_UINT16 nMessageID, const L_TCHAR *pszClass,
                                            L_UINT16 nStatus);
 
 /* ---- associate objects ------------------------------------------------------------------- */
 
-/** Empty: protocol version 1 and nothing else. @return NULL when out of memory */
+/** Empty: protocol version 1 and nothing else. [parameters: own] @return NULL when out of memory */
 L_LTDIC_API HDICOMPDU L_DicomCreateAssociate(L_BOOL bRequest);
+/** [own] */
 L_LTDIC_API L_VOID L_DicomFreeAssociate(HDICOMPDU hPDU);
-/** Make it empty, a request or an accept. */
+/** Make it empty, a request or an accept. [parameters: own] */
 L_LTDIC_API L_INT L_DicomResetAssociate(HDICOMPDU hPDU, L_BOOL bRequest);
 /** Fill in what is absent and has a default: the DICOM application context, maximum length 16384,
  * ltdic's implementation class UID and version name; in a request also the titles ANY-SCP and LTDIC
- * and, if there is no context, Verification with Implicit VR Little Endian. */
+ * and, if there is no context, Verification with Implicit VR Little Endian. [parameters: own] */
 L_LTDIC_API L_INT L_DicomDefaultAssociate(HDICOMPDU hPDU);
 
 /* Setters refuse with DICOM_ERROR_PARAMETER what PS3.8 does not allow. Getters of text give "" for
- * what is absent; the text lives until the object is changed or freed. */
+ * what is absent; the text lives until the object is changed or freed.
+ * Down to the presentation contexts, setters are [parameters: own]; getters, and
+ * L_DicomSetUserIdentity, are [own]. */
 L_LTDIC_API L_INT L_DicomSetCalled(HDICOMPDU hPDU, const L_TCHAR *pszTitle);
 L_LTDIC_API const L_TCHAR *L_DicomGetCalled(HDICOMPDU hPDU);
 L_LTDIC_API L_INT L_DicomSetCalling(HDICOMPDU hPDU, const L_TCHAR *pszTitle);
@@ -371,7 +421,7 @@ L_LTDIC_API L_INT L_DicomSetImplementVersion(HDICOMPDU hPDU, const L_TCHAR *pszN
 L_LTDIC_API const L_TCHAR *L_DicomGetImplementVersion(HDICOMPDU hPDU);
 
 /* What follows is only carried: both sides' users decide what it means. Getters give FALSE, and
- * what PS3.7 takes absence for, where it is absent. Their shapes are ltdic's own choice. */
+ * what PS3.7 takes absence for, where it is absent. */
 
 /** Asynchronous operations window (PS3.7 D.3.3.3); 0: any number. Absent: 1 and 1. */
 L_LTDIC_API L_INT L_DicomSetAsyncOperations(HDICOMPDU hPDU, L_UINT16 nInvoked, L_UINT16 nPerformed);
@@ -401,23 +451,30 @@ L_LTDIC_API L_BOOL L_DicomGetUserIdentity(HDICOMPDU hPDU, L_UCHAR *pnType, L_BOO
 
 /* Presentation contexts, named by their ID: odd, 1 to 255. */
 
-/** @param nResult      PDU_ACCEPT_RESULT_...; of no meaning in a request
+/** [parameters: own]
+ *  @param nResult      PDU_ACCEPT_RESULT_...; of no meaning in a request
  *  @param pszAbstract  abstract syntax; NULL in an accept */
 L_LTDIC_API L_INT L_DicomAddPresentation(HDICOMPDU hPDU, L_UCHAR nID, L_UCHAR nResult,
                                          const L_TCHAR *pszAbstract);
+/** [derived: COM; the parameter: own] */
 L_LTDIC_API L_INT L_DicomDeletePresentation(HDICOMPDU hPDU, L_UCHAR nID);
+/** [derived: COM] */
 L_LTDIC_API L_INT L_DicomGetPresentationCount(HDICOMPDU hPDU);
-/** The ID of the context at a zero-based index; 0 past the last. */
+/** The ID of the context at a zero-based index; 0 past the last. [own] */
 L_LTDIC_API L_UCHAR L_DicomGetPresentation(HDICOMPDU hPDU, L_INT nIndex);
+/** [own] */
 L_LTDIC_API const L_TCHAR *L_DicomGetAbstract(HDICOMPDU hPDU, L_UCHAR nID);
-/** The ID of the first context with this abstract syntax, or 0. */
+/** The ID of the first context with this abstract syntax, or 0. [own] */
 L_LTDIC_API L_UCHAR L_DicomFindAbstract(HDICOMPDU hPDU, const L_TCHAR *pszAbstract);
+/** [parameters: own] */
 L_LTDIC_API L_INT L_DicomSetResult(HDICOMPDU hPDU, L_UCHAR nID, L_UCHAR nResult);
-/** 255 where there is no such context. */
+/** 255 where there is no such context. [own] */
 L_LTDIC_API L_UCHAR L_DicomGetResult(HDICOMPDU hPDU, L_UCHAR nID);
+/** [parameters: own] */
 L_LTDIC_API L_INT L_DicomAddTransfer(HDICOMPDU hPDU, L_UCHAR nID, const L_TCHAR *pszTransfer);
+/** [own] */
 L_LTDIC_API L_INT L_DicomGetTransferCount(HDICOMPDU hPDU, L_UCHAR nID);
-/** "" past the last. */
+/** "" past the last. [own] */
 L_LTDIC_API const L_TCHAR *L_DicomGetTransfer(HDICOMPDU hPDU, L_UCHAR nID, L_INT nIndex);
 
 /* [end] */

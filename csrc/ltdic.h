@@ -14,7 +14,7 @@
  *    net             sockets that turn the crank of associations; one loop serves many
  *    admission       who is let in (PS3.8 7.1): a policy, and the answers it gives; no I/O
  *    server          an acceptor that keeps to an admission, with batches for its user
- *    L_Dicom         the documented callback API, in l_dicom.h, included at the end
+ *    L_Dicom         callbacks and handles, in l_dicom.h, included at the end
  *
  *  Threads: any number of objects, each used by one thread at a time. The library starts no thread
  *  and holds no lock. A loop and everything made from it belong to one thread at a time; only

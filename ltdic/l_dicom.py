@@ -1,4 +1,4 @@
-"""The documented L_Dicom C API under its own names, and `pEXT_CALLBACK`.
+"""The L_Dicom C API of `l_dicom.h` under its own names, and `pEXT_CALLBACK`.
 
 Every function takes what the C function takes: `str` or `bytes` for text, `None` for NULL. Text
 that C gives back is a `str` in which bytes that are not UTF-8 survive (`surrogateescape`).
@@ -30,6 +30,14 @@ from ._ffi import ffi, lib
 TRUE = 1
 FALSE = 0
 
+COMMAND_DATASET_ABSENT: int = lib.COMMAND_DATASET_ABSENT
+COMMAND_DATASET_PRESENT: int = lib.COMMAND_DATASET_PRESENT
+COMMAND_PRIORITY_HIGH: int = lib.COMMAND_PRIORITY_HIGH
+COMMAND_PRIORITY_LOW: int = lib.COMMAND_PRIORITY_LOW
+COMMAND_PRIORITY_MEDIUM: int = lib.COMMAND_PRIORITY_MEDIUM
+COMMAND_PRIORTY_HIGH: int = lib.COMMAND_PRIORTY_HIGH
+COMMAND_STATUS_PENDING: int = lib.COMMAND_STATUS_PENDING
+COMMAND_STATUS_SUCCESS: int = lib.COMMAND_STATUS_SUCCESS
 DICOM_ERROR_ABORTED: int = lib.DICOM_ERROR_ABORTED
 DICOM_ERROR_ADDRESS: int = lib.DICOM_ERROR_ADDRESS
 DICOM_ERROR_BUSY: int = lib.DICOM_ERROR_BUSY
@@ -480,6 +488,14 @@ def L_DicomGetPeerInfo(hNet: Any) -> tuple[str, int]:
 
 
 __all__ = [
+    "COMMAND_DATASET_ABSENT",
+    "COMMAND_DATASET_PRESENT",
+    "COMMAND_PRIORITY_HIGH",
+    "COMMAND_PRIORITY_LOW",
+    "COMMAND_PRIORITY_MEDIUM",
+    "COMMAND_PRIORTY_HIGH",
+    "COMMAND_STATUS_PENDING",
+    "COMMAND_STATUS_SUCCESS",
     "DICOM_ERROR_ABORTED",
     "DICOM_ERROR_ADDRESS",
     "DICOM_ERROR_BUSY",

@@ -1606,9 +1606,17 @@ def test_threads_have_their_own_handles_and_loops() -> None:
 
 
 def test_every_function_and_constant_of_the_header_is_there() -> None:
-    names = {n for n in dir(lib) if n.startswith(("L_Dicom", "PDU_", "DICOM_"))}
+    names = {n for n in dir(lib) if n.startswith(("L_Dicom", "PDU_", "DICOM_", "COMMAND_"))}
     assert names <= set(l_dicom.__all__)
     assert all(hasattr(l_dicom, name) for name in l_dicom.__all__)
+
+
+def test_constants_of_command_sets_have_the_values_of_the_standard() -> None:
+    priorities = [COMMAND_PRIORITY_MEDIUM, COMMAND_PRIORITY_HIGH, COMMAND_PRIORITY_LOW]
+    assert priorities == [0, 1, 2]
+    assert COMMAND_PRIORTY_HIGH == COMMAND_PRIORITY_HIGH
+    assert (COMMAND_STATUS_SUCCESS, COMMAND_STATUS_PENDING) == (0, 0xFF00)
+    assert (COMMAND_DATASET_PRESENT, COMMAND_DATASET_ABSENT) == (0, 0x0101)
 
 
 def test_error_texts_exist() -> None:
