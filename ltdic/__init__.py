@@ -2,8 +2,8 @@
 
 `ltdic.decode`, `ltdic.encode` and `ltdic.Decoder` turn bytes into PDUs and back; `ltdic.connect`
 and `ltdic.Server` open and serve associations, `ltdic.aio` does the same in asyncio, and
-`ltdic.Association` is one without a transport; `ltdic.l_dicom` has the documented C API under its
-own names.
+`ltdic.Association` is one without a transport; `ltdic.l_dicom` has the association part of the
+documented C API under its own names.
 """
 
 from pathlib import Path

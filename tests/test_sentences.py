@@ -1,5 +1,5 @@
-"""What the library says where something is wrong, in one place, to be read aloud: each sentence names
-what, where, and what would be right."""
+"""What the library says where something is wrong, in one place, to be read aloud: each sentence
+names what, where, and what would be right."""
 
 from __future__ import annotations
 
