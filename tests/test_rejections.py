@@ -6,14 +6,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import socket
 from types import ModuleType
-from typing import Any
 
 import pytest
 from conftest import HERE
-
-import ltdic
 
 COUNT = int(os.environ.get("LTDIC_REJECTIONS", "2000"))
 
@@ -52,25 +48,3 @@ def test_each_rejection_by_an_acceptor_that_is_gone_at_once_is_reported(
 @pytest.mark.parametrize("acceptor", bench.OURS)
 def test_each_rejection_by_an_acceptor_of_ours_is_reported(acceptor: str) -> None:
     all_are_reported(acceptor, "ltdic.connect")
-
-
-@pytest.mark.parametrize("timeout", [None, 10.0])
-def test_no_requestor_waits_for_its_connection_inside_the_system(
-    monkeypatch: pytest.MonkeyPatch, timeout: float | None
-) -> None:
-    """Where a reset would make Linux drop the rejection before it."""
-    waits: list[float | None] = []
-
-    class Socket(socket.socket):
-        def connect(self, address: Any) -> None:
-            waits.append(self.gettimeout())
-            super().connect(address)
-
-    monkeypatch.setattr(socket, "socket", Socket)
-    with (
-        bench.acceptor("reset, unread") as port,
-        pytest.raises(ltdic.AssociationRejected),
-    ):
-        ltdic.connect("127.0.0.1", port, timeout=timeout)
-    assert waits
-    assert None not in waits

@@ -321,16 +321,18 @@ def test_an_answer_to_an_echo_that_was_given_up_is_none() -> None:
 
     def script(connection: socket.socket) -> None:
         receive_exactly_one(connection)
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGUSR1)
         receive_exactly_one(connection)
         for number in (1, 2):
             command = ltdic._lib.encode_echo(0x8030, number, "1.2.840.10008.1.1")
             connection.sendall(p_data(command, True, context=1))
         asked.wait(TIMEOUT)
 
+    before = signal.signal(signal.SIGUSR1, signal.default_int_handler)
     with associated(script) as (association, _):
         with pytest.raises(KeyboardInterrupt):
             association.echo()
+        signal.signal(signal.SIGUSR1, before)
         assert association.echo() == 0
         asked.set()
 

@@ -296,7 +296,8 @@ static void free_an_admission(void)
     ltdic_buffer accept = {memory, sizeof memory, 0};
     ltdic_answer answer;
     assert(ltdic_admission_add_identity(admission, user, code) == LTDIC_OK);
-    assert(ltdic_admission_judge(admission, &answer, &accept, rq) == LTDIC_OK);
+    assert(ltdic_admission_judge(admission, &answer, &accept, rq, (ltdic_bytes){NULL, 0}) ==
+           LTDIC_OK);
     assert(answer.admitted);
     ltdic_admission_leave(admission, &answer);
     ltdic_admission_free(admission);
