@@ -149,9 +149,9 @@ static bool reserve_timer(ltdic_loop *loop)
 /* When to look at the attempts to connect, although none has told of anything. */
 static uint64_t attempt_deadline(const ltdic_net *net)
 {
-    const bool more = net->address != NULL && net->attempt_count < MOST_ATTEMPTS;
     const uint64_t end = net->connect_deadline;
-    return more && (end == 0 || net->next_attempt < end) ? net->next_attempt : end;
+    const bool more = net->address != NULL && (end == 0 || net->next_attempt < end);
+    return more ? net->next_attempt : end;
 }
 
 static uint64_t deadline_of(const ltdic_net *net)
@@ -220,18 +220,20 @@ static void stop_watching(ltdic_net *net)
     }
 }
 
-/* Close an attempt to connect. */
+/* Close an attempt to connect; the others stay in the order in which they began. */
 static void drop_attempt(ltdic_net *net, size_t i)
 {
     ltdic__poller_remove(net, net->attempts[i]);
     ltdic__close_fd(&net->attempts[i]);
-    net->attempts[i] = net->attempts[--net->attempt_count];
+    for (net->attempt_count--; i < net->attempt_count; i++) {
+        net->attempts[i] = net->attempts[i + 1];
+    }
 }
 
 static void drop_attempts(ltdic_net *net)
 {
     while (net->attempt_count > 0) {
-        drop_attempt(net, 0);
+        drop_attempt(net, net->attempt_count - 1U);
     }
 }
 
@@ -575,6 +577,9 @@ static bool begin_attempt(ltdic_net *net, int fd, const struct addrinfo *a)
     if (!ltdic__poller_add(net, fd, true)) {
         return false;
     }
+    if (net->attempt_count == MOST_ATTEMPTS) {
+        drop_attempt(net, 0);
+    }
     net->attempts[net->attempt_count++] = fd;
     return true;
 }
@@ -582,7 +587,7 @@ static bool begin_attempt(ltdic_net *net, int fd, const struct addrinfo *a)
 /* Begin with the next address that takes a beginning. False when there is none left. */
 static bool try_next_address(ltdic_net *net)
 {
-    while (net->address != NULL && net->attempt_count < MOST_ATTEMPTS) {
+    while (net->address != NULL) {
         const struct addrinfo *a = net->address;
         int fd = ltdic__open_socket(a->ai_family);
         net->address = a->ai_next;

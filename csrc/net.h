@@ -27,7 +27,8 @@
 enum { CLOSED = 0, CONNECTING, OPEN, LISTENING };
 
 enum {
-    MOST_ATTEMPTS = 4, /* to connect, beside each other */
+    MOST_ATTEMPTS = 8, /* to connect, beside each other; the oldest makes room for one more, after
+                          2 s: by then the system has sent a lost SYN again (RFC 6298 2.1) */
     MOST_FIRST = 32    /* bytes that are kept of what came first */
 };
 

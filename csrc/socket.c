@@ -158,14 +158,15 @@ static const char *without_brackets(const char *host, char *room, size_t size)
 }
 
 /* A full stop at the end makes a name absolute (RFC 1034 3.1). What is no domain name, as those of
- * /etc/hosts and numbers, is known without it. */
+ * /etc/hosts and numbers, is known without it, also where no resolver can be asked. */
 static int look_up(const char *host, const char *port, const struct addrinfo *hints,
                    struct addrinfo **found)
 {
     char room[NI_MAXHOST];
     const size_t length = host == NULL ? 0 : strlen(host);
     const int error = getaddrinfo(host, port, hints, found);
-    if (error != EAI_NONAME || length < 2 || length > sizeof room || host[length - 1] != '.') {
+    const bool unknown = error == EAI_NONAME || error == EAI_AGAIN;
+    if (!unknown || length < 2 || length > sizeof room || host[length - 1] != '.') {
         return error;
     }
     memcpy(room, host, length - 1);
