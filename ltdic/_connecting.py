@@ -36,7 +36,7 @@ async def dial_async(
     """As `dial`; a thread waits, unless the connection is up at once. Cancelling leaves nothing."""
     _check_name(address[0])
     dialer = _lib.Dialer()
-    numeric = _is_numeric(address[0])
+    numeric = _is_numeric(address[0]) and (local is None or _is_numeric(local[0]))
     found: int | None = None
     if numeric:
         try:
@@ -56,6 +56,8 @@ async def dial_async(
         return socket.socket(fileno=connected)
     except asyncio.CancelledError:
         dialer.cancel()
+        if waiting.cancel():  # no thread has begun with it
+            dialer.free()
         waiting.add_done_callback(_close)
         raise
 

@@ -715,9 +715,15 @@ _COUNTED = (
 # ---- connecting ------------------------------------------------------------------------------
 
 
+def encoded_host(host: str) -> bytes:
+    """As the resolver is asked for it. A NUL, at which C would stop, is as illegal as this."""
+    text = host.replace("\0", "\n")
+    return text.encode() if text.isascii() else text.encode("idna")
+
+
 def _address(host: str, port: int, family: int) -> tuple[Any, Any]:
     """An `ltdic_address`, and what has to live as long."""
-    text = ffi.new("char[]", host.encode("idna") if not host.isascii() else host.encode())
+    text = ffi.new("char[]", encoded_host(host))
     return ffi.new("ltdic_address *", (text, port, family)), text
 
 
@@ -748,10 +754,13 @@ class Dialer:
     def begin(
         self, address: tuple[str, int], local: tuple[str, int] | None, timeout: float | None
     ) -> None:
-        """Look the host up, and begin to connect. Raises `OSError`."""
+        """Look the host up, and begin to connect. `""` is any address of this end. Raises
+        `OSError`."""
         lib.ltdic_net_set_timeouts(self._net, _timeouts(None, timeout, None))
         peer, _room = _address(*address, lib.LTDIC_IP_ANY)
-        own, _more = (ffi.NULL, None) if local is None else _address(*local, lib.LTDIC_IP_ANY)
+        own, _more = ffi.NULL, None
+        if local is not None:
+            own, _more = _address(local[0] or "*", local[1], lib.LTDIC_IP_ANY)
         status = lib.ltdic_net_connect(self._net, peer, own)
         if status != 0:
             raise error_of_cause(status, lib.ltdic_net_cause(self._net))

@@ -23,6 +23,7 @@ from collections.abc import (
     Mapping,
 )
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import Any, NoReturn, cast
 
@@ -282,7 +283,7 @@ def connect(
 ) -> _Connecting:
     """Open an association as requestor: `async with connect(...) as association`, or
     `association = await connect(...)`. Everything is as with `ltdic.connect`."""
-    check_connect(host, port, timeout)
+    check_connect(host, port, local_address, timeout)
     parts = called_ae, calling_ae, contexts, max_length, identity, roles, async_ops, extended
     wanted = request_of(*parts, common_extended, request)
     security = None if tls is None else (tls, server_name(host, server_hostname))
@@ -702,10 +703,7 @@ async def _listen(host: str, port: int) -> socket.socket:
         family = socket.AF_INET6 if both else socket.AF_INET
         return socket.create_server(("", port), family=family, backlog=BACKLOG, dualstack_ipv6=both)
     error = OSError("no address")
-    found = await asyncio.get_running_loop().getaddrinfo(
-        host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )
-    for family, _, _, _, where in found:
+    for family, _, _, _, where in await _look_up(host, port):
         try:
             return socket.create_server(
                 cast(tuple[str, int], where), family=family, backlog=BACKLOG
@@ -713,6 +711,21 @@ async def _listen(host: str, port: int) -> socket.socket:
         except OSError as e:
             error = e
     raise error
+
+
+async def _look_up(host: str, port: int) -> list[Any]:
+    """As C does it: what is no domain name is known without the full stop at its end."""
+    name = _lib.encoded_host(host.strip("[]"))
+    look_up = partial(asyncio.get_running_loop().getaddrinfo, port=port, type=socket.SOCK_STREAM)
+    try:
+        return await look_up(name)
+    except socket.gaierror as e:
+        if len(name) < 2 or not name.endswith(b".") or e.errno not in UNKNOWN:
+            raise
+        return await look_up(name[:-1])
+
+
+UNKNOWN = socket.EAI_NONAME, socket.EAI_AGAIN
 
 
 class _Listener:

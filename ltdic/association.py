@@ -599,9 +599,13 @@ def left_of(deadline: float | None) -> float | None:
     return None if deadline is None else max(0.0, deadline - time.monotonic())
 
 
-def check_connect(host: str, port: int, timeout: float | None) -> None:
+def check_connect(
+    host: str, port: int, local: tuple[str, int] | None, timeout: float | None
+) -> None:
     """Raises `ValueError` for what no connection can be made with."""
     check_address(host, port)
+    if local is not None:
+        check_address(*local)
     if port == 0:
         raise ValueError("port is 0, not 1 to 65535")
     _lib.milliseconds(timeout)

@@ -90,8 +90,8 @@ def connect(
     each wait for the peer. `max_length` is the largest P-DATA-TF that may be sent to us (PS3.8
     D.1), in bytes, at least 8; 0: no limit. `server_hostname` is the name that the peer's
     certificate must be for, where it is not `host`. `local_address` is a host and a port of this
-    end, 0 for any. Names are resolved by the system, at its speed; of several addresses the next
-    is tried beside the one before after a quarter of a second.
+    end, `""` and 0 for any. Names are resolved by the system, at its speed; of several addresses
+    the next is tried beside the one before after a quarter of a second.
 
     `roles` are the roles that this end proposes for an abstract syntax, SCU and SCP (PS3.7
     D.3.3.4); `async_ops` the operations invoked and performed at once, 0 for any number (D.3.3.3);
@@ -103,7 +103,7 @@ def connect(
     UIDs, numbers or an identity that PS3.8 does not allow, or a host, port or time that is none.
     With `retry` each says how often was tried.
     """
-    check_connect(host, port, timeout)
+    check_connect(host, port, local_address, timeout)
     parts = called_ae, calling_ae, contexts, max_length, identity, roles, async_ops, extended
     wanted = request_of(*parts, common_extended, request)
     security = None if tls is None else (tls, server_name(host, server_hostname))
