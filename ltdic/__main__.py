@@ -15,6 +15,7 @@ from ._dump import run_dump
 from ._echo import Request, run_echo
 from ._listen import Policy, run_listen
 from ._terminal import EX_CANTCREAT, EX_NOINPUT, EX_USAGE
+from .association import check_address
 from .pdu import AssociateReject, UserIdentity
 
 DEFAULT_PORT = 11112
@@ -65,6 +66,12 @@ def title(text: str) -> str:
     policy = _lib.Policy()
     policy.add_called(text)
     return text.strip(" ")
+
+
+@argument("a host alone: its port is an argument of its own")
+def host(text: str) -> str:
+    check_address(text, 0)
+    return text
 
 
 @argument("a port: 0 to 65535")
@@ -157,7 +164,7 @@ def add_echo(echo: argparse.ArgumentParser) -> None:
         type=seconds,
         default=30.0,
         metavar="S",
-        help="the longest all of it takes, in seconds",
+        help="the longest all of it takes, in seconds; each of several tries has its part of them",
     )
     echo.add_argument(
         "--retry", type=count, default=0, metavar="N", help="try again what may succeed later"
@@ -171,7 +178,7 @@ def add_echo(echo: argparse.ArgumentParser) -> None:
 
 def add_listen(listen: argparse.ArgumentParser) -> None:
     listen.description = "Ends in order at Ctrl-C or SIGTERM, at once at the second."
-    listen.add_argument("--host", default="", help="address to listen at; empty: all")
+    listen.add_argument("--host", type=host, default="", help="address to listen at; empty: all")
     listen.add_argument("--port", type=port, default=DEFAULT_PORT, help="0: any free one")
     listen.add_argument(
         "--called", type=title, action="append", help="an AE title of ours; may be repeated"

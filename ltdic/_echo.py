@@ -35,8 +35,8 @@ from .errors import (
     LocalError,
 )
 from .pdu import UserIdentity
-from .retry import Retry
-from .sync import connect
+from .retry import Attempts, Retry
+from .sync import SyncAssociation, connect
 
 CONTEXT_RESULTS = {
     1: "refused by its user",
@@ -86,22 +86,7 @@ def run_echo(request: Request) -> int:
 
 def _ask(request: Request, deadline: float) -> tuple[int, str]:
     """The status of the C-ECHO, and a remark about what came after it."""
-
-    def notify(error: Error, attempt: int, seconds: float) -> None:
-        if time.monotonic() + seconds >= deadline:
-            raise error
-        _progress(request, error, attempt, seconds)
-
-    association = connect(
-        request.host,
-        request.port,
-        called_ae=request.called,
-        calling_ae=request.calling,
-        timeout=_left(deadline),
-        tls=request.tls,
-        identity=request.identity,
-        retry=Retry(attempts=1 + request.retries, notify=notify),
-    )
+    association = _associate(request, deadline)
     try:
         context = association.contexts[0]
         if not context.accepted:
@@ -118,6 +103,32 @@ def _ask(request: Request, deadline: float) -> tuple[int, str]:
     except Error as e:
         return status, f"It did not answer the release: {str(e).rstrip('.')}."
     return status, ""
+
+
+def _associate(request: Request, deadline: float) -> SyncAssociation:
+    """Each try has its part of the time that is left, so that a peer that does not answer can be
+    asked again."""
+
+    def notify(error: Error, attempt: int, seconds: float) -> None:
+        if time.monotonic() + seconds >= deadline:
+            raise error
+        _progress(request, error, attempt, seconds)
+
+    attempts = Attempts(Retry(attempts=1 + request.retries, notify=notify), time.monotonic())
+    while True:
+        tries = 2 + request.retries - request.attempts
+        try:
+            return connect(
+                request.host,
+                request.port,
+                called_ae=request.called,
+                calling_ae=request.calling,
+                timeout=max(SHORTEST, _left(deadline) / tries),
+                tls=request.tls,
+                identity=request.identity,
+            )
+        except Error as error:
+            time.sleep(attempts.failed(error, time.monotonic()))
 
 
 def _left(deadline: float) -> float:
