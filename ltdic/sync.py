@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import select
 import socket
 import ssl
@@ -136,13 +135,13 @@ def _connect_once(
                 sock, server_hostname=name, do_handshake_on_connect=False
             )
             secured.do_handshake()
+        association = SyncAssociation(sock, request, timeout)
     except OSError as e:  # `ssl.SSLError` is one, and so is a time-out
         sock.close()
         raise failure(address, e) from e
     except BaseException:
         sock.close()
         raise
-    association = SyncAssociation(sock, request, timeout)
     association._open(deadline)
     return association
 
@@ -160,11 +159,11 @@ class SyncAssociation(Opened):
         self._socket = sock
         self._poll = select.poll()
         self._alert: ssl.SSLError | None = None
-        self._using = threading.Lock()
-        self._user = 0
-        """The thread that has `_using`."""
-        self._alarm: tuple[int, int] | None = os.pipe()
-        """What is written to its second end wakes whoever waits for the socket."""
+        self._using = threading.RLock()
+        """Of the thread that uses it, whose signal handlers have it, too."""
+        self._is_used = False
+        self._alarm: tuple[socket.socket, socket.socket] | None = socket.socketpair()
+        """What is sent to its second end wakes whoever waits for the socket."""
         self._alarm_lock = threading.RLock()
         self._is_to_abort = False
         self._poll.register(self._alarm[0], select.POLLIN)
@@ -237,10 +236,11 @@ class SyncAssociation(Opened):
         self._is_to_abort = True
         with self._alarm_lock:
             if self._alarm is not None:
-                os.write(self._alarm[1], b"\0")
-        if self._user != threading.get_ident():
-            with self._using:
-                self._abort_here()
+                self._alarm[1].send(b"\0")
+        with self._using:
+            if not self._is_used:  # else this is a signal handler
+                with self._used():
+                    pass
 
     def _abort_here(self) -> None:
         if self._record is not None:
@@ -249,14 +249,22 @@ class SyncAssociation(Opened):
 
     @contextmanager
     def _used(self) -> Iterator[None]:
-        """For one thread at a time."""
+        """For one thread at a time, and not for a signal handler that interrupts it. An abort that
+        was asked for meanwhile is made at the end."""
         if not self._using.acquire(blocking=False):
             raise LocalError("another thread uses the association")
-        self._user = threading.get_ident()
+        if self._is_used:
+            self._using.release()
+            raise LocalError("what a signal has interrupted uses the association")
+        self._is_used = True
         try:
-            yield
+            try:
+                yield
+            finally:
+                if self._is_to_abort:
+                    self._abort_here()
         finally:
-            self._user = 0
+            self._is_used = False
             self._using.release()
 
     def _abort_if_asked(self) -> None:
@@ -277,6 +285,9 @@ class SyncAssociation(Opened):
                 self.abort()
             else:
                 self.release()
+        except LocalError:  # as where another thread uses it
+            self.abort()
+            raise
         finally:
             self._finish(ABORTED_BY_US)  # where it was interrupted
 
@@ -467,8 +478,8 @@ class SyncAssociation(Opened):
         self._socket.close()
         with self._alarm_lock:
             alarm, self._alarm = self._alarm, None
-            for descriptor in alarm or ():
-                os.close(descriptor)
+            for one in alarm or ():
+                one.close()
         record.finish(end, self._begun, self._received, self._sent)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import gc
 import hashlib
 import io
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
@@ -364,6 +366,260 @@ def test_an_exception_in_the_block_aborts() -> None:
         with pytest.raises(KeyError), association:
             raise KeyError
         assert decode(peer.join()) == Abort(0, 0)
+
+
+# ---- abort, from anywhere ----------------------------------------------------------------------
+
+
+def endless() -> Iterator[bytes]:
+    while True:
+        yield bytes(0x10000)
+
+
+METHODS: dict[str, Callable[[ltdic.SyncAssociation], Any]] = {
+    "receive": lambda a: a.receive(),
+    "receive pieces": lambda a: a.receive(joined=False),
+    "send": lambda a: a.send(bytes(40_000_000), context=DATA_CONTEXT, is_command=True),
+    "send pieces": lambda a: a.send(endless(), context=DATA_CONTEXT, is_command=True),
+    "echo": lambda a: a.echo(),
+    "release": lambda a: a.release(),
+}
+
+
+@contextmanager
+def waiting_peer(
+    *, closes: bool = True, **changes: Any
+) -> Iterator[tuple[ltdic.SyncAssociation, Background, threading.Event]]:
+    """A peer that does nothing until the event; then it reads to the end, and closes or not."""
+    event, over = threading.Event(), threading.Event()
+
+    def script(connection: socket.socket) -> bytes:
+        event.wait(TIMEOUT)
+        last = drained(connection)
+        if not closes:
+            over.wait(TIMEOUT)
+        return last
+
+    options = {"timeout": 6 * TIMEOUT, **changes}
+    with associated(script, **options) as (association, peer):
+        try:
+            yield association, peer, event
+        finally:
+            event.set()
+            over.set()
+
+
+def until_used(association: ltdic.SyncAssociation) -> None:
+    """Until another thread uses it, and then most likely waits."""
+    end = time.monotonic() + TIMEOUT
+    while not association._is_used:
+        assert time.monotonic() < end
+        time.sleep(0.001)
+    time.sleep(SHORT)
+
+
+def raises_local_error(method: str, association: ltdic.SyncAssociation) -> None:
+    with pytest.raises(LocalError, match="the association is over"):
+        METHODS[method](association)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_abort_in_another_thread_ends_what_waits(method: str) -> None:
+    with waiting_peer() as (association, peer, reads):
+        thread = Background(lambda: raises_local_error(method, association))
+        until_used(association)
+        for other in METHODS:
+            with pytest.raises(LocalError, match="another thread uses the association"):
+                METHODS[other](association)
+        assert association.established
+        reads.set()
+        association.abort()
+        assert not association.established
+        thread.join()
+        assert decode(peer.join()) == Abort(0, 0)
+        association.abort()
+        for other in METHODS:
+            raises_local_error(other, association)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_abort_does_not_wait_long_for_a_peer_that_does_nothing(method: str) -> None:
+    with waiting_peer(closes=False) as (association, _, _):
+        thread = Background(lambda: raises_local_error(method, association))
+        until_used(association)
+        aborting = [Background(association.abort) for _ in range(3)]
+        for one in [*aborting, thread]:
+            one.join()
+
+
+def test_abort_in_another_thread_ends_what_waits_over_tls() -> None:
+    with tls_server() as server:
+        association = ltdic.connect(*server.address, **{**OPTIONS, "tls": client_context()})
+        thread = Background(lambda: raises_local_error("receive", association))
+        until_used(association)
+        association.abort()
+        thread.join()
+    assert of_associations(server.counters) == ltdic.Counters(accepted=1, aborted=1)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_leaving_the_block_while_another_thread_waits_aborts(fails: bool) -> None:
+    def leave(association: ltdic.SyncAssociation) -> None:
+        with association:
+            if fails:
+                raise KeyError
+
+    with waiting_peer() as (association, peer, reads):
+        reads.set()
+        thread = Background(lambda: raises_local_error("receive", association))
+        until_used(association)
+        with pytest.raises(KeyError if fails else LocalError):
+            leave(association)
+        thread.join()
+        assert decode(peer.join()) == Abort(0, 0)
+
+
+@contextmanager
+def signalled(handler: Callable[[], Any], when: Callable[[], Any]) -> Iterator[None]:
+    """A signal comes to this thread when the function returns; what hangs after it is ended."""
+
+    def hang(*_: object) -> None:
+        raise TimeoutError("it hangs")
+
+    def send() -> None:
+        when()
+        signal.pthread_kill(here, signal.SIGUSR1)
+
+    here = threading.get_ident()
+    before = [
+        signal.signal(signal.SIGUSR1, lambda *_: handler()),
+        signal.signal(signal.SIGALRM, hang),
+    ]
+    signal.setitimer(signal.ITIMER_REAL, TIMEOUT)
+    try:
+        with background(send):
+            yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGUSR1, before[0])
+        signal.signal(signal.SIGALRM, before[1])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_abort_in_a_signal_handler_ends_what_waits(method: str) -> None:
+    with waiting_peer() as (association, peer, reads):
+
+        def handler() -> None:
+            reads.set()
+            association.abort()
+            association.abort()
+            with pytest.raises(LocalError):
+                association.echo()
+
+        with signalled(handler, lambda: until_used(association)):
+            raises_local_error(method, association)
+        assert decode(peer.join()) == Abort(0, 0)
+
+
+def test_abort_in_a_signal_handler_while_nothing_waits_is_the_end() -> None:
+    with waiting_peer() as (association, peer, reads):
+        reads.set()
+        over = threading.Event()
+        with signalled(lambda: (association.abort(), over.set()), lambda: None):
+            assert over.wait(TIMEOUT)
+        assert not association.established
+        assert decode(peer.join()) == Abort(0, 0)
+
+
+def test_abort_in_a_signal_handler_that_interrupts_an_abort_does_nothing() -> None:
+    called = []
+    with waiting_peer(closes=False) as (association, _, _):
+        with signalled(lambda: called.append(association.abort()), lambda: until_used(association)):
+            association.abort()
+        assert called == [None]
+        assert not association.established
+
+
+def test_abort_in_a_signal_handler_counts_whatever_comes_first() -> None:
+    """The answer is there before the abort is seen."""
+
+    def script(connection: socket.socket) -> bytes:
+        receive_exactly_one(connection)
+        connection.sendall(p_data(b"ab", True))
+        return drained(connection)
+
+    with associated(script) as (association, peer):
+        receive = association._requestor.receive
+
+        def receive_and_abort(*arguments: Any) -> Any:
+            pdv = yield from receive(*arguments)
+            association.abort()  # as a handler in this thread would
+            return pdv
+
+        association._requestor.receive = receive_and_abort
+        association.send(b"ab", context=DATA_CONTEXT, is_command=True)
+        assert association.receive().data == b"ab"
+        assert not association.established
+        assert decode(peer.join()) == Abort(0, 0)
+
+
+def test_abort_at_any_moment_hangs_nobody_and_leaves_nothing() -> None:
+    def use(association: ltdic.SyncAssociation) -> None:
+        with suppress(LocalError):
+            while True:
+                association.echo()
+                association.send(b"command!", context=DATA_CONTEXT, is_command=True)
+
+    rng = random.Random(11)
+    with serving(admission=ALL, handler=lambda *_: None, timeout=TIMEOUT) as server:
+        ltdic.connect(*server.address, **OPTIONS).abort()
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(100):
+            association = ltdic.connect(*server.address, **OPTIONS)
+            thread = Background(partial(use, association))
+            time.sleep(rng.random() * 0.01)
+            association.abort()
+            thread.join()
+            assert not association.established
+        server_end = time.monotonic() + TIMEOUT
+        while server.counters.open and time.monotonic() < server_end:
+            time.sleep(0.01)
+        assert len(os.listdir("/proc/self/fd")) == before
+        assert server.counters.aborted == server.counters.accepted == 101
+
+
+def test_an_association_that_is_forgotten_leaves_no_descriptor() -> None:
+    with serving(timeout=TIMEOUT) as server:
+        ltdic.connect(*server.address, **OPTIONS).abort()
+        before = len(os.listdir("/proc/self/fd"))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            for _ in range(5):
+                ltdic.connect(*server.address, **OPTIONS)
+            gc.collect()
+        end = time.monotonic() + TIMEOUT
+        while server.counters.open and time.monotonic() < end:
+            time.sleep(0.01)
+        assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_without_a_descriptor_for_abort_there_is_no_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails(*_: object) -> Any:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with serving(timeout=TIMEOUT) as server:
+        before = len(os.listdir("/proc/self/fd"))
+        for name in ("pipe", "socketpair"):
+            monkeypatch.setattr(os if name == "pipe" else socket, name, fails)
+        with pytest.raises(ConnectionFailed, match="Too many open files"):
+            ltdic.connect(*server.address, **OPTIONS)
+        monkeypatch.undo()
+        end = time.monotonic() + TIMEOUT
+        while server.counters.no_request == 0 and time.monotonic() < end:
+            time.sleep(0.01)
+        assert len(os.listdir("/proc/self/fd")) == before
 
 
 # ---- deadlines ---------------------------------------------------------------------------------
