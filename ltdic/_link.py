@@ -30,6 +30,7 @@ from .tls import Tls
 
 MOST_HELD = 0x100000
 """Bytes of data that wait for whoever receives them; with more, reading stops."""
+ABORTED = "the association is over: it was aborted"
 
 
 class Link(asyncio.Protocol):
@@ -243,7 +244,7 @@ class Link(asyncio.Protocol):
         """The next event; one that ends the association is raised."""
         while (event := self.take()) is None:
             if self.aborted or self.closed:
-                raise LocalError("the association is over: it was aborted")
+                raise LocalError(ABORTED)
             await self.change()
         error = self.error_of(event)
         if error is not None:
@@ -258,6 +259,8 @@ class Link(asyncio.Protocol):
         return end_of_tls(error, self.tls.error, self.was_established)
 
     def raise_if_over(self) -> None:
+        if self.aborted:
+            raise LocalError(ABORTED)
         for event in self.events:
             error = self.error_of(event)
             if error is not None:

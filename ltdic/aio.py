@@ -165,7 +165,7 @@ class AsyncAssociation(Opened):
 
     def _refuse_if_over(self) -> None:
         """What has come may be the end already."""
-        if self._record is None:
+        if self._record is None or self._link.aborted:
             raise LocalError("the association is over")
         try:
             self._link.raise_if_over()

@@ -376,6 +376,117 @@ async def test_an_odd_number_of_bytes_is_a_value_error() -> None:
                     await association.send(data, context=DATA_CONTEXT, is_command=True)
 
 
+async def send_without_end(association: aio.AsyncAssociation) -> None:
+    async def data() -> AsyncIterator[bytes]:
+        while True:
+            yield bytes(0x10000)
+
+    await association.send(data(), context=DATA_CONTEXT, is_command=True)
+
+
+async def send_much(association: aio.AsyncAssociation) -> None:
+    await association.send(bytes(40_000_000), context=DATA_CONTEXT, is_command=True)
+
+
+async def send_small(association: aio.AsyncAssociation) -> None:
+    """Each message is one part. What is not sent is not told to be."""
+    for n in range(100):
+        await association.send(bytes(900_000), context=DATA_CONTEXT, is_command=n % 2 == 0)
+        assert association.established
+
+
+ABORTED: dict[str, Callable[[aio.AsyncAssociation], Awaitable[Any]]] = {
+    "receive": lambda a: a.receive(),
+    "receive pieces": lambda a: a.receive(joined=False),
+    "send": send_much,
+    "send pieces": send_without_end,
+    "send small": send_small,
+    "echo": lambda a: a.echo(),
+    "release": lambda a: a.release(),
+}
+
+
+async def raises_local_error(method: str, association: aio.AsyncAssociation) -> None:
+    with pytest.raises(LocalError, match="the association is over"):
+        await ABORTED[method](association)
+
+
+@pytest.mark.parametrize("closes", [True, False], ids=["closes", "does nothing"])
+@pytest.mark.parametrize("method", ABORTED)
+@in_loop
+async def test_abort_in_another_task_ends_what_waits(method: str, closes: bool) -> None:
+    reads, over = threading.Event(), threading.Event()
+
+    def script(connection: socket.socket) -> bytes:
+        reads.wait(TIMEOUT)
+        last = drained(connection)
+        if not closes:
+            over.wait(TIMEOUT)
+        return last
+
+    async with associated(script, timeout=6 * TIMEOUT) as (association, peer):
+        task = asyncio.create_task(raises_local_error(method, association))
+        await asyncio.sleep(SHORT)
+        assert not task.done()
+        reads.set()
+        aborting = [asyncio.create_task(association.abort()) for _ in range(3)]
+        await asyncio.wait_for(task, TIMEOUT)
+        for one in aborting:
+            await asyncio.wait_for(one, TIMEOUT)
+        assert not association.established
+        over.set()
+        assert decode(await asyncio.to_thread(peer.join)) == Abort(0, 0)
+        await association.abort()
+        for other in ABORTED:
+            await raises_local_error(other, association)
+
+
+@in_loop
+async def test_abort_in_another_task_ends_what_waits_over_tls() -> None:
+    async with server(tls=server_context()) as to:
+        association = await connect(to, tls=client_context())
+        task = asyncio.create_task(raises_local_error("receive", association))
+        await asyncio.sleep(SHORT)
+        await association.abort()
+        await asyncio.wait_for(task, TIMEOUT)
+    assert to.counters.aborted == 1
+
+
+@pytest.mark.parametrize("method", ABORTED)
+@in_loop
+async def test_abort_at_any_turn_of_the_loop_is_a_local_error(method: str) -> None:
+    async with server() as to:
+        for steps in (0, 1, 2, 3, 4, 5, 7, 10, 20):
+            association = await connect(to)
+            task = asyncio.ensure_future(ABORTED[method](association))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            await asyncio.wait_for(association.abort(), TIMEOUT)
+            assert not association.established
+            if method == "send pieces" or steps == 0:
+                with pytest.raises(LocalError, match="over"):
+                    await asyncio.wait_for(task, TIMEOUT)
+            else:  # or it was done before
+                with suppress(LocalError):
+                    await asyncio.wait_for(task, TIMEOUT)
+
+
+@in_loop
+async def test_leaving_the_block_while_another_task_waits_ends_it() -> None:
+    async with associated(drained) as (association, peer):
+
+        async def leave() -> None:
+            async with association:
+                raise KeyError
+
+        task = asyncio.create_task(raises_local_error("receive", association))
+        await asyncio.sleep(SHORT)
+        with pytest.raises(KeyError):
+            await leave()
+        await asyncio.wait_for(task, TIMEOUT)
+        assert decode(await asyncio.to_thread(peer.join)) == Abort(0, 0)
+
+
 @in_loop
 async def test_an_abort_while_sending_is_what_the_sender_is_told() -> None:
     def script(connection: socket.socket) -> None:
