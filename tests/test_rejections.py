@@ -6,10 +6,15 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import socket
 from types import ModuleType
+from typing import Any
 
 import pytest
 from conftest import HERE
+
+import ltdic
+from ltdic import _connecting, sync
 
 COUNT = int(os.environ.get("LTDIC_REJECTIONS", "2000"))
 
@@ -48,3 +53,24 @@ def test_each_rejection_by_an_acceptor_that_is_gone_at_once_is_reported(
 @pytest.mark.parametrize("acceptor", bench.OURS)
 def test_each_rejection_by_an_acceptor_of_ours_is_reported(acceptor: str) -> None:
     all_are_reported(acceptor, "ltdic.connect")
+
+
+@pytest.mark.parametrize("timeout", [None, 10.0])
+def test_no_requestor_waits_for_its_connection_inside_the_system(
+    monkeypatch: pytest.MonkeyPatch, timeout: float | None
+) -> None:
+    """Where a reset would make Linux drop the rejection before it."""
+    blocking: list[bool] = []
+
+    def dial(*how: Any) -> socket.socket:
+        connection = _connecting.dial(*how)
+        blocking.append(os.get_blocking(connection.fileno()))
+        return connection
+
+    monkeypatch.setattr(sync, "dial", dial)
+    with (
+        bench.acceptor("reset, unread") as port,
+        pytest.raises(ltdic.AssociationRejected),
+    ):
+        ltdic.connect("127.0.0.1", port, timeout=timeout)
+    assert blocking == [False]
