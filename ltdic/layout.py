@@ -101,7 +101,8 @@ def _uid_field(row: _lib.Row, value: bytes) -> Field:
     values: dict[str, object] = {"value": uid}
     text = f"'{uid}'"
     if not is_like_uid(uid):
-        text, values = f"{len(value)} bytes, not shown", {"size": len(value)}
+        text = f"{len(value)} bytes, not shown"
+        values = {"size": len(value)}
     elif uid_name is not None:
         text, values["uid_name"] = f"{text} ({uid_name})", uid_name
     if row[2] == _lib.ROLE:

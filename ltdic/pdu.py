@@ -43,17 +43,17 @@ def _is_legible(name: str, part: Any) -> bool:
     return not isinstance(part, tuple) or all(_is_legible(name, each) for each in part)
 
 
-def _legible(value: Any) -> str:
+def _legible(self: Any) -> str:
     """The `repr` of a value without its texts that may belong to a user identity.
 
     Where a type or a length of a request is damaged, a part of one is taken for another text.
     """
-    parts = {f.name: getattr(value, f.name) for f in fields(value) if f.repr}
+    parts = {f.name: getattr(self, f.name) for f in fields(self) if f.repr}
     shown = (
         f"{name}={part!r}" if _is_legible(name, part) else f"{name}=<not shown>"
         for name, part in parts.items()
     )
-    return f"{type(value).__qualname__}({', '.join(shown)})"
+    return f"{type(self).__qualname__}({', '.join(shown)})"
 
 
 @dataclass(frozen=True, slots=True)
