@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections import deque
 from collections.abc import AsyncIterable
@@ -31,6 +32,11 @@ from .tls import Tls
 MOST_HELD = 0x100000
 """Bytes of data that wait for whoever receives them; with more, reading stops."""
 ABORTED = "the association is over: it was aborted"
+
+
+def peer_of(name: Any) -> tuple[str, int]:
+    """Address and port of a socket's name."""
+    return str(name[0]).removeprefix("::ffff:"), int(name[1])
 
 
 class Link(asyncio.Protocol):
@@ -74,7 +80,7 @@ class Link(asyncio.Protocol):
         self._socket = transport.get_extra_info("socket")
         name = transport.get_extra_info("peername")
         if name:
-            self.peer = str(name[0]).removeprefix("::ffff:"), int(name[1])
+            self.peer = peer_of(name)
         if self.tls is not None:
             self.tls.begin()
             self._write_out()
@@ -106,9 +112,8 @@ class Link(asyncio.Protocol):
 
     def _read_rest(self) -> None:
         """asyncio stops reading where writing fails, but the peer may have said why it left."""
-        with suppress(OSError), self._socket.dup() as copy:
-            copy.setblocking(False)
-            while data := copy.recv(MOST_HELD):
+        with suppress(OSError):
+            while data := os.read(self._socket.fileno(), MOST_HELD):
                 self.data_received(data)
 
     def pause_writing(self) -> None:
@@ -117,6 +122,11 @@ class Link(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._writes = True
         self._wake()
+
+    @property
+    def is_connected(self) -> bool:
+        """Has there been a transport?"""
+        return self._socket is not None
 
     # ---- the crank
 

@@ -30,7 +30,7 @@ from typing import Any, NoReturn, cast
 from . import _lib
 from ._connecting import dial_async
 from ._lib import Buffer
-from ._link import MOST_HELD, Link
+from ._link import MOST_HELD, Link, peer_of
 from ._strangers import stranger_of, tls_stranger
 from .admission import VERIFICATION, Admission, Context
 from .association import (
@@ -397,9 +397,10 @@ TIMED_OUT, LOST = End("timed out", "timed out"), End("lost", "connection lost")
 class _Acceptor(Link):
     """A link of a server: what C does in `server.c` it does with the same admission."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, peer: tuple[str, int]) -> None:
         tls = None if server._tls is None else Tls(server._tls)
         super().__init__(False, server._timeout, server._idle, tls)
+        self.peer = peer
         self._server = server
         self._place: Any = None
         self._record: Record | None = None
@@ -678,7 +679,8 @@ class _Acceptor(Link):
         """Close, whatever it is doing."""
         for task in list(self._tasks):
             task.cancel()
-        self.cut()
+        if self.is_connected:
+            self.cut()
 
 
 _HAPPENED: dict[int, Callable[[_Acceptor, _lib.Told], None]] = {
@@ -703,7 +705,11 @@ async def _listen(host: str, port: int) -> socket.socket:
         family = socket.AF_INET6 if both else socket.AF_INET
         return socket.create_server(("", port), family=family, backlog=BACKLOG, dualstack_ipv6=both)
     error = OSError("no address")
-    for family, _, _, _, where in await _look_up(host, port):
+    try:
+        found = await _look_up(host, port)
+    except UnicodeError as e:
+        raise socket.gaierror(socket.EAI_NONAME, f"{host!a} is no name of a host") from e
+    for family, _, _, _, where in found:
         try:
             return socket.create_server(
                 cast(tuple[str, int], where), family=family, backlog=BACKLOG
@@ -731,19 +737,29 @@ UNKNOWN = socket.EAI_NONAME, socket.EAI_AGAIN
 class _Listener:
     """Accepts connections, as many as there may be, and while there are descriptors."""
 
-    def __init__(self, sock: socket.socket, take: Callable[[socket.socket], bool]) -> None:
-        """`take` says whether another one may be taken after this."""
+    def __init__(
+        self,
+        sock: socket.socket,
+        take: Callable[[socket.socket, Any], None],
+        is_full: Callable[[], bool],
+    ) -> None:
         sock.setblocking(False)
         self.socket = sock
         self._take = take
+        self._is_full = is_full
         self._loop = asyncio.get_running_loop()
-        self._reads = self._starved = False
-        self._closed = False
+        self._reads = self._closed = False
+        self._starved = False
+        """True from the first connection that had to wait until none does."""
+        self._retry: asyncio.TimerHandle | None = None
 
     def resume(self) -> None:
-        if not self._reads and not self._closed:
-            self._reads = True
-            self._loop.add_reader(self.socket, self._accept)
+        """Accept: there is room."""
+        if self._reads or self._closed:
+            return
+        self._reads = True
+        self._loop.add_reader(self.socket, self._accept)
+        self._forget_retry()
 
     def pause(self) -> None:
         if self._reads:
@@ -754,23 +770,33 @@ class _Listener:
         self.pause()
         self._closed = True
         self.socket.close()
+        self._forget_retry()
+
+    def _forget_retry(self) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
 
     def drain(self) -> None:
         """Take those who wait already, as far as there may be more."""
-        if self._reads and not self._closed:
-            self._accept()
+        for _ in range(BACKLOG // ACCEPTS + 1):
+            if self._reads:
+                self._accept()
 
     def _accept(self) -> None:
         for _ in range(ACCEPTS):
             try:
-                sock, _peer = self.socket.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                sock, name = self.socket.accept()
+            except BlockingIOError:
+                self._starved = False
+                return
+            except (InterruptedError, ConnectionAbortedError):
                 return
             except OSError as e:
                 self._starve(e)
                 return
-            self._starved = False
-            if not self._take(sock):
+            self._take(sock, name)
+            if self._is_full():
                 self.pause()
                 return
 
@@ -780,7 +806,7 @@ class _Listener:
             logger.warning("connections wait, since none can be accepted: %s", error)
         self._starved = True
         self.pause()
-        self._loop.call_later(STARVED_RETRY, self.resume)
+        self._retry = self._loop.call_later(STARVED_RETRY, self.resume)
 
 
 ACCEPTS = 64
@@ -842,7 +868,7 @@ class Server:
     async def __aenter__(self) -> Server:
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
-        self._listener = _Listener(await _listen(*self._where), self._take)
+        self._listener = _Listener(await _listen(*self._where), self._take, self._is_full)
         self._address = self._listener.socket.getsockname()[:2]
         self._listener.resume()
         return self
@@ -856,6 +882,8 @@ class Server:
             await self._finish()
         finally:  # also where it was cancelled
             self._listener.close()
+            for task in list(self._taking):
+                task.cancel()
             for link in list(self._links):
                 link.stop()
 
@@ -922,25 +950,27 @@ class Server:
 
     # ---- connections
 
-    def _take(self, sock: socket.socket) -> bool:
-        """Serve a connection. False when there may be no more."""
+    def _take(self, sock: socket.socket, name: Any) -> None:
+        """Serve a connection."""
         assert self._loop is not None
         self._counts["connections"] += 1
-        link = _Acceptor(self)
+        link = _Acceptor(self, peer_of(name))
         self._links.add(link)
         task = self._loop.create_task(self._open(link, sock))
         self._taking.add(task)
-        task.add_done_callback(self._taking.discard)
-        return not self._is_full()
+        task.add_done_callback(lambda task: self._taken(task, link, sock))
 
     async def _open(self, link: _Acceptor, sock: socket.socket) -> None:
         assert self._loop is not None
-        try:
+        with suppress(OSError):  # it has left already
             await self._loop.connect_accepted_socket(lambda: link, sock)
-        except OSError as e:  # it has left already
+
+    def _taken(self, task: asyncio.Task[None], link: _Acceptor, sock: socket.socket) -> None:
+        """Forget a connection that has no transport: it has left, or was cancelled."""
+        self._taking.discard(task)
+        if not link.is_connected:
             sock.close()
             self._counts["no_request"] += 1
-            logger.debug("a connection has ended before it was served: %s", e)
             self._left(link)
 
     def _is_full(self) -> bool:
@@ -948,7 +978,7 @@ class Server:
 
     def _left(self, link: _Acceptor) -> None:
         self._links.discard(link)
-        if self._listener is not None and not self._is_full():
+        if self._listener is not None:
             self._listener.resume()
         self._ended()
 
