@@ -209,7 +209,8 @@ class Link(asyncio.Protocol):
 
     def unsent(self) -> int:
         """Bytes that the system has not taken."""
-        return self.transport.get_write_buffer_size()
+        held = 0 if self.tls is None else len(self.tls.unsent)
+        return held + self.transport.get_write_buffer_size()
 
     def _read_while_there_is_room(self) -> None:
         reads = self._held < MOST_HELD
@@ -299,7 +300,7 @@ class Link(asyncio.Protocol):
         self.raise_if_over()
         self.association.send(pdv)
         self.turn()
-        while not self._writes and self.association.established:
+        while self._is_to_wait() and self.association.established:
             left = self.unsent()
             try:
                 async with asyncio.timeout(timeout):
@@ -309,6 +310,10 @@ class Link(asyncio.Protocol):
                     continue
                 self.association.send(Abort(0, 0))
                 raise AssociationTimeout("the peer has not taken what was sent in time") from None
+
+    def _is_to_wait(self) -> bool:
+        """May no more be sent for now?"""
+        return not self._writes or (self.tls is not None and bool(self.tls.unsent))
 
     async def wait_closed(self) -> None:
         """Let the peer close first, so that nothing of what is sent is destroyed."""

@@ -48,6 +48,7 @@ from .association import (
     Event,
     Opened,
     Record,
+    Security,
     Sendable,
     Served,
     Steps,
@@ -65,7 +66,7 @@ from .association import (
     left_of,
     logger,
     request_of,
-    server_name,
+    security_of,
 )
 from .errors import AssociationTimeout, Error, LocalError
 from .pdu import (
@@ -80,7 +81,7 @@ from .pdu import (
     encode,
 )
 from .retry import Attempts, Retry
-from .tls import Tls
+from .tls import Tls, check_tls
 
 GRACE = 0.5
 """Seconds that a connection without a request is given when a server closes."""
@@ -286,13 +287,11 @@ def connect(
     check_connect(host, port, local_address, timeout)
     parts = called_ae, calling_ae, contexts, max_length, identity, roles, async_ops, extended
     wanted = request_of(*parts, common_extended, request)
-    security = None if tls is None else (tls, server_name(host, server_hostname))
+    security = security_of(tls, host, server_hostname)
     where = (host, port), local_address, security
     return _Connecting(_connect(where, wanted, timeout, retry))
 
 
-Security = tuple[ssl.SSLContext, str]
-"""And the name that the peer's certificate must be for."""
 Where = tuple[tuple[str, int], tuple[str, int] | None, Security | None]
 """Address of the peer, of this end, and TLS."""
 
@@ -316,7 +315,7 @@ async def _connect_once(
     try:
         async with asyncio.timeout(timeout):
             link = await _link_over(await dial_async(address, local, timeout), timeout, security)
-    except (OSError, UnicodeError) as e:  # a time-out is one, and so is `ssl.SSLError`
+    except (OSError, ValueError) as e:  # a time-out is one, `ssl.SSLError`, and a name that is none
         raise failure(address, e) from e
     association = AsyncAssociation(link, request, timeout)
     await association._open(deadline)
@@ -325,9 +324,9 @@ async def _connect_once(
 
 async def _link_over(sock: socket.socket, timeout: float | None, security: Security | None) -> Link:
     """A link over a connection, when TLS is up."""
-    tls = None if security is None else Tls(*security)
-    link = Link(True, timeout, tls=tls)
     try:
+        tls = None if security is None else Tls(*security)
+        link = Link(True, timeout, tls=tls)
         await asyncio.get_running_loop().create_connection(lambda: link, sock=sock)
     except BaseException:
         sock.close()
@@ -637,7 +636,7 @@ class _Acceptor(Link):
         counts, first = self._server._counts, self._first
         if first and self.tls is not None and not self.tls.established:
             counts["tls_failures"] += 1
-            why = str(self.tls.error or "the connection has ended")
+            why = str(self.tls.error or _lib.text_of(told.status))
             tls_stranger(self.peer, first, why, seconds).log()
             return
         if self.tls is not None:
@@ -840,6 +839,8 @@ class Server:
         check_address(*address)
         for seconds in (timeout, idle):
             _lib.milliseconds(seconds)
+        if tls is not None:
+            check_tls(tls)
         self._max_associations = max_associations
         self._max_connections = connections_allowed(max_connections)
         self._handler = handler

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import resource
 import socket
+import ssl
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -57,6 +58,7 @@ from .pdu import (
     decode,
     encode,
 )
+from .tls import check_tls
 
 T = TypeVar("T")
 
@@ -619,7 +621,7 @@ def check_address(host: str, port: int) -> None:
         raise ValueError(f"port is {port}, not 0 to 65535")
 
 
-def failure(address: tuple[str, int], e: OSError | UnicodeError) -> ConnectionFailed:
+def failure(address: tuple[str, int], e: OSError | ValueError) -> ConnectionFailed:
     why = "no answer in time" if isinstance(e, TimeoutError) else getattr(e, "strerror", None) or e
     error = ConnectionFailed(f"no connection to {address[0]} port {address[1]}: {why}")
     error.__cause__ = e
@@ -637,10 +639,24 @@ def end_of_tls(error: Error, alert: Exception | None, established: bool) -> Erro
     return told
 
 
-def server_name(host: str, server_hostname: str | None) -> str:
-    """The name that a certificate must be for: the host, without what only a resolver wants."""
-    name = host if server_hostname is None else server_hostname
-    return name.strip("[]").partition("%")[0].removesuffix(".")
+Security: TypeAlias = tuple[ssl.SSLContext, str]
+"""And the name that the peer's certificate must be for."""
+
+
+def security_of(
+    context: ssl.SSLContext | None, host: str, server_hostname: str | None
+) -> Security | None:
+    """TLS for a requestor. Raises `ValueError` for a server's context, and for a name that is none;
+    a host that is none is told by whoever looks it up."""
+    if context is None:
+        return None
+    check_tls(context, "localhost" if server_hostname is None else _name_of(server_hostname))
+    return context, _name_of(host if server_hostname is None else server_hostname)
+
+
+def _name_of(host: str) -> str:
+    """The host without what only a resolver wants."""
+    return host.strip("[]").partition("%")[0].removesuffix(".")
 
 
 Sendable: TypeAlias = Buffer | BinaryIO | Iterable[Buffer]

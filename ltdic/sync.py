@@ -28,6 +28,7 @@ from .association import (
     Event,
     Opened,
     Parts,
+    Security,
     Sendable,
     Steps,
     T,
@@ -42,7 +43,7 @@ from .association import (
     left_of,
     pieces_of,
     request_of,
-    server_name,
+    security_of,
     size_of,
 )
 from .errors import AssociationTimeout, Error, LocalError
@@ -105,7 +106,7 @@ def connect(
     check_connect(host, port, local_address, timeout)
     parts = called_ae, calling_ae, contexts, max_length, identity, roles, async_ops, extended
     wanted = request_of(*parts, common_extended, request)
-    security = None if tls is None else (tls, server_name(host, server_hostname))
+    security = security_of(tls, host, server_hostname)
     attempts = Attempts(retry, time.monotonic())
     while True:
         try:
@@ -119,7 +120,7 @@ def _connect_once(
     local: tuple[str, int] | None,
     request: AssociateRequest,
     timeout: float | None,
-    security: tuple[ssl.SSLContext, str] | None,
+    security: Security | None,
 ) -> SyncAssociation:
     deadline = deadline_of(timeout)
     try:
@@ -136,7 +137,7 @@ def _connect_once(
             )
             secured.do_handshake()
         association = SyncAssociation(sock, request, timeout)
-    except OSError as e:  # `ssl.SSLError` is one, and so is a time-out
+    except (OSError, ValueError) as e:  # a time-out is one, `ssl.SSLError`, and a name that is none
         sock.close()
         raise failure(address, e) from e
     except BaseException:
@@ -159,6 +160,8 @@ class SyncAssociation(Opened):
         self._socket = sock
         self._poll = select.poll()
         self._alert: ssl.SSLError | None = None
+        self._renegotiates = False
+        """True while TLS has to read before it can write."""
         self._using = threading.RLock()
         """Of the thread that uses it, whose signal handlers have it, too."""
         self._is_used = False
@@ -399,11 +402,12 @@ class SyncAssociation(Opened):
 
     def _move(self, until: float | None) -> None:
         """Wait until the socket takes or gives something, and do it."""
-        reads = self._held < MOST_HELD
+        reads = self._held < MOST_HELD or self._renegotiates
+        writes = bool(self._out) and not self._renegotiates
         if reads and isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
             self._read()
             return
-        mask = (select.POLLIN if reads else 0) | (select.POLLOUT if self._out else 0)
+        mask = (select.POLLIN if reads else 0) | (select.POLLOUT if writes else 0)
         if self._unanswered and self._association.expects_more:
             acknowledge(self._socket)
         self._unanswered = False
@@ -411,7 +415,7 @@ class SyncAssociation(Opened):
         left = left_of(until)
         ready = dict(self._poll.poll(None if left is None else math.ceil(left * 1000)))
         flags = ready.get(self._socket.fileno(), 0)
-        if self._out and flags & ~select.POLLIN:
+        if writes and flags & ~select.POLLIN:
             self._write()
         if reads and flags & ~select.POLLOUT:
             self._read()
@@ -420,8 +424,9 @@ class SyncAssociation(Opened):
         out, self._out = self._out, memoryview(b"")  # an interrupt must not have it sent twice
         try:
             size = self._socket.send(out)
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError) as e:
             size = 0
+            self._renegotiates = isinstance(e, ssl.SSLWantReadError)
         except OSError:  # what the peer said before it left may be unread
             self._association.send_failed()
             return
@@ -430,6 +435,7 @@ class SyncAssociation(Opened):
         self._unanswered = False
 
     def _read(self) -> None:
+        self._renegotiates = False
         try:
             data = self._socket.recv(READ_SIZE)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):

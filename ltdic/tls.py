@@ -9,6 +9,14 @@ from typing import Any
 READ_SIZE = 0x40000
 
 
+def check_tls(context: ssl.SSLContext, server_hostname: str | None = None) -> None:
+    """Raises `ValueError` for a context of the other side, and for a name that is none."""
+    try:
+        Tls(context, server_hostname)
+    except (ssl.SSLError, TypeError, ValueError) as e:
+        raise ValueError(f"tls: {e}") from e
+
+
 class Tls:
     """One end of a TLS connection. What comes from the transport is given to `receive`, what
     `take` gives is for the transport."""
@@ -28,6 +36,8 @@ class Tls:
         """True when the peer has said that it sends nothing more."""
         self.error: ssl.SSLError | None = None
         """What has ended it: an alert of the peer, or what the peer broke."""
+        self.unsent = b""
+        """Plain bytes that wait until a renegotiation of TLS 1.2 is over."""
 
     def begin(self) -> None:
         """A client speaks first."""
@@ -50,12 +60,22 @@ class Tls:
             self.ended = True
         except ssl.SSLError as e:
             self.error = self.error or e
+        self._write()
         return b"".join(parts)
 
     def send(self, data: bytes) -> None:
         """Plain bytes for the peer, after the handshake."""
-        with suppress(ssl.SSLError):
-            self._object.write(data)
+        self.unsent = self.unsent + data if self.unsent else data
+        self._write()
+
+    def _write(self) -> None:
+        try:
+            while self.unsent:
+                self.unsent = self.unsent[self._object.write(self.unsent) :]
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLError:  # it is over
+            self.unsent = b""
 
     def close(self) -> None:
         """Say that nothing more is sent (close_notify)."""
