@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import io
 import os
 import ssl
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn, TypeVar
 
 from . import __version__, _lib
@@ -21,13 +24,19 @@ from .pdu import AssociateReject, UserIdentity
 DEFAULT_PORT = 11112
 LONGEST = 1_000_000.0
 """Seconds of a time-out: 11 days; C counts milliseconds in 32 bits."""
+LONGEST_USER = 60_000
+"""Bytes of a user identity: all of the user information is at most 65535 (PS3.8 D.1)."""
+
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
+"""Errors that only the writing of standard output has: others are dealt with where they occur."""
 
 
 class Help(argparse.HelpFormatter):
     """With defaults, where there are some."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        shown = action.default not in (None, False, "", argparse.SUPPRESS)
+        given = action.default
+        shown = not isinstance(given, bool) and given not in (None, "", argparse.SUPPRESS)
         return f"{action.help} (default: %(default)s)" if shown else action.help
 
 
@@ -40,6 +49,13 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
         self.exit(EX_USAGE, f"{self.prog}: {message}\n")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """argparse hides that it cannot be written."""
+        if file is sys.stdout:
+            file.write(message)
+        else:
+            super()._print_message(message, file)
 
 
 T = TypeVar("T")
@@ -116,12 +132,14 @@ def codes(text: str) -> AssociateReject:
     return AssociateReject(result, source, reason)
 
 
-@argument("NAME or NAME:PASSCODE")
 def user(text: str) -> tuple[str, str | None]:
+    """A user identity; what is wrong with it is said without it."""
     name, colon, passcode = text.partition(":")
-    if not name:
-        raise ValueError
-    return name, passcode if colon else None
+    with suppress(UnicodeEncodeError):
+        if name and len(text.encode()) <= LONGEST_USER:
+            return name, passcode if colon else None
+    rule = f"NAME or NAME:PASSCODE, UTF-8 of at most {LONGEST_USER} bytes"
+    raise argparse.ArgumentTypeError(f"it is not {rule}")
 
 
 def parser() -> Parser:
@@ -147,6 +165,8 @@ def parser() -> Parser:
     )
     dump.add_argument("--json", action="store_true", help="one object for each PDU")
     dump.add_argument("--strict", action="store_true", help="refuse all that PS3.8 forbids")
+    for command in commands.choices.values():
+        command.set_defaults(error=command.error)
     return whole
 
 
@@ -216,53 +236,71 @@ def add_tls(command: argparse.ArgumentParser, certificate: str) -> None:
     )
 
 
-def tls_of(chosen: argparse.Namespace, whole: Parser, listens: bool) -> ssl.SSLContext | None:
+def tls_of(chosen: argparse.Namespace, listens: bool) -> ssl.SSLContext | None:
     """The TLS that was asked for. Raises `OSError` for files that are none."""
     if not chosen.tls:
         if chosen.cert or chosen.key or chosen.ca:
-            whole.error("--cert, --key and --ca go with --tls")
+            chosen.error("--cert, --key and --ca go with --tls")
         return None
     if listens and not chosen.cert:
-        whole.error("--tls needs the certificate of this end: --cert FILE")
+        chosen.error("--tls needs the certificate of this end: --cert FILE")
+    if chosen.key and not chosen.cert:
+        chosen.error("--key goes with --cert")
     purpose = ssl.Purpose.CLIENT_AUTH if listens else ssl.Purpose.SERVER_AUTH
-    context = ssl.create_default_context(purpose, cafile=chosen.ca)
+    with files("--ca", chosen.ca):
+        context = ssl.create_default_context(purpose, cafile=chosen.ca)
     if listens and chosen.ca:
         context.verify_mode = ssl.CERT_REQUIRED
     if chosen.cert:
-        context.load_cert_chain(chosen.cert, chosen.key)
+        with files("--cert", chosen.cert, "--key", chosen.key):
+            context.load_cert_chain(chosen.cert, chosen.key)
     return context
 
 
-def host_and_port(chosen: argparse.Namespace, whole: Parser) -> tuple[str, int]:
+@contextmanager
+def files(*options: str | None) -> Iterator[None]:
+    """Name the options, each before its file, in an `OSError` about them."""
+    try:
+        yield
+    except OSError as e:
+        given = zip(options[::2], options[1::2], strict=True)
+        named = " ".join(f"{option} {file}" for option, file in given if file)
+        if isinstance(e, ssl.SSLError):
+            why = f" ({e.reason.replace('_', ' ').lower()})" if e.reason else ""
+            raise OSError(f"{named}: not the PEM that is needed{why}") from e
+        raise OSError(f"{named}: {e.strerror or e}") from e
+
+
+def host_and_port(chosen: argparse.Namespace) -> tuple[str, int]:
     """HOST PORT, or HOST:PORT in one word; the brackets of an IPv6 number are optional."""
     host, number = chosen.host, chosen.port
     if number is None:
         host, colon, text = host.rpartition(":")
         if not colon or (":" in host and not host.endswith("]")):
-            whole.error("PORT is missing: HOST PORT or HOST:PORT")
+            chosen.error("PORT is missing: HOST PORT or HOST:PORT")
         try:
             number = peer_port(text)
         except argparse.ArgumentTypeError as e:
-            whole.error(str(e))
+            chosen.error(str(e))
     elif host.count(":") == 1 or "]:" in host:
-        whole.error(f"{host!a} and {number} are two ports")
+        chosen.error(f"{host!a} and {number} are two ports")
     if not host:
-        whole.error("HOST is missing")
+        chosen.error("HOST is missing")
     return host, number
 
 
-def run(chosen: argparse.Namespace, whole: Parser) -> int:
+def run(chosen: argparse.Namespace) -> int:
     if chosen.command == "demo":
         return run_demo()
     if chosen.command == "dump":
         return run_dump(chosen.source, chosen.json, chosen.strict)
     try:
-        tls = tls_of(chosen, whole, chosen.command == "listen")
+        tls = tls_of(chosen, chosen.command == "listen")
     except OSError as e:
-        print(f"ltdic {chosen.command}: --cert, --key or --ca: {e}", file=sys.stderr)
+        print(f"ltdic {chosen.command}: {e}", file=sys.stderr)
         return EX_NOINPUT
     if chosen.command == "echo":
-        where = *host_and_port(chosen, whole), chosen.called, chosen.calling
+        where = *host_and_port(chosen), chosen.called, chosen.calling
         how = chosen.timeout, chosen.retry, chosen.json
         return run_echo(Request(*where, *how, tls=tls, identity=identity_of(chosen.user)))
     users = dict(chosen.user) if chosen.user else None
@@ -282,13 +320,16 @@ def identity_of(given: tuple[str, str | None] | None) -> UserIdentity | None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code."""
-    if sys.stdout is None:  # closed by whoever started this: a socket would take its place
+    if sys.stderr is None:  # closed by whoever started this: a socket would take its place
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    if sys.stdout is None:
         print("ltdic: standard output is closed", file=sys.stderr)
         return EX_CANTCREAT
-    whole = parser()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that was given may be of any bytes
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         try:
-            code = run(whole.parse_args(arguments), whole)
+            code = run(parser().parse_args(arguments))
         except SystemExit as e:  # after --help, or wrong usage
             code = e.code if isinstance(e.code, int) else EX_USAGE
         sys.stdout.flush()
@@ -296,21 +337,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _discard_output()
         code = 0
     except OSError as e:
-        if not _is_output(e):
+        if e.errno not in UNWRITABLE:
             raise
         _discard_output()
         print(f"ltdic: standard output: {e.strerror}", file=sys.stderr)
         code = EX_CANTCREAT
     return code
-
-
-def _is_output(error: OSError) -> bool:
-    """Is it standard output that cannot be written?"""
-    try:
-        sys.stdout.flush()
-    except OSError as e:
-        return e.errno == error.errno
-    return False
 
 
 def _discard_output() -> None:

@@ -35,6 +35,8 @@ def read_input(source: str) -> bytes:
     Standard input may be digits, too: no PDU begins with the code of one.
     """
     if source == "-":
+        if sys.stdin is None:
+            raise OSError("standard input is closed")
         data = sys.stdin.buffer.read()
         digits = from_digits(data)
         return data if digits is None else digits
@@ -111,7 +113,7 @@ def run_dump(source: str, as_json: bool, strict: bool) -> int:
     try:
         data = read_input(source)
     except OSError as e:  # without the argument: it may be digits with a wrong one among them
-        print(f"ltdic dump: {e.strerror}", file=sys.stderr)
+        print(f"ltdic dump: {e.strerror or e}", file=sys.stderr)
         return EX_NOINPUT
     except ValueError as e:
         print(f"ltdic dump: {e}", file=sys.stderr)

@@ -170,7 +170,7 @@ def _report_status(request: Request, status: int, remark: str, seconds: float) -
 
 
 def _report_error(request: Request, error: Error, seconds: float) -> int:
-    word, code, advice = _judge(error)
+    word, code, advice = _judge(error, request.tls is not None)
     if request.json:
         more: dict[str, Any] = {"text": str(error), "advice": advice}
         if isinstance(error, AssociationRejected):
@@ -193,31 +193,34 @@ ADVICE = {
     "HL7 (MLLP)": "That is a port for HL7 messages. Ask for the DICOM port.",
 }
 OTHER_PORT = "Something else than DICOM listens there. Ask for the DICOM port of the peer."
-CLOSED = (
-    "Many archives do that to addresses and titles they do not know: have yours added. A port with"
-    " TLS may do it, too: try --tls."
-)
+OTHER_NAME = {62, 64}
+"""OpenSSL's codes for a certificate of another name, and of another address."""
+CLOSED = "Many archives do that to addresses and titles they do not know: have yours added."
+TRY_TLS = " A port with TLS may do it, too: try --tls."
 
 
-def _judge(error: Error) -> tuple[str, int, str]:
+def _judge(error: Error, has_tls: bool) -> tuple[str, int, str]:
     """A word for it, the exit code, and what an administrator should do."""
     if isinstance(error, AssociationRejected):
         return "rejected", EX_TEMPFAIL if error.transient else EX_NOPERM, error.advice
     if isinstance(error, ConnectionFailed):
         return _judge_unreachable(error.__cause__)
     if isinstance(error, AssociationTimeout):
-        advice = "Check that it is a DICOM port, without TLS, and whether the peer is overloaded."
+        port = "a DICOM port" if has_tls else "a DICOM port, without TLS,"
+        advice = f"Check that it is {port} and whether the peer is overloaded."
         return "no answer", EX_UNAVAILABLE, advice
     if isinstance(error, AssociationAborted) and error.protocol is not None:
         return "no DICOM", EX_PROTOCOL, ADVICE.get(error.protocol, OTHER_PORT)
     if isinstance(error, ConnectionClosed):
-        return "closed", EX_PROTOCOL, CLOSED
+        return "closed", EX_PROTOCOL, CLOSED if has_tls else CLOSED + TRY_TLS
     return "failed", EX_PROTOCOL, "Look into the log of the peer for the reason."
 
 
 def _judge_unreachable(cause: BaseException | None) -> tuple[str, int, str]:
     if isinstance(cause, ssl.SSLCertVerificationError):
         advice = "Give the authority that signed the peer's certificate: --ca FILE."
+        if cause.verify_code in OTHER_NAME:
+            advice = "Ask for the peer by a name or number that is in its certificate."
         return "no TLS", EX_PROTOCOL, advice
     if isinstance(cause, ssl.SSLError):
         advice = (

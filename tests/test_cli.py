@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import pty
@@ -9,6 +10,7 @@ import re
 import select
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -16,12 +18,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from conftest import LOCALHOST, TIMEOUT, clean_environment, needs_dcmtk, receive_pdu
+import trustme
+from conftest import (
+    LISTENING,
+    LOCALHOST,
+    STORESCP,
+    TIMEOUT,
+    clean_environment,
+    dcmtk_server,
+    needs_dcmtk,
+    receive_pdu,
+)
 from pynetdicom import AE
 from test_dump import SECRET
 from test_pdu import DEFINED
 from test_peers import associate
 
+import ltdic as library
 from ltdic import (
     Abort,
     Admission,
@@ -299,12 +312,38 @@ def test_echo_says_that_the_peer_knows_no_echo() -> None:
         ["host", "104", "--timeout", "0"],
         ["host", "104", "--timeout", "nan"],
         ["host", "104", "--retry", "-1"],
+        ["host", "0"],
+        ["host:0"],
+        ["host:104", "104"],
+        ["", "104"],
+        ["host", "104", "--timeout", "1e10"],
+        ["host", "104", "--timeout", "1e30"],
+        ["host", "104", "--timeout", "inf"],
+        ["host", "104", "--retry", "4294967296"],
+        ["host", "104", "--user", ""],
+        ["host", "104", "--user", ":secret"],
+        ["host", "104", "--user", "\udcff"],
+        ["host", "104", "--user", "a" * 70_000],
+        ["host", "104", "--cert", __file__],
+        ["host", "104", "--key", __file__],
+        ["host", "104", "--ca", __file__],
+        ["host", "104", "--tls", "--key", __file__],
     ],
 )
 def test_wrong_usage_of_echo_has_its_exit_code(arguments: list[str]) -> None:
     result = ltdic("echo", *arguments)
     assert result.returncode == 64
-    assert "usage: " in result.stderr
+    is_wrong_usage(result.stderr, "echo")
+
+
+def is_wrong_usage(said: str, command: str) -> None:
+    """The usage of the command, and one sentence."""
+    lines = said.splitlines()
+    assert lines[0].startswith(f"usage: ltdic {command} ")
+    assert [line[:1] for line in lines[1:]].count("l") == 1
+    assert lines[-1].startswith(f"ltdic {command}: ")
+    assert len(said) < 2000
+    assert "secret" not in said
 
 
 BUSY = encode(AssociateReject(2, 3, 1))
@@ -513,7 +552,366 @@ def test_listen_says_that_the_port_is_taken() -> None:
         ["--reject", "3/1/1"],
         ["--reject", "a/b/c"],
         ["--max-associations", "-1"],
+        ["--max-associations", "4294967296"],
+        ["--max-associations", "many"],
+        ["--host", "127.0.0.1:104"],
+        ["--user", ":secret"],
+        ["--tls"],
+        ["--cert", __file__],
+        ["--ca", __file__],
     ],
 )
 def test_wrong_usage_of_listen_has_its_exit_code(arguments: list[str]) -> None:
-    assert ltdic("listen", *arguments).returncode == 64
+    result = ltdic("listen", *arguments)
+    assert result.returncode == 64
+    is_wrong_usage(result.stderr, "listen")
+
+
+# ---- TLS -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with certificates, keys and what is neither."""
+    folder = tmp_path_factory.mktemp("pki")
+    authority, other = trustme.CA(), trustme.CA()
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    other.cert_pem.write_to_path(folder / "other.pem")
+    server = authority.issue_cert(LOCALHOST, "localhost")
+    server.private_key_and_cert_chain_pem.write_to_path(folder / "both.pem")
+    client = authority.issue_cert("ct@example.org")
+    client.private_key_pem.write_to_path(folder / "key.pem")
+    client.cert_chain_pems[0].write_to_path(folder / "cert.pem")
+    (folder / "text").write_text("neither certificate nor key")
+    return folder
+
+
+@pytest.fixture
+def pki(certificates: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """It, as the working directory."""
+    monkeypatch.chdir(certificates)
+    return certificates
+
+
+TLS_SERVER = ["--tls", "--cert", "both.pem"]
+TLS_CLIENT = ["--tls", "--ca", "ca.pem"]
+SHOWN = ["--cert", "cert.pem", "--key", "key.pem"]
+
+
+def test_echo_and_listen_talk_over_tls(pki: Path) -> None:
+    with listening(*TLS_SERVER, "--host", LOCALHOST) as (process, port):
+        good = echo(port, *TLS_CLIENT)
+        unknown = echo(port, "--tls")
+        other = echo(port, "--tls", "--ca", "other.pem", "--json")
+        plain = echo(port)
+        printed, words = end(process)
+    assert good.returncode == 0, good.stdout
+    assert good.stdout.startswith("OK  ANY-SCP at ")
+    assert unknown.returncode == other.returncode == plain.returncode == 76
+    assert unknown.stdout.startswith("NO TLS  no connection to ")
+    assert "What to do: Give the authority that signed" in unknown.stdout
+    assert json.loads(other.stdout)["outcome"] == "no TLS"
+    assert plain.stdout.startswith("CLOSED  ")
+    assert "try --tls" in plain.stdout
+    lines = printed.splitlines()
+    assert len(lines) == 4
+    assert ": released after " in lines[0]
+    assert all("no TLS: the handshake failed (" in line for line in lines[1:3])
+    assert "no TLS: it sent an A-ASSOCIATE-RQ in plain (" in lines[3]
+    assert "1 accepted: 1 released" in words
+    assert words.endswith(" 3 connections without an association.\n")
+
+
+def test_listen_wants_to_see_a_certificate_where_it_has_an_authority(pki: Path) -> None:
+    with listening(*TLS_SERVER, "--ca", "ca.pem", "--json") as (process, port):
+        shown, hidden = echo(port, *TLS_CLIENT, *SHOWN), echo(port, *TLS_CLIENT)
+        first, second = map(json.loads, end(process)[0].splitlines())
+    assert shown.returncode == 0, shown.stdout
+    assert hidden.returncode == 76
+    assert "certificate required" in hidden.stdout
+    assert "whether the peer knows the certificate of --cert" in hidden.stdout
+    assert first["outcome"] == "released"
+    assert (second["outcome"], second["fault"]) == ("no association", "tls")
+
+
+def test_tls_at_a_port_without_it_is_said(pki: Path) -> None:
+    with listening() as (_, port):
+        result = echo(port, *TLS_CLIENT)
+    assert result.returncode == 76
+    assert result.stdout.startswith("NO TLS  ")
+    assert "Check whether that port has TLS" in result.stdout
+
+
+def test_a_certificate_for_another_name_is_said(pki: Path) -> None:
+    with listening("--tls", "--cert", "cert.pem", "--key", "key.pem") as (_, port):
+        results = echo(port, *TLS_CLIENT), ltdic("echo", "localhost", str(port), *TLS_CLIENT)
+    for result in results:
+        assert result.returncode == 76
+        assert "What to do: Ask for the peer by a name or number that" in result.stdout
+
+
+def test_echo_ends_where_nobody_answers_over_tls(pki: Path) -> None:
+    with socket.create_server((LOCALHOST, 0)) as silent:
+        result = echo(silent.getsockname()[1], *TLS_CLIENT, "--timeout", "0.3")
+    assert result.returncode == 69
+    assert result.stdout.startswith("UNREACHABLE  no connection to ")
+    assert "no answer in time" in result.stdout
+
+
+def test_with_tls_nobody_is_told_to_try_it(pki: Path) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain("both.pem")
+    with socket.create_server((LOCALHOST, 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with context.wrap_socket(connection, server_side=True) as secured:
+                receive_pdu(secured)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        result = echo(server.getsockname()[1], *TLS_CLIENT)
+        thread.join(TIMEOUT)
+    assert result.returncode == 76
+    assert result.stdout.startswith("CLOSED  ")
+    assert "try --tls" not in result.stdout
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
+def test_listen_lets_users_in_whom_it_knows(pki: Path, tls: bool) -> None:
+    server, client = (TLS_SERVER, TLS_CLIENT) if tls else ([], [])
+    with listening(*server, "--user", "jdoe:hunter:2", "--user", "j\xf6e") as (process, port):
+        found = {
+            user: echo(port, *client, *(["--user", user] if user else [])).returncode
+            for user in ("jdoe:hunter:2", "jdoe:wrong", "jdoe", "j\xf6e", "other", "")
+        }
+        printed, _ = end(process)
+    assert found == {
+        "jdoe:hunter:2": 0,
+        "jdoe:wrong": 77,
+        "jdoe": 77,
+        "j\xf6e": 0,
+        "other": 77,
+        "": 77,
+    }
+    assert printed.count("rejected, 1/2/1") == 4
+    assert "hunter" not in printed
+
+
+FILES = [
+    (["--cert", "absent"], "--cert absent: No such file or directory"),
+    (["--cert", "."], "--cert .: Is a directory"),
+    (["--cert", "text"], "--cert text: not the PEM that is needed"),
+    (["--cert", "key.pem"], "--cert key.pem: not the PEM that is needed"),
+    (["--cert", "cert.pem"], "--cert cert.pem: not the PEM that is needed"),
+    (["--cert", "both.pem", "--key", "absent"], "--key absent: No such file or directory"),
+    (["--cert", "both.pem", "--key", "text"], "--key text: not the PEM that is needed"),
+    (["--cert", "both.pem", "--key", "key.pem"], "--key key.pem: not the PEM that is needed (key "),
+    (["--cert", "both.pem", "--ca", "absent"], "--ca absent: No such file or directory"),
+    (["--cert", "both.pem", "--ca", "text"], "--ca text: not the PEM that is needed"),
+    (["--cert", "both.pem", "--ca", "."], "--ca .: Is a directory"),
+]
+
+
+@pytest.mark.parametrize("command", ["echo", "listen"])
+@pytest.mark.parametrize(("files", "text"), FILES, ids=[text[:25] for _, text in FILES])
+def test_files_that_are_none_are_named(
+    pki: Path, command: str, files: list[str], text: str
+) -> None:
+    where = [LOCALHOST, "1"] if command == "echo" else ["--port", "0"]
+    result = ltdic(command, *where, "--tls", *files)
+    assert result.returncode == 66
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"ltdic {command}: --")
+    assert text in line
+
+
+def test_pynetdicom_talks_to_listen_over_tls(pki: Path) -> None:
+    context = ssl.create_default_context(cafile="ca.pem")
+    with listening(*TLS_SERVER) as (process, port):
+        association = associate(port, tls_args=(context, "localhost"))
+        assert association.is_established
+        assert association.send_c_echo().Status == 0
+        association.release()
+        assert "PYNETDICOM at 127.0.0.1 -> ANY-SCP: released" in end(process)[0]
+
+
+def test_echo_talks_to_pynetdicom_over_tls(pki: Path) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain("both.pem")
+    entity = AE()
+    entity.add_supported_context("1.2.840.10008.1.1")
+    server = entity.start_server((LOCALHOST, 0), block=False, ssl_context=context)
+    try:
+        result = echo(server.server_address[1], *TLS_CLIENT)
+    finally:
+        server.shutdown()
+    assert result.returncode == 0, result.stdout
+
+
+@needs_dcmtk
+def test_dcmtk_talks_to_listen_over_tls(pki: Path) -> None:
+    def echoscu(*options: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["echoscu", "-v", *options, LOCALHOST, str(port)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env=clean_environment(),
+        )
+
+    with listening(*TLS_SERVER) as (process, port):
+        anonymous = echoscu("+tla", "+cf", "ca.pem")
+        known = echoscu("+tls", "key.pem", "cert.pem", "+cf", "ca.pem")
+        plain = echoscu()
+        printed, _ = end(process)
+    assert (anonymous.returncode, known.returncode) == (0, 0), anonymous.stderr + known.stderr
+    assert plain.returncode != 0
+    assert printed.count("ECHOSCU at 127.0.0.1 -> ANY-SCP: released") == 2
+    assert printed.count("no TLS: it sent an A-ASSOCIATE-RQ in plain") == 1
+
+
+@needs_dcmtk
+def test_echo_talks_to_dcmtk_over_tls(pki: Path, tmp_path: Path) -> None:
+    files = [str(pki / name) for name in ("both.pem", "both.pem", "ca.pem")]
+    with dcmtk_server(tmp_path, *STORESCP, "+tls", *files[:2], "+cf", files[2]) as port:
+        context = ssl.create_default_context(cafile="ca.pem")
+        context.load_cert_chain("cert.pem", "key.pem")
+        library.connect(LOCALHOST, port, tls=context, retry=LISTENING).release()
+        shown, hidden = echo(port, *TLS_CLIENT, *SHOWN), echo(port, *TLS_CLIENT)
+    assert shown.returncode == 0, shown.stdout
+    assert hidden.returncode == 76
+    assert hidden.stdout.startswith("NO TLS  ")
+
+
+# ---- output that cannot be written ---------------------------------------------------------------
+
+needs_full = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+by_buffering = pytest.mark.parametrize("flags", [[], ["-u"]], ids=["buffered", "unbuffered"])
+FULL = "ltdic: standard output: No space left on device\n"
+
+
+@needs_full
+@by_buffering
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        ["echo", "--help"],
+        ["echo", LOCALHOST, "1"],
+        ["echo", LOCALHOST, "1", "--json"],
+        ["dump", REJECT.hex()],
+        ["dump", "--json", REJECT.hex()],
+        ["dump", "--strict", encode(AssociateReject(1, 3, 8)).hex()],
+        ["demo"],
+    ],
+    ids=lambda arguments: " ".join(arguments)[:20],
+)
+def test_a_full_output_is_an_exit_code_and_one_sentence(
+    arguments: list[str], flags: list[str]
+) -> None:
+    command = [sys.executable, "-I", *flags, "-m", "ltdic", *arguments]
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (result.returncode, result.stderr) == (73, FULL)
+
+
+@needs_full
+@by_buffering
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
+def test_listen_ends_where_its_output_is_full(pki: Path, tls: bool, flags: list[str]) -> None:
+    command = [sys.executable, "-I", *flags, "-m", "ltdic", "listen", "--port", "0"]
+    with (
+        open("/dev/full", "w") as full,
+        subprocess.Popen(
+            command + (TLS_SERVER if tls else []), stdout=full, stderr=subprocess.PIPE, text=True
+        ) as process,
+    ):
+        assert process.stderr is not None
+        port = int(re.search(r"port (\d+)", process.stderr.readline())[1])  # type: ignore[index]
+        assert echo(port, *(TLS_CLIENT if tls else [])).returncode == 0
+        _, said = process.communicate(timeout=2 * TIMEOUT)
+    assert process.returncode == 73
+    summary, sentence = said.splitlines(keepends=True)
+    assert summary.startswith("1 accepted: 1 released")
+    assert sentence == FULL
+
+
+def with_closed(stream: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = " ".join([*COMMAND, *arguments, stream])
+    return subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["listen", "--port", "0"], ["echo", LOCALHOST, "1"], ["dump", "00"], ["demo"], ["--help"]],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_closed_output_is_an_exit_code_and_one_sentence(arguments: list[str]) -> None:
+    result = with_closed(">&-", *arguments)
+    assert result.returncode == 73
+    assert result.stderr == "ltdic: standard output is closed\n"
+
+
+def test_a_closed_input_is_an_exit_code_and_one_sentence() -> None:
+    result = with_closed("<&-", "dump", "-")
+    assert result.returncode == 66
+    assert result.stderr == "ltdic dump: standard input is closed\n"
+
+
+def test_without_a_place_for_errors_the_output_has_none_of_them() -> None:
+    with serving() as server:
+        good = with_closed("2>&-", "echo", LOCALHOST, str(server.address[1]), "--json")
+    assert (good.returncode, json.loads(good.stdout)["outcome"]) == (0, "echoed")
+    wrong = with_closed("2>&-", "echo", LOCALHOST, "port")
+    assert (wrong.returncode, wrong.stdout) == (64, "")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8:strict", "ascii:strict"])
+@pytest.mark.parametrize("host", ["\udcff.invalid", "b\xfccher.invalid"])
+def test_a_host_that_the_output_cannot_show_is_escaped(host: str, encoding: str) -> None:
+    command = [sys.executable, "-P", "-m", "ltdic", "echo", host, "104"]
+    result = subprocess.run(
+        command,
+        capture_output=True,
+        timeout=60,
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+    )
+    assert result.returncode == 69
+    assert result.stdout.startswith(b"UNREACHABLE  no connection to ")
+    assert result.stderr == b""
+
+
+# ---- help ----------------------------------------------------------------------------------------
+
+
+def parsers() -> dict[str, argparse.ArgumentParser]:
+    whole = cli.parser()
+    (commands,) = (a for a in whole._actions if isinstance(a, argparse._SubParsersAction))
+    return {"": whole, **commands.choices}
+
+
+@pytest.mark.parametrize("command", ["", "demo", "echo", "listen", "dump"])
+def test_help_describes_every_argument_and_shows_defaults(command: str) -> None:
+    result = ltdic(*command.split(), "--help")
+    text = " ".join(result.stdout.split())
+    assert result.returncode == 0
+    assert "None" not in text
+    assert "False" not in text
+    found = parsers()
+    assert found.keys() == {"", "demo", "echo", "listen", "dump"}
+    for action in found[command]._actions:
+        assert action.help or isinstance(action, argparse._SubParsersAction), action
+        first = (action.help or "").split("(")[0].replace("%%", "%").strip()
+        assert " ".join(first.split()) in text
+        default = action.default
+        if default not in (None, "", argparse.SUPPRESS) and not isinstance(default, bool):
+            assert f"(default: {default})" in text
+
+
+def test_the_help_of_the_demo_says_what_it_does() -> None:
+    text = " ".join(ltdic("demo", "--help").stdout.split())
+    assert "rejects with each of the 16 codes" in text
+    assert "Exit code 0 if all arrive" in text
