@@ -16,6 +16,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import trustme
@@ -30,7 +31,7 @@ from conftest import (
     receive_pdu,
 )
 from pynetdicom import AE
-from test_dump import SECRET
+from test_dump import REJECT, SECRET
 from test_pdu import DEFINED
 from test_peers import associate
 
