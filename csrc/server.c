@@ -533,13 +533,14 @@ static void over(ltdic_server *s, ltdic_served *a, const ltdic_indication *i)
     }
 }
 
-/* The address of the peer, while there is a connection, where anybody wants it. */
+/* The address of the peer, while there is a connection, where anybody wants it. Before the first
+ * run, which may come after ltdic_server_close, that is not known. */
 static void find_peer(ltdic_served *a)
 {
     const ltdic_server *s = a->server;
     ltdic_report *r = &a->report;
     ltdic_buffer host = {(uint8_t *)r->host, sizeof r->host, 0};
-    if (s->wanted != 0 || ltdic_admission_counts_hosts(s->admission)) {
+    if (s->wanted != 0 || s->closing || ltdic_admission_counts_hosts(s->admission)) {
         ltdic_net_name(a->net, 1, &host, &r->port);
     }
 }

@@ -83,7 +83,8 @@ def is_fault(status: int) -> bool:
 
 def is_defined(result: int, source: int, reason: int) -> bool:
     """Is it one of the combinations of PS3.8 table 9-21?"""
-    return bool(lib.ltdic_reject_is_defined((result, source, reason)))
+    codes = result, source, reason
+    return all(0 <= code <= 0xFF for code in codes) and bool(lib.ltdic_reject_is_defined(codes))
 
 
 def abort_reason(status: int) -> int:
@@ -677,6 +678,10 @@ class ServerLoop:
     def peer(self, served: int) -> tuple[str, int]:
         r = lib.ltdic_served_report(_served(served))
         return _host(r.host), int(r.port)
+
+    def lives(self, served: int) -> bool:
+        """Has it no outcome yet? From any thread."""
+        return int(lib.ltdic_served_report(_served(served)).outcome) == 0
 
     def send(self, served: int, pdu: bytes) -> int:
         return int(lib.ltdic_served_send(_served(served), _bytes_of(pdu)))

@@ -117,7 +117,8 @@ class Admission:
     """How many with the same calling AE title: a number for every title, or numbers for those
     named, with `...` for the titles not named. 0: any number."""
     max_per_host: int = 0
-    """How many from the same address. 0: any number."""
+    """How many from the same address, of those let in while there was such a limit. 0: any
+    number."""
     refuse_with: tuple[int, int, int] = (2, 3, 2)
     """Result, source and reason of the rejection beyond one of these limits."""
     contexts: Sequence[Context] | Any_ = ("Verification",)
@@ -181,23 +182,24 @@ class Admission:
         return all(abstract == VERIFICATION for abstract, _ in contexts_of(self.contexts))
 
     def _set_limits(self, policy: _lib.Policy, max_associations: int) -> None:
-        limits = [limit for limit in (self.max_associations, max_associations) if limit]
+        limits = self.max_associations, max_associations
         each = self.max_per_calling
         titles: dict[Any, int] = dict(each) if isinstance(each, Mapping) else {...: each}
         calling = titles.pop(..., 0)
-        counts = {
-            "max_associations": min(limits, default=0),
-            "max_per_calling": calling,
-            "max_per_host": self.max_per_host,
-            **{f"max_per_calling of {title!a}": most for title, most in titles.items()},
-        }
-        for name, count in counts.items():
+        counts = [
+            *(("max_associations", most) for most in limits),
+            ("max_per_calling", calling),
+            ("max_per_host", self.max_per_host),
+            *((f"max_per_calling of {title!a}", most) for title, most in titles.items()),
+        ]
+        for name, count in counts:
             if not 0 <= count <= 0xFFFFFFFF:
                 raise ValueError(f"{name} is {count}, not 0 to 4294967295")
         if not _lib.is_defined(*self.refuse_with):
             raise ValueError(
                 f"refuse_with is {self.refuse_with}, no combination of PS3.8 table 9-21"
             )
-        policy.set_limits(counts["max_associations"], calling, self.max_per_host, self.refuse_with)
+        together = min(filter(None, limits), default=0)
+        policy.set_limits(together, calling, self.max_per_host, self.refuse_with)
         for title, most in titles.items():
             policy.limit_calling(title, most)

@@ -354,6 +354,7 @@ class AsyncServedAssociation(Served):
         super().__init__(request, accept, link.peer)
         self._link = link
         self._timeout = timeout
+        self._sending = asyncio.Lock()
         if link.tls is not None:
             self.peer_certificate = link.tls.peer_certificate
 
@@ -364,13 +365,15 @@ class AsyncServedAssociation(Served):
         context: int | str,
         is_command: bool = False,
     ) -> None:
-        """As `AsyncAssociation.send`. Raises `LocalError` where the association is over."""
+        """Send as `AsyncAssociation.send` does, in any task: what several send at once goes out one
+        after the other. Raises `LocalError` where the association is over."""
         context_id = context_id_of(self.contexts, context)
-        try:
-            await self._link.send(data, context_id, is_command, self._timeout)
-        except AssociationTimeout:
-            self._link.abort()
-            raise
+        async with self._sending:
+            try:
+                await self._link.send(data, context_id, is_command, self._timeout)
+            except AssociationTimeout:
+                self._link.abort()
+                raise
 
     async def release(self) -> None:
         """Ask the peer for release (PS3.8 7.2), between two messages, and wait for the end."""
@@ -402,6 +405,8 @@ class _Acceptor(Link):
         self.peer = peer
         self._server = server
         self._place: Any = None
+        self._rules = server._rules
+        """The admission that its request was judged by."""
         self._record: Record | None = None
         self._end: End | None = None
         self._first = b""
@@ -463,13 +468,14 @@ class _Acceptor(Link):
         else:
             timeout = self._server._timeout
             self._accepted = AsyncServedAssociation(self, request, accept, timeout)
-            if self._server.admission.on_request is not None:
+            self._rules = self._server._rules
+            if self._rules.on_request is not None:
                 self._start(self._decide(self._accepted))
             else:
                 self._answer(accept)
 
     async def _decide(self, association: AsyncServedAssociation) -> None:
-        on_request: Any = self._server.admission.on_request
+        on_request: Any = self._rules.on_request
         try:
             if inspect.iscoroutinefunction(on_request):
                 decision = await on_request(association)
@@ -496,7 +502,7 @@ class _Acceptor(Link):
             return
         self._accepted._answered(pdu)
         self._server._counts["accepted"] += 1
-        if self._server.admission.answer_verification:
+        if self._rules.answer_verification:
             proposed = self._accepted.request.contexts
             ids = [c.id for c in proposed if c.abstract_syntax == VERIFICATION]
             self._verification = frozenset(ids)
@@ -584,7 +590,19 @@ class _Acceptor(Link):
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        if task.cancelled() and 3 <= self.association.state <= 12:
+            self._abandoned()
         self._leave()
+
+    def _abandoned(self) -> None:
+        """Its task was cancelled, but not by `cancel`: nobody would answer the peer."""
+        if self.association.state == 3:
+            logger.error("on_request was cancelled; the request is rejected")
+            self._reject(FAILED_DECISION)
+            self.turn()
+        else:
+            logger.error("the handler was cancelled; its association is aborted")
+            self.abort()
 
     # ---- the end
 
@@ -618,7 +636,7 @@ class _Acceptor(Link):
         elif end.outcome != "rejected":
             self._server._counts["unaccepted"] += 1
         if self._accepted is not None:
-            self._accepted.established = False
+            self._accepted._established = False
 
     def _ended(self, told: _lib.Told) -> None:
         if self._record is None:
@@ -648,8 +666,7 @@ class _Acceptor(Link):
     def _tell_of_end(self, record: Record) -> None:
         """Cancel what is done for it, and call `on_end` after that."""
         tasks = set(self._tasks)
-        for task in tasks:
-            task.cancel()
+        self.cancel()
         if self._server._on_end is not None and self._accepted is not None:
             self._start(self._call_on_end(self._server._on_end, self._accepted, record, tasks))
 
@@ -675,11 +692,16 @@ class _Acceptor(Link):
             self._server._left(self)
 
     def stop(self) -> None:
-        """Close, whatever it is doing."""
-        for task in list(self._tasks):
-            task.cancel()
+        """Close, whatever it is doing; `on_end` is called after that."""
+        if not self._over:
+            self.cancel()
         if self.is_connected:
             self.cut()
+
+    def cancel(self) -> None:
+        """Cancel what is done for it."""
+        for task in list(self._tasks):
+            task.cancel()
 
 
 _HAPPENED: dict[int, Callable[[_Acceptor, _lib.Told], None]] = {
@@ -845,7 +867,7 @@ class Server:
         self._max_connections = connections_allowed(max_connections)
         self._handler = handler
         self._on_end = on_end
-        self._admission = admission or Admission()
+        self._admission = self._rules = admission or Admission()
         self._policy = self._policy_of(self._admission)
         self._timeout = timeout
         self._idle = idle
@@ -887,6 +909,7 @@ class Server:
                 task.cancel()
             for link in list(self._links):
                 link.stop()
+                link.cancel()
 
     @property
     def address(self) -> tuple[str, int]:
@@ -904,9 +927,13 @@ class Server:
         policy = self._policy_of(admission)
         self._admission = admission
         if self._loop is None:
-            self._policy.take_rules(policy)
+            self._take_rules(policy, admission)
         else:
-            self._loop.call_soon_threadsafe(self._policy.take_rules, policy)
+            self._loop.call_soon_threadsafe(self._take_rules, policy, admission)
+
+    def _take_rules(self, policy: _lib.Policy, admission: Admission) -> None:
+        self._policy.take_rules(policy)
+        self._rules = admission
 
     @property
     def counters(self) -> Counters:
@@ -927,8 +954,8 @@ class Server:
 
     @property
     def open(self) -> tuple[AsyncServedAssociation, ...]:
-        """The associations now."""
-        links = [link._accepted for link in self._links]
+        """The associations now. From any thread."""
+        links = [link._accepted for link in list(self._links)]
         return tuple(one for one in links if one is not None and one.established)
 
     async def serve(self, until: float | Callable[[], bool] | None = None) -> None:

@@ -558,6 +558,8 @@ def request_of(
             user_identity=identity,
         )
         request = AssociateRequest(called_ae, calling_ae, propose(contexts), user_info=information)
+    if not isinstance(request, AssociateRequest):
+        raise TypeError(f"request is of type {type(request).__name__}, not an AssociateRequest")
     check_max_length(request.user_info.max_length if request.user_info is not None else None)
     try:
         decode(encode(request), strict=True, max_associate=0)
@@ -719,10 +721,15 @@ class Served:
         self.peer_certificate: dict[str, Any] | None = None
         """The certificate that the requestor showed, as `ssl.SSLSocket.getpeercert` gives it; None
         without TLS, or where none was asked for."""
-        self.established = False
-        """True from the A-ASSOCIATE-AC on, until it is released, aborted or lost."""
+        self._established = False
         self.user_data: Any = None
         """Whatever the handler wants to keep with it."""
+
+    @property
+    def established(self) -> bool:
+        """True from the A-ASSOCIATE-AC on, until it is released, aborted or lost, which may be
+        before its connection has ended."""
+        return self._established
 
     @property
     def raw_request(self) -> bytes:
@@ -762,7 +769,7 @@ class Served:
 
     def _answered(self, pdu: bytes) -> None:
         """The A-ASSOCIATE-AC that was sent, where it is another than the admission's."""
-        self.established = True
+        self._established = True
         if pdu is not self._accept:
             self._accept, self._decoded, self._contexts = pdu, None, None
 
@@ -787,10 +794,15 @@ def answer_of(decision: object, association: Served) -> bytes:
 
 
 def check_accept(request: AssociateRequest, accept: AssociateAccept) -> None:
-    """Raises `ValueError` where an answer accepts what was not proposed (PS3.7 D.3.3)."""
-    proposed = {context.id: context for context in request.contexts}
+    """Raises `ValueError` where an answer accepts what was not proposed (PS3.7 D.3.3). Of several
+    contexts with one ID, the first counts."""
+    proposed = {context.id: context for context in reversed(request.contexts)}
+    answered: set[int] = set()
     for answer in accept.contexts:
         context = proposed.get(answer.id)
+        if answer.id in answered:
+            raise ValueError(f"context {answer.id} is answered twice")
+        answered.add(answer.id)
         if context is None:
             raise ValueError(f"context {answer.id} is answered, and was not proposed")
         if answer.result == 0 and answer.transfer_syntax not in context.transfer_syntaxes:
@@ -798,7 +810,7 @@ def check_accept(request: AssociateRequest, accept: AssociateAccept) -> None:
                 f"context {answer.id} is accepted with {answer.transfer_syntax}, which was not"
                 " proposed for it"
             )
-    missing = proposed.keys() - {answer.id for answer in accept.contexts}
+    missing = proposed.keys() - answered
     if missing:
         raise ValueError(f"context {min(missing)} was proposed, and is not answered")
     asked = request.user_info or UserInformation()
@@ -965,8 +977,8 @@ def connections_allowed(most: int | None) -> int:
     """The bound on connections; by default three quarters of the descriptors of this process, so
     that the rest of it has some, too. 0: any number."""
     if most is not None:
-        if most < 0:
-            raise ValueError(f"max_connections is {most}, not 0 or more")
+        if not 0 <= most <= 0xFFFFFFFF:
+            raise ValueError(f"max_connections is {most}, not 0 to 4294967295")
         return most
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 0 if soft == resource.RLIM_INFINITY else max(1, min(soft * 3 // 4, 0x7FFFFFFF))
@@ -988,7 +1000,7 @@ class End(NamedTuple):
 
 RELEASED = End("released", "released")
 RELEASED_BY_PEER = End("released", "released by the peer")
-ABORTED_BY_US = End("aborted", "aborted by us")
+ABORTED_BY_US = End("aborted", "aborted by us", (0, 0, 0))
 
 
 def end_of_error(error: Error) -> End:

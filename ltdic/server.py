@@ -6,9 +6,9 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any
 
@@ -61,20 +61,44 @@ class ServedAssociation(Served):
         super().__init__(pdus[:size], pdus[size:], server._loop.peer(number))
         self._server = server
         self._number: int | None = number
+        self._on_request: Any = None
+        """The one of the admission that its request was judged by."""
+        self._sending = threading.Lock()
+        self._ending = threading.RLock()  # a signal handler may interrupt whoever has it
         self._over = threading.Event()
+
+    @property
+    def established(self) -> bool:
+        """True from the A-ASSOCIATE-AC on, until it is released, aborted or lost, which may be
+        before its connection has ended. From any thread."""
+        with self._ending:
+            number = self._number
+            return self._established and number is not None and self._server._loop.lives(number)
 
     def send(self, data: Sendable, *, context: int | str, is_command: bool = False) -> None:
         """Send a whole command or data set, as `SyncAssociation.send` does.
 
         Where more than 1 MiB waits to be taken by the peer, it waits for that, for as long as the
         server's `timeout`; on the thread that serves everybody does. Then the association is
-        aborted, and `AssociationTimeout` raised."""
+        aborted, and `AssociationTimeout` raised. What several threads send at once goes out one
+        after the other; the thread that serves does not wait for another: `LocalError`."""
         context_id = context_id_of(self.contexts, context)
         parts = Parts()
-        for piece in pieces_of(data):
-            for part in parts.feed(piece):
-                self._send_part(PDV(context_id, is_command, False, part))
-        self._send_part(PDV(context_id, is_command, True, parts.end()))
+        with self._alone():
+            for piece in pieces_of(data):
+                for part in parts.feed(piece):
+                    self._send_part(PDV(context_id, is_command, False, part))
+            self._send_part(PDV(context_id, is_command, True, parts.end()))
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Only one thread sends."""
+        if not self._sending.acquire(blocking=not self._server._is_here()):
+            raise LocalError("another thread is sending")
+        try:
+            yield
+        finally:
+            self._sending.release()
 
     def _send_part(self, pdv: PDV) -> None:
         control = bool(pdv.is_command) | bool(pdv.is_last) << 1
@@ -101,11 +125,16 @@ class ServedAssociation(Served):
     def abort(self) -> None:
         """End it at once, by A-ABORT (PS3.8 7.3). Does nothing when it is over."""
         if self._number is not None:
-            self._server._call(self._abort, error_of_send)
+            try:
+                self._server._call(self._abort, error_of_send)
+            except LocalError:  # when the server serves again
+                self._server._post(_Job(self._abort))
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until it has ended, in another thread than that which serves; False where the time,
         in seconds, is up before."""
+        if timeout is None and self._server._is_here() and not self._over.is_set():
+            raise LocalError("the thread that serves would wait for itself")
         return self._over.wait(timeout)
 
     def _release(self) -> int:
@@ -114,12 +143,11 @@ class ServedAssociation(Served):
     def _abort(self) -> int:
         if self._number is not None:
             self._server._loop.send(self._number, encode(Abort(0, 0)))
-            self.established = False
         return 0
 
     def _end(self) -> None:
-        self._number = None
-        self.established = False
+        with self._ending:
+            self._number = None
         self._over.set()
 
     def _alive(self) -> int:
@@ -138,12 +166,14 @@ class _Job:
     def __init__(self, call: Callable[[], int], waits: bool = False) -> None:
         self.call = call
         self.waits = waits
+        self.tried = False
         self.result: Future[int] = Future()
 
     def run(self) -> bool:
         """True when it is done, or whoever waited for it has given up."""
         if self.result.cancelled():
             return True
+        self.tried = True
         with suppress(InvalidStateError):  # given up just now
             try:
                 status = self.call()
@@ -193,7 +223,7 @@ class Server:
         self._max_associations = max_associations
         self._handler = handler
         self._on_end = on_end
-        self._admission = admission or Admission()
+        self._admission = self._rules = admission or Admission()
         self._policy = self._policy_of(self._admission)
         self._timeout = timeout
         self._undefined: Counter[tuple[str, int, int, int]] = Counter()
@@ -205,7 +235,7 @@ class Server:
         self._thread: int | None = None
         self._serving = threading.Lock()
         self._closing = False
-        self._over = self._freed = False
+        self._over = self._is_empty = False
         self._decisions = Decisions(self._decide, self._late)
         try:
             self._loop.listen(*address)
@@ -224,11 +254,12 @@ class Server:
         """What has happened so far. From any thread; each number is one that was true."""
         names, rejected = self._loop.counters()
         counted = Counter({("sent", *codes): count for codes, count in rejected.items()})
-        return Counters(**names, rejected=counted + self._undefined)
+        return Counters(**names, rejected=counted + self._undefined.copy())
 
     @property
     def open(self) -> tuple[ServedAssociation, ...]:
-        """The associations now, as far as `handler`, `on_request` or `on_end` is told of them."""
+        """The associations now, as far as `handler`, `on_request` or `on_end` is told of them. From
+        any thread."""
         return tuple(one for one in list(self._served.values()) if one.established)
 
     @property
@@ -240,10 +271,11 @@ class Server:
     @admission.setter
     def admission(self, admission: Admission) -> None:
         policy = self._policy_of(admission)
+        self._admission = admission
 
         def take() -> int:
             self._policy.take_rules(policy)
-            self._admission = admission
+            self._rules = admission
             return 0
 
         self._post(_Job(take))
@@ -314,6 +346,7 @@ class Server:
         self._dispatch_all()
         if status == _lib.CLOSED:
             self._over = True
+            self._end_calls()
 
     def _dispatch_all(self) -> None:
         self._loop.reports = self._on_end is not None or logger.isEnabledFor(logging.INFO)
@@ -323,10 +356,10 @@ class Server:
             self._answer(decision)
 
     def _wanted(self, ends: bool) -> int:
-        wanted = _lib.WANT_REQUESTS if self._admission.on_request is not None else 0
+        wanted = _lib.WANT_REQUESTS if self._rules.on_request is not None else 0
         if self._handler is not None or self._on_end is not None:
             wanted |= _lib.WANT_DATA
-        wanted |= 0 if self._admission.answer_verification else _lib.WANT_VERIFICATION
+        wanted |= 0 if self._rules.answer_verification else _lib.WANT_VERIFICATION
         wanted |= _lib.WANT_ENDS if ends or logger.isEnabledFor(logging.INFO) else 0
         return wanted | (_lib.WANT_ROOM if self._waiting else 0)
 
@@ -339,9 +372,10 @@ class Server:
             association = ServedAssociation(self, event.served, bytes(event.data))
             self._served[event.served] = association
             if event.kind == _lib.SERVED_REQUEST:
+                association._on_request = self._rules.on_request
                 self._decisions.ask(association)
             else:
-                association.established = True
+                association._established = True
 
     def _handle(self, association: ServedAssociation, event: _lib.ServedEvent) -> None:
         if self._handler is None:
@@ -371,12 +405,9 @@ class Server:
 
     def _decide(self, association: ServedAssociation) -> bytes:
         """The answer. In a thread of its own."""
-        on_request: Any = self._admission.on_request
         try:
-            if on_request is None:  # another admission was set meanwhile
-                return association._accept
-            return answer_of(on_request(association), association)
-        except Exception:
+            return answer_of(association._on_request(association), association)
+        except BaseException:  # nobody else would see it, and the peer would wait
             logger.exception("on_request failed; the request is rejected")
             return encode(FAILED_DECISION)
 
@@ -399,6 +430,10 @@ class Server:
 
     # ---- calls from other threads
 
+    def _is_here(self) -> bool:
+        """Is this the thread that serves?"""
+        return self._thread == threading.get_ident()
+
     def _call(
         self,
         call: Callable[[], int],
@@ -407,7 +442,7 @@ class Server:
     ) -> None:
         """Do it on the thread that serves; on another one, wait until it is done. `drain` makes
         room for it, in so many milliseconds."""
-        if self._thread == threading.get_ident():
+        if self._is_here():
             status = call()
             if status == _lib.ROOM and drain is not None:
                 drain(_lib.milliseconds(self._timeout))
@@ -425,12 +460,14 @@ class Server:
             return job.result.result(self._timeout)
         except TimeoutError:
             job.result.cancel()
+            if not job.tried:
+                raise LocalError("nobody serves the association at the moment") from None
             return _lib.ROOM
 
     def _post(self, job: _Job) -> None:
         self._jobs.append(job)
         self._loop.wake()
-        if self._freed:
+        if self._is_empty:
             job.run()
 
     def _run_jobs(self) -> None:
@@ -448,6 +485,10 @@ class Server:
         self._decisions.end()
         for association in self._served.values():
             association._end()
-        self._freed = True
-        self._run_jobs()
+        self._end_calls()
         self._loop.free()
+
+    def _end_calls(self) -> None:
+        """No association is left: whoever calls a method of one is told so at once."""
+        self._is_empty = True
+        self._run_jobs()

@@ -182,7 +182,7 @@ ARGUMENTS: list[tuple[Call, str]] = [
     ),
     (
         lambda: ltdic.Server((LOCALHOST, 0), max_connections=-1),
-        "max_connections is -1, not 0 or more",
+        f"max_connections is -1, {NUMBER}",
     ),
     (lambda: Retry(jitter=2), "jitter is 2, not 0 to 1"),
 ]
