@@ -302,6 +302,7 @@ static void push(ltdic_net *net)
 int ltdic__net_drain(ltdic_net *net, int milliseconds)
 {
     const uint64_t end = ltdic__now() + (uint64_t)milliseconds;
+    ltdic__renew(net->loop);
     for (;;) {
         net->can_write = net->transport == OPEN;
         push(net);
@@ -458,11 +459,13 @@ static bool take(ltdic_net *net, ltdic_indication *indication)
 
 /* A requestor that has not asked yet: nothing is read, so that an early answer is kept in order,
  * but a peer that left is noticed. */
-static bool has_left(const ltdic_net *net)
+static bool has_left(ltdic_net *net)
 {
     uint8_t byte;
     const ssize_t size = net->can_read ? recv(net->fd, &byte, 1, MSG_PEEK) : 1;
-    return size == 0 || (size < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR);
+    const bool none = size < 0 && (errno == EAGAIN || errno == EWOULDBLOCK);
+    net->can_read = net->can_read && !none;
+    return size == 0 || (size < 0 && !none && errno != EINTR);
 }
 
 /* Is there more to read? At most one read in a round, so that one peer cannot keep the others
@@ -771,8 +774,8 @@ void ltdic__renew(ltdic_loop *loop)
 {
     const unsigned forks = ltdic__forks();
     if (loop->forks != forks) {
-        loop->forks = forks;
         renew(loop);
+        loop->forks = forks;
     }
 }
 
@@ -811,7 +814,9 @@ void ltdic_loop_wake(ltdic_loop *loop)
 {
     const uint8_t byte = 0;
     const int error = errno;
-    if (write(loop->alarm[1], &byte, sizeof byte) < 0) {
+    if (loop->forks != ltdic__forks()) { /* the pipe is the parent's, too */
+        loop->woken = true;
+    } else if (write(loop->alarm[1], &byte, sizeof byte) < 0) {
         errno = error; /* the pipe is full: who waits will wake */
     }
 }
@@ -843,7 +848,7 @@ static void wake_starved(ltdic_loop *loop)
 /* How long the system may sleep. */
 static int sleep_time(const ltdic_loop *loop, int milliseconds)
 {
-    if (!list_empty(&loop->ready)) {
+    if (loop->woken || !list_empty(&loop->ready)) {
         return 0;
     }
     if (loop->starved && milliseconds > STARVED_RETRY) {
@@ -1199,7 +1204,9 @@ ltdic_cause ltdic_net_cause(const ltdic_net *net)
 
 int ltdic_net_detach(ltdic_net *net)
 {
-    if (net->transport != OPEN || net->association.ul.state != 1 || net->association.over) {
+    ltdic__renew(net->loop);
+    if (net->fd < 0 || net->transport != OPEN || net->association.ul.state != 1 ||
+        net->association.over) {
         return -1;
     }
     const int fd = net->fd;

@@ -23,6 +23,7 @@
 #include "association.h"
 
 #include <netdb.h>
+#include <stdatomic.h>
 
 enum { CLOSED = 0, CONNECTING, OPEN, LISTENING };
 
@@ -80,11 +81,11 @@ struct ltdic_loop {
     size_t timer_count, timer_room, count;
     uint8_t *spare; /* a READ_SIZE buffer that nobody uses */
     unsigned round;
-    unsigned forks;  /* of this process, when the poller was made */
-    int looks, rest; /* how often to look before sleeping, and when to try that again */
-    bool starved;    /* a listener found no descriptor to accept with */
-    bool woken;      /* ltdic_loop_wake was called */
-    int alarm[2];    /* a pipe: what is written to its second end wakes who waits */
+    unsigned forks;    /* of this process, when the poller was made */
+    int looks, rest;   /* how often to look before sleeping, and when to try that again */
+    bool starved;      /* a listener found no descriptor to accept with */
+    atomic_bool woken; /* ltdic_loop_wake was called */
+    int alarm[2];      /* a pipe: what is written to its second end wakes who waits */
 #if USE_EPOLL
     int poller;
 #else

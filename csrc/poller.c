@@ -167,7 +167,7 @@ int ltdic__poller_wait(ltdic_loop *loop, int milliseconds)
     const size_t count = poller_collect(loop, &all);
     const int most = all || milliseconds < RETRY ? milliseconds : RETRY;
     const int found = poll(loop->polled, (nfds_t)count, most);
-    loop->woken = found > 0 && count > 0 && loop->polled[0].revents != 0;
+    loop->woken |= found > 0 && count > 0 && loop->polled[0].revents != 0;
     for (size_t i = 1; found > 0 && i < count; i++) {
         ltdic_net *net = loop->polled_nets[i];
         const short flags = loop->polled[i].revents;

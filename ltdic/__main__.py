@@ -273,19 +273,20 @@ def files(*options: str | None) -> Iterator[None]:
 
 def host_and_port(chosen: argparse.Namespace) -> tuple[str, int]:
     """HOST PORT, or HOST:PORT in one word; the brackets of an IPv6 number are optional."""
+    error: Callable[[str], NoReturn] = chosen.error
     host, number = chosen.host, chosen.port
     if number is None:
         host, colon, text = host.rpartition(":")
         if not colon or (":" in host and not host.endswith("]")):
-            chosen.error("PORT is missing: HOST PORT or HOST:PORT")
+            error("PORT is missing: HOST PORT or HOST:PORT")
         try:
             number = peer_port(text)
         except argparse.ArgumentTypeError as e:
-            chosen.error(str(e))
+            error(str(e))
     elif host.count(":") == 1 or "]:" in host:
-        chosen.error(f"{host!a} and {number} are two ports")
+        error(f"{host!a} and {number} are two ports")
     if not host:
-        chosen.error("HOST is missing")
+        error("HOST is missing")
     return host, number
 
 

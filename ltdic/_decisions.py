@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -47,6 +48,10 @@ class Decisions:
     def __init__(self, decide: Callable[[Any], bytes], late: Callable[[Decision], None]) -> None:
         """`late` is called, in a thread of these, with a decision that nobody waits for."""
         self._decide, self._late = decide, late
+        self._begin()
+
+    def _begin(self) -> None:
+        self._process = os.getpid()
         self._queue: SimpleQueue[Decision | None] = SimpleQueue()
         self._idle: deque[None] = deque()  # one for each thread that waits for a decision
         self._threads = 0
@@ -54,6 +59,8 @@ class Decisions:
         self._rest = 0
 
     def ask(self, subject: Any) -> None:
+        if self._process != os.getpid():  # a child has none of the threads
+            self._begin()
         decision = Decision(subject, self._decide)
         try:
             self._idle.pop()
