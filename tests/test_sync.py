@@ -1118,7 +1118,7 @@ def until_refused(address: tuple[str, int]) -> None:
 
 def test_a_request_at_a_closing_server_is_rejected_as_busy() -> None:
     with (
-        serving(admission=ALL, handler=lambda *_: None, timeout=2) as server,
+        serving(admission=ALL, handler=lambda *_: None, timeout=TIMEOUT) as server,
         raw_requestor(server.address[1]) as open_message,
         raw_requestor(server.address[1]) as late,
     ):
