@@ -146,6 +146,7 @@ class Admission:
                 raise ValueError(
                     f"{name} is empty, so that nobody would be let in; None lets all in"
                 )
+        check_max_length(self.max_length)
 
     def policy(self, max_associations: int, has_handler: bool) -> _lib.Policy:
         """Build the C policy; of two limits on associations the stricter one applies. Raises
@@ -159,7 +160,6 @@ class Admission:
             policy.add_identity(name, passcode)
         self._add_contexts(policy, has_handler)
         self._set_limits(policy, max_associations)
-        check_max_length(self.max_length)
         policy.set_max_length(self.max_length)
         return policy
 
