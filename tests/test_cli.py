@@ -32,6 +32,7 @@ from conftest import (
 )
 from pynetdicom import AE
 from test_dump import REJECT, SECRET
+from test_faces import ACCEPT, raw_acceptor
 from test_pdu import DEFINED
 from test_peers import associate
 
@@ -292,6 +293,30 @@ def test_echo_says_who_it_is_that_breaks_off(answer: bytes, word: str, advice: s
     assert result.returncode == 76
     assert result.stdout.startswith(f"{word}  ")
     assert advice in result.stdout
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_an_echo_without_an_answer_to_the_release_is_ok_with_a_remark(as_json: bool) -> None:
+    response = library._lib.encode_echo(0x8030, 1, "1.2.840.10008.1.1")
+    data = library.DataTransfer((library.PDV(1, True, True, response),))
+
+    def script(connection: socket.socket) -> None:
+        connection.sendall(ACCEPT)
+        receive_pdu(connection)
+        connection.sendall(encode(data))
+        receive_pdu(connection)
+
+    with raw_acceptor(script) as (port, _):
+        result = echo(port, *(["--json"] if as_json else []))
+    assert result.returncode == 0
+    words = "It did not answer the release: the connection has ended: the connection was lost."
+    if as_json:
+        told = json.loads(result.stdout)
+        assert (told["outcome"], told["remark"]) == ("echoed", words)
+    else:
+        first, second = result.stdout.splitlines()
+        assert first.startswith("OK  ")
+        assert second == words
 
 
 def test_echo_says_that_the_peer_knows_no_echo() -> None:
