@@ -596,6 +596,7 @@ class ServerLoop:
     def __init__(self, policy: Policy, timeout: float | None, idle: float | None) -> None:
         self._policy = policy  # as long as C may use it
         self._lock = threading.RLock()  # a signal handler may interrupt whoever has it
+        self.is_abandoned = False
         self._server = ffi.gc(lib.ltdic_server_new(policy.pointer), lib.ltdic_server_free)
         if self._server == ffi.NULL:
             raise MemoryError("no memory or no descriptors")
@@ -693,6 +694,17 @@ class ServerLoop:
 
     def drain(self, served: int, most: int) -> int:
         return int(lib.ltdic_served_drain(_served(served), most))
+
+    def renew_lock(self) -> None:
+        """In a child process: whoever had it may be a thread of the parent."""
+        self._lock = threading.RLock()
+
+    def abandon(self) -> None:
+        """Neither use it nor free it any more."""
+        self.counters()  # which stay
+        for pointer in (self._server, self._policy.pointer):
+            ffi.gc(pointer, None)
+        self._server, self.is_abandoned = None, True
 
     def counters(self) -> tuple[dict[str, int], dict[tuple[int, int, int], int]]:
         """By name, and by result, source, reason of what was rejected."""

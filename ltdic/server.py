@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
+import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, InvalidStateError
@@ -243,6 +245,16 @@ class Server:
             self._loop.free()
             raise
         self._address = self._loop.name()
+        _servers.add(self)
+
+    def _renew(self) -> None:
+        """In a child process, which has none of the threads that may have had a lock. Where one of
+        them was serving, nobody knows how far it was: this copy is not used any more."""
+        self._loop.renew_lock()
+        if self._thread is not None and not self._is_here():
+            self._loop.abandon()
+            self._thread, self._over = None, True
+            self._serving = threading.Lock()
 
     @property
     def address(self) -> tuple[str, int]:
@@ -291,6 +303,8 @@ class Server:
         if not self._serving.acquire(blocking=False):
             raise LocalError("it serves already")
         try:
+            if self._loop.is_abandoned:
+                raise LocalError("a thread of the parent process was serving when this one began")
             self._serve(until)
         finally:
             self._serving.release()
@@ -492,3 +506,14 @@ class Server:
         """No association is left: whoever calls a method of one is told so at once."""
         self._is_empty = True
         self._run_jobs()
+
+
+_servers: weakref.WeakSet[Server] = weakref.WeakSet()
+
+
+def _renew_all() -> None:
+    for server in list(_servers):
+        server._renew()
+
+
+os.register_at_fork(after_in_child=_renew_all)

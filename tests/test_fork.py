@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -357,6 +358,92 @@ if os.getpid() == parent:
     assert out.startswith("[0] ")
     [found] = reports(out.removeprefix("[0] "))
     assert (found["accepted"], found["released"]) == (1, 1)
+
+
+# ---- threads that a child has not --------------------------------------------------------------
+
+
+def test_a_child_is_not_held_up_by_a_thread_that_counts_in_its_parent() -> None:
+    program = """\
+def count():
+    while True:
+        server.counters
+
+server = ltdic.Server(("127.0.0.1", 0), timeout=5)
+for _ in range(2):
+    threading.Thread(target=count, daemon=True).start()
+
+def child():
+    signal.alarm(60)
+    server.counters
+    server.close()
+    server.serve()
+
+say(*[ended(forked(child)) for _ in range(30)])
+os._exit(0)
+"""
+    with running(program) as parent:
+        assert parent.end().split() == ["0"] * 30
+
+
+@pytest.mark.parametrize(
+    "how",
+    ["sys.exit()", "return", "os._exit(0)", "server.__exit__(None, None, None); gc.collect()"],
+)
+def test_a_child_ends_although_a_thread_of_its_parent_serves(how: str) -> None:
+    program = """\
+def main():
+    with ltdic.Server(("127.0.0.1", 0), timeout=30) as server:
+        thread = threading.Thread(target=server.serve)
+        thread.start()
+        say(server.address[1])
+        heard()
+        codes = []
+        for _ in range(20):
+            pid = os.fork()
+            if pid == 0:
+                signal.alarm(60)
+                try:
+                    server.serve(until=0.1)
+                    os._exit(1)
+                except ltdic.LocalError as e:
+                    if "parent" not in str(e):
+                        os._exit(2)
+                server.counters
+                %s
+                os._exit(0)
+            codes.append(ended(pid))
+        say(*codes)
+        heard()
+    thread.join()
+    say(counted(server))
+
+main()
+"""
+    with running(program % how) as parent:
+        port = int(parent.hear())
+        over = threading.Event()
+
+        def ask() -> int:
+            count = 1
+            association = ltdic.connect(LOCALHOST, port, timeout=LONG)
+            while not over.is_set():
+                assert association.echo() == 0
+                echo(port)
+                count += 1
+            association.release()
+            return count
+
+        with ThreadPoolExecutor(2) as pool:
+            asking = [pool.submit(ask) for _ in range(2)]
+            parent.say("fork")
+            codes = parent.hear()
+            over.set()
+            count = sum(one.result() for one in asking)
+        parent.say("end")
+        [found] = reports(parent.end())
+    assert codes.split() == ["0"] * 20
+    assert (found["accepted"], found["released"]) == (count, count)
 
 
 # ---- decisions ---------------------------------------------------------------------------------
