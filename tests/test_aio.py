@@ -944,7 +944,7 @@ async def test_a_server_for_all_addresses_has_one_port_for_both_families() -> No
 @in_loop
 async def test_a_host_that_is_no_name_cannot_be_listened_at() -> None:
     for host in ("a" * 70, "\udcff"):
-        with pytest.raises(socket.gaierror, match="no name"):
+        with pytest.raises(socket.gaierror):
             await aio.Server((host, 0)).__aenter__()
 
 

@@ -294,7 +294,7 @@ def test_echo_takes_host_and_port_in_one_word_or_two(host: str, together: bool) 
 def test_echo_says_what_is_no_host_and_port(arguments: list[str]) -> None:
     result = command("echo", *arguments)
     assert result.returncode == 64
-    assert re.search(r"ltdic: .*(PORT|port|HOST)", result.stderr)
+    assert re.search(r"ltdic echo: .*(PORT|port|HOST)", result.stderr)
 
 
 @pytest.mark.parametrize("host", WITH_PORT)

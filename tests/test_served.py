@@ -1322,11 +1322,12 @@ def test_who_is_refused_by_each_of_two_admissions_is_never_let_in(serve: Serve) 
 
 def test_who_has_asked_under_one_admission_is_not_decided_by_another(serve: Serve) -> None:
     """Also those for whom there is no thread yet."""
-    go_on = threading.Event()
+    asked, go_on = threading.Event(), threading.Event()
 
     def decide(association: Any) -> AssociateReject | None:
         if association.calling_ae == "FIRST":
             return None
+        asked.set()
         go_on.wait(TIMEOUT)
         return AssociateReject(1, 3, 8)
 
@@ -1338,6 +1339,7 @@ def test_who_has_asked_under_one_admission_is_not_decided_by_another(serve: Serv
         first = host.one()
         peers = [stack.enter_context(Peer(host, REQUEST)) for _ in range(40)]
         eventually(lambda: host.counters.connections == 41)
+        assert asked.wait(TIMEOUT)
         host.server.admission = limited(called=["ELSEWHERE"])
         host.do(lambda: first.send(b"ab", context=3, is_command=True))  # after it
         go_on.set()
