@@ -8,9 +8,9 @@ import threading
 import time
 import weakref
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -86,19 +86,13 @@ class ServedAssociation(Served):
         after the other; the thread that serves does not wait for another: `LocalError`."""
         context_id = context_id_of(self.contexts, context)
         parts = Parts()
-        with self._alone():
+        if not self._sending.acquire(blocking=not self._server._is_here()):
+            raise LocalError("another thread is sending")
+        try:
             for piece in pieces_of(data):
                 for part in parts.feed(piece):
                     self._send_part(PDV(context_id, is_command, False, part))
             self._send_part(PDV(context_id, is_command, True, parts.end()))
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Only one thread sends."""
-        if not self._sending.acquire(blocking=not self._server._is_here()):
-            raise LocalError("another thread is sending")
-        try:
-            yield
         finally:
             self._sending.release()
 
