@@ -171,6 +171,8 @@ def test_who_connects_to_no_host_is_told_so(connect: Connect, host: str) -> None
 @by_server
 @pytest.mark.parametrize("host", [*NONE, *WITH_NUL])
 def test_who_listens_at_no_host_is_told_what_the_resolver_says(listen: Listen, host: str) -> None:
+    """Not what an earlier call failed with. Without a network the resolver may have to ask again
+    for what could be a name."""
     with pytest.raises(socket.gaierror) as expected:
         socket.getaddrinfo("no.such.host.invalid", 0)
     with socket.create_server((LOCALHOST, 0)) as taken:
@@ -178,9 +180,10 @@ def test_who_listens_at_no_host_is_told_what_the_resolver_says(listen: Listen, h
             listen(LOCALHOST, taken.getsockname()[1])
         with pytest.raises(socket.gaierror) as e:
             listen(host, 0)
-    if "invalid" in host:
+    if host == "no.such.host.invalid":
         assert (e.value.errno, e.value.strerror) == expected.value.args
     assert e.value.errno != expected.value.errno or e.value.strerror == expected.value.strerror
+    assert e.value.errno in (socket.EAI_NONAME, socket.EAI_AGAIN)
 
 
 @by_server
