@@ -6,7 +6,7 @@ import os
 import socket
 import struct
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -476,8 +476,23 @@ class Policy:
         what = f"max_per_calling names {title!a}: an AE title has {TITLE}"
         self._add(lib.ltdic_admission_limit_calling, what, _c_text(title), most)
 
+    def freed_after(self, free: Callable[[Any], None]) -> Callable[[Any], None]:
+        """A destructor of what uses it: one for both, since the order of two is not known where
+        both are garbage at once."""
+        pointer = self.pointer
+        ffi.gc(pointer, None)
+
+        def destructor(user: Any) -> None:
+            free(user)
+            self.pointer = ffi.NULL
+            lib.ltdic_admission_free(pointer)
+
+        return destructor
+
     def take_rules(self, other: Policy) -> None:
-        """What is in `other` holds here; places that are taken stay taken."""
+        """What is in `other` holds here, if it is still used; places that are taken stay taken."""
+        if not self.pointer:
+            return
         if lib.ltdic_admission_take_rules(self.pointer, other.pointer) != 0:
             raise MemoryError
 
@@ -597,9 +612,10 @@ class ServerLoop:
         self._policy = policy  # as long as C may use it
         self._lock = threading.RLock()  # a signal handler may interrupt whoever has it
         self.is_abandoned = False
-        self._server = ffi.gc(lib.ltdic_server_new(policy.pointer), lib.ltdic_server_free)
-        if self._server == ffi.NULL:
+        server = lib.ltdic_server_new(policy.pointer)
+        if server == ffi.NULL:
             raise MemoryError("no memory or no descriptors")
+        self._server = ffi.gc(server, policy.freed_after(lib.ltdic_server_free))
         lib.ltdic_server_set_timeouts(self._server, _timeouts(timeout, timeout, idle))
         self._batch = ffi.new("ltdic_batch *")
         self._taken = 0
@@ -702,8 +718,7 @@ class ServerLoop:
     def abandon(self) -> None:
         """Neither use it nor free it any more."""
         self.counters()  # which stay
-        for pointer in (self._server, self._policy.pointer):
-            ffi.gc(pointer, None)
+        ffi.gc(self._server, None)
         self._server, self.is_abandoned = None, True
 
     def counters(self) -> tuple[dict[str, int], dict[tuple[int, int, int], int]]:
