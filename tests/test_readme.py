@@ -225,7 +225,6 @@ def test_the_programs_of_the_readme_that_send_data_talk_to_each_other(tmp_path: 
 def test_the_l_dicom_program_of_the_readme_prints_the_codes(tmp_path: Path) -> None:
     with serving(SERVER, tmp_path) as server:
         assert run_program(L_DICOM, server.port, tmp_path / "l_dicom") == "1 1 3\n"
-        server.process.send_signal(signal.SIGTERM)
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
