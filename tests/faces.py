@@ -159,6 +159,18 @@ class LoopThread:
         self._thread.join()
 
 
+@contextmanager
+def serving_in_asyncio(**options: Any) -> Iterator[aio.Server]:
+    """An `aio.Server` whose event loop runs in a thread."""
+    server = aio.Server((LOCALHOST, 0), **options)
+    with LoopThread() as loop:
+        loop.run(server.__aenter__())
+        try:
+            yield server
+        finally:
+            loop.run(server.__aexit__(None, None, None))
+
+
 def of_associations(counters: ltdic.Counters) -> ltdic.Counters:
     """Without the connections that carried them, of which l_dicom has no count."""
     return replace(counters, connections=0)

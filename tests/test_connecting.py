@@ -18,7 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import LOCALHOST, TIMEOUT, Toolchain, run, toolchain_or_skip
+from conftest import LOCALHOST, TIMEOUT, Toolchain, has_ipv6, run, toolchain_or_skip
 from faces import Background, serving
 from test_aio import in_loop, is_done_before, next_step
 
@@ -30,7 +30,9 @@ C = Path(__file__).parent / "c"
 LINUX = sys.platform == "linux"
 SHORT = 0.3  # s: a time-out that is waited for
 
-on_linux = pytest.mark.skipif(not LINUX, reason="a full backlog does not answer on Linux")
+on_linux = pytest.mark.skipif(
+    not LINUX, reason="only on Linux does a full backlog leave a connection without an answer"
+)
 
 # ---- several addresses -------------------------------------------------------------------------
 
@@ -41,7 +43,7 @@ def sockets_toolchain(
 ) -> Any:
     """The sockets over epoll and over poll(2)."""
     if not LINUX:
-        pytest.skip("ld --wrap and epoll are Linux's")
+        pytest.skip("the program needs ld --wrap and epoll, which only Linux has")
     return toolchain_or_skip(request.param, tmp_path_factory.mktemp("connecting"), cxx=False)
 
 
@@ -58,12 +60,6 @@ def test_the_first_address_that_is_up_wins_and_the_others_are_closed(
 def addresses_of(host: str) -> list[str]:
     found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     return [str(where[4][0]) for where in found]
-
-
-def has_ipv6() -> bool:
-    with suppress(OSError), socket.create_server(("::1", 0), family=socket.AF_INET6):
-        return True
-    return False
 
 
 NUMBERS = [LOCALHOST, *(["::1"] if has_ipv6() else [])]
@@ -151,7 +147,7 @@ def test_a_server_without_a_host_listens_everywhere(listen: Listen, host: str) -
 def test_a_zone_index_is_resolved(connect: Connect) -> None:
     """Whether somebody is there is another question."""
     if not has_ipv6() or "lo" not in [name for _, name in socket.if_nameindex()]:
-        pytest.skip("no IPv6 here, or no interface of that name")
+        pytest.skip("needs IPv6 at ::1 and the interface `lo`, whose zone index it names")
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
         port = server.getsockname()[1]
     with pytest.raises(ConnectionFailed) as e:
@@ -223,7 +219,7 @@ def test_nobody_connects_to_port_0(connect: Any) -> None:
 @pytest.mark.parametrize("local", ["", "*", LOCALHOST, "127.0.0.5", "localhost."])
 def test_the_address_of_this_end_is_the_one_asked_for(connect: Connect, local: str) -> None:
     if local == "127.0.0.5" and not LINUX:
-        pytest.skip("one address is all there is of the loopback")
+        pytest.skip("only Linux has all of 127.0.0.0/8 on its loopback")
     with serving(timeout=TIMEOUT) as server:
         connect(*server.address, local_address=(local, 0), timeout=TIMEOUT)
 

@@ -12,11 +12,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
 from conftest import LOCALHOST, TIMEOUT, receive_pdu
-from faces import Background, LoopThread
+from faces import serving, serving_in_asyncio
 from test_faces import ACCEPT, REQUEST, SHORT
 from test_sync import RELEASE_RP, RELEASE_RQ, p_data
 
@@ -258,29 +259,10 @@ asyncio.run(main())
 # ---- a limit on connections ----------------------------------------------------------------------
 
 
-@contextmanager
-def blocking(**options: Any) -> Iterator[ltdic.Server]:
-    with ltdic.Server((LOCALHOST, 0), timeout=TIMEOUT, **options) as server:
-        thread = Background(server.serve)
-        try:
-            yield server
-        finally:
-            server.close()
-            thread.join()
-
-
-@contextmanager
-def in_asyncio(**options: Any) -> Iterator[aio.Server]:
-    server = aio.Server((LOCALHOST, 0), timeout=TIMEOUT, **options)
-    with LoopThread() as loop:
-        loop.run(server.__aenter__())
-        try:
-            yield server
-        finally:
-            loop.run(server.__aexit__(None, None, None))
-
-
-FACES: dict[str, Callable[..., Any]] = {"blocking": blocking, "asyncio": in_asyncio}
+FACES: dict[str, Callable[..., Any]] = {
+    "blocking": partial(serving, timeout=TIMEOUT),
+    "asyncio": partial(serving_in_asyncio, timeout=TIMEOUT),
+}
 by_face = pytest.mark.parametrize("face", FACES)
 
 

@@ -41,7 +41,7 @@ def sockets_toolchain(
 ) -> Any:
     """Each compiler, and the sockets over poll(2)."""
     if not LINUX:
-        pytest.skip("ld --wrap and epoll are Linux's")
+        pytest.skip("the programs need ld --wrap and epoll, which only Linux has")
     return toolchain_or_skip(request.param, tmp_path_factory.mktemp("faults"), cxx=False)
 
 

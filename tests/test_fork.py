@@ -34,7 +34,7 @@ def sockets_toolchain(
 ) -> Any:
     """The sockets over epoll and over poll(2)."""
     if sys.platform != "linux":
-        pytest.skip("a full backlog does not answer on Linux")
+        pytest.skip("only on Linux does a full backlog leave a connection without an answer")
     return toolchain_or_skip(request.param, tmp_path_factory.mktemp("forking"), cxx=False)
 
 

@@ -22,7 +22,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -37,10 +37,10 @@ from faces import (
     STORAGE,
     SUPPORTED,
     Background,
-    LoopThread,
     background,
     of_associations,
     serving,
+    serving_in_asyncio,
 )
 from test_faces import ACCEPT, REQUEST, SHORT, raw_acceptor, raw_requestor
 
@@ -796,21 +796,13 @@ async def answer(association: aio.AsyncServedAssociation, pdv: PDV) -> None:
         await association.send(data, context=pdv.context_id, is_command=pdv.is_command)
 
 
-@contextmanager
-def tls_server() -> Iterator[aio.Server]:
-    server = aio.Server(
-        (LOCALHOST, 0),
+def tls_server() -> AbstractContextManager[aio.Server]:
+    return serving_in_asyncio(
         admission=Admission(contexts=SUPPORTED),
         handler=answer,
         timeout=TIMEOUT,
         tls=server_context(),
     )
-    with LoopThread() as loop:
-        loop.run(server.__aenter__())
-        try:
-            yield server
-        finally:
-            loop.run(server.__aexit__(None, None, None))
 
 
 def test_an_association_over_tls_is_as_any_other() -> None:

@@ -14,13 +14,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 import pytest
 import trustme
 from conftest import LOCALHOST, TIMEOUT, close_with_reset
-from faces import DATA_CONTEXT, Background, LoopThread
+from faces import DATA_CONTEXT, Background, serving_in_asyncio
 from test_faces import ACCEPT, REQUEST, SHORT
 from test_sync import (
     ALL,
@@ -181,16 +181,9 @@ def raw_requestor(address: Any, tls: ssl.SSLContext | None) -> Iterator[Any]:
             yield both
 
 
-@contextmanager
-def serving(tls: ssl.SSLContext | None, **options: Any) -> Iterator[aio.Server]:
+def serving(tls: ssl.SSLContext | None, **options: Any) -> AbstractContextManager[aio.Server]:
     options = {"admission": ALL, "handler": answer, "timeout": TIMEOUT, **options}
-    server = aio.Server((LOCALHOST, 0), tls=tls, **options)
-    with LoopThread() as loop:
-        loop.run(server.__aenter__())
-        try:
-            yield server
-        finally:
-            loop.run(server.__aexit__(None, None, None))
+    return serving_in_asyncio(tls=tls, **options)
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
