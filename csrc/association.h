@@ -97,7 +97,7 @@ enum {
 };
 
 /* Walks over PDUs in which ltdic_decode has found no fault; negotiation.c. */
-ltdic_bytes ltdic__title_at(ltdic_bytes rq, size_t offset); /* trimmed */
+ltdic_bytes ltdic__title_at(ltdic_bytes rq, size_t offset); /* trimmed; NULs may be inside */
 ltdic_bytes ltdic__items_of(ltdic_bytes pdu);
 ltdic_bytes ltdic__sub_items_of(ltdic_bytes context);
 /* The value of the next item of this type; false after the last one. */

@@ -844,7 +844,8 @@ typedef enum ltdic_outcome {
     LTDIC_OUTCOME_FAULT = 7 /**< one on which something else came: status and offset say what */
 } ltdic_outcome;
 
-/** What is known of an association; text is as it came, in no particular encoding. */
+/** What is known of an association; text is as it came, in no particular encoding, with '?' for
+ * each NUL inside a title. */
 typedef struct ltdic_report {
     uint64_t received, sent; /**< bytes of PDUs */
     uint64_t milliseconds;   /**< from its A-ASSOCIATE-RQ to the end of its connection */

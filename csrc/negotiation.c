@@ -4,9 +4,17 @@
 #include "association.h"
 #include "bytes.h"
 
+/* Spaces around a title and NULs after it are padding. A NUL before anything else is not: whoever
+ * puts bytes behind a known title has another one. */
 ltdic_bytes ltdic__title_at(ltdic_bytes rq, size_t offset)
 {
-    return ltdic__trimmed((ltdic_bytes){rq.data + offset, TITLE_SIZE});
+    const ltdic_bytes field = {rq.data + offset, TITLE_SIZE};
+    ltdic_bytes title = ltdic__without_spaces(field);
+    while (title.size > 0 &&
+           (title.data[title.size - 1] == 0 || title.data[title.size - 1] == ' ')) {
+        title.size--;
+    }
+    return title;
 }
 
 ltdic_bytes ltdic__items_of(ltdic_bytes pdu)

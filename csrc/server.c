@@ -343,7 +343,9 @@ static void send_or_end(ltdic_served *a, uint8_t type, ltdic_reject codes)
 static void copy_title(char *out, ltdic_bytes rq, size_t offset)
 {
     const ltdic_bytes title = ltdic__title_at(rq, offset);
-    memcpy(out, title.data, title.size);
+    for (size_t i = 0; i < title.size; i++) { /* a NUL inside must not end the text */
+        out[i] = title.data[i] != 0 ? (char)title.data[i] : '?';
+    }
     out[title.size] = '\0';
 }
 

@@ -305,16 +305,42 @@ def test_of_several_reasons_the_first_is_told() -> None:
         assert admission.judge(encode(pdu)).codes == codes
 
 
-def test_titles_are_compared_without_spaces_and_up_to_a_nul() -> None:
-    rq = bytearray(encode(request()))
-    rq[10:26] = b"  CALLED\0garbage"
-    rq[26:42] = b" " * 16
-    assert Admission(Policy(called=("CALLED",))).judge(bytes(rq)).codes == LET_IN
-    assert Admission(Policy(calling=("CALLING",))).judge(bytes(rq)).codes == CALLING
+def with_titles(called: bytes = b"CALLED", calling: bytes = b"CALLING") -> bytes:
+    """A request with these title fields."""
+    rq = encode(request())
+    return rq[:10] + called.ljust(16) + calling.ljust(16) + rq[42:]
+
+
+PADDED = [b"CT_1", b"  CT_1", b"CT_1\0", b"CT_1".ljust(16, b"\0"), b" CT_1 \0 \0  \0"]
+
+
+@pytest.mark.parametrize("field", PADDED)
+def test_titles_are_compared_without_spaces_around_them_and_nuls_after_them(field: bytes) -> None:
+    assert Admission(Policy(called=("CT_1",))).judge(with_titles(called=field)).codes == LET_IN
+    admission = Admission(Policy(calling=("CT_1",), named={"CT_1": 1}))
+    assert admission.judge(with_titles(calling=field)).codes == LET_IN
+    assert admission.judge(with_titles(calling=b"CT_1")).codes == LIMIT
+
+
+def test_no_title_is_one_too() -> None:
+    nothing = [with_titles(calling=field) for field in (b"", bytes(16), b" \0 \0")]
+    assert Admission(Policy(calling=("CALLING",))).judge(nothing[0]).codes == CALLING
     admission = Admission(Policy(each=1))
-    assert admission.judge(bytes(rq)).codes == LET_IN
-    rq[26:42] = bytes(16)
-    assert admission.judge(bytes(rq)).codes == LIMIT  # no title is one, too
+    assert [admission.judge(rq).codes for rq in nothing] == [LET_IN, LIMIT, LIMIT]
+
+
+@pytest.mark.parametrize(
+    "field",
+    [b"CT_1\0EVIL", b"CT_1 \0 EVIL", b"CT_1".ljust(15, b"\0") + b"X", b"\0CT_1", b" \0 CT_1"],
+)
+def test_a_title_that_goes_on_after_a_nul_is_another_one(field: bytes) -> None:
+    evil = with_titles(calling=field)
+    assert Admission(Policy(calling=("CT_1",))).judge(evil).codes == CALLING
+    assert Admission(Policy(called=("CT_1",))).judge(with_titles(called=field)).codes == CALLED
+    admission = Admission(Policy(each=1, named={"CT_1": 2}))
+    assert [admission.judge(evil).codes for _ in range(2)] == [LET_IN, LIMIT]
+    places = [admission.judge(with_titles(calling=b"CT_1")).codes for _ in range(3)]
+    assert places == [LET_IN, LET_IN, LIMIT]
 
 
 # ---- places ----------------------------------------------------------------------------------

@@ -1150,6 +1150,35 @@ def test_any_context_may_be_let_in(serve: Serve) -> None:
         ltdic.Server((LOCALHOST, 0), admission=Admission(contexts=ltdic.ANY))
 
 
+# ---- titles -------------------------------------------------------------------------------------
+
+
+def called_by(field: bytes) -> bytes:
+    """The request with this as the field of its calling title."""
+    rq = encode(REQUEST)
+    return rq[:26] + field.ljust(16) + rq[42:]
+
+
+EVIL = called_by(b"CT_1\0EVIL")
+
+
+def test_a_nul_does_not_turn_another_title_into_a_known_one(serve: Serve) -> None:
+    with serve(admission=limited(calling=["CT_1"])) as host:
+        with Peer(host, EVIL) as peer:
+            assert peer.take() == AssociateReject(1, 1, 3)
+        for field in (b"CT_1", b" CT_1\0\0"):
+            with Peer(host, called_by(field)) as peer:
+                peer.associate()
+                peer_releases(host, peer)
+
+
+def test_a_nul_inside_a_title_does_not_cut_it_in_the_record_of_a_server() -> None:
+    with blocking(admission=limited()) as host, Peer(host, EVIL) as peer:
+        peer.associate()
+        peer_releases(host, peer)
+        assert host.end()[1].calling_ae == "CT_1?EVIL"
+
+
 # ---- limits -------------------------------------------------------------------------------------
 
 

@@ -939,6 +939,18 @@ def test_the_report_says_who_it_was_and_how_much_was_said() -> None:
         assert 20 <= report.milliseconds < 1000 * TIMEOUT
 
 
+def test_a_nul_inside_a_title_does_not_cut_it_in_the_report() -> None:
+    rq = RQ[:10] + b"CALLED\0EVIL".ljust(16, b"\0") + b" CT_1 \0 EVIL".ljust(16) + RQ[42:]
+    for policy in (POLICY, changed(POLICY, called=("CALLED",))):
+        with serving(policy, ENDS) as server:
+            peer = server.call(rq)
+            peer.receive()
+            peer.socket.close()
+            server.until(lambda: server.of(ENDED))
+            (report,) = server.ended()
+            assert (report.called, report.calling) == (b"CALLED?EVIL", b"CT_1 ? EVIL")
+
+
 def test_what_was_lost_has_not_been_sent() -> None:
     with serving(wanted=DATA) as server:
         peer = server.associate()
