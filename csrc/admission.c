@@ -10,12 +10,31 @@ enum { BUCKETS = 256, DEFAULT_MAX_LENGTH = 16384, MAX_LENGTH_SIZE = 4 };
 /* Results of a context (PS3.8 table 9-18). */
 enum { ACCEPTED = 0, NO_REASON = 2, NO_ABSTRACT_SYNTAX = 3, NO_TRANSFER_SYNTAX = 4 };
 
-/* A title; an abstract syntax with its transfer syntaxes inside; a name with its passcode. */
+/* A title; a name with its passcode inside. */
 typedef struct entry {
     struct entry *next, *inside;
     size_t size;
     uint8_t value[];
 } entry;
+
+/* An abstract syntax, or a transfer syntax that is supported for one. */
+typedef struct syntax {
+    const struct syntax *of; /* transfer syntax: its abstract syntax; NULL in an abstract syntax */
+    uint32_t rank;           /* transfer syntax: the one with the lowest rank is chosen, from 0 */
+    uint32_t count;          /* abstract syntax: how many transfer syntaxes it has */
+    uint32_t hash;
+    size_t size;
+    uint8_t value[];
+} syntax;
+
+/* Hash table of all syntaxes with open addressing, so that each one that a peer proposes is looked
+ * up once, however many are supported. The peer cannot add to it. */
+typedef struct syntaxes {
+    syntax **slots; /* at least half of them are NULL */
+    size_t room;    /* number of slots: a power of 2, or 0 */
+    size_t count;
+    syntax *last; /* abstract syntax added last */
+} syntaxes;
 
 /* A calling title or a host, and how many associations it has. */
 typedef struct ltdic_tally {
@@ -32,7 +51,8 @@ typedef struct tallies {
 } tallies;
 
 struct ltdic_admission {
-    entry *called, *calling, *contexts, *identities;
+    entry *called, *calling, *identities;
+    syntaxes contexts;
     bool any_context;
     tallies callers, hosts;
     uint32_t count, most; /* most: 0: any number */
@@ -64,11 +84,19 @@ static void free_entries(entry *e)
     }
 }
 
+static void free_syntaxes(syntaxes *all)
+{
+    for (size_t i = 0; i < all->room; i++) {
+        free(all->slots[i]);
+    }
+    free(all->slots);
+}
+
 static void free_rules(ltdic_admission *admission)
 {
     free_entries(admission->called);
     free_entries(admission->calling);
-    free_entries(admission->contexts);
+    free_syntaxes(&admission->contexts);
     free_entries(admission->identities);
 }
 
@@ -143,23 +171,6 @@ int ltdic_admission_add_calling(ltdic_admission *admission, const char *title)
     return add_title(&admission->calling, title);
 }
 
-int ltdic_admission_add_context(ltdic_admission *admission, const char *abstract_syntax)
-{
-    const ltdic_bytes uid = text_of(abstract_syntax);
-    return ltdic__uid_is_legal(uid) ? add(&admission->contexts, uid) : LTDIC_ERR_BAD_VALUE;
-}
-
-int ltdic_admission_add_transfer(ltdic_admission *admission, const char *transfer_syntax)
-{
-    const ltdic_bytes uid = text_of(transfer_syntax);
-    entry *last = admission->contexts;
-    while (last != NULL && last->next != NULL) {
-        last = last->next;
-    }
-    const bool good = last != NULL && ltdic__uid_is_legal(uid);
-    return good ? add(&last->inside, uid) : LTDIC_ERR_BAD_VALUE;
-}
-
 void ltdic_admission_accept_any(ltdic_admission *admission)
 {
     admission->any_context = true;
@@ -183,6 +194,111 @@ int ltdic_admission_add_identity(ltdic_admission *admission, ltdic_bytes name, l
 void ltdic_admission_set_max_length(ltdic_admission *admission, uint32_t max_length)
 {
     admission->max_length = max_length;
+}
+
+/* ---- syntaxes ------------------------------------------------------------------------------ */
+
+/* Each bit of the word changes the lower half, too. */
+static uint64_t mixed(uint64_t hash, uint64_t word)
+{
+    hash = (hash ^ word) * 0x9E3779B97F4A7C15U;
+    return hash ^ hash >> 32;
+}
+
+/* Hash of a UID, eight bytes at a time; `of` as in syntax. */
+static uint32_t hash_of(const syntax *of, ltdic_bytes uid)
+{
+    uint64_t hash = (of != NULL ? of->hash : 0) ^ uid.size, word;
+    for (; uid.size >= sizeof word; uid.data += sizeof word, uid.size -= sizeof word) {
+        memcpy(&word, uid.data, sizeof word);
+        hash = mixed(hash, word);
+    }
+    for (word = 0; uid.size > 0; uid.size--) {
+        word = word << 8 | uid.data[uid.size - 1];
+    }
+    return (uint32_t)mixed(mixed(hash, word), 0);
+}
+
+/* The slot that has it, or the empty one where it belongs. */
+static syntax **slot_of(const syntaxes *all, const syntax *of, ltdic_bytes uid, uint32_t hash)
+{
+    const size_t mask = all->room - 1;
+    for (size_t i = hash & mask;; i = (i + 1) & mask) {
+        const syntax *s = all->slots[i];
+        if (s == NULL || (s->hash == hash && s->of == of && s->size == uid.size &&
+                          memcmp(s->value, uid.data, uid.size) == 0)) {
+            return &all->slots[i];
+        }
+    }
+}
+
+static const syntax *find_syntax(const syntaxes *all, const syntax *of, ltdic_bytes uid)
+{
+    const bool possible = all->room > 0 && uid.size > 0 && uid.size <= UID_MAX;
+    return possible ? *slot_of(all, of, uid, hash_of(of, uid)) : NULL;
+}
+
+/* Make room for one more. False when out of memory. */
+static bool reserve_slot(syntaxes *all)
+{
+    enum { FIRST_ROOM = 16 };
+    if (2 * (all->count + 1) <= all->room) {
+        return true;
+    }
+    syntaxes larger = *all;
+    larger.room = all->room > 0 ? 2 * all->room : FIRST_ROOM;
+    larger.slots = calloc(larger.room, sizeof *larger.slots);
+    if (larger.slots == NULL) {
+        return false;
+    }
+    for (size_t i = 0; i < all->room; i++) {
+        syntax *s = all->slots[i];
+        if (s != NULL) {
+            *slot_of(&larger, s->of, (ltdic_bytes){s->value, s->size}, s->hash) = s;
+        }
+    }
+    free(all->slots);
+    *all = larger;
+    return true;
+}
+
+/* Add it unless it is there. */
+static int add_syntax(syntaxes *all, syntax *of, ltdic_bytes uid, syntax **added)
+{
+    if (!ltdic__uid_is_legal(uid)) {
+        return LTDIC_ERR_BAD_VALUE;
+    }
+    if (!reserve_slot(all)) {
+        return LTDIC_ERR_MEMORY;
+    }
+    const uint32_t hash = hash_of(of, uid);
+    syntax **slot = slot_of(all, of, uid, hash);
+    if (*slot == NULL) {
+        *slot = malloc(sizeof **slot + uid.size);
+        if (*slot == NULL) {
+            return LTDIC_ERR_MEMORY;
+        }
+        **slot = (syntax){.of = of, .hash = hash, .size = uid.size};
+        (*slot)->rank = of != NULL ? of->count++ : 0;
+        memcpy((*slot)->value, uid.data, uid.size);
+        all->count++;
+    }
+    *added = *slot;
+    return LTDIC_OK;
+}
+
+int ltdic_admission_add_context(ltdic_admission *admission, const char *abstract_syntax)
+{
+    syntaxes *all = &admission->contexts;
+    return add_syntax(all, NULL, text_of(abstract_syntax), &all->last);
+}
+
+int ltdic_admission_add_transfer(ltdic_admission *admission, const char *transfer_syntax)
+{
+    syntaxes *all = &admission->contexts;
+    syntax *added;
+    return all->last == NULL ? LTDIC_ERR_BAD_VALUE
+                             : add_syntax(all, all->last, text_of(transfer_syntax), &added);
 }
 
 /* ---- places ------------------------------------------------------------------------------- */
@@ -376,16 +492,22 @@ int ltdic_admission_take_rules(ltdic_admission *admission, ltdic_admission *from
     a->most = from->most;
     a->beyond = from->beyond;
     a->max_length = from->max_length;
-    from->called = from->calling = from->contexts = from->identities = NULL;
+    from->called = from->calling = from->identities = NULL;
+    from->contexts = (syntaxes){0};
     return LTDIC_OK;
 }
 
 /* ---- an A-ASSOCIATE-RQ --------------------------------------------------------------------- */
 
+static bool same(ltdic_bytes a, ltdic_bytes b)
+{
+    return a.size == b.size && memcmp(a.data, b.data, a.size) == 0;
+}
+
 static bool is_one_of(const entry *list, ltdic_bytes value)
 {
     for (; list != NULL; list = list->next) {
-        if (list->size == value.size && memcmp(list->value, value.data, value.size) == 0) {
+        if (same(value_of(list), value)) {
             return true;
         }
     }
@@ -454,18 +576,26 @@ static ltdic_reject refusal(const ltdic_admission *a, ltdic_bytes rq, identity *
     return let_in;
 }
 
-/* The first of our transfer syntaxes that is proposed; NULL where none is. */
-static const entry *choose(const entry *ours, ltdic_bytes proposal)
+/* The abstract syntax of a proposed context, trimmed; NULL data where there is none. */
+static ltdic_bytes abstract_of(ltdic_bytes proposal)
 {
-    for (; ours != NULL; ours = ours->next) {
-        ltdic_bytes rest = ltdic__sub_items_of(proposal), theirs;
-        while (ltdic__next_item(&rest, TRANSFER_SYNTAX, &theirs)) {
-            if (ltdic__same_uid(value_of(ours), theirs)) {
-                return ours;
-            }
+    ltdic_bytes rest = ltdic__sub_items_of(proposal), uid;
+    const bool found = ltdic__next_item(&rest, ABSTRACT_SYNTAX, &uid);
+    return found ? ltdic__trimmed(uid) : (ltdic_bytes){NULL, 0};
+}
+
+/* The first of our transfer syntaxes that is proposed; NULL where none is. */
+static const syntax *choose(const syntaxes *ours, const syntax *of, ltdic_bytes proposal)
+{
+    const syntax *best = NULL;
+    ltdic_bytes rest = ltdic__sub_items_of(proposal), uid;
+    while ((best == NULL || best->rank > 0) && ltdic__next_item(&rest, TRANSFER_SYNTAX, &uid)) {
+        const syntax *found = find_syntax(ours, of, ltdic__trimmed(uid));
+        if (found != NULL && (best == NULL || found->rank < best->rank)) {
+            best = found;
         }
     }
-    return NULL;
+    return best;
 }
 
 /* The transfer syntax that is proposed first; empty where it is none. */
@@ -478,28 +608,29 @@ static ltdic_bytes first_syntax(ltdic_bytes proposal)
 }
 
 /* Result of a context, and the transfer syntax where it is accepted. */
-static uint8_t judge_context(const ltdic_admission *a, ltdic_bytes proposal, ltdic_bytes *chosen)
+static uint8_t judge_context(const ltdic_admission *a, ltdic_bytes proposal, ltdic_bytes abstract,
+                             ltdic_bytes *chosen)
 {
-    ltdic_bytes rest = ltdic__sub_items_of(proposal), abstract;
     if (proposal.data[0] % 2 == 0) {
         return NO_REASON;
     }
-    if (!ltdic__next_item(&rest, ABSTRACT_SYNTAX, &abstract)) {
+    if (abstract.data == NULL) {
         return NO_ABSTRACT_SYNTAX;
     }
     if (a->any_context) {
         *chosen = first_syntax(proposal);
         return chosen->size > 0 ? ACCEPTED : NO_TRANSFER_SYNTAX;
     }
-    uint8_t result = NO_ABSTRACT_SYNTAX;
-    for (const entry *e = a->contexts; e != NULL && result != ACCEPTED; e = e->next) {
-        if (ltdic__same_uid(value_of(e), abstract)) { /* it may have been added twice */
-            const entry *syntax = choose(e->inside, proposal);
-            *chosen = syntax != NULL ? value_of(syntax) : *chosen;
-            result = syntax != NULL ? ACCEPTED : NO_TRANSFER_SYNTAX;
-        }
+    const syntax *ours = find_syntax(&a->contexts, NULL, abstract);
+    if (ours == NULL) {
+        return NO_ABSTRACT_SYNTAX;
     }
-    return result;
+    const syntax *first = choose(&a->contexts, ours, proposal);
+    if (first == NULL) {
+        return NO_TRANSFER_SYNTAX;
+    }
+    *chosen = (ltdic_bytes){first->value, first->size};
+    return ACCEPTED;
 }
 
 /* ---- the A-ASSOCIATE-AC -------------------------------------------------------------------- */
@@ -512,28 +643,34 @@ static void put_item(writer *w, uint8_t type, ltdic_bytes value)
     writer_bytes(w, value.data, value.size);
 }
 
-static void put_context(writer *w, const ltdic_admission *a, ltdic_bytes proposal)
+static void put_context(writer *w, const ltdic_admission *a, ltdic_bytes proposal,
+                        ltdic_bytes abstract)
 {
     ltdic_bytes chosen = {NULL, 0};
-    const uint8_t result = judge_context(a, proposal, &chosen);
+    const uint8_t result = judge_context(a, proposal, abstract, &chosen);
     const uint8_t head[] = {proposal.data[0], 0, result, 0};
     /* PS3.8 table 9-18 leaves the syntax of a refused context without a meaning. */
-    const ltdic_bytes syntax = result == ACCEPTED ? chosen : first_syntax(proposal);
+    const ltdic_bytes uid = result == ACCEPTED ? chosen : first_syntax(proposal);
     writer_u8(w, ANSWERED);
     writer_u8(w, 0);
-    writer_u16(w, sizeof head + ITEM_HEADER + syntax.size);
+    writer_u16(w, sizeof head + ITEM_HEADER + uid.size);
     writer_bytes(w, head, sizeof head);
-    put_item(w, TRANSFER_SYNTAX, syntax);
+    put_item(w, TRANSFER_SYNTAX, uid);
 }
 
 /* Each ID once: of several with the same, the first counts. */
-static void put_contexts(writer *w, const ltdic_admission *a, ltdic_bytes rq)
+static void put_contexts(writer *w, const ltdic_admission *a, ltdic_bytes rq, uint8_t *verification)
 {
     uint8_t seen[32] = {0};
     ltdic_bytes rest = ltdic__items_of(rq), proposal;
     while (ltdic__next_item(&rest, PROPOSED, &proposal)) {
-        if (ltdic__take_bit(seen, proposal.data[0])) {
-            put_context(w, a, proposal);
+        const uint8_t id = proposal.data[0];
+        if (ltdic__take_bit(seen, id)) {
+            const ltdic_bytes abstract = abstract_of(proposal);
+            if (same(abstract, text_of(VERIFICATION))) {
+                ltdic__take_bit(verification, id);
+            }
+            put_context(w, a, proposal, abstract);
         }
     }
 }
@@ -556,14 +693,15 @@ static void put_user_information(writer *w, const ltdic_admission *a, bool respo
     writer_close_u16(w, length_at);
 }
 
-static int put_accept(ltdic_buffer *out, const ltdic_admission *a, ltdic_bytes rq, bool response)
+static int put_accept(ltdic_buffer *out, ltdic_answer *answer, const ltdic_admission *a,
+                      ltdic_bytes rq, bool response)
 {
     static const uint8_t head[] = {LTDIC_ASSOCIATE_AC, 0, 0, 0, 0, 0, 0, 1, 0, 0};
     writer w = {out->data, out->room, 0};
     writer_bytes(&w, head, sizeof head);
     writer_bytes(&w, rq.data + sizeof head, ITEMS_START - sizeof head); /* PS3.8 9.3.3 */
     put_item(&w, APPLICATION_CONTEXT_ITEM, text_of(APPLICATION_CONTEXT));
-    put_contexts(&w, a, rq);
+    put_contexts(&w, a, rq, answer->verification);
     put_user_information(&w, a, response);
     out->size = w.pos;
     if (w.pos > w.room) {
@@ -586,7 +724,7 @@ int ltdic_admission_judge(ltdic_admission *admission, ltdic_answer *answer, ltdi
     if (answer->refusal.result != 0) {
         return LTDIC_OK;
     }
-    const int status = put_accept(accept, admission, rq, who.response);
+    const int status = put_accept(accept, answer, admission, rq, who.response);
     if (status != LTDIC_OK) {
         ltdic_admission_leave(admission, answer);
     }

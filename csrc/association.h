@@ -102,7 +102,6 @@ ltdic_bytes ltdic__items_of(ltdic_bytes pdu);
 ltdic_bytes ltdic__sub_items_of(ltdic_bytes context);
 /* The value of the next item of this type; false after the last one. */
 bool ltdic__next_item(ltdic_bytes *rest, uint8_t type, ltdic_bytes *value);
-bool ltdic__same_uid(ltdic_bytes a, ltdic_bytes b);
 /* Set the bit of a context ID, of 256; false where it was set before. */
 bool ltdic__take_bit(uint8_t *bits, uint8_t id);
 

@@ -601,7 +601,10 @@ typedef struct ltdic_admission ltdic_admission;
 /** What became of a request: in the hands of the caller until ltdic_admission_leave. */
 typedef struct ltdic_answer {
     ltdic_reject refusal; /**< what to reject it with (PS3.8 table 9-21); result 0: it is let in */
-    uint8_t admitted;     /* 1: it takes a place; private, as are the next */
+    uint8_t verification[32]; /**< let in: bit `id % 8` of byte `id / 8` is 1 for each context ID of
+                                   the request that proposes Verification; of several contexts with
+                                   one ID the first counts */
+    uint8_t admitted;         /* 1: it takes a place; private, as are the next */
     struct ltdic_tally *caller, *host;
 } ltdic_answer;
 
@@ -659,6 +662,12 @@ LTDIC_API int ltdic_admission_counts_hosts(const ltdic_admission *admission);
 
 /** Judge an A-ASSOCIATE-RQ in which ltdic_decode has found no fault. Of several reasons to refuse
  *  it the first is told: called title, calling title, user identity, limits.
+ *
+ *  Spaces around a title and NULs after it are padding; a title field that goes on after a NUL is
+ *  another title than the one before the NUL, and none that was added.
+ *
+ *  The time it takes grows with the bytes of the request and with the number of rules, not with
+ *  their product.
  *
  *  @param[out]    answer  ltdic_admission_leave is to be called with it once
  *  @param[in,out] accept  the AC to send if it is let in, and else nothing; each context of the

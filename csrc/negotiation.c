@@ -42,11 +42,12 @@ bool ltdic__next_item(ltdic_bytes *rest, uint8_t type, ltdic_bytes *value)
     return false;
 }
 
-bool ltdic__same_uid(ltdic_bytes a, ltdic_bytes b)
+/* The first one is trimmed already: it is compared with many, and may be padded with 64 KiB. */
+static bool is_same_uid(ltdic_bytes trimmed, ltdic_bytes uid)
 {
-    a = ltdic__trimmed(a);
-    b = ltdic__trimmed(b);
-    return a.size == b.size && a.size > 0 && memcmp(a.data, b.data, a.size) == 0;
+    uid = ltdic__trimmed(uid);
+    return uid.size == trimmed.size && uid.size > 0 &&
+           memcmp(uid.data, trimmed.data, uid.size) == 0;
 }
 
 bool ltdic__has_application_context(ltdic_bytes rq)
@@ -54,7 +55,7 @@ bool ltdic__has_application_context(ltdic_bytes rq)
     static const char dicom[] = APPLICATION_CONTEXT;
     ltdic_bytes rest = ltdic__items_of(rq), name;
     return ltdic__next_item(&rest, APPLICATION_CONTEXT_ITEM, &name) &&
-           ltdic__same_uid(name, (ltdic_bytes){(const uint8_t *)dicom, sizeof dicom - 1});
+           is_same_uid((ltdic_bytes){(const uint8_t *)dicom, sizeof dicom - 1}, name);
 }
 
 static uint32_t max_length_of(ltdic_bytes pdu)
@@ -76,8 +77,9 @@ static bool was_proposed(ltdic_bytes answer, ltdic_bytes proposal)
     if (!ltdic__next_item(&given, TRANSFER_SYNTAX, &chosen)) {
         return false;
     }
+    chosen = ltdic__trimmed(chosen);
     while (ltdic__next_item(&rest, TRANSFER_SYNTAX, &offered)) {
-        if (ltdic__same_uid(chosen, offered)) {
+        if (is_same_uid(chosen, offered)) {
             return true;
         }
     }

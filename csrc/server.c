@@ -26,12 +26,11 @@ struct ltdic_served {
     ltdic_server *server;
     ltdic_net *net; /* NULL: it has ended, and goes with the next batch */
     ltdic_answer answer;
-    uint64_t since;           /* when the request came */
-    uint8_t verification[32]; /* a bit for each context ID whose data is C-ECHO */
-    bool requested;           /* an A-ASSOCIATE-RQ was there */
-    bool accepted;            /* and was answered with an A-ASSOCIATE-AC */
-    bool told;                /* the user knows of it */
-    bool between;             /* no message has begun that is not at its end */
+    uint64_t since; /* when the request came */
+    bool requested; /* an A-ASSOCIATE-RQ was there */
+    bool accepted;  /* and was answered with an A-ASSOCIATE-AC */
+    bool told;      /* the user knows of it */
+    bool between;   /* no message has begun that is not at its end */
     ltdic_report report;
 };
 
@@ -359,26 +358,9 @@ static void remember(ltdic_served *a, ltdic_bytes rq)
     copy_title(r->calling, rq, CALLING_AT);
 }
 
-/* The contexts whose data the server answers itself. Of several with one ID the first counts. */
-static void find_verification(ltdic_served *a, ltdic_bytes rq)
-{
-    uint8_t seen[sizeof a->verification] = {0};
-    ltdic_bytes rest = ltdic__items_of(rq), context, abstract;
-    const ltdic_bytes verification = {(const uint8_t *)VERIFICATION, sizeof VERIFICATION - 1};
-    while (ltdic__next_item(&rest, PROPOSED, &context)) {
-        ltdic_bytes inside = ltdic__sub_items_of(context);
-        const uint8_t id = context.data[0];
-        if (ltdic__take_bit(seen, id) && ltdic__next_item(&inside, ABSTRACT_SYNTAX, &abstract) &&
-            ltdic__same_uid(abstract, verification)) {
-            ltdic__take_bit(a->verification, id);
-        }
-    }
-}
-
 static void admit(ltdic_server *s, ltdic_served *a, ltdic_bytes rq, ltdic_bytes accept)
 {
     const bool asks = (s->wanted & LTDIC_WANT_REQUESTS) != 0;
-    find_verification(a, rq);
     if (!asks && ltdic_served_send(a, accept) != LTDIC_OK) {
         ltdic__net_end(a->net, LTDIC_ERR_MEMORY);
         return;
@@ -441,7 +423,7 @@ static void receive_data(ltdic_server *s, ltdic_served *a, const ltdic_indicatio
 {
     const ltdic_piece *p = &i->piece;
     a->between = (p->control & 3) == 2;
-    const bool verification = (a->verification[p->id / 8] >> p->id % 8 & 1) != 0;
+    const bool verification = (a->answer.verification[p->id / 8] >> p->id % 8 & 1) != 0;
     if (verification && (s->wanted & LTDIC_WANT_VERIFICATION) == 0) {
         receive_echo(a, i);
         return;

@@ -426,6 +426,15 @@ class Answer(NamedTuple):
     place: Any
     """For `Policy.leave`."""
 
+    @property
+    def verification(self) -> frozenset[int]:
+        """IDs of the contexts that propose Verification, where the request is let in."""
+        bits, ids = int.from_bytes(ffi.buffer(self.place.verification), "little"), []
+        while bits:
+            ids.append(bits.bit_length() - 1)
+            bits ^= 1 << ids[-1]
+        return frozenset(ids)
+
 
 class Policy:
     """`ltdic_admission`."""

@@ -11,6 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from strategies import contexts, proposed, requests
 
+import ltdic
 from ltdic import (
     AssociateAccept,
     AssociateRequest,
@@ -510,6 +511,27 @@ def test_an_abstract_syntax_that_is_added_twice_has_the_transfer_syntaxes_of_bot
         assert accepted(admission, encode(proposal)).contexts == (ContextResult(1, 0, uid),)
 
 
+def verification_of(answer: Answer) -> set[int]:
+    bits = int.from_bytes(ffi.buffer(answer.held.verification), "little")
+    return {number for number in range(256) if bits >> number & 1}
+
+
+def test_the_answer_says_which_contexts_are_verification() -> None:
+    """Whether they are accepted or not: of several with one ID the first counts."""
+    offered = [(1, CT), (1, VERIFICATION), (3, VERIFICATION), (3, CT), (5, None), (5, VERIFICATION)]
+    offered += [(0, VERIFICATION), (254, VERIFICATION), (255, f"{VERIFICATION}.1")]
+    pdu = request(contexts=tuple(ProposedContext(n, uid, (BIG,)) for n, uid in offered))
+    rq = encode(pdu).replace(b".1.1.1@", b".1.1\0 @")  # the last one is padded
+    for policy in (OURS, Policy(contexts=())):
+        assert verification_of(Admission(policy).judge(rq)) == {0, 3, 254, 255}
+    assert verification_of(Admission(Policy(called=("OTHER",))).judge(rq)) == set()
+    assert verification_of(Admission().judge(encode(request(contexts=())))) == set()
+    judged = ltdic.Admission(calling=["CALLING"]).policy(0, False).judge(rq, "")
+    assert judged.verification == {0, 3, 254, 255}
+    judged = ltdic.Admission(calling=["OTHER"]).policy(0, False).judge(rq, "")
+    assert (judged.refusal, judged.verification) == ((1, 1, 3), frozenset())
+
+
 def test_uids_are_compared_without_their_pads() -> None:
     padded = encode(request(contexts=(ProposedContext(1, "1.2.3.45", ("1.2.3.456",)),)))
     for uid in (b"1.2.3.45", b"1.2.3.456"):
@@ -627,6 +649,34 @@ def test_the_answer_to_a_strictly_valid_request_is_strictly_valid(
     answer = Admission(policy).judge(encode(pdu))
     if answer.codes == LET_IN:
         check_accept(Model(policy), pdu, answer.accept, strict=True)
+
+
+EVERY_SIZE = [size * "1" for size in range(1, 65)]
+ALIKE = [f"1.2.840.10008.1.2.4.{number}" for number in range(50, 90)]
+transfer_uids = st.lists(st.sampled_from([*EVERY_SIZE, *ALIKE]), max_size=80).map(tuple)
+abstract_uids = st.sampled_from([CT, MR, *EVERY_SIZE])
+
+
+@given(
+    st.lists(st.tuples(abstract_uids, transfer_uids), max_size=6).map(tuple),
+    st.lists(st.tuples(abstract_uids, transfer_uids), max_size=6),
+)
+def test_of_many_transfer_syntaxes_the_first_of_ours_is_taken(
+    ours: tuple[tuple[str, tuple[str, ...]], ...], theirs: list[tuple[str, tuple[str, ...]]]
+) -> None:
+    policy = Policy(contexts=ours)
+    pdu = request(contexts=tuple(ProposedContext(n, *pair) for n, pair in enumerate(theirs)))
+    check_accept(Model(policy), pdu, Admission(policy).judge(encode(pdu)).accept, strict=False)
+
+
+@pytest.mark.parametrize("uid", [*EVERY_SIZE, *ALIKE])
+def test_each_of_many_syntaxes_is_found(uid: str) -> None:
+    ours = tuple((abstract, (*ALIKE, *EVERY_SIZE)) for abstract in EVERY_SIZE)
+    other = uid[:-1] + chr(ord(uid[-1]) ^ 1)  # it differs in its last digit alone
+    pdu = request(contexts=(ProposedContext(1, "1" * 9, (f"{uid}1"[:64], other, uid)),))
+    expected = Model(Policy(contexts=ours)).contexts(pdu)
+    got = accepted(Admission(Policy(contexts=ours)), encode(pdu)).contexts
+    assert {c.id: (c.result, c.transfer_syntax) for c in got} == expected
 
 
 @given(contexts(proposed))
