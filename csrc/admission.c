@@ -58,6 +58,8 @@ struct ltdic_admission {
     uint32_t count, most; /* most: 0: any number */
     ltdic_reject beyond;  /* what is answered beyond a limit */
     uint32_t max_length;
+    uint32_t least_max_length; /* of a requestor; 0: any */
+    uint32_t max_associate;    /* 0: LTDIC_MAX_ASSOCIATE */
 };
 
 /* ---- what is let in ----------------------------------------------------------------------- */
@@ -194,6 +196,21 @@ int ltdic_admission_add_identity(ltdic_admission *admission, ltdic_bytes name, l
 void ltdic_admission_set_max_length(ltdic_admission *admission, uint32_t max_length)
 {
     admission->max_length = max_length;
+}
+
+void ltdic_admission_set_least_max_length(ltdic_admission *admission, uint32_t bytes)
+{
+    admission->least_max_length = bytes;
+}
+
+void ltdic_admission_set_max_associate(ltdic_admission *admission, uint32_t max_associate)
+{
+    admission->max_associate = max_associate;
+}
+
+uint32_t ltdic_admission_max_associate(const ltdic_admission *admission)
+{
+    return admission->max_associate != 0 ? admission->max_associate : LTDIC_MAX_ASSOCIATE;
 }
 
 /* ---- syntaxes ------------------------------------------------------------------------------ */
@@ -492,6 +509,8 @@ int ltdic_admission_take_rules(ltdic_admission *admission, ltdic_admission *from
     a->most = from->most;
     a->beyond = from->beyond;
     a->max_length = from->max_length;
+    a->least_max_length = from->least_max_length;
+    a->max_associate = from->max_associate;
     from->called = from->calling = from->identities = NULL;
     from->contexts = (syntaxes){0};
     return LTDIC_OK;
@@ -561,7 +580,8 @@ static bool knows(const entry *identities, const identity *who)
     return known && (who->type == NAME || who->type == PASSCODE);
 }
 
-/* Permanent reasons are reported before transient ones: called and calling title, user identity. */
+/* Permanent reasons are reported before transient ones: called and calling title, user identity,
+ * maximum length. */
 static ltdic_reject refusal(const ltdic_admission *a, ltdic_bytes rq, identity *who)
 {
     if (a->called != NULL && !is_one_of(a->called, ltdic__title_at(rq, CALLED_AT))) {
@@ -573,7 +593,9 @@ static ltdic_reject refusal(const ltdic_admission *a, ltdic_bytes rq, identity *
     if (a->identities != NULL && !(find_identity(who, rq) && knows(a->identities, who))) {
         return (ltdic_reject){1, 2, 1};
     }
-    return let_in;
+    const uint32_t least = a->least_max_length;
+    const uint32_t max_length = least != 0 ? ltdic__max_length_of(rq) : 0;
+    return max_length != 0 && max_length < least ? (ltdic_reject){1, 1, 1} : let_in;
 }
 
 /* The abstract syntax of a proposed context, trimmed; NULL data where there is none. */

@@ -102,6 +102,7 @@ ltdic_bytes ltdic__items_of(ltdic_bytes pdu);
 ltdic_bytes ltdic__sub_items_of(ltdic_bytes context);
 /* The value of the next item of this type; false after the last one. */
 bool ltdic__next_item(ltdic_bytes *rest, uint8_t type, ltdic_bytes *value);
+uint32_t ltdic__max_length_of(ltdic_bytes pdu); /* 0: no limit, or no item 51 */
 /* Set the bit of a context ID, of 256; false where it was set before. */
 bool ltdic__take_bit(uint8_t *bits, uint8_t id);
 

@@ -651,6 +651,16 @@ LTDIC_API int ltdic_admission_limit_calling(ltdic_admission *admission, const ch
                                             uint32_t most);
 /** The largest P-DATA-TF that is taken (PS3.8 D.1); 0: no limit; 16384 to begin with. */
 LTDIC_API void ltdic_admission_set_max_length(ltdic_admission *admission, uint32_t max_length);
+/** The least maximum length that a requestor may have (PS3.8 D.1), in bytes; one with less, but not
+ *  0, is refused: 1/1/1. A small one makes every byte of data many on the wire. 0: any, to begin
+ *  with. */
+LTDIC_API void ltdic_admission_set_least_max_length(ltdic_admission *admission, uint32_t bytes);
+/** The largest PDU length of an A-ASSOCIATE-RQ that is looked at, in bytes; 0: LTDIC_MAX_ASSOCIATE,
+ *  to begin with. */
+LTDIC_API void ltdic_admission_set_max_associate(ltdic_admission *admission,
+                                                 uint32_t max_associate);
+/** Never 0. */
+LTDIC_API uint32_t ltdic_admission_max_associate(const ltdic_admission *admission);
 
 /** Let the rules of `from` hold here from now on. The places that are taken stay taken, also where
  *  they are more than its limits.
@@ -661,7 +671,7 @@ LTDIC_API int ltdic_admission_take_rules(ltdic_admission *admission, ltdic_admis
 LTDIC_API int ltdic_admission_counts_hosts(const ltdic_admission *admission);
 
 /** Judge an A-ASSOCIATE-RQ in which ltdic_decode has found no fault. Of several reasons to refuse
- *  it the first is told: called title, calling title, user identity, limits.
+ *  it the first is told: called title, calling title, user identity, maximum length, limits.
  *
  *  Spaces around a title and NULs after it are padding; a title field that goes on after a NUL is
  *  another title than the one before the NUL, and none that was added.

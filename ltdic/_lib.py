@@ -508,6 +508,17 @@ class Policy:
     def set_max_length(self, max_length: int) -> None:
         lib.ltdic_admission_set_max_length(self.pointer, max_length)
 
+    def set_least_max_length(self, least: int) -> None:
+        lib.ltdic_admission_set_least_max_length(self.pointer, least)
+
+    @property
+    def max_associate(self) -> int:
+        """The largest PDU length of an A-ASSOCIATE-RQ that is looked at."""
+        return int(lib.ltdic_admission_max_associate(self.pointer))
+
+    def set_max_associate(self, most: int) -> None:
+        lib.ltdic_admission_set_max_associate(self.pointer, most)
+
     def judge(self, request: bytes, host: str) -> Answer:
         answer = ffi.new("ltdic_answer *")
         accept = ffi.new("ltdic_buffer *", (self._room, len(self._room), 0))

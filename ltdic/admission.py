@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Any, TypeAlias
 
 from . import _lib
-from .pdu import Abort, AssociateAccept, AssociateReject, ProposedContext
+from .pdu import MAX_ASSOCIATE, Abort, AssociateAccept, AssociateReject, ProposedContext
 
 IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
 EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
@@ -44,11 +44,11 @@ LEAST_MAX_LENGTH = 8
 """Bytes: a PDV header and two of data."""
 
 
-def check_max_length(most: int | None) -> None:
+def check_max_length(most: int | None, name: str = "max_length") -> None:
     """Raises `ValueError` for a maximum length in which no data fits (PS3.8 D.1)."""
     if most is not None and not (most == 0 or LEAST_MAX_LENGTH <= most <= 0xFFFFFFFF):
         raise ValueError(
-            f"max_length is {most}: it is {LEAST_MAX_LENGTH} to 4294967295, or 0 for no limit"
+            f"{name} is {most}: it is {LEAST_MAX_LENGTH} to 4294967295, or 0 for no limit"
             " (PS3.8 D.1)"
         )
 
@@ -92,6 +92,10 @@ class Any_(Enum):
 ANY = Any_.ANY
 """Contexts of an `Admission`: every abstract syntax, with the transfer syntax proposed first."""
 
+LEAST_ASSOCIATE = 100
+LISTED_ASSOCIATE = 0x40000
+"""Bytes of an A-ASSOCIATE-RQ that are enough where the contexts are listed."""
+
 Decision: TypeAlias = AssociateAccept | AssociateReject | Abort | bool | None
 
 
@@ -111,6 +115,10 @@ class Admission:
     identity: Mapping[str, str | None] | None = field(default=None, repr=False)
     """User names and their passcodes (None: the name is enough); requests without one of these
     user identities are rejected with 1/2/1. None: identities are not looked at."""
+    least_max_length: int = 0
+    """The least maximum length (PS3.8 D.1) that a requestor may have, in bytes, at least 8; others
+    are rejected with 1/1/1. One of 8 makes the data sent to it 7 times as large on the wire. A
+    requestor without a limit is let in. 0: any."""
     max_associations: int = 0
     """How many there may be at once. 0: any number."""
     max_per_calling: int | Mapping[Any, int] = 0
@@ -127,6 +135,9 @@ class Admission:
     supports everything, with the transfer syntax that is proposed first."""
     max_length: int = 0x40000
     """The largest P-DATA-TF that is taken (PS3.8 D.1), in bytes, at least 8; 0: no limit."""
+    max_associate: int | None = None
+    """The largest PDU length of an A-ASSOCIATE-RQ that is looked at, in bytes, from 100 to
+    1,048,576. None: 262,144 where contexts are listed, and 1,048,576 for `ANY`."""
     answer_verification: bool = True
     """C-ECHO is answered without the handler; False: it is the handler's."""
     on_request: Callable[[Any], Decision | Awaitable[Decision]] | None = None
@@ -147,6 +158,10 @@ class Admission:
                     f"{name} is empty, so that nobody would be let in; None lets all in"
                 )
         check_max_length(self.max_length)
+        check_max_length(self.least_max_length, "least_max_length")
+        most = self.max_associate
+        if most is not None and not LEAST_ASSOCIATE <= most <= MAX_ASSOCIATE:
+            raise ValueError(f"max_associate is {most}, not {LEAST_ASSOCIATE} to {MAX_ASSOCIATE}")
 
     def policy(self, max_associations: int, has_handler: bool) -> _lib.Policy:
         """Build the C policy; of two limits on associations the stricter one applies. Raises
@@ -161,6 +176,9 @@ class Admission:
         self._add_contexts(policy, has_handler)
         self._set_limits(policy, max_associations)
         policy.set_max_length(self.max_length)
+        policy.set_least_max_length(self.least_max_length)
+        most = MAX_ASSOCIATE if isinstance(self.contexts, Any_) else LISTED_ASSOCIATE
+        policy.set_max_associate(most if self.max_associate is None else self.max_associate)
         return policy
 
     def _add_contexts(self, policy: _lib.Policy, has_handler: bool) -> None:

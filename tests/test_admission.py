@@ -28,6 +28,7 @@ from ltdic._ffi import ffi, lib
 OK, BAD_VALUE, ROOM = lib.LTDIC_OK, lib.LTDIC_ERR_BAD_VALUE, lib.LTDIC_ERR_ROOM
 LET_IN = (0, 0, 0)
 CALLED, CALLING, IDENTITY, LIMIT = (1, 1, 7), (1, 1, 3), (1, 2, 1), (2, 3, 2)
+TOO_SHORT = (1, 1, 1)  # its maximum length
 
 VERIFICATION, CT, MR = "1.2.840.10008.1.1", "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4"
 IMPLICIT, EXPLICIT, BIG = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"
@@ -344,6 +345,63 @@ def test_a_title_that_goes_on_after_a_nul_is_another_one(field: bytes) -> None:
     assert places == [LET_IN, LET_IN, LIMIT]
 
 
+# ---- the least maximum length ----------------------------------------------------------------
+
+
+def takes(most: int) -> AssociateRequest:
+    """A request with this maximum length."""
+    return request(user_info=UserInformation(most, "1.2.3"))
+
+
+def at_least(least: int, policy: Policy | None = None) -> Admission:
+    admission = Admission(policy)
+    lib.ltdic_admission_set_least_max_length(admission.admission, least)
+    return admission
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "codes"),
+    [
+        (0, 1, LET_IN),
+        (4096, 0, LET_IN),
+        (4096, 1, TOO_SHORT),
+        (4096, 4095, TOO_SHORT),
+        (4096, 4096, LET_IN),
+        (0xFFFFFFFF, 0xFFFFFFFE, TOO_SHORT),
+        (0xFFFFFFFF, 0xFFFFFFFF, LET_IN),
+    ],
+)
+def test_a_maximum_length_below_the_least_is_refused(least: int, most: int, codes: Codes) -> None:
+    assert at_least(least).judge(encode(takes(most))).codes == codes
+
+
+def test_a_request_without_a_maximum_length_is_one_without_a_limit() -> None:
+    assert at_least(4096).judge(encode(request(user_info=None))).codes == LET_IN
+
+
+def test_of_two_maximum_lengths_the_first_counts() -> None:
+    first, second = (b"\x51\0\0\4" + most.to_bytes(4, "big") for most in (9999, 8))
+    rq = encode(takes(9999))
+    at, size = rq.index(first), int.from_bytes(rq[2:6], "big")
+    inside = int.from_bytes(rq[at - 2 : at], "big")
+    both = b"\1\0" + (size + 8).to_bytes(4, "big") + rq[6 : at - 2]
+    both += (inside + 8).to_bytes(2, "big") + first + second + rq[at + 8 :]
+    assert isinstance(decode(both), AssociateRequest)
+    assert at_least(4096).judge(both).codes == LET_IN
+    assert at_least(10_000).judge(both).codes == TOO_SHORT
+
+
+def test_a_maximum_length_is_judged_after_the_user_and_takes_no_place() -> None:
+    admission = at_least(4096, Policy(users=USERS, together=1))
+    assert admission.judge(encode(takes(8))).codes == IDENTITY
+    known = UserInformation(8, "1.2.3", user_identity=UserIdentity(1, 0, b"open"))
+    assert admission.judge(encode(request(user_info=known))).codes == TOO_SHORT
+    let_in = replace(known, max_length=4096)
+    assert admission.judge(encode(request(user_info=let_in))).codes == LET_IN
+    assert admission.judge(encode(request(user_info=let_in))).codes == LIMIT
+    assert admission.judge(encode(request(user_info=known))).codes == TOO_SHORT
+
+
 # ---- places ----------------------------------------------------------------------------------
 
 
@@ -445,6 +503,21 @@ def test_other_rules_hold_at_once_and_places_stay_taken() -> None:
     assert [ask("NEW", "B"), ask("NEW", "B"), ask("NEW", "C")] == [LET_IN, LIMIT, LET_IN]
     admission.leave(inside)
     assert [ask("NEW", "A"), ask("NEW", "A")] == [LET_IN, LIMIT]
+
+
+def test_other_rules_bring_their_lengths_and_syntaxes() -> None:
+    admission, other = Admission(), at_least(4096, Policy(contexts=((CT, (BIG,)),)))
+    assert lib.ltdic_admission_max_associate(admission.admission) == 1 << 20
+    lib.ltdic_admission_set_max_associate(other.admission, 1000)
+    assert lib.ltdic_admission_take_rules(admission.admission, other.admission) == OK
+    assert lib.ltdic_admission_max_associate(admission.admission) == 1000
+    assert admission.judge(encode(takes(8))).codes == TOO_SHORT
+    assert other.add("transfer", IMPLICIT) == BAD_VALUE  # it has no rules any more
+    assert admission.add("transfer", IMPLICIT) == OK
+    wanted = request(contexts=(ProposedContext(1, CT, (IMPLICIT,)),))
+    assert accepted(admission, encode(wanted)).contexts == (ContextResult(1, 0, IMPLICIT),)
+    lib.ltdic_admission_set_max_associate(admission.admission, 0)
+    assert lib.ltdic_admission_max_associate(admission.admission) == 1 << 20
 
 
 def test_what_is_refused_costs_no_answer() -> None:

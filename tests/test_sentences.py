@@ -164,6 +164,11 @@ ARGUMENTS: list[tuple[Call, str]] = [
     (lambda: admission(max_associations=-1), f"max_associations is -1, {NUMBER}"),
     (lambda: admission(max_per_host=1 << 32), f"max_per_host is 4294967296, {NUMBER}"),
     (
+        lambda: admission(least_max_length=7),
+        "least_max_length is 7: it is 8 to 4294967295, or 0 for no limit (PS3.8 D.1)",
+    ),
+    (lambda: admission(max_associate=99), "max_associate is 99, not 100 to 1048576"),
+    (
         lambda: admission(max_per_calling={"A": -1}),
         f"max_per_calling of 'A' is -1, {NUMBER}",
     ),

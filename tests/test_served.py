@@ -1386,7 +1386,12 @@ BAD_NUMBERS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     *[({"max_per_calling": {"A": number}}, {}) for number in (-1, 1 << 32)],
     *[({"max_per_calling": {...: number}}, {}) for number in (-1, 1 << 32)],
     *[({"refuse_with": codes}, {}) for codes in ((1, 3, 8), (0, 0, 0), (300, 1, 1), (-1, 1, 1))],
-    *[({"max_length": number}, {}) for number in (*range(1, 8), -1, 1 << 32)],
+    *[
+        ({name: number}, {})
+        for name in ("max_length", "least_max_length")
+        for number in (*range(1, 8), -1, 1 << 32)
+    ],
+    *[({"max_associate": number}, {}) for number in (-1, 0, 99, 1_048_577)],
 ]
 BAD_OPTIONS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     *[({}, {name: -1}) for name in ("max_associations", "max_connections", "timeout", "idle")],
@@ -1421,6 +1426,38 @@ def test_an_admission_with_a_number_out_of_range_is_not_taken(serve: Serve) -> N
         assert host.server.admission is before
         with let_in(host, "A"):
             assert answer_to(host, "A") == NO_PLACE
+
+
+@pytest.mark.parametrize(
+    ("options", "most"),
+    [
+        ({}, 262_144),
+        ({"contexts": ltdic.ANY}, 1_048_576),
+        ({"max_associate": 100}, 100),
+        ({"contexts": ltdic.ANY, "max_associate": 1_048_576}, 1_048_576),
+    ],
+    ids=str,
+)
+def test_the_largest_request_follows_from_the_contexts_where_nothing_is_said(
+    options: dict[str, Any], most: int
+) -> None:
+    policy = Admission(**options).policy(0, True)
+    assert policy.max_associate == most
+    other = Admission(max_associate=5000).policy(0, True)
+    policy.take_rules(other)
+    assert policy.max_associate == 5000
+
+
+def test_a_requestor_that_takes_too_little_at_once_is_refused(serve: Serve) -> None:
+    small = replace(REQUEST, user_info=UserInformation(4095, "1.2.3"))
+    with serve(admission=limited(least_max_length=4096)) as host:
+        with Peer(host, small) as peer:
+            assert peer.take() == AssociateReject(1, 1, 1)
+        for most in (0, 4096):
+            with Peer(host, replace(REQUEST, user_info=UserInformation(most, "1.2.3"))) as peer:
+                peer.associate()
+                peer_releases(host, peer)
+    assert host.counters.rejected == Counter({("sent", 1, 1, 1): 1})
 
 
 @pytest.mark.parametrize("most", range(1, 8))
