@@ -18,6 +18,7 @@ enum {
     LARGEST_PDU = 1048576, /* PDU length sent to a peer that takes any */
     MOST_PARTS = 64,       /* of an ltdic_output */
     MAX_MARKS = 1024,      /* stretches of PDUs that have not been told */
+    MAX_ANSWERS = 10240,   /* bytes of A-ABORT that wait for a peer that goes on after its end */
     MAX_COMMAND = 1024,    /* bytes of a command that may be a C-ECHO */
     COMMAND = 1,           /* of a message control header (PS3.8 E.2) */
     LAST = 2
@@ -35,7 +36,7 @@ typedef struct mark {
 
 void ltdic__association_init(ltdic_association *a)
 {
-    *a = (ltdic_association){.over = false};
+    *a = (ltdic_association){.max_associate = LTDIC_MAX_ASSOCIATE};
     ltdic_ul_init(&a->ul, ARTIM_DEFAULT);
 }
 
@@ -101,6 +102,11 @@ void ltdic_association_set_timeouts(ltdic_association *association, const ltdic_
     association->idle = t.idle;
 }
 
+void ltdic_association_limit_associate(ltdic_association *association, uint32_t bytes)
+{
+    association->max_associate = bytes;
+}
+
 int ltdic_association_state(const ltdic_association *association)
 {
     return association->ul.state;
@@ -139,7 +145,7 @@ void ltdic__association_reset(ltdic_association *a)
     a->odd = (odd_byte){0};
     a->cause = LTDIC_OK;
     a->cause_offset = 0;
-    a->lost = a->broken = a->no_echo = false;
+    a->lost = a->broken = a->held = a->no_echo = false;
     forget_proposal(a);
     block_free(&a->command);
 }
@@ -167,7 +173,13 @@ static bool in_states(const ltdic_association *a, unsigned states)
     return (states >> a->ul.state & 1) != 0;
 }
 
-/* After each step of the machine, and whenever data has gone or come. */
+/* Only data counts: an empty PDV does not make an association less idle. */
+static void restart_idle(ltdic_association *a, uint64_t now)
+{
+    a->idle_deadline = a->idle != 0 && a->ul.state == 6 ? now + a->idle : 0;
+}
+
+/* After each step of the machine. */
 static void set_deadlines(ltdic_association *a, uint64_t now)
 {
     const unsigned waits_for_peer = 1U << 5 | 1U << 7 | 1U << 10 | 1U << 11;
@@ -176,7 +188,9 @@ static void set_deadlines(ltdic_association *a, uint64_t now)
     } else if (a->response_deadline == 0 && a->response != 0) {
         a->response_deadline = now + a->response;
     }
-    a->idle_deadline = a->idle != 0 && a->ul.state == 6 ? now + a->idle : 0;
+    if (a->idle_deadline == 0 || a->ul.state != 6) {
+        restart_idle(a, now);
+    }
 }
 
 uint64_t ltdic_association_deadline(const ltdic_association *association)
@@ -194,8 +208,29 @@ uint64_t ltdic_association_deadline(const ltdic_association *association)
 
 /* ---- sending ----------------------------------------------------------------------------- */
 
+/* PDUs of the same type and size as those of the last mark make that one longer. */
+static bool extend_mark(ltdic_association *a, uint8_t type, uint64_t size, uint64_t each)
+{
+    mark last;
+    if (a->lost || size != each || block_size(&a->marks) == 0) {
+        return false;
+    }
+    uint8_t *place = a->marks.data + a->marks.end - sizeof last;
+    memcpy(&last, place, sizeof last);
+    if (last.type != type || last.each != each || (last.end - last.start) % each != 0 ||
+        last.limit != UINT64_MAX) {
+        return false;
+    }
+    last.end = a->submitted += size;
+    memcpy(place, &last, sizeof last);
+    return true;
+}
+
 static bool add_mark(ltdic_association *a, uint8_t type, uint64_t size, uint64_t each)
 {
+    if (extend_mark(a, type, size, each)) {
+        return true;
+    }
     const mark m = {.start = a->submitted,
                     .end = a->submitted + size,
                     .limit = a->lost ? a->sent : UINT64_MAX,
@@ -268,6 +303,7 @@ void ltdic_association_lost(ltdic_association *association)
     if (!association->lost) {
         drop_output(association);
         association->lost = true;
+        association->held = false;
     }
 }
 
@@ -364,13 +400,18 @@ void ltdic_association_sent(ltdic_association *association, size_t size, uint64_
     take_from_loan(association, size - take_from_queue(association, size));
     association->sent += size;
     if (size > 0) {
-        set_deadlines(association, now);
+        restart_idle(association, now);
     }
 }
 
 static size_t waiting(const ltdic_association *a)
 {
     return a->queued + (size_t)(a->lent.size - a->lent.done);
+}
+
+bool ltdic__association_has_room(const ltdic_association *a)
+{
+    return waiting(a) <= LTDIC_MAX_QUEUE / 2 && !is_full(a);
 }
 
 size_t ltdic_association_take(ltdic_association *association, ltdic_buffer *out, uint64_t now)
@@ -452,7 +493,7 @@ static int cause_or(const ltdic_association *a, int status)
 static void apply(ltdic_association *a, const ltdic_effects *effects, int cause, uint64_t now)
 {
     const bool again = effects->action == LTDIC_AA_7;
-    if (effects->send != 0 && !(again && is_full(a))) {
+    if (effects->send != 0 && !(again && (is_full(a) || waiting(a) >= MAX_ANSWERS))) {
         uint8_t pdu[LTDIC_FIXED_PDU_SIZE];
         ltdic_encode_fixed(pdu, effects->send, effects->codes);
         a->cause = again ? a->cause : cause;
@@ -668,7 +709,7 @@ int ltdic_association_send_data(ltdic_association *association, const ltdic_pdv 
             data->data.size == 1 ? (odd_byte){data->data.data[0], 1} : association->odd;
         return LTDIC_OK;
     }
-    add_mark(association, LTDIC_DATA_TF, wire, (uint64_t)fragment + DATA_HEADER);
+    add_mark(association, LTDIC_DATA_TF, wire, pdus == 1 ? wire : (uint64_t)fragment + DATA_HEADER);
     lend(association, data, wire, fragment);
     return LTDIC_OK;
 }
@@ -790,6 +831,9 @@ static bool receive_data(ltdic_association *a, ltdic_indication *indication, ltd
     set_received(indication, status, type[0], raw);
     apply(a, &effects, status, now);
     if (effects.tell && status == LTDIC_OK) {
+        if (piece->data.size > 0) {
+            restart_idle(a, now);
+        }
         indication->piece = *piece;
         if (!look_for_echo(a, indication)) {
             return receive_fault(a, indication, type[0], raw, fault_of(LTDIC_ERR_MEMORY), now);
@@ -809,7 +853,7 @@ static int next_piece(ltdic_association *a, ltdic_piece *piece, ltdic_bytes *in,
     const uint32_t own_max = a->ul.requestor ? a->agreed.requestor_max : a->agreed.acceptor_max;
     const ltdic_options options = {.size = sizeof options,
                                    .max_pdata = data_may_come ? own_max : 0,
-                                   .max_associate = LTDIC_MAX_ASSOCIATE};
+                                   .max_associate = a->max_associate};
     const bool begins = a->stream.pdu_left == 0 && in->data[0] == LTDIC_DATA_TF;
     if (begins && !data_may_come && in->size >= HEADER) {
         ltdic_bytes header = {in->data, HEADER};
@@ -824,6 +868,13 @@ static int next_piece(ltdic_association *a, ltdic_piece *piece, ltdic_bytes *in,
     return no_data ? LTDIC_NEED_MORE : status;
 }
 
+/* Data waits; what ends the association is looked at, as far as it comes before data. */
+static bool is_held(const ltdic_association *a, ltdic_bytes in)
+{
+    return a->held && in_states(a, 1U << 6 | 1U << 7) &&
+           (a->stream.pdu_left > 0 || in.data[0] == LTDIC_DATA_TF);
+}
+
 /* One step over what has been received. False when nothing is left of it that can be used. */
 static bool receive(ltdic_association *a, ltdic_indication *indication, ltdic_bytes *in,
                     uint64_t now, bool *tell)
@@ -832,7 +883,7 @@ static bool receive(ltdic_association *a, ltdic_indication *indication, ltdic_by
     const ltdic_bytes all = *in;
     ltdic_piece piece;
     ltdic_fault fault;
-    if (in->size == 0) {
+    if (in->size == 0 || is_held(a, *in)) {
         return false;
     }
     if (a->broken) {
@@ -858,6 +909,17 @@ static bool receive(ltdic_association *a, ltdic_indication *indication, ltdic_by
         *tell = receive_pdu(a, indication, raw, now);
     }
     return true;
+}
+
+void ltdic_association_fail(ltdic_association *association, int status, uint64_t now)
+{
+    ltdic_effects effects;
+    if (association->ul.state != 2) {
+        return;
+    }
+    ltdic_ul_fault(&association->ul, &effects, status, now);
+    association->broken = true;
+    apply(association, &effects, status, now);
 }
 
 /* ---- what happened ------------------------------------------------------------------------ */

@@ -48,6 +48,7 @@ struct ltdic_association {
     ltdic_ul ul;
     ltdic_stream stream;
     agreement agreed;
+    uint32_t max_associate;  /* largest PDU length of an RQ or AC that is taken */
     uint32_t response, idle; /* ms; 0: for ever */
     uint64_t response_deadline, idle_deadline;
     message sending, receiving;
@@ -68,6 +69,7 @@ struct ltdic_association {
     bool over;    /* LTDIC_CLOSED is to be told */
     bool lost;    /* the transport takes nothing more */
     bool broken;  /* what comes has no PDU boundaries any more */
+    bool held;    /* no P-DATA-TF is looked at until what waits to be sent has gone */
     bool no_echo; /* the command being received is too long for one */
 };
 
@@ -75,7 +77,8 @@ void ltdic__association_init(ltdic_association *a);
 /* Begin anew, but tell first what is still to be told of the last time. */
 void ltdic__association_reset(ltdic_association *a);
 void ltdic__association_clear(ltdic_association *a);
-size_t ltdic__output_size(const ltdic_output *output); /* bytes */
+bool ltdic__association_has_room(const ltdic_association *a); /* half of it, to send */
+size_t ltdic__output_size(const ltdic_output *output);        /* bytes */
 
 /* Where the titles of an RQ are (PS3.8 table 9-11). */
 enum { CALLED_AT = 10, CALLING_AT = 26 };

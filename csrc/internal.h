@@ -67,9 +67,10 @@ uint64_t ltdic__now(void);
 /* As ltdic_net_close, and LTDIC_CLOSED says why; net.c. */
 void ltdic__net_end(ltdic_net *net, int status);
 
-/* Wait until all that was given to send has gone to the system: LTDIC_OK, LTDIC_NEED_MORE when the
- * time is up, LTDIC_ERR_CLOSED; net.c. */
-int ltdic__net_drain(ltdic_net *net, int milliseconds);
+/* Look at no data of the peer until `held` is false again: what is to be sent goes first; net.c. */
+void ltdic__net_hold(ltdic_net *net, bool held);
+/* At most half of what may wait to be sent does; net.c. */
+bool ltdic__net_has_room(const ltdic_net *net);
 
 /* Associate objects as l_dicom.c sees them; associate.c. They are counted: a new one counts 1,
  * L_DicomFreeAssociate takes 1 away. Of these functions NULL and false mean out of memory. */

@@ -266,6 +266,7 @@ static L_INT code_of(int status)
     case LTDIC_ERR_UNEXPECTED_PDV:
         return DICOM_ERROR_PROTOCOL;
     case LTDIC_ERR_ROOM:
+    case LTDIC_ERR_CONGESTION:
         return DICOM_ERROR_BUSY;
     case LTDIC_ERR_ADDRESS:
         return DICOM_ERROR_ADDRESS;

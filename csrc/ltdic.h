@@ -108,6 +108,7 @@ typedef enum ltdic_status {
     LTDIC_ERR_ABORTED = -64,     /**< the peer sent A-ABORT */
     LTDIC_ERR_INTERRUPTED = -65, /**< a signal, or a call to wake, ended the wait */
     LTDIC_ERR_SYSTEM = -66,      /**< the operating system refused; errno says why */
+    LTDIC_ERR_CONGESTION = -67,  /**< the requests that are not whole yet took too many bytes */
 
     LTDIC_ERR_MEMORY = -80 /**< out of memory; nothing was changed */
 } ltdic_status;
@@ -473,7 +474,8 @@ typedef struct ltdic_timeouts {
                          close at the end; 0: 30000 */
     uint32_t response; /**< for a connection to be up; for an AC or RJ, and for an A-RELEASE-RP, to
                           be there whole; 0: for ever */
-    uint32_t idle;     /**< established, without data in either direction; 0: for ever */
+    uint32_t idle;     /**< established, without a byte of data in either direction; empty PDVs do
+                            not count; 0: for ever */
 } ltdic_timeouts;
 
 /** Bytes of PDUs that may wait to be sent, where some wait already. */
@@ -512,6 +514,9 @@ LTDIC_API void ltdic_association_free(ltdic_association *association);
 /** Takes effect for what begins after it. */
 LTDIC_API void ltdic_association_set_timeouts(ltdic_association *association,
                                               const ltdic_timeouts *timeouts);
+/** The largest PDU length of an A-ASSOCIATE-RQ or -AC that is waited for; a larger one is
+ *  LTDIC_ERR_TOO_LARGE at its sixth byte. LTDIC_MAX_ASSOCIATE to begin with. */
+LTDIC_API void ltdic_association_limit_associate(ltdic_association *association, uint32_t bytes);
 /** The number (1 to 13) of the state. */
 LTDIC_API int ltdic_association_state(const ltdic_association *association);
 
@@ -572,6 +577,9 @@ LTDIC_API size_t ltdic_association_take(ltdic_association *association, ltdic_bu
 /** Copy what is lent and still waits: the lender's bytes are not looked at any more.
  *  @return LTDIC_OK, LTDIC_ERR_MEMORY: the same as ltdic_association_lost */
 LTDIC_API int ltdic_association_keep(ltdic_association *association);
+/** At an acceptor without an A-ASSOCIATE-RQ (Sta2): end it as for an invalid PDU (AA-1), with an
+ *  A-ABORT; `status` is what LTDIC_CLOSED tells then. In other states nothing is done. */
+LTDIC_API void ltdic_association_fail(ltdic_association *association, int status, uint64_t now);
 /** The transport takes nothing more, but there may be more to receive. */
 LTDIC_API void ltdic_association_lost(ltdic_association *association);
 
@@ -753,18 +761,26 @@ LTDIC_API void *ltdic_net_owner(const ltdic_net *net);
 
 /** As ltdic_association_set_timeouts. */
 LTDIC_API void ltdic_net_set_timeouts(ltdic_net *net, const ltdic_timeouts *timeouts);
+/** As ltdic_association_limit_associate. */
+LTDIC_API void ltdic_net_limit_associate(ltdic_net *net, uint32_t bytes);
 
 /** Listen. The backlog is at least 1024.
  *  @return LTDIC_OK, LTDIC_ERR_WRONG_STATE, _ADDRESS, _SYSTEM, _MEMORY */
 LTDIC_API int ltdic_net_listen(ltdic_net *net, const ltdic_address *address, int backlog);
 
-/** Bounds for what one listener accepted; 0: none, to begin with.
+/** Bounds for what one listener accepted; 0: none.
  *  @param associations  an A-ASSOCIATE-RQ that comes when so many have begun and not ended is
  *                       answered with A-ASSOCIATE-RJ 2/3/2 (AE-6); connections without one do not
- *                       count
- *  @param connections   others are left waiting in the system's backlog */
+ *                       count; none to begin with
+ *  @param connections   others are left waiting in the system's backlog; to begin with, three
+ *                       quarters of the descriptors that the process may have when it listens */
 LTDIC_API void ltdic_net_set_limits(ltdic_net *listener, uint32_t associations,
                                     uint32_t connections);
+#define LTDIC_MAX_UNFINISHED 67108864 /* bytes */
+/** A bound for the bytes of all A-ASSOCIATE-RQ together that a listener's connections have begun to
+ *  send and that are not whole. Beyond it the one that began first is ended with an A-ABORT, and
+ *  its LTDIC_CLOSED has LTDIC_ERR_CONGESTION. 0: none; LTDIC_MAX_UNFINISHED to begin with. */
+LTDIC_API void ltdic_net_limit_unfinished(ltdic_net *listener, uint64_t bytes);
 
 /** Give the connection that has waited longest at `listener` to the unused endpoint `net` (AE-5).
  *  @return LTDIC_OK, LTDIC_NEED_MORE when none waits, LTDIC_ERR_WRONG_STATE, _SYSTEM, _MEMORY */
@@ -813,9 +829,10 @@ LTDIC_API int ltdic_net_name(const ltdic_net *net, int peer, ltdic_buffer *host,
 /** An acceptor on a loop of its own. What an ltdic_admission can decide it does alone: it accepts
  *  connections, answers requests, C-ECHO in Verification contexts, and releases. Opaque. */
 typedef struct ltdic_server ltdic_server;
-/** An association that it serves, from its A-ASSOCIATE-RQ until LTDIC_SERVED_ENDED has been told
- *  and the next batch begins. Opaque. */
-typedef struct ltdic_served ltdic_served;
+/** The number of an association that it serves, from its A-ASSOCIATE-RQ until LTDIC_SERVED_ENDED
+ *  has been told and the next batch begins. A number is never given twice by one server, so that
+ *  the number of an association that has ended is harmless. 0 is none. */
+typedef uint64_t ltdic_served_id;
 
 /** What the user of a server wants to be told of, and to decide. */
 enum {
@@ -824,8 +841,7 @@ enum {
     LTDIC_WANT_ENDS = 4,     /**< the end of every request, rejected ones too, and of connections
                                   without one that sent something or waited until ARTIM. What was
                                   told of by another event has its end told anyway */
-    LTDIC_WANT_ROOM = 8,     /**< a run ends, if without an event, when something has been sent */
-    LTDIC_WANT_VERIFICATION = 16 /**< data in Verification contexts, which the user answers then */
+    LTDIC_WANT_VERIFICATION = 8 /**< data in Verification contexts, which the user answers then */
 };
 
 typedef enum ltdic_served_kind {
@@ -834,12 +850,21 @@ typedef enum ltdic_served_kind {
     LTDIC_SERVED_ACCEPTED = 2, /**< bytes: the RQ, then the AC that was sent */
     LTDIC_SERVED_DATA = 3,     /**< bytes: of one command or data set, as PDVs have them; id and
                                     control are those of the last PDV */
-    LTDIC_SERVED_ENDED = 4     /**< ltdic_served_report says how */
+    LTDIC_SERVED_ENDED = 4,    /**< ltdic_served_report says how */
+    LTDIC_SERVED_ROOM = 5 /**< after LTDIC_ERR_ROOM: at most half of LTDIC_MAX_QUEUE waits to be
+                               sent. Until then no data of this peer is told */
 } ltdic_served_kind;
+
+typedef enum ltdic_phase {
+    LTDIC_PHASE_NONE = 0,   /**< there is no A-ASSOCIATE-RQ that was let in */
+    LTDIC_PHASE_ASKING = 1, /**< there is one, and it waits for an answer */
+    LTDIC_PHASE_OPEN = 2,   /**< an A-ASSOCIATE-AC was sent */
+    LTDIC_PHASE_OVER = 3    /**< rejected, released, aborted or lost; the connection may last */
+} ltdic_phase;
 
 /** One thing that happened. */
 typedef struct ltdic_event_row {
-    ltdic_served *served;
+    ltdic_served_id served;
     size_t offset, length; /**< of its bytes in the batch's data */
     uint8_t kind;          /**< ltdic_served_kind */
     uint8_t id, control;
@@ -905,8 +930,11 @@ LTDIC_API void ltdic_server_set_timeouts(ltdic_server *server, const ltdic_timeo
 LTDIC_API int ltdic_server_listen(ltdic_server *server, const ltdic_address *address, int backlog);
 /** Why ltdic_server_listen failed. */
 LTDIC_API ltdic_cause ltdic_server_cause(const ltdic_server *server);
-/** Connections beyond so many are left waiting in the system's backlog; 0: none, to begin with. */
+/** Connections beyond so many are left waiting in the system's backlog; 0: any number is taken. To
+ *  begin with, three quarters of the descriptors that the process may have. */
 LTDIC_API void ltdic_server_limit_connections(ltdic_server *server, uint32_t most);
+/** As ltdic_net_limit_unfinished. */
+LTDIC_API void ltdic_server_limit_unfinished(ltdic_server *server, uint64_t bytes);
 /** Where it listens; as ltdic_net_name. */
 LTDIC_API int ltdic_server_name(const ltdic_server *server, ltdic_buffer *host, uint16_t *port);
 
@@ -926,13 +954,17 @@ LTDIC_API void ltdic_free_data(void *data);
 /** Make ltdic_server_run return soon: from any thread, and in a signal handler. */
 LTDIC_API void ltdic_server_wake(ltdic_server *server);
 
-/** As ltdic_net_send. */
-LTDIC_API int ltdic_served_send(ltdic_served *served, ltdic_bytes pdu);
-LTDIC_API int ltdic_served_send_data(ltdic_served *served, const ltdic_pdv *data);
-/** Wait until all that was given to send has gone to the system, while nobody else is served.
- *  @return LTDIC_OK, LTDIC_NEED_MORE when the time is up, LTDIC_ERR_CLOSED */
-LTDIC_API int ltdic_served_drain(ltdic_served *served, int milliseconds);
-LTDIC_API const ltdic_report *ltdic_served_report(const ltdic_served *served);
+/** As ltdic_net_send; LTDIC_ERR_WRONG_STATE also where the association has ended. */
+LTDIC_API int ltdic_served_send(ltdic_server *server, ltdic_served_id served, ltdic_bytes pdu);
+/** As ltdic_net_send_data. After LTDIC_ERR_ROOM, LTDIC_SERVED_ROOM tells when to try again. */
+LTDIC_API int ltdic_served_send_data(ltdic_server *server, ltdic_served_id served,
+                                     const ltdic_pdv *data);
+/** What is known of an association; NULL where it is over and the batch that told so, too. */
+LTDIC_API const ltdic_report *ltdic_served_report(const ltdic_server *server,
+                                                  ltdic_served_id served);
+/** How far it is; LTDIC_PHASE_NONE where it is not known (any more). From any thread, until
+ *  ltdic_server_free. */
+LTDIC_API int ltdic_served_phase(const ltdic_server *server, ltdic_served_id served);
 
 /** Come to an end, which ltdic_server_run reports, in so many milliseconds: no more connections are
  *  taken; requests, also of those who wait to be accepted, are rejected with 2/3/1; associations

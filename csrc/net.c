@@ -177,11 +177,27 @@ static void count_association(ltdic_net *net)
     }
 }
 
+/* What its listener counts of a request that is not whole. */
+static void count_unfinished(ltdic_net *net, uint64_t size)
+{
+    if (net->listener == NULL || size == net->unfinished) {
+        return;
+    }
+    net->listener->unfinished += size - net->unfinished;
+    net->unfinished = size;
+    if (size == 0) {
+        list_remove(&net->begun);
+    } else if (list_empty(&net->begun)) {
+        list_insert_before(&net->listener->begun, &net->begun);
+    }
+}
+
 /* After whatever may have changed state or deadline. */
 static void settle(ltdic_net *net)
 {
     set_timer(net, deadline_of(net));
     count_association(net);
+    count_unfinished(net, net->association.ul.state == 2 ? block_size(&net->in) : 0);
 }
 
 static void leave_listener(ltdic_net *net)
@@ -190,6 +206,7 @@ static void leave_listener(ltdic_net *net)
     if (listener == NULL) {
         return;
     }
+    count_unfinished(net, 0);
     listener->associations -= net->associated;
     listener->connections--;
     net->listener = NULL;
@@ -299,22 +316,15 @@ static void push(ltdic_net *net)
     ltdic__make_ready(net);
 }
 
-int ltdic__net_drain(ltdic_net *net, int milliseconds)
+/* Of the connections whose request is not whole end those that began first, as far as they have
+ * sent more than the listener may keep. */
+static void enforce_unfinished(ltdic_net *listener)
 {
-    const uint64_t end = ltdic__now() + (uint64_t)milliseconds;
-    ltdic__renew(net->loop);
-    for (;;) {
-        net->can_write = net->transport == OPEN;
-        push(net);
-        if (net->can_write || net->transport != OPEN || net->association.lost) {
-            return net->can_write && !net->association.lost ? LTDIC_OK : LTDIC_ERR_CLOSED;
-        }
-        const uint64_t now = ltdic__now();
-        struct pollfd one = {.fd = net->fd, .events = POLLOUT};
-        if (now >= end) {
-            return LTDIC_NEED_MORE;
-        }
-        poll(&one, 1, (int)(end - now));
+    const uint64_t most = listener->max_unfinished;
+    while (most != 0 && listener->unfinished > most) {
+        ltdic_net *first = NET_OF(listener->begun.next, begun);
+        ltdic_association_fail(&first->association, LTDIC_ERR_CONGESTION, ltdic__now());
+        push(first);
     }
 }
 
@@ -450,6 +460,9 @@ static bool take(ltdic_net *net, ltdic_indication *indication)
     }
     net->in.start = net->in.end - in.size;
     settle(net);
+    if (net->listener != NULL) {
+        enforce_unfinished(net->listener);
+    }
     if (status == LTDIC_OK && indication->kind == LTDIC_CLOSED && net->transport == OPEN) {
         close_socket(net);
         drop_buffer(net);
@@ -468,6 +481,12 @@ static bool has_left(ltdic_net *net)
     return size == 0 || (size < 0 && !none && errno != EINTR);
 }
 
+/* It has data that is not looked at until there is room to send: nothing is read behind that. */
+static bool waits_to_send(const ltdic_net *net)
+{
+    return net->association.held && block_size(&net->in) > 0;
+}
+
 /* Is there more to read? At most one read in a round, so that one peer cannot keep the others
  * waiting. Where there will never be any more, the association learns it. */
 static bool read_on(ltdic_net *net)
@@ -483,7 +502,7 @@ static bool read_on(ltdic_net *net)
         ltdic_association_closed(&net->association, net->ended, ltdic__now());
         return true;
     }
-    if (!asked || !net->can_read) {
+    if (!asked || !net->can_read || waits_to_send(net)) {
         return false;
     }
     if (net->spent) {
@@ -504,7 +523,7 @@ static void read_first(ltdic_net *net)
     const bool late = deadline != 0 && net->read_at < deadline && deadline <= ltdic__now();
     const bool due = !net->spent && net->can_read && net->association.ul.state != 1 &&
                      block_size(&net->in) < READ_SIZE;
-    if (net->ended != LTDIC_OK || (!late && !due)) {
+    if (net->ended != LTDIC_OK || (!late && !due) || waits_to_send(net)) {
         return;
     }
     net->spent = true;
@@ -1009,8 +1028,10 @@ ltdic_net *ltdic_net_new(ltdic_loop *loop, void *owner)
     net->owner = owner;
     net->fd = net->pending_fd = -1;
     ltdic__association_init(&net->association);
+    net->max_unfinished = LTDIC_MAX_UNFINISHED;
     list_insert_before(&loop->all, &net->all);
     list_init(&net->ready);
+    list_init(&net->begun);
     return net;
 }
 
@@ -1039,10 +1060,21 @@ void ltdic_net_set_timeouts(ltdic_net *net, const ltdic_timeouts *timeouts)
     ltdic_association_set_timeouts(&net->association, timeouts);
 }
 
+void ltdic_net_limit_associate(ltdic_net *net, uint32_t bytes)
+{
+    ltdic_association_limit_associate(&net->association, bytes);
+}
+
+void ltdic_net_limit_unfinished(ltdic_net *listener, uint64_t bytes)
+{
+    listener->max_unfinished = bytes;
+}
+
 void ltdic_net_set_limits(ltdic_net *listener, uint32_t associations, uint32_t connections)
 {
     listener->max_associations = associations;
     listener->max_connections = connections;
+    listener->limited = true;
     ltdic__make_ready(listener);
 }
 
@@ -1086,6 +1118,15 @@ static int listen_at(ltdic_net *net, const struct addrinfo *a, uint8_t family, i
     return status;
 }
 
+/* The rest of the process needs descriptors, too. */
+static void set_default_limit(ltdic_net *listener)
+{
+    const uint32_t most = ltdic__most_descriptors();
+    if (!listener->limited) {
+        listener->max_connections = most == UINT32_MAX ? 0 : most - most / 4;
+    }
+}
+
 int ltdic_net_listen(ltdic_net *net, const ltdic_address *address, int backlog)
 {
     ltdic__renew(net->loop);
@@ -1110,6 +1151,7 @@ int ltdic_net_listen(ltdic_net *net, const ltdic_address *address, int backlog)
     }
     if (status == LTDIC_OK) {
         net->cause = (ltdic_cause){0, 0};
+        set_default_limit(net);
         begin(net, LISTENING);
     }
     return status;
@@ -1267,6 +1309,17 @@ void ltdic__net_end(ltdic_net *net, int status)
         ltdic__association_reset(&net->association);
     }
     close_socket(net);
+    ltdic__make_ready(net);
+}
+
+bool ltdic__net_has_room(const ltdic_net *net)
+{
+    return ltdic__association_has_room(&net->association);
+}
+
+void ltdic__net_hold(ltdic_net *net, bool held)
+{
+    net->association.held = held && !net->association.lost;
     ltdic__make_ready(net);
 }
 

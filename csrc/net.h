@@ -42,9 +42,13 @@ struct ltdic_net {
     ltdic_loop *loop;
     void *owner;
     ltdic_net *listener; /* that accepted it, while that counts it */
-    size_t timer;        /* place among the loop's timers, plus 1; 0: it has none */
-    uint64_t wakes;      /* when that timer fires: not later than its deadline */
-    int fd, pending_fd;  /* pending: accepted from the system, not yet taken by the user */
+    node begun; /* place among the connections whose request is not whole; at a listener: the list,
+                   the one that began first in front */
+    uint64_t unfinished;     /* bytes of that request; at a listener: of all of them */
+    uint64_t max_unfinished; /* listener: 0: any number */
+    size_t timer;            /* place among the loop's timers, plus 1; 0: it has none */
+    uint64_t wakes;          /* when that timer fires: not later than its deadline */
+    int fd, pending_fd;      /* pending: accepted from the system, not yet taken by the user */
     uint8_t transport;
     bool told; /* the user knows of pending_fd */
     bool held; /* an indication is out */
@@ -59,6 +63,7 @@ struct ltdic_net {
     bool spent;      /* in that round this has read, or begun to connect in vain */
     uint32_t connections, associations;         /* listener: how many there are */
     uint32_t max_connections, max_associations; /* 0: any number */
+    bool limited;                               /* by the user */
     uint64_t connect_deadline, next_attempt;
     int attempts[MOST_ATTEMPTS]; /* descriptors that are connecting; the first that is up wins */
     uint8_t attempt_count;
@@ -160,6 +165,8 @@ void ltdic__tune_socket(int fd);
 void ltdic__tune_accepted(int fd);
 /* Have what was received acknowledged now, where the system can. */
 void ltdic__acknowledge(int fd);
+/* Descriptors that the process may have; UINT32_MAX: any number. */
+uint32_t ltdic__most_descriptors(void);
 /* At once, as it is over loopback; false tells nothing. */
 bool ltdic__is_connected(int fd);
 void ltdic__close_fd(int *fd);

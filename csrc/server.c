@@ -9,6 +9,7 @@
 #include "net.h"
 
 #include <limits.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,12 +19,27 @@ enum {
     BATCH_ROOM = 524288,  /* for one that is full and what filled it */
     GRACE = 500,          /* ms that a connection without a request is given when closing */
     CLOSING_STEP = 20,    /* ms between two looks at what is left then */
-    ACCEPT_RETRY = 100    /* ms until accepting is tried again when memory ran out */
+    ACCEPT_RETRY = 100,   /* ms until accepting is tried again when memory ran out */
+    PLACE_BITS = 24,      /* of an ltdic_served_id; the others are a serial number */
+    FIRST_PART = 64, /* places in the first part of the table; each next one has twice as many */
+    PARTS = PLACE_BITS - 6
 };
+
+typedef struct ltdic_served ltdic_served;
+
+/* What a number stands for. */
+typedef struct place {
+    _Atomic(ltdic_served_id) id; /* 0: nothing */
+    atomic_int phase;            /* ltdic_phase */
+    ltdic_served *served;
+    size_t number; /* of the place, from 1 */
+    struct place *next_free;
+} place;
 
 struct ltdic_served {
     node all;
     ltdic_server *server;
+    place *place;
     ltdic_net *net; /* NULL: it has ended, and goes with the next batch */
     ltdic_answer answer;
     uint64_t since; /* when the request came */
@@ -31,6 +47,7 @@ struct ltdic_served {
     bool accepted;  /* and was answered with an A-ASSOCIATE-AC */
     bool told;      /* the user knows of it */
     bool between;   /* no message has begun that is not at its end */
+    bool waits;     /* the user has more to send than there is room for */
     ltdic_report report;
 };
 
@@ -43,11 +60,15 @@ struct ltdic_server {
     /* Lists of associations: as they are served; whose release is to be answered, and which are
      * held until then; that are over, and told of in the batch. */
     node served, releasing, ended;
+    /* The table of places. Its parts never move, so that another thread can look into it. */
+    _Atomic(place *) parts[PARTS];
+    place *free_places;
+    size_t places;
+    uint64_t serial; /* of the last number given */
     ltdic_event_row events[BATCH_EVENTS];
     size_t count;
     block data;
     unsigned wanted;
-    bool made_room;
     bool gave_data; /* of the last batch: this one is expected to be as large */
     bool starved;   /* there was no memory for a connection that waits */
     bool closing;
@@ -55,6 +76,94 @@ struct ltdic_server {
 };
 
 #define SERVED_OF(pointer) ((ltdic_served *)(void *)((char *)(pointer)-offsetof(ltdic_served, all)))
+
+/* ---- numbers ------------------------------------------------------------------------------ */
+
+/* The place of this index; NULL where its part has not been made. */
+static place *place_at(const ltdic_server *s, size_t index)
+{
+    size_t part = 0, size = FIRST_PART;
+    while (index >= size && part < PARTS - 1) {
+        index -= size;
+        size *= 2;
+        part++;
+    }
+    place *places = index < size ? atomic_load(&s->parts[part]) : NULL;
+    return places == NULL ? NULL : &places[index];
+}
+
+/* One more part of the table. False when out of memory. */
+static bool add_places(ltdic_server *s)
+{
+    size_t part = 0;
+    while (part < PARTS && atomic_load(&s->parts[part]) != NULL) {
+        part++;
+    }
+    const size_t size = (size_t)FIRST_PART << part;
+    place *places = part < PARTS ? calloc(size, sizeof *places) : NULL;
+    if (places == NULL) {
+        return false;
+    }
+    for (size_t i = size; i-- > 0;) {
+        places[i].number = s->places + i + 1;
+        places[i].next_free = s->free_places;
+        s->free_places = &places[i];
+    }
+    s->places += size;
+    atomic_store(&s->parts[part], places);
+    return true;
+}
+
+/* Give it a number. False when out of memory. */
+static bool take_number(ltdic_server *s, ltdic_served *a)
+{
+    if (s->free_places == NULL && !add_places(s)) {
+        return false;
+    }
+    place *p = s->free_places;
+    s->free_places = p->next_free;
+    p->served = a;
+    a->place = p;
+    atomic_store(&p->phase, LTDIC_PHASE_NONE);
+    atomic_store(&p->id, ++s->serial << PLACE_BITS | p->number);
+    return true;
+}
+
+static void leave_number(ltdic_server *s, place *p)
+{
+    atomic_store(&p->phase, LTDIC_PHASE_NONE);
+    atomic_store(&p->id, 0);
+    p->served = NULL;
+    p->next_free = s->free_places;
+    s->free_places = p;
+}
+
+static place *find_place(const ltdic_server *s, ltdic_served_id id)
+{
+    const size_t number = (size_t)(id & ((1U << PLACE_BITS) - 1));
+    place *p = number == 0 ? NULL : place_at(s, number - 1);
+    return p != NULL && atomic_load(&p->id) == id ? p : NULL;
+}
+
+/* NULL where it has ended, and the batch that told so is over. */
+static ltdic_served *find(const ltdic_server *s, ltdic_served_id id)
+{
+    const place *p = find_place(s, id);
+    return p == NULL ? NULL : p->served;
+}
+
+static void free_places(ltdic_server *s)
+{
+    for (size_t i = 0; i < PARTS; i++) {
+        free(atomic_load(&s->parts[i]));
+    }
+}
+
+int ltdic_served_phase(const ltdic_server *server, ltdic_served_id served)
+{
+    place *p = find_place(server, served);
+    return p == NULL ? LTDIC_PHASE_NONE : atomic_load(&p->phase);
+}
 
 /* ---- life -------------------------------------------------------------------------------- */
 
@@ -93,6 +202,7 @@ static void free_served(ltdic_served *a)
         ltdic_net_free(a->net);
     }
     ltdic_admission_leave(a->server->admission, &a->answer);
+    leave_number(a->server, a->place);
     list_remove(&a->all);
     free(a);
 }
@@ -118,6 +228,7 @@ void ltdic_server_free(ltdic_server *server)
     free_all(&server->ended);
     ltdic_loop_free(server->loop);
     block_free(&server->data);
+    free_places(server);
     free(server);
 }
 
@@ -143,6 +254,13 @@ void ltdic_server_limit_connections(ltdic_server *server, uint32_t most)
 {
     if (server->listener != NULL) {
         ltdic_net_set_limits(server->listener, 0, most);
+    }
+}
+
+void ltdic_server_limit_unfinished(ltdic_server *server, uint64_t bytes)
+{
+    if (server->listener != NULL) {
+        ltdic_net_limit_unfinished(server->listener, bytes);
     }
 }
 
@@ -172,7 +290,7 @@ static bool is_full(const ltdic_server *s)
 /* An event about these bytes, of which there may be none. False when out of memory. */
 static bool put_event(ltdic_server *s, ltdic_served *a, ltdic_event_row event, ltdic_bytes bytes)
 {
-    event.served = a;
+    event.served = atomic_load(&a->place->id);
     event.offset = block_size(&s->data);
     event.length = bytes.size;
     if (s->count == BATCH_EVENTS || !block_append(&s->data, bytes.data, bytes.size)) {
@@ -187,9 +305,9 @@ static bool put_event(ltdic_server *s, ltdic_served *a, ltdic_event_row event, l
 static bool extend_event(ltdic_server *s, const ltdic_served *a, const ltdic_piece *piece)
 {
     ltdic_event_row *last = s->count > 0 ? &s->events[s->count - 1] : NULL;
-    const bool same = last != NULL && last->served == a && last->kind == LTDIC_SERVED_DATA &&
-                      last->id == piece->id && (last->control | 2) == (piece->control | 2) &&
-                      (last->control & 2) == 0;
+    const bool same = last != NULL && last->served == atomic_load(&a->place->id) &&
+                      last->kind == LTDIC_SERVED_DATA && last->id == piece->id &&
+                      (last->control | 2) == (piece->control | 2) && (last->control & 2) == 0;
     if (!same || !block_append(&s->data, piece->data.data, piece->data.size)) {
         return false;
     }
@@ -241,6 +359,7 @@ static void set_outcome(ltdic_served *a, ltdic_outcome outcome, int status, ltdi
         a->report.outcome = (int)outcome;
         a->report.status = status;
         a->report.codes = codes;
+        atomic_store(&a->place->phase, LTDIC_PHASE_OVER);
         count_outcome(a, outcome, codes);
     }
 }
@@ -282,6 +401,7 @@ static void sent_by_user(ltdic_served *a, const uint8_t *pdu)
     switch (pdu[0]) {
     case LTDIC_ASSOCIATE_AC:
         a->accepted = true;
+        atomic_store(&a->place->phase, LTDIC_PHASE_OPEN);
         a->server->counters.accepted++;
         a->server->counters.open++;
         break;
@@ -300,33 +420,40 @@ static void sent_by_user(ltdic_served *a, const uint8_t *pdu)
     settle(a);
 }
 
-int ltdic_served_send(ltdic_served *served, ltdic_bytes pdu)
+static int send_pdu(ltdic_served *a, ltdic_bytes pdu)
 {
-    if (served->net == NULL) {
-        return LTDIC_ERR_WRONG_STATE;
-    }
-    const int status = ltdic_net_send(served->net, pdu);
+    const int status = ltdic_net_send(a->net, pdu);
     if (status == LTDIC_OK) {
-        sent_by_user(served, pdu.data);
+        sent_by_user(a, pdu.data);
     }
     return status;
 }
 
-int ltdic_served_send_data(ltdic_served *served, const ltdic_pdv *data)
+int ltdic_served_send(ltdic_server *server, ltdic_served_id served, ltdic_bytes pdu)
 {
-    return served->net == NULL ? LTDIC_ERR_WRONG_STATE : ltdic_net_send_data(served->net, data);
+    ltdic_served *a = find(server, served);
+    return a == NULL || a->net == NULL ? LTDIC_ERR_WRONG_STATE : send_pdu(a, pdu);
 }
 
-int ltdic_served_drain(ltdic_served *served, int milliseconds)
+int ltdic_served_send_data(ltdic_server *server, ltdic_served_id served, const ltdic_pdv *data)
 {
-    return served->net == NULL ? LTDIC_ERR_CLOSED : ltdic__net_drain(served->net, milliseconds);
+    ltdic_served *a = find(server, served);
+    if (a == NULL || a->net == NULL) {
+        return LTDIC_ERR_WRONG_STATE;
+    }
+    const int status = ltdic_net_send_data(a->net, data);
+    if (status == LTDIC_ERR_ROOM) {
+        a->waits = true;
+        ltdic__net_hold(a->net, true);
+    }
+    return status;
 }
 
 static int send_fixed(ltdic_served *a, uint8_t type, ltdic_reject codes)
 {
     uint8_t pdu[LTDIC_FIXED_PDU_SIZE];
     ltdic_encode_fixed(pdu, type, codes);
-    return ltdic_served_send(a, (ltdic_bytes){pdu, sizeof pdu});
+    return send_pdu(a, (ltdic_bytes){pdu, sizeof pdu});
 }
 
 /* What cannot be answered for want of memory ends. */
@@ -361,7 +488,8 @@ static void remember(ltdic_served *a, ltdic_bytes rq)
 static void admit(ltdic_server *s, ltdic_served *a, ltdic_bytes rq, ltdic_bytes accept)
 {
     const bool asks = (s->wanted & LTDIC_WANT_REQUESTS) != 0;
-    if (!asks && ltdic_served_send(a, accept) != LTDIC_OK) {
+    atomic_store(&a->place->phase, LTDIC_PHASE_ASKING);
+    if (!asks && send_pdu(a, accept) != LTDIC_OK) {
         ltdic__net_end(a->net, LTDIC_ERR_MEMORY);
         return;
     }
@@ -413,7 +541,7 @@ static void receive_echo(ltdic_served *a, const ltdic_indication *i)
     }
     a->between = true;
     const ltdic_pdv pdv = {i->piece.id, whole, {command.data, command.size}};
-    const int status = ltdic_served_send_data(a, &pdv);
+    const int status = ltdic_net_send_data(a->net, &pdv);
     if (status != LTDIC_OK && status != LTDIC_ERR_WRONG_STATE) { /* or it never reads */
         send_or_end(a, LTDIC_ABORT, no_codes);
     }
@@ -474,10 +602,20 @@ static void receive_refused(ltdic_served *a)
     set_outcome(a, LTDIC_OUTCOME_REJECTED, LTDIC_OK, inside->ul.refusal);
 }
 
+/* Tell the user who waits for room that there is some, once it is worth while. */
+static void tell_of_room(ltdic_served *a)
+{
+    if (a->waits && ltdic__net_has_room(a->net)) {
+        const ltdic_event_row event = {.kind = LTDIC_SERVED_ROOM};
+        a->waits = !put_event(a->server, a, event, (ltdic_bytes){NULL, 0});
+        ltdic__net_hold(a->net, a->waits);
+    }
+}
+
 static void sent(ltdic_served *a, const ltdic_indication *i)
 {
     a->report.sent += i->status == LTDIC_OK ? i->size : 0;
-    a->server->made_room = true;
+    tell_of_room(a);
     if (i->type == LTDIC_ASSOCIATE_RJ && !a->requested) {
         receive_refused(a);
     }
@@ -535,7 +673,9 @@ static int accept_as(ltdic_served *a, ltdic_server *s)
     if (a->net == NULL) {
         return LTDIC_ERR_MEMORY;
     }
+    const uint32_t most = ltdic_admission_max_associate(s->admission);
     ltdic_net_set_timeouts(a->net, &s->timeouts);
+    ltdic_net_limit_associate(a->net, most != 0 ? most : LTDIC_MAX_ASSOCIATE);
     const int status = ltdic_net_accept(a->net, s->listener);
     if (status != LTDIC_OK) {
         ltdic_net_free(a->net);
@@ -548,9 +688,13 @@ static int accept_as(ltdic_served *a, ltdic_server *s)
 static bool accept_connection(ltdic_server *s)
 {
     ltdic_served *a = calloc(1, sizeof *a);
-    const int status = a != NULL ? accept_as(a, s) : LTDIC_ERR_MEMORY;
+    const bool named = a != NULL && take_number(s, a);
+    const int status = named ? accept_as(a, s) : LTDIC_ERR_MEMORY;
     s->starved = status != LTDIC_OK && status != LTDIC_NEED_MORE;
     if (status != LTDIC_OK) {
+        if (named) {
+            leave_number(s, a->place);
+        }
         free(a);
         return false;
     }
@@ -614,7 +758,7 @@ void ltdic_server_close(ltdic_server *server, uint32_t milliseconds)
 static bool is_between(const ltdic_served *a)
 {
     const uint8_t sending = a->net->association.sending.place;
-    return a->between && (sending == BETWEEN || sending == AFTER_COMMAND);
+    return a->between && !a->waits && (sending == BETWEEN || sending == AFTER_COMMAND);
 }
 
 /* One step towards the end of one association. */
@@ -663,7 +807,6 @@ static void begin_batch(ltdic_server *s, unsigned wanted)
     s->wanted = wanted;
     s->count = 0;
     s->data.start = s->data.end = 0;
-    s->made_room = false;
     if (s->gave_data) {
         s->gave_data = false;
         block_reserve(&s->data, BATCH_ROOM); /* else it grows */
@@ -689,11 +832,6 @@ static void take_all(ltdic_server *s)
     }
 }
 
-static bool has_something(const ltdic_server *s)
-{
-    return s->count > 0 || (s->made_room && (s->wanted & LTDIC_WANT_ROOM) != 0);
-}
-
 static bool is_over(const ltdic_server *s)
 {
     return s->closing && list_empty(&s->served) && list_empty(&s->releasing);
@@ -715,7 +853,7 @@ int ltdic_server_run(ltdic_server *server, ltdic_batch *batch, unsigned wanted, 
     begin_batch(server, wanted);
     answer_releases(server);
     take_all(server);
-    while (!has_something(server) && !is_over(server) && status == LTDIC_OK) {
+    while (server->count == 0 && !is_over(server) && status == LTDIC_OK) {
         if (server->closing) {
             close_all(server);
         }
@@ -724,7 +862,7 @@ int ltdic_server_run(ltdic_server *server, ltdic_batch *batch, unsigned wanted, 
         take_all(server);
     }
     *batch = (ltdic_batch){server->events, server->count, server->data.data};
-    return has_something(server) ? LTDIC_OK : is_over(server) ? LTDIC_ERR_CLOSED : status;
+    return server->count > 0 ? LTDIC_OK : is_over(server) ? LTDIC_ERR_CLOSED : status;
 }
 
 uint8_t *ltdic_server_take_data(ltdic_server *server)
@@ -740,7 +878,8 @@ void ltdic_free_data(void *data)
     free(data);
 }
 
-const ltdic_report *ltdic_served_report(const ltdic_served *served)
+const ltdic_report *ltdic_served_report(const ltdic_server *server, ltdic_served_id served)
 {
-    return &served->report;
+    const ltdic_served *a = find(server, served);
+    return a == NULL ? NULL : &a->report;
 }

@@ -36,6 +36,7 @@ enum {
     ROW(LTDIC_ERR_ABORTED, "aborted", NOT_SPECIFIED, "the peer aborted the association") \
     ROW(LTDIC_ERR_INTERRUPTED, "interrupted", NOT_SPECIFIED, "a signal ended the wait") \
     ROW(LTDIC_ERR_SYSTEM, "system", NOT_SPECIFIED, "the operating system refused") \
+    ROW(LTDIC_ERR_CONGESTION, "congestion", NOT_SPECIFIED, "too many bytes of unfinished requests waited") \
     ROW(LTDIC_ERR_MEMORY, "memory", NOT_SPECIFIED, "out of memory")
 /* clang-format on */
 

@@ -6,10 +6,15 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any
 
 THREADS = 16
+MOST_UNDECIDED = 256
+"""Requests that may wait for a decision; those beyond it are rejected with 2/3/1."""
+MOST_UNDECIDED_BYTES = 64 << 20
+"""Bytes of all those requests."""
 PATIENCE = 0.001
 """Seconds that the serving thread waits for a decision: most take less, and no other thread has to
 be woken then."""
@@ -17,67 +22,150 @@ REST = 64
 """Decisions that it does not wait for after one that took longer."""
 
 
-class Decision:
+class Undecided:
+    """The requests that wait for a decision, as far as they are bounded."""
+
+    def __init__(self) -> None:
+        self._sizes: dict[Any, int] = {}
+
+    def add(self, request: Any, size: int) -> bool:
+        """False where there are too many; true once more for one that is there."""
+        if request in self._sizes:
+            return True
+        total = sum(self._sizes.values()) + size
+        if len(self._sizes) >= MOST_UNDECIDED or total > MOST_UNDECIDED_BYTES:
+            return False
+        self._sizes[request] = size
+        return True
+
+    def remove(self, request: Any) -> None:
+        """It is decided, or nobody waits for it any more."""
+        self._sizes.pop(request, None)
+
+
+class Task:
+    """A function that a thread calls once, unless it was forgotten before."""
+
+    def __init__(self, function: Callable[[], None]) -> None:
+        self._function = function
+        self._begun = threading.Lock()
+
+    def run(self) -> None:
+        if self._begun.acquire(blocking=False):
+            self._function()
+
+
+class Threads:
+    """Threads that are started as they are needed, and end with the process at the latest."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._begin()
+
+    def _begin(self) -> None:
+        self._process = os.getpid()
+        self._queue: SimpleQueue[bool] = SimpleQueue()  # true for each task, false at the end
+        self._tasks: deque[Task] = deque()
+        self._idle: deque[None] = deque()  # one for each thread that waits for a task
+        self._threads: list[threading.Thread] = []
+
+    def submit(self, task: Task) -> bool:
+        """False where no thread can be started, and none is there."""
+        if self._process != os.getpid():  # a child process has none of the threads
+            self._begin()
+        try:
+            self._idle.pop()
+        except IndexError:
+            if not self._start():
+                return False
+        if task not in self._tasks:
+            self._tasks.append(task)
+        self._queue.put(True)
+        return True
+
+    def _start(self) -> bool:
+        """One more thread, where there may be one. True where there is at least one."""
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        if len(self._threads) < THREADS:
+            arguments = self._queue, self._tasks, self._idle
+            thread = threading.Thread(target=_work, args=arguments, daemon=True)
+            thread.name = f"{self._name}-{len(self._threads) + 1}"
+            self._threads.append(thread)
+            with suppress(RuntimeError):  # the system has no more threads
+                thread.start()
+        return any(thread.is_alive() for thread in self._threads)
+
+    def forget(self, task: Task) -> None:
+        """Nobody wants it done any more; where it has begun it goes on."""
+        with suppress(ValueError):
+            self._tasks.remove(task)
+
+    def end(self) -> None:
+        for _ in self._threads:
+            self._queue.put(False)
+
+
+def _work(queue: SimpleQueue[bool], tasks: deque[Task], idle: deque[None]) -> None:
+    """What a thread does. It knows nothing of who has started it, which may be garbage."""
+    while queue.get():
+        with suppress(IndexError):  # the task was forgotten
+            tasks.popleft().run()
+        idle.append(None)
+
+
+class Decision(Task):
     """A call to `on_request` and, in the end, what the request is answered with."""
 
-    def __init__(self, subject: Any, decide: Callable[[Any], bytes]) -> None:
+    def __init__(
+        self,
+        subject: Any,
+        decide: Callable[[Any], bytes],
+        late: Callable[[Decision], None],
+    ) -> None:
+        """`late` is called, in the thread, where nobody waits for the decision any more."""
+        super().__init__(self._decide)
         self.subject = subject
-        self._decide = decide
+        self._function_of = decide
+        self._late = late
         self.answer = b""
         self._done = threading.Lock()
         self._done.acquire()
         self._taken = threading.Lock()
 
-    def run(self) -> bool:
-        """In its thread. False if nobody waits for it any more."""
-        self.answer = self._decide(self.subject)
+    def _decide(self) -> None:
+        self.answer = self._function_of(self.subject)
         waits = self._taken.acquire(blocking=False)
         self._done.release()
-        return waits
+        if not waits:
+            self._late(self)
 
     def is_made(self, patience: float) -> bool:
-        """Wait for it for so long; after False, `run` says that nobody waits."""
+        """Wait for it for so long; after False, nobody waits for it."""
         made = self._done.acquire(timeout=patience)
         return made or not self._taken.acquire(blocking=False)
 
 
 class Decisions:
-    """The threads, started as they are needed, and the decisions that the serving thread has asked
-    for and not seen yet."""
+    """The decisions that the serving thread has asked for and not seen yet."""
 
-    def __init__(self, decide: Callable[[Any], bytes], late: Callable[[Decision], None]) -> None:
-        """`late` is called, in a thread of these, with a decision that nobody waits for."""
-        self._decide, self._late = decide, late
-        self._begin()
-
-    def _begin(self) -> None:
-        self._process = os.getpid()
-        self._queue: SimpleQueue[Decision | None] = SimpleQueue()
-        self._idle: deque[None] = deque()  # one for each thread that waits for a decision
-        self._threads = 0
+    def __init__(self) -> None:
+        self._threads = Threads("ltdic-on_request")
         self._asked: deque[Decision] = deque()
         self._rest = 0
 
-    def ask(self, subject: Any) -> None:
-        if self._process != os.getpid():  # a child has none of the threads
-            self._begin()
-        decision = Decision(subject, self._decide)
-        try:
-            self._idle.pop()
-        except IndexError:
-            self._start()
-        self._asked.append(decision)
-        self._queue.put(decision)
+    def ask(self, decision: Decision) -> bool:
+        """False where no thread can be had. Asking again for the same one changes nothing."""
+        if decision not in self._asked:
+            self._asked.append(decision)
+        return self._threads.submit(decision)
 
-    def _start(self) -> None:
-        if self._threads < THREADS:
-            self._threads += 1
-            name = f"ltdic-on_request-{self._threads}"
-            threading.Thread(target=self._work, name=name, daemon=True).start()
+    def forget(self, decision: Decision) -> None:
+        """Who has asked is gone."""
+        self._threads.forget(decision)
 
     def made(self) -> Iterator[Decision]:
-        """Those asked for that are made by now, or soon; the others are `late`. What interrupts the
-        wait for one leaves it there."""
+        """Those asked for that are made by now, or soon; the others are `late`. An exception leaves
+        the decision there that it came in the middle of."""
         while self._asked:
             decision, patient = self._asked[0], self._rest == 0
             if decision.is_made(PATIENCE if patient else 0):
@@ -88,11 +176,4 @@ class Decisions:
             self._asked.popleft()
 
     def end(self) -> None:
-        for _ in range(self._threads):
-            self._queue.put(None)
-
-    def _work(self) -> None:
-        while (decision := self._queue.get()) is not None:
-            if not decision.run():
-                self._late(decision)
-            self._idle.append(None)
+        self._threads.end()

@@ -6,7 +6,7 @@ import os
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -49,6 +49,8 @@ BAD_PDU_TYPE: int = lib.LTDIC_ERR_BAD_PDU_TYPE
 BAD_VALUE: int = lib.LTDIC_ERR_BAD_VALUE
 TOO_LARGE: int = lib.LTDIC_ERR_TOO_LARGE
 WRONG_STATE: int = lib.LTDIC_ERR_WRONG_STATE
+CONGESTION: int = lib.LTDIC_ERR_CONGESTION
+MAX_UNFINISHED: int = lib.LTDIC_MAX_UNFINISHED
 ROOM: int = lib.LTDIC_ERR_ROOM
 TRAILING_BYTES: int = lib.LTDIC_ERR_TRAILING_BYTES
 
@@ -224,21 +226,19 @@ ABORTED: int = lib.LTDIC_ERR_ABORTED
 
 _RECEIVED: int = lib.LTDIC_RECEIVED
 _SENT: int = lib.LTDIC_SENT
-_FOREVER = 0xFFFFFFFF  # ms: 49 days
+FOREVER = 0xFFFFFFFF
+"""Milliseconds that stand for ever: 49 days."""
 
 
 def milliseconds(seconds: float | None) -> int:
-    """As C counts them: 0 is for ever, and so is None."""
-    if seconds is None:
-        return 0
-    if not seconds > 0:
-        raise ValueError(f"{seconds} seconds is no time: it is more than 0, or None for ever")
-    return max(1, int(min(seconds * 1000, _FOREVER)))
+    """As C counts them: 1 to `FOREVER`, which None is, too."""
+    return FOREVER if seconds is None else max(1, min(int(seconds * 1000), FOREVER))
 
 
 def _timeouts(artim: float | None, response: float | None, idle: float | None) -> Any:
-    times = milliseconds(artim), milliseconds(response), milliseconds(idle)
-    return ffi.new("ltdic_timeouts *", (ffi.sizeof("ltdic_timeouts"), *times))
+    """In C, 0 is ever but for ARTIM, where it is the default."""
+    others = (0 if seconds is None else milliseconds(seconds) for seconds in (response, idle))
+    return ffi.new("ltdic_timeouts *", (ffi.sizeof("ltdic_timeouts"), milliseconds(artim), *others))
 
 
 class Echo(NamedTuple):
@@ -301,6 +301,10 @@ class Engine:
         self._indication = ffi.new("ltdic_indication *")
         self._in = ffi.new("ltdic_bytes *")
         self.inbox = b""
+        self._pieces: list[bytes] = []
+        """What has come of a PDU besides the inbox, while it is not whole."""
+        self._missing = 0
+        """Bytes of that PDU that had not come when it was looked at last."""
         self._raw: Any = None
         self._base: Any = None
         self._lent: Any = None
@@ -316,10 +320,16 @@ class Engine:
     def state(self) -> int:
         return int(lib.ltdic_association_state(self._association))
 
+    def limit_associate(self, most: int) -> None:
+        lib.ltdic_association_limit_associate(self._association, most)
+
+    def fail(self, status: int, now: int) -> None:
+        lib.ltdic_association_fail(self._association, status, now)
+
     @property
     def unused(self) -> int:
         """Bytes that were received and not used yet."""
-        return int(self._in.size)
+        return int(self._in.size) + sum(map(len, self._pieces))
 
     @property
     def expects_more(self) -> bool:
@@ -329,8 +339,22 @@ class Engine:
         return int(lib.ltdic_association_deadline(self._association))
 
     def receive(self, data: bytes) -> None:
-        left = self.unused
-        self.inbox = self.inbox[len(self.inbox) - left :] + data if left else data
+        """Small pieces of a large PDU are joined once, when it is whole."""
+        if len(data) < self._missing:
+            self._missing -= len(data)
+            self._pieces.append(data)
+            return
+        left = int(self._in.size)
+        pieces = [self.inbox[len(self.inbox) - left :], *self._pieces, data]
+        self._use(b"".join(pieces) if left else data)
+
+    def drop_used(self) -> None:
+        """Keep nothing of what has been used; who still needs it has views of it."""
+        if self.inbox and not self._in.size:
+            self._use(b"")
+
+    def _use(self, inbox: bytes) -> None:
+        self.inbox, self._pieces, self._missing = inbox, [], 0
         self._raw = ffi.from_buffer(self.inbox)
         self._in.data, self._in.size = self._raw, len(self.inbox)
         self._base = self._in.data
@@ -350,7 +374,16 @@ class Engine:
                 return self._received(told)
             if kind != _SENT:
                 return Told(True, told.status, 0, 0, 0, 0, 0, None, told.offset)
+        self._find_missing()
         return None
+
+    def _find_missing(self) -> None:
+        """What is left is a PDU that is not whole; of a P-DATA-TF, parts can be used."""
+        left = int(self._in.size)
+        if left >= 6 and not self._pieces:
+            start = len(self.inbox) - left
+            size = 6 + int.from_bytes(self.inbox[start + 2 : start + 6], "big")
+            self._missing = size - left if self.inbox[start] != 4 else 0
 
     def _received(self, told: Any) -> Told:
         status, kind, echo = told.status, told.type, None
@@ -405,7 +438,8 @@ def _take_room(size: int) -> Any:
 
 
 def _bytes_of(data: bytes) -> tuple[Any, int]:
-    return ffi.from_buffer(data), len(data)
+    raw = ffi.from_buffer(data)
+    return raw, len(raw)
 
 
 def _utf8(secret: str) -> bytes:
@@ -498,12 +532,10 @@ class Policy:
 
         return destructor
 
-    def take_rules(self, other: Policy) -> None:
-        """What is in `other` holds here, if it is still used; places that are taken stay taken."""
-        if not self.pointer:
-            return
-        if lib.ltdic_admission_take_rules(self.pointer, other.pointer) != 0:
-            raise MemoryError
+    def taking_rules(self, other: Policy) -> Call:
+        """What is in `other` holds here; places that are taken stay taken."""
+        take = lib.ltdic_admission_take_rules
+        return Call(take, self.pointer, other.pointer, keep=other)
 
     def set_max_length(self, max_length: int) -> None:
         lib.ltdic_admission_set_max_length(self.pointer, max_length)
@@ -543,13 +575,16 @@ def _c_text(text: str) -> bytes:
 WANT_REQUESTS: int = lib.LTDIC_WANT_REQUESTS
 WANT_DATA: int = lib.LTDIC_WANT_DATA
 WANT_ENDS: int = lib.LTDIC_WANT_ENDS
-WANT_ROOM: int = lib.LTDIC_WANT_ROOM
 WANT_VERIFICATION: int = lib.LTDIC_WANT_VERIFICATION
 
 SERVED_REQUEST: int = lib.LTDIC_SERVED_REQUEST
 SERVED_ACCEPTED: int = lib.LTDIC_SERVED_ACCEPTED
 SERVED_DATA: int = lib.LTDIC_SERVED_DATA
 SERVED_ENDED: int = lib.LTDIC_SERVED_ENDED
+SERVED_ROOM: int = lib.LTDIC_SERVED_ROOM
+
+PHASE_ASKING: int = lib.LTDIC_PHASE_ASKING
+PHASE_OPEN: int = lib.LTDIC_PHASE_OPEN
 
 OUTCOME_REJECTED: int = lib.LTDIC_OUTCOME_REJECTED
 OUTCOME_RELEASED: int = lib.LTDIC_OUTCOME_RELEASED
@@ -578,9 +613,9 @@ class Report(NamedTuple):
 
 
 class ServedEvent(NamedTuple):
-    """An `ltdic_event_row` and its bytes, read-only; `served` is a number, as long as it is not
-    ended."""
+    """An `ltdic_event_row` and its bytes, read-only; `place` is its place in the batch."""
 
+    place: int
     served: int
     kind: int
     id: int
@@ -598,8 +633,7 @@ def _host(array: Any) -> str:
     return _text(array).removeprefix("::ffff:")
 
 
-def _report(served: Any) -> Report:
-    r = lib.ltdic_served_report(served)
+def _report(r: Any) -> Report:
     return Report(
         r.outcome,
         r.status,
@@ -616,8 +650,26 @@ def _report(served: Any) -> Report:
     )
 
 
-def _served(number: int) -> Any:
-    return ffi.cast("ltdic_served *", number)
+class Call:
+    """A call of a C function that is made once, however often `make` is interrupted by what a
+    signal handler raises: no bytecode lies between the call and the keeping of its result."""
+
+    def __init__(self, function: Any, *arguments: Any, keep: Any = None) -> None:
+        """`keep` is what has to live as long as the arguments."""
+        self._function = function
+        self._arguments = [(argument,) for argument in arguments]
+        self._keep = keep
+        self._results: list[Any] = []
+
+    def make(self) -> Any:
+        """What the function has returned."""
+        if not self._results:
+            self._results.extend(map(self._function, *self._arguments))
+        return self._results[0]
+
+    def forget(self) -> None:
+        """It is to be made again."""
+        self._results.clear()
 
 
 SMALL = 16384
@@ -625,8 +677,10 @@ SMALL = 16384
 
 
 class ServerLoop:
-    """`ltdic_server`. `wake` and `counters` may be called from any thread, and in a signal handler,
-    also when it has been freed."""
+    """`ltdic_server`. `wake`, `phase` and `counters` may be called from any thread, and in a signal
+    handler, also when it has been freed.
+
+    An association is a number here, which is harmless when it has ended."""
 
     def __init__(self, policy: Policy, timeout: float | None, idle: float | None) -> None:
         self._policy = policy  # as long as C may use it
@@ -638,8 +692,10 @@ class ServerLoop:
         self._server = ffi.gc(server, policy.freed_after(lib.ltdic_server_free))
         lib.ltdic_server_set_timeouts(self._server, _timeouts(timeout, timeout, idle))
         self._batch = ffi.new("ltdic_batch *")
-        self._taken = 0
-        self._data = memoryview(b"")
+        self.taken = 0
+        """Events of the batch that have been dealt with."""
+        self._data: memoryview | None = None
+        self._owned: list[Any] = []
         self.reports = True
         """Does anybody want them?"""
         self._counted: Any = None
@@ -662,12 +718,17 @@ class ServerLoop:
         lib.ltdic_server_name(self._server, out, port)
         return bytes(ffi.buffer(host, out.size)).decode(), int(port[0])
 
+    @property
+    def is_freed(self) -> bool:
+        return self._server is None
+
     def run(self, wanted: int, most: int) -> int:
         """`ltdic_server_run`; `most` in milliseconds. The GIL is released while it serves. All
         events must have been taken; those of a run that a signal's exception has ended are there,
         too."""
-        self._batch.count = self._taken = 0
-        self._data = memoryview(b"")
+        self._batch.count = 0  # first: what has been taken is never taken again
+        self.taken = 0
+        self._data, self._owned = None, []
         return int(lib.ltdic_server_run(self._server, self._batch, wanted, most))
 
     def _batch_data(self) -> memoryview:
@@ -676,26 +737,30 @@ class ServerLoop:
         size = last.offset + last.length
         if size < SMALL:
             return memoryview(bytes(ffi.buffer(self._batch.data, size)) if size else b"")
-        taken = ffi.gc(lib.ltdic_server_take_data(self._server), lib.ltdic_free_data, size)
-        return memoryview(ffi.buffer(taken, size)).toreadonly()
+        if not self._owned:  # as in `Call`
+            taken = map(lib.ltdic_server_take_data, [self._server])
+            self._owned.extend(map(ffi.gc, taken, [lib.ltdic_free_data], [size]))
+        return memoryview(ffi.buffer(self._owned[0], size)).toreadonly()
 
-    def take(self) -> ServedEvent | None:
-        """The next event."""
+    def events(self) -> Iterator[ServedEvent]:
+        """The events that have not been taken. One counts as taken when the next is asked for."""
         batch = self._batch
-        if self._taken == batch.count:
-            return None
-        if self._taken == 0:
-            self._data = self._batch_data()
-        event = self._event(batch.events[self._taken])
-        self._taken += 1
-        return event
+        while self.taken < batch.count:
+            if self._data is None:
+                self._data = self._batch_data()
+            place = self.taken
+            yield self._event(place, batch.events[place], self._data)
+            self.taken = place + 1
 
-    def _event(self, row: Any) -> ServedEvent:
-        kind = row.kind
-        data = self._data[row.offset : row.offset + row.length]
-        report = _report(row.served) if kind == SERVED_ENDED and self.reports else None
-        number = int(ffi.cast("uintptr_t", row.served))
-        return ServedEvent(number, kind, row.id, row.control, data, report)
+    def _event(self, place: int, row: Any, data: memoryview) -> ServedEvent:
+        kind, served = row.kind, row.served
+        report = self._report(served) if kind == SERVED_ENDED and self.reports else None
+        part = data[row.offset : row.offset + row.length]
+        return ServedEvent(place, served, kind, row.id, row.control, part, report)
+
+    def _report(self, served: int) -> Report | None:
+        report = lib.ltdic_served_report(self._server, served)
+        return _report(report) if report else None
 
     def wake(self) -> None:
         with self._lock:
@@ -713,23 +778,23 @@ class ServerLoop:
                 ffi.release(server)
 
     def peer(self, served: int) -> tuple[str, int]:
-        r = lib.ltdic_served_report(_served(served))
+        r = lib.ltdic_served_report(self._server, served)
         return _host(r.host), int(r.port)
 
-    def lives(self, served: int) -> bool:
-        """Has it no outcome yet? From any thread."""
-        return int(lib.ltdic_served_report(_served(served)).outcome) == 0
+    def phase(self, served: int) -> int:
+        """`PHASE_...`; another one where it is over."""
+        with self._lock:
+            return 0 if self._server is None else int(lib.ltdic_served_phase(self._server, served))
 
-    def send(self, served: int, pdu: bytes) -> int:
-        return int(lib.ltdic_served_send(_served(served), _bytes_of(pdu)))
+    def sending(self, served: int, pdu: bytes) -> Call:
+        """`ltdic_served_send`."""
+        return Call(lib.ltdic_served_send, self._server, served, _bytes_of(pdu), keep=pdu)
 
-    def send_data(self, served: int, context_id: int, control: int, data: Buffer) -> int:
-        with ffi.from_buffer(data) as raw:
-            pdv = ffi.new("ltdic_pdv *", (context_id, control, (raw, len(raw))))
-            return int(lib.ltdic_served_send_data(_served(served), pdv))
-
-    def drain(self, served: int, most: int) -> int:
-        return int(lib.ltdic_served_drain(_served(served), most))
+    def sending_data(self, served: int, context_id: int, control: int, data: Buffer) -> Call:
+        """`ltdic_served_send_data`."""
+        raw = ffi.from_buffer(data)
+        pdv = ffi.new("ltdic_pdv *", (context_id, control, (raw, len(raw))))
+        return Call(lib.ltdic_served_send_data, self._server, served, pdv, keep=raw)
 
     def renew_lock(self) -> None:
         """In a child process: whoever had it may be a thread of the parent."""

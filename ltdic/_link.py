@@ -6,12 +6,13 @@ import asyncio
 import os
 import time
 from collections import deque
-from collections.abc import AsyncIterable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterable
+from contextlib import aclosing, suppress
 from typing import Any, cast
 
 from . import _lib
 from ._lib import Buffer
+from ._turns import AsyncTurns, announces_data_set
 from .association import (
     CLOSING_TIME,
     Association,
@@ -22,7 +23,7 @@ from .association import (
     echo_of,
     end_of_tls,
     error_of_event,
-    pieces_of,
+    parts_of,
     size_of,
 )
 from .errors import AssociationTimeout, Error, LocalError
@@ -31,7 +32,26 @@ from .tls import Tls
 
 MOST_HELD = 0x100000
 """Bytes of data that wait for whoever receives them; with more, reading stops."""
+MOST_REST = 8 * MOST_HELD
+"""Bytes that are read of a connection that is lost."""
+MOST_WORK = 64
+"""Events of one link that are dealt with before others have their turn."""
 ABORTED = "the association is over: it was aborted"
+
+
+async def _parts_of(
+    data: Sendable | AsyncIterable[Buffer],
+) -> AsyncGenerator[tuple[bool, bytes | memoryview], None]:
+    """As `parts_of`."""
+    if not isinstance(data, AsyncIterable):
+        for last_and_part in parts_of(data):
+            yield last_and_part
+        return
+    parts = Parts()
+    async for piece in data:
+        for part in parts.feed(piece):
+            yield False, part
+    yield True, parts.end()
 
 
 def peer_of(name: Any) -> tuple[str, int]:
@@ -63,9 +83,12 @@ class Link(asyncio.Protocol):
         """Has there been an A-ASSOCIATE-AC?"""
         self._loop = asyncio.get_running_loop()
         self._held = 0
+        self._goes_on = False
+        """Will `turn` be called again soon, for what it had no time for?"""
         self._timer: asyncio.TimerHandle | None = None
         self._fires = 0.0
         self._waiters: list[asyncio.Future[None]] = []
+        self.turns = AsyncTurns()
         self.aborted = False
         """Has its user ended it, maybe while another task waits?"""
         self._over = self._unanswered = False
@@ -102,18 +125,22 @@ class Link(asyncio.Protocol):
         return plain
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if exc is not None:
-            self._read_rest()
         self.closed = True
+        if isinstance(exc, ConnectionError):
+            self._read_rest()
         self.association.receive_eof()
         self.turn()
+        self.turns.stop()
         if self._timer is not None:
             self._timer.cancel()
 
     def _read_rest(self) -> None:
-        """asyncio stops reading where writing fails, but the peer may have said why it left."""
+        """asyncio stops reading where writing fails, but the peer may have said why it left. What
+        has come by then is in the system's buffer, which is not larger than this."""
+        left = MOST_REST
         with suppress(OSError):
-            while data := os.read(self._socket.fileno(), MOST_HELD):
+            while left > 0 and (data := os.read(self._socket.fileno(), MOST_HELD)):
+                left -= len(data)
                 self.data_received(data)
 
     def pause_writing(self) -> None:
@@ -121,7 +148,7 @@ class Link(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._writes = True
-        self._wake()
+        self.turn()
 
     @property
     def is_connected(self) -> bool:
@@ -133,10 +160,9 @@ class Link(asyncio.Protocol):
     def turn(self) -> None:
         """After whatever may have changed something: take what has happened, send what is to be
         sent, and set the timer."""
-        while self._held < MOST_HELD and (told := self.association._next()) is not None:
-            self._over = self._over or told.over
-            self.happened(told)
+        self._take_events()
         self.flush()
+        self.association._drop_used()
         if self._unanswered and self.association.expects_more:
             acknowledge(self._socket)
         self._unanswered = False
@@ -146,12 +172,30 @@ class Link(asyncio.Protocol):
         self._set_timer()
         self._wake()
 
+    def _take_events(self) -> None:
+        """As many as may be taken in one turn."""
+        for _ in range(MOST_WORK):
+            if self._held >= MOST_HELD or (told := self.association._next()) is None:
+                return
+            self._over = self._over or told.over
+            self.happened(told)
+        if not self._goes_on:
+            self._goes_on = True
+            self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._goes_on = False
+        self.turn()
+
     def happened(self, told: _lib.Told) -> None:
         self.put(self.association._event(told))
         if told.echo is not None:
             self.put(echo_of(told.id, told.echo))
 
     def put(self, event: Event) -> None:
+        if isinstance(event, PDV) and 2 * len(event.data) < len(self.association._view):
+            data = memoryview(bytes(event.data))  # a view would keep all that came with it
+            event = PDV(event.context_id, event.is_command, event.is_last, data)
         self.events.append(event)
         self._held += size_of(event)
 
@@ -213,7 +257,8 @@ class Link(asyncio.Protocol):
         return held + self.transport.get_write_buffer_size()
 
     def _read_while_there_is_room(self) -> None:
-        reads = self._held < MOST_HELD
+        deaf = self.association.state == 13 and self.unsent() >= MOST_HELD
+        reads = self._held < MOST_HELD and not deaf and not self._goes_on
         if reads != self._reads and not self.transport.is_closing():
             self._reads = reads
             (self.transport.resume_reading if reads else self.transport.pause_reading)()
@@ -284,16 +329,18 @@ class Link(asyncio.Protocol):
         is_command: bool,
         timeout: float | None,
     ) -> None:
-        parts = Parts()
-        if isinstance(data, AsyncIterable):
-            async for piece in data:
-                for part in parts.feed(piece):
-                    await self._send_part(PDV(context_id, is_command, False, part), timeout)
-        else:
-            for piece in pieces_of(data):
-                for part in parts.feed(piece):
-                    await self._send_part(PDV(context_id, is_command, False, part), timeout)
-        await self._send_part(PDV(context_id, is_command, True, parts.end()), timeout)
+        """Send a whole command or data set, in the task's turn."""
+        opens = False
+        try:
+            await self.turns.begin(is_command, timeout)
+            async with aclosing(_parts_of(data)) as parts:
+                number = 0
+                async for is_last, part in parts:
+                    await self._send_part(PDV(context_id, is_command, is_last, part), timeout)
+                    opens = is_command and number == 0 and announces_data_set(part)
+                    number += 1
+        finally:
+            self.turns.end(opens)
 
     async def _send_part(self, pdv: PDV, timeout: float | None) -> None:
         """Send it, and wait until the transport takes more."""

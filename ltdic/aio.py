@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import math
 import socket
 import ssl
 import time
@@ -29,10 +30,12 @@ from typing import Any, NoReturn, cast
 
 from . import _lib
 from ._connecting import dial_async
+from ._decisions import Task, Threads, Undecided
 from ._lib import Buffer
 from ._link import MOST_HELD, Link, peer_of
 from ._strangers import stranger_of, tls_stranger
-from .admission import VERIFICATION, Admission, Context
+from ._times import seconds_of
+from .admission import Admission, Context
 from .association import (
     ABORTED_BY_US,
     DEFAULT_IDLE,
@@ -67,6 +70,7 @@ from .association import (
     logger,
     request_of,
     security_of,
+    titles_of,
 )
 from .errors import AssociationTimeout, Error, LocalError
 from .pdu import (
@@ -95,11 +99,15 @@ BACKLOG = 1024
 
 class AsyncAssociation(Opened):
     """An association that `aio.connect` has opened. An asynchronous context manager: it is released
-    at the end, or aborted where an exception leaves the block. One task at a time."""
+    at the end, or aborted where an exception leaves the block. One task at a time may wait for what
+    comes, by `echo`, `receive` or `release`, others get `LocalError`; `send` may be called beside
+    that, and by several tasks, whose messages go out one after the other."""
 
     def __init__(self, link: Link, request: AssociateRequest, timeout: float | None) -> None:
         super().__init__(link.association, request, link.peer, timeout)
         self._link = link
+        self._runner: asyncio.Task[Any] | None = None
+        """The task that waits for what comes."""
 
     async def echo(self) -> int:
         """As `SyncAssociation.echo`."""
@@ -189,8 +197,11 @@ class AsyncAssociation(Opened):
         """Take the steps of a service."""
         if self._record is None:
             raise LocalError("the association is over")
+        if self._runner is not None and not self._runner.cancelling():
+            raise LocalError("another task uses the association")
         if deadline is None:
             deadline = deadline_of(self.timeout)
+        self._runner = me = asyncio.current_task()
         try:
             next(steps)
             while True:
@@ -203,6 +214,9 @@ class AsyncAssociation(Opened):
             return result
         except Error as e:
             await self._fail(e)
+        finally:
+            if self._runner is me:
+                self._runner = None
 
     async def _next(self, deadline: float | None) -> Event:
         try:
@@ -284,12 +298,12 @@ def connect(
 ) -> _Connecting:
     """Open an association as requestor: `async with connect(...) as association`, or
     `association = await connect(...)`. Everything is as with `ltdic.connect`."""
-    check_connect(host, port, local_address, timeout)
+    most = check_connect(host, port, local_address, timeout)
     parts = called_ae, calling_ae, contexts, max_length, identity, roles, async_ops, extended
     wanted = request_of(*parts, common_extended, request)
     security = security_of(tls, host, server_hostname)
     where = (host, port), local_address, security
-    return _Connecting(_connect(where, wanted, timeout, retry))
+    return _Connecting(_connect(where, wanted, most, retry))
 
 
 Where = tuple[tuple[str, int], tuple[str, int] | None, Security | None]
@@ -350,11 +364,12 @@ async def _link_over(sock: socket.socket, timeout: float | None, security: Secur
 class AsyncServedAssociation(Served):
     """An association of an `aio.Server`, as its handler and `on_request` see it."""
 
-    def __init__(self, link: _Acceptor, request: bytes, accept: bytes, timeout: float) -> None:
+    def __init__(
+        self, link: _Acceptor, request: bytes, accept: bytes, timeout: float | None
+    ) -> None:
         super().__init__(request, accept, link.peer)
         self._link = link
         self._timeout = timeout
-        self._sending = asyncio.Lock()
         if link.tls is not None:
             self.peer_certificate = link.tls.peer_certificate
 
@@ -366,14 +381,13 @@ class AsyncServedAssociation(Served):
         is_command: bool = False,
     ) -> None:
         """Send as `AsyncAssociation.send` does, in any task: what several send at once goes out one
-        after the other. Raises `LocalError` where the association is over."""
-        context_id = context_id_of(self.contexts, context)
-        async with self._sending:
-            try:
-                await self._link.send(data, context_id, is_command, self._timeout)
-            except AssociationTimeout:
-                self._link.abort()
-                raise
+        message after the other. Raises `LocalError` where the association is over."""
+        context_id = self._context_id_of(context)
+        try:
+            await self._link.send(data, context_id, is_command, self._timeout)
+        except AssociationTimeout:
+            self._link.abort()
+            raise
 
     async def release(self) -> None:
         """Ask the peer for release (PS3.8 7.2), between two messages, and wait for the end."""
@@ -403,6 +417,7 @@ class _Acceptor(Link):
         tls = None if server._tls is None else Tls(server._tls)
         super().__init__(False, server._timeout, server._idle, tls)
         self.peer = peer
+        self.association._limit_associate(server._policy.max_associate)
         self._server = server
         self._place: Any = None
         self._rules = server._rules
@@ -411,7 +426,9 @@ class _Acceptor(Link):
         self._end: End | None = None
         self._first = b""
         self._accepted: AsyncServedAssociation | None = None
+        self._judged_verification: frozenset[int] = frozenset()
         self._verification: frozenset[int] = frozenset()
+        """The contexts whose data is answered here: C-ECHO."""
         self._between = True
         self._tasks: set[asyncio.Task[None]] = set()
         self._working = False
@@ -422,6 +439,16 @@ class _Acceptor(Link):
         if self._record is None and len(self._first) < FIRST:
             self._first += data[: FIRST - len(self._first)]
         super().data_received(data)
+        if self.association.state == 2:
+            self._server._count_unfinished(self, self.association.unused)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        try:
+            super().connection_lost(exc)
+        except BaseException:  # whatever is wrong here, its place is free
+            self._over = True
+            self.turn_is_over()
+            raise
 
     def happened(self, told: _lib.Told) -> None:
         if told.over:
@@ -437,10 +464,19 @@ class _Acceptor(Link):
 
     def turn(self) -> None:
         super().turn()
-        if self._place is not None and not 3 <= self.association.state <= 12:
+        self.turn_is_over()
+
+    def turn_is_over(self) -> None:
+        """Give back what it does not need any more."""
+        state = 1 if self._over else self.association.state
+        if state != 2:
+            self._server._count_unfinished(self, 0)
+        if state != 3:
+            self._server._undecided.remove(self)
+        if self._place is not None and not 3 <= state <= 12:
             self._server._policy.leave(self._place)
             self._place = None
-        if self._server._closing:
+        if self._server._closing and not self._over:
             self._server._close_step(self)
         self._leave()
 
@@ -453,14 +489,15 @@ class _Acceptor(Link):
         self.write(data)
 
     def _remember(self, request: bytes) -> None:
-        called, calling = (_title(request[at : at + 16]) for at in (10, 26))
-        self._record = Record(called, calling, self.peer, True)
+        self._record = Record(*titles_of(request), self.peer, True)
         self.begun = time.monotonic()
 
     def _receive_request(self, told: _lib.Told) -> None:
         request = bytes(self.association._bytes_of(told))
         self._remember(request)
-        refusal, accept, self._place = self._server._policy.judge(request, self.peer[0])
+        judged = self._server._policy.judge(request, self.peer[0])
+        refusal, accept, self._place = judged.refusal, judged.accept, judged.place
+        self._judged_verification = judged.verification
         if refusal is not None:
             self._reject(AssociateReject(*refusal))
         elif self._server._closing:
@@ -469,10 +506,16 @@ class _Acceptor(Link):
             timeout = self._server._timeout
             self._accepted = AsyncServedAssociation(self, request, accept, timeout)
             self._rules = self._server._rules
-            if self._rules.on_request is not None:
+            if self._rules.on_request is None:
+                self._answer(accept)
+            elif self._server._undecided.add(self, len(request) + len(accept)):
                 self._start(self._decide(self._accepted))
             else:
-                self._answer(accept)
+                self._refuse_undecided()
+
+    def _refuse_undecided(self) -> None:
+        logger.warning("too many requests wait for on_request; this one is rejected")
+        self._reject(BUSY)
 
     async def _decide(self, association: AsyncServedAssociation) -> None:
         on_request: Any = self._rules.on_request
@@ -480,11 +523,13 @@ class _Acceptor(Link):
             if inspect.iscoroutinefunction(on_request):
                 decision = await on_request(association)
             else:
-                decision = await asyncio.to_thread(on_request, association)
+                decision = await self._server._in_thread(on_request, association)
                 if inspect.isawaitable(decision):
                     decision = await decision
             answer = answer_of(decision, association)
-        except Exception:
+        except NoThread:
+            answer = encode(BUSY)
+        except (Exception, SystemExit):
             logger.exception("on_request failed; the request is rejected")
             answer = encode(FAILED_DECISION)
         if self.association.state == 3:
@@ -503,9 +548,7 @@ class _Acceptor(Link):
         self._accepted._answered(pdu)
         self._server._counts["accepted"] += 1
         if self._rules.answer_verification:
-            proposed = self._accepted.request.contexts
-            ids = [c.id for c in proposed if c.abstract_syntax == VERIFICATION]
-            self._verification = frozenset(ids)
+            self._verification = self._judged_verification
 
     def _reject(self, reject: AssociateReject) -> None:
         self.association.send(reject)
@@ -534,8 +577,8 @@ class _Acceptor(Link):
             return
         try:
             self.association.answer_echo(echo_of(told.id, echo))
-        except LocalError:
-            if self.association.state == 6:  # it never reads
+        except (LocalError, ValueError):  # it never reads, or its SOP class is no UID
+            if self.association.state == 6:
                 self.abort()
 
     def _receive_release_request(self, told: _lib.Told) -> None:
@@ -576,9 +619,15 @@ class _Acceptor(Link):
                     await handler(association, event)
                 else:
                     self._answer_release()
-        except Exception:
-            logger.exception("the handler failed; its association is aborted")
+        except Exception as e:
+            if isinstance(e, Error) and not association.established:
+                logger.debug("the handler's association is over: %s", e)
+            else:
+                logger.exception("the handler failed; its association is aborted")
             self.abort()
+        except SystemExit:
+            self.abort()
+            raise
         finally:
             self._working = False
         self.turn()
@@ -691,6 +740,12 @@ class _Acceptor(Link):
         if self.closed and self._over and not self._tasks and self in self._server._links:
             self._server._left(self)
 
+    def forget(self) -> None:
+        """It is over: what only it needs is garbage at once, without a cycle that waits for the
+        collector."""
+        self._accepted = self._record = None
+        self.events.clear()
+
     def stop(self) -> None:
         """Close, whatever it is doing; `on_end` is called after that."""
         if not self._over:
@@ -713,10 +768,6 @@ _HAPPENED: dict[int, Callable[[_Acceptor, _lib.Told], None]] = {
 }
 
 BUSY = AssociateReject(2, 3, 1)
-
-
-def _title(field: bytes) -> str:
-    return field.partition(b"\0")[0].strip(b" ").decode("latin-1")
 
 
 async def _listen(host: str, port: int) -> socket.socket:
@@ -836,6 +887,30 @@ STARVED_RETRY = 0.1
 """Seconds until accepting is tried again."""
 
 
+class NoThread(Exception):
+    """The system has no more threads, and there is none."""
+
+
+def _call_in_thread(
+    loop: asyncio.AbstractEventLoop,
+    done: asyncio.Future[tuple[Any, BaseException | None]],
+    function: Callable[[Any], Any],
+    argument: Any,
+) -> None:
+    result, error = None, None
+    try:
+        result = function(argument)
+    except BaseException as e:
+        error = e
+
+    def deliver() -> None:
+        if not done.done():
+            done.set_result((result, error))
+
+    with suppress(RuntimeError):  # the loop is closed
+        loop.call_soon_threadsafe(deliver)
+
+
 class Server:
     """An acceptor in asyncio: `async with Server(...) as server: await server.serve()`.
 
@@ -854,13 +929,11 @@ class Server:
         on_end: OnEnd | None = None,
         max_associations: int = 0,
         max_connections: int | None = None,
-        timeout: float = DEFAULT_TIMEOUT,
+        timeout: float | None = DEFAULT_TIMEOUT,
         idle: float | None = DEFAULT_IDLE,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         check_address(*address)
-        for seconds in (timeout, idle):
-            _lib.milliseconds(seconds)
         if tls is not None:
             check_tls(tls)
         self._max_associations = max_associations
@@ -869,11 +942,16 @@ class Server:
         self._on_end = on_end
         self._admission = self._rules = admission or Admission()
         self._policy = self._policy_of(self._admission)
-        self._timeout = timeout
-        self._idle = idle
+        self._timeout = seconds_of("timeout", timeout)
+        self._idle = seconds_of("idle", idle)
         self._tls = tls
         self._where = address
         self._links: set[_Acceptor] = set()
+        self._unfinished: dict[_Acceptor, int] = {}
+        """Bytes of the requests that are not whole; the one that began first in front."""
+        self._unfinished_bytes = 0
+        self._undecided = Undecided()
+        self._threads = Threads("ltdic-on_request")
         self._counts: Counter[str] = Counter()
         self._rejected: Counter[tuple[str, int, int, int]] = Counter()
         self._closing = False
@@ -910,6 +988,7 @@ class Server:
             for link in list(self._links):
                 link.stop()
                 link.cancel()
+            self._threads.end()
 
     @property
     def address(self) -> tuple[str, int]:
@@ -932,7 +1011,8 @@ class Server:
             self._loop.call_soon_threadsafe(self._take_rules, policy, admission)
 
     def _take_rules(self, policy: _lib.Policy, admission: Admission) -> None:
-        self._policy.take_rules(policy)
+        if self._policy.taking_rules(policy).make() != 0:
+            raise MemoryError
         self._rules = admission
 
     @property
@@ -961,7 +1041,8 @@ class Server:
     async def serve(self, until: float | Callable[[], bool] | None = None) -> None:
         """As `ltdic.Server.serve`. Connections are served whether it runs or not."""
         assert self._changed is not None
-        end = time.monotonic() + until if isinstance(until, (int, float)) else None
+        most = None if callable(until) else seconds_of("until", until, zero=True)
+        end = None if most is None else time.monotonic() + most
         self._tells_ends = callable(until)
         while not self._closing:
             left = MOMENT if end is None else min(MOMENT, end - time.monotonic())
@@ -1004,8 +1085,40 @@ class Server:
     def _is_full(self) -> bool:
         return bool(self._max_connections) and len(self._links) >= self._max_connections
 
+    def _count_unfinished(self, link: _Acceptor, size: int) -> None:
+        """Of the connections whose request is not whole end those that began first, as far as
+        all together have sent too much."""
+        self._unfinished_bytes += size - self._unfinished.get(link, 0)
+        if size > 0:
+            self._unfinished[link] = size
+        else:
+            self._unfinished.pop(link, None)
+        while self._unfinished_bytes > _lib.MAX_UNFINISHED:
+            first = next(iter(self._unfinished))
+            first.association._fail(_lib.CONGESTION)
+            self._count_unfinished(first, 0)
+            first.turn()
+
+    async def _in_thread(self, function: Callable[[Any], Any], argument: Any) -> Any:
+        """What the function returns, or raises, in a thread: there is no executor that anybody else
+        uses, and none that the process waits for at its end. Raises `NoThread`."""
+        assert self._loop is not None
+        done: asyncio.Future[tuple[Any, BaseException | None]] = self._loop.create_future()
+        task = Task(partial(_call_in_thread, self._loop, done, function, argument))
+        if not self._threads.submit(task):
+            raise NoThread
+        try:
+            result, error = await done
+        finally:
+            self._threads.forget(task)
+        if error is not None:
+            raise error if isinstance(error, Exception) else RuntimeError(repr(error)) from error
+        return result
+
     def _left(self, link: _Acceptor) -> None:
         self._links.discard(link)
+        self._count_unfinished(link, 0)
+        link.forget()
         if self._listener is not None:
             self._listener.resume()
         self._ended()
@@ -1033,8 +1146,9 @@ class Server:
             return
         self._closing = True
         now = time.monotonic()
-        self._grace = now + min(GRACE, self._timeout)
-        self._abort_at, self._end_at = now + 0.75 * self._timeout, now + self._timeout
+        most = math.inf if self._timeout is None else self._timeout
+        self._grace = now + min(GRACE, most)
+        self._abort_at, self._end_at = now + 0.75 * most, now + most
         self._close_links()
         assert self._changed is not None
         self._changed.set()
@@ -1055,7 +1169,7 @@ class Server:
             left = [moment - now for moment in moments if moment > now]
             if not left:
                 break  # a handler will not be cancelled
-            await self._wait(min(left))
+            await self._wait(min(*left, GRACE))
             self._close_links()
 
     def _close_step(self, link: _Acceptor) -> None:

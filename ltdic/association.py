@@ -21,6 +21,7 @@ from . import _lib
 from ._lib import Buffer
 from ._rules import PDU_NAMES
 from ._strangers import protocol_of
+from ._times import seconds_of
 from .admission import (
     LEAST_MAX_LENGTH,
     VERIFICATION,
@@ -76,6 +77,8 @@ SHORTEST = 1e-3
 """Seconds: what is left of a time-out when there is nothing left."""
 CLOSING_TIME = 2.0
 """Seconds that a peer is given to close after an A-ABORT, which a close of ours could destroy."""
+EMPTY_SIZE = 12
+"""Bytes on the wire of a P-DATA-TF whose PDV has no data."""
 MOST_ECHO = 1024
 """Bytes of a command set that may be a C-ECHO."""
 FIRST = 32
@@ -140,15 +143,17 @@ class NegotiatedContext(NamedTuple):
 
 
 def negotiated(request: AssociateRequest, accept: AssociateAccept) -> tuple[NegotiatedContext, ...]:
-    """All contexts of the request, with their answers."""
+    """The contexts of the request, with their answers. Of several with one ID the first counts, in
+    either PDU."""
     answers = {context.id: context for context in reversed(accept.contexts)}
-    found = []
+    found: dict[int, NegotiatedContext] = {}
     for context in request.contexts:
         answer = answers.get(context.id)
         result = 2 if answer is None else answer.result
         syntax = answer.transfer_syntax if answer is not None and result == 0 else None
-        found.append(NegotiatedContext(context.id, context.abstract_syntax, result, syntax))
-    return tuple(found)
+        new = NegotiatedContext(context.id, context.abstract_syntax, result, syntax)
+        found.setdefault(context.id, new)
+    return tuple(found.values())
 
 
 def context_id_of(contexts: Iterable[NegotiatedContext], context: int | str) -> int:
@@ -204,8 +209,9 @@ class Association:
         return int(self._clock() * 1000)
 
     def set_timeouts(self, timeout: float | None, idle: float | None = None) -> None:
-        """For what begins after this."""
-        self._engine.set_timeouts(timeout, timeout, idle)
+        """For what begins after this. None is for ever."""
+        most = seconds_of("timeout", timeout)
+        self._engine.set_timeouts(most, most, seconds_of("idle", idle))
 
     @property
     def state(self) -> int:
@@ -234,6 +240,20 @@ class Association:
             self._first += bytes(data[: FIRST - len(self._first)])
         self._engine.receive(data if type(data) is bytes else bytes(data))
         self._view = memoryview(self._engine.inbox)
+
+    def _drop_used(self) -> None:
+        """Forget what has been used of what was received; events have views of it."""
+        self._engine.drop_used()
+        if not self._engine.inbox:
+            self._view = memoryview(b"")
+
+    def _limit_associate(self, most: int) -> None:
+        """The largest A-ASSOCIATE-RQ that is waited for."""
+        self._engine.limit_associate(most)
+
+    def _fail(self, status: int) -> None:
+        """End it before there is a request, as for an invalid PDU (PS3.8 9.2, AA-1)."""
+        self._engine.fail(status, self._now())
 
     def receive_eof(self) -> None:
         """The transport is gone; what came before is handed in first. Events end with `Closed`."""
@@ -390,8 +410,9 @@ class Requestor:
         self.association = association
         self.request = request
         self.accept: AssociateAccept | None = None
-        self._parts: list[Buffer] = []
-        self._size = 0
+        self._joined = bytearray()
+        self._empty = 0
+        """Fragments without data of the message that is joined."""
         self._messages = 0
         self._asked: set[int] = set()
         self._echo = b""
@@ -451,7 +472,9 @@ class Requestor:
         raise AssociationAborted(abort, False, text)
 
     def receive(self, joined: bool, limit: int) -> Steps[PDV | None]:
-        while not isinstance(event := (yield True), ReleaseRequest):
+        brings_data = True
+        while not isinstance(event := (yield brings_data), ReleaseRequest):
+            brings_data = isinstance(event, PDV) and len(event.data) > 0
             if isinstance(event, PDV):
                 found = self._join(event, limit) if joined else event
                 if found is not None:
@@ -459,16 +482,18 @@ class Requestor:
         return None
 
     def _join(self, pdv: PDV, limit: int) -> PDV | None:
-        """The whole command or data set, when this was the last of it."""
-        self._size += len(pdv.data)
-        if self._size > limit:
+        """The whole command or data set, when this was the last of it. A fragment without data
+        counts as much as its bytes on the wire, but for the last."""
+        self._empty += not pdv.data and not pdv.is_last
+        if len(self._joined) + len(pdv.data) + self._empty * EMPTY_SIZE > limit:
+            self._joined = bytearray()
             self.association.send(Abort(0, 0))
             raise LocalError(f"the peer has sent a message of more than {limit} bytes")
-        self._parts.append(pdv.data)
+        self._joined += pdv.data
         if not pdv.is_last:
             return None
-        parts, self._parts, self._size = self._parts, [], 0
-        return PDV(pdv.context_id, pdv.is_command, True, b"".join(parts))
+        joined, self._joined, self._empty = bytes(self._joined), bytearray(), 0
+        return PDV(pdv.context_id, pdv.is_command, True, joined)
 
     def release(self) -> Steps[None]:
         self.association.send(ReleaseRequest())
@@ -490,11 +515,19 @@ class Opened:
         self.peer = peer
         """Address and port."""
         self.timeout = timeout
-        """Seconds for each wait; None: for ever."""
         self._association = association
         self._requestor = Requestor(association, request)
         self._record: Record | None = Record(request.called_ae, request.calling_ae, peer, False)
         """Until it is over."""
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds for each wait; None: for ever."""
+        return self._timeout
+
+    @timeout.setter
+    def timeout(self, timeout: float | None) -> None:
+        self._timeout = seconds_of("timeout", timeout)
 
     @property
     def request(self) -> AssociateRequest:
@@ -605,14 +638,15 @@ def left_of(deadline: float | None) -> float | None:
 
 def check_connect(
     host: str, port: int, local: tuple[str, int] | None, timeout: float | None
-) -> None:
-    """Raises `ValueError` for what no connection can be made with."""
+) -> float | None:
+    """The time-out, None where it is for ever. Raises `ValueError` for what no connection can be
+    made with."""
     check_address(host, port)
     if local is not None:
         check_address(*local)
     if port == 0:
         raise ValueError("port is 0, not 1 to 65535")
-    _lib.milliseconds(timeout)
+    return seconds_of("timeout", timeout)
 
 
 def check_address(host: str, port: int) -> None:
@@ -688,6 +722,15 @@ class Parts:
         return self._held
 
 
+def parts_of(data: Sendable) -> Iterator[tuple[bool, bytes | memoryview]]:
+    """What there is to send in parts that can be sent, each with whether it is the last."""
+    parts = Parts()
+    for piece in pieces_of(data):
+        for part in parts.feed(piece):
+            yield False, part
+    yield True, parts.end()
+
+
 def pieces_of(data: Sendable) -> Iterable[Buffer]:
     """What there is to send, piece by piece."""
     if isinstance(data, (bytes, bytearray, memoryview)):
@@ -707,6 +750,13 @@ def pieces_of(data: Sendable) -> Iterable[Buffer]:
 def _is_data_set(data: object) -> bool:
     """pydicom's iterate over elements, of which there may be none."""
     return hasattr(data, "file_meta") or hasattr(data, "to_json")
+
+
+def titles_of(request: bytes) -> tuple[str, str]:
+    """Called and calling title of an A-ASSOCIATE-RQ, as the admission takes them."""
+    fields = request[10:26], request[26:42]
+    called, calling = (field.lstrip(b" ").rstrip(b"\0 ").replace(b"\0", b"?") for field in fields)
+    return called.decode("latin-1"), calling.decode("latin-1")
 
 
 class Served:
@@ -731,6 +781,10 @@ class Served:
         before its connection has ended."""
         return self._established
 
+    def _context_id_of(self, context: int | str) -> int:
+        """Nothing is decoded for an ID."""
+        return context if isinstance(context, int) else context_id_of(self.contexts, context)
+
     @property
     def raw_request(self) -> bytes:
         """The A-ASSOCIATE-RQ as it came."""
@@ -738,11 +792,14 @@ class Served:
 
     @property
     def called_ae(self) -> str:
-        return self.request.called_ae
+        """As the admission takes it: what follows a NUL in the field is a part of it, with `?` for
+        the NUL."""
+        return titles_of(self._request)[0]
 
     @property
     def calling_ae(self) -> str:
-        return self.request.calling_ae
+        """As `called_ae`."""
+        return titles_of(self._request)[1]
 
     @cached_property
     def request(self) -> AssociateRequest:
@@ -973,12 +1030,17 @@ def tell_of_end(
             logger.exception("on_end failed")
 
 
+def check_connections(most: int | None) -> None:
+    """Raises `ValueError` for a number that is no bound on connections."""
+    if most is not None and not 0 <= most <= 0xFFFFFFFF:
+        raise ValueError(f"max_connections is {most}, not 0 to 4294967295")
+
+
 def connections_allowed(most: int | None) -> int:
     """The bound on connections; by default three quarters of the descriptors of this process, so
     that the rest of it has some, too. 0: any number."""
+    check_connections(most)
     if most is not None:
-        if not 0 <= most <= 0xFFFFFFFF:
-            raise ValueError(f"max_connections is {most}, not 0 to 4294967295")
         return most
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 0 if soft == resource.RLIM_INFINITY else max(1, min(soft * 3 // 4, 0x7FFFFFFF))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dis
 import logging
+import math
 import os
 import threading
 import time
+import warnings
 import weakref
 from collections import Counter, deque
 from collections.abc import Callable
@@ -15,30 +18,29 @@ from types import TracebackType
 from typing import Any
 
 from . import _lib
-from ._decisions import Decision, Decisions
+from ._decisions import Decision, Decisions, Undecided
 from ._strangers import stranger_of
+from ._times import seconds_of
+from ._turns import Turns, announces_data_set
 from .admission import Admission
 from .association import (
     DEFAULT_IDLE,
     DEFAULT_TIMEOUT,
     FAILED_DECISION,
     Counters,
-    Parts,
     Record,
     Sendable,
     Served,
     answer_of,
     check_address,
-    connections_allowed,
-    context_id_of,
+    check_connections,
     error_of_send,
     error_of_send_data,
     logger,
-    pieces_of,
+    parts_of,
     record_of,
-    tell_of_end,
 )
-from .errors import AssociationTimeout, LocalError
+from .errors import AssociationTimeout, Error, LocalError
 from .pdu import (
     PDV,
     Abort,
@@ -48,8 +50,9 @@ from .pdu import (
     encode,
 )
 
-ROUND = 500
-"""Milliseconds: a signal that came between two sleeps is seen no later than this."""
+ROUND = 0.5
+"""Seconds: a signal that came between two sleeps is seen no later than this."""
+BUSY = encode(AssociateReject(2, 3, 1))
 
 
 class ServedAssociation(Served):
@@ -62,94 +65,149 @@ class ServedAssociation(Served):
         size = 6 + int.from_bytes(pdus[2:6], "big")
         super().__init__(pdus[:size], pdus[size:], server._loop.peer(number))
         self._server = server
-        self._number: int | None = number
-        self._on_request: Any = None
-        """The one of the admission that its request was judged by."""
-        self._sending = threading.Lock()
-        self._ending = threading.RLock()  # a signal handler may interrupt whoever has it
+        self._number = number
+        self._decision: Decision | None = None
+        self._turns = Turns()
+        self._waiting: deque[_Job] = deque()
+        """What is sent when the peer has taken more of what was sent before."""
         self._over = threading.Event()
 
     @property
     def established(self) -> bool:
         """True from the A-ASSOCIATE-AC on, until it is released, aborted or lost, which may be
         before its connection has ended. From any thread."""
-        with self._ending:
-            number = self._number
-            return self._established and number is not None and self._server._loop.lives(number)
+        return self._phase() == _lib.PHASE_OPEN
 
     def send(self, data: Sendable, *, context: int | str, is_command: bool = False) -> None:
         """Send a whole command or data set, as `SyncAssociation.send` does.
 
         Where more than 1 MiB waits to be taken by the peer, it waits for that, for as long as the
-        server's `timeout`; on the thread that serves everybody does. Then the association is
-        aborted, and `AssociationTimeout` raised. What several threads send at once goes out one
-        after the other; the thread that serves does not wait for another: `LocalError`."""
-        context_id = context_id_of(self.contexts, context)
-        parts = Parts()
-        if not self._sending.acquire(blocking=not self._server._is_here()):
-            raise LocalError("another thread is sending")
+        server's `timeout`; then the association is aborted, and `AssociationTimeout` raised. What
+        several threads send at once goes out one message after the other.
+
+        On the thread that serves it never waits: what there is no room for, the rest of a file or
+        iterable too, is kept in memory and goes when the peer takes it; until then no more data of
+        this peer is handled. A peer that takes nothing for `timeout` is aborted. Raises
+        `LocalError` there while another thread is sending."""
+        context_id = self._context_id_of(context)
+        is_here = self._server._is_here()
+        send = self._send_here if is_here else self._send_there
+        opens = False
+        self._turns.refuse_nested()
         try:
-            for piece in pieces_of(data):
-                for part in parts.feed(piece):
-                    self._send_part(PDV(context_id, is_command, False, part))
-            self._send_part(PDV(context_id, is_command, True, parts.end()))
+            self._turns.begin(is_command, not is_here, self._server._timeout)
+            for number, (is_last, part) in enumerate(parts_of(data)):
+                send(PDV(context_id, is_command, is_last, part))
+                opens = is_command and number == 0 and announces_data_set(part)
         finally:
-            self._sending.release()
-
-    def _send_part(self, pdv: PDV) -> None:
-        control = bool(pdv.is_command) | bool(pdv.is_last) << 1
-        loop = self._server._loop
-
-        def send() -> int:
-            return loop.send_data(self._alive(), pdv.context_id, control, pdv.data)
-
-        try:
-            self._server._call(
-                send,
-                lambda status: error_of_send_data(status, pdv),
-                lambda most: loop.drain(self._alive(), most),
-            )
-        except AssociationTimeout:
-            self._server._post(_Job(self._abort))
-            raise
+            self._turns.end(opens)
 
     def release(self) -> None:
         """Ask the peer for release (PS3.8 7.2), between two messages. `wait` and `on_end` tell of
         the end. Raises `LocalError` in the wrong state."""
-        self._server._call(self._release, lambda status: error_of_send(status, "an A-RELEASE-RQ"))
+        self._refuse_if_over()
+        call = self._server._loop.sending(self._number, encode(ReleaseRequest()))
+        status = self._server._call(_Job(call.make, self))
+        _raise_if_over(status)
+        if status != 0:
+            raise error_of_send(status, "an A-RELEASE-RQ")
 
     def abort(self) -> None:
         """End it at once, by A-ABORT (PS3.8 7.3). Does nothing when it is over."""
-        if self._number is not None:
+        if not self._over.is_set():
             try:
-                self._server._call(self._abort, error_of_send)
+                self._server._call(self._aborting())
             except LocalError:  # when the server serves again
-                self._server._post(_Job(self._abort))
+                self._server._post(self._aborting())
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until it has ended, in another thread than that which serves; False where the time,
-        in seconds, is up before."""
-        if timeout is None and self._server._is_here() and not self._over.is_set():
+        in seconds, 0 or more, is up before."""
+        most = seconds_of("timeout", timeout, zero=True)
+        if most is None and self._server._is_here() and not self._over.is_set():
             raise LocalError("the thread that serves would wait for itself")
-        return self._over.wait(timeout)
+        return self._over.wait(most)
 
-    def _release(self) -> int:
-        return self._server._loop.send(self._alive(), encode(ReleaseRequest()))
+    # ---- how it is done
 
-    def _abort(self) -> int:
-        if self._number is not None:
-            self._server._loop.send(self._number, encode(Abort(0, 0)))
-        return 0
+    def _phase(self) -> int:
+        return self._server._loop.phase(self._number)
+
+    def _refuse_if_over(self) -> None:
+        _raise_if_over(_lib.CLOSED if self._over.is_set() else 0)
+
+    def _sending(self, pdv: PDV) -> _Job:
+        control = bool(pdv.is_command) | bool(pdv.is_last) << 1
+        loop = self._server._loop
+        call = loop.sending_data(self._number, pdv.context_id, control, pdv.data)
+        return _Job(call.make, self, call.forget)
+
+    def _aborting(self) -> _Job:
+        call = self._server._loop.sending(self._number, encode(Abort(0, 0)))
+        return _Job(call.make, self)
+
+    def _send_here(self, pdv: PDV) -> None:
+        """On the thread that serves."""
+        self._refuse_if_over()
+        job = self._sending(pdv)
+        if self._waiting or not job.run():
+            kept = self._sending(PDV(pdv.context_id, pdv.is_command, pdv.is_last, _kept(pdv.data)))
+            kept.result.add_done_callback(self._check_kept)
+            self._wait_with(kept)
+            self._server._late.setdefault(self, time.monotonic())
+        else:
+            _raise_unless_sent(job.result.result(), pdv)
+
+    def _check_kept(self, result: Future[int]) -> None:
+        """What was kept has been sent, or cannot be."""
+        if result.result() != 0 and self.established:
+            logger.error("what the handler sent cannot be sent; its association is aborted")
+            self.abort()
+
+    def _send_there(self, pdv: PDV) -> None:
+        """On another thread."""
+        self._refuse_if_over()
+        status = self._server._call_there(self._sending(pdv))
+        if status == _lib.ROOM:
+            self._server._post(self._aborting())
+            raise AssociationTimeout("the peer has not taken what was sent in time")
+        _raise_unless_sent(status, pdv)
+
+    def _wait_with(self, job: _Job) -> None:
+        """Run it after those that wait already."""
+        if job not in self._waiting:
+            self._waiting.append(job)
+
+    def _resume(self) -> None:
+        """Send what waits, as far as there is room."""
+        while self._waiting and self._waiting[0].run():
+            self._waiting.popleft()
+            if self in self._server._late:
+                self._server._late[self] = time.monotonic()
+        if not self._waiting:
+            self._server._late.pop(self, None)
 
     def _end(self) -> None:
-        with self._ending:
-            self._number = None
         self._over.set()
+        self._turns.stop()
+        self._resume()
 
-    def _alive(self) -> int:
-        if self._number is None:
-            raise LocalError("the association is over")
-        return self._number
+
+def _raise_if_over(status: int) -> None:
+    if status == _lib.CLOSED:
+        raise LocalError("the association is over")
+
+
+def _raise_unless_sent(status: int, pdv: PDV) -> None:
+    _raise_if_over(status)
+    if status != 0:
+        raise error_of_send_data(status, pdv)
+
+
+def _kept(data: bytes | memoryview) -> bytes | memoryview:
+    """The bytes themselves where nobody can change them, else a copy."""
+    owner = data.obj if isinstance(data, memoryview) else data
+    return data if isinstance(owner, bytes) else bytes(data)
 
 
 Handler = Callable[[ServedAssociation, PDV], None]
@@ -157,26 +215,35 @@ OnEnd = Callable[[ServedAssociation, Record], None]
 
 
 class _Job:
-    """What is done on the thread that serves: a call to C, again while there is no room."""
+    """What is done on the thread that serves, once; again where there was no room. Whatever a
+    signal handler raises, it may be run again."""
 
-    def __init__(self, call: Callable[[], int], waits: bool = False) -> None:
-        self.call = call
-        self.waits = waits
+    def __init__(
+        self,
+        do: Callable[[], int],
+        association: ServedAssociation | None = None,
+        again: Callable[[], None] | None = None,
+    ) -> None:
+        """`do` gives a status; `_lib.CLOSED` stands for an association that is over. `again` is
+        called before it is done again where there was no room; without it that is not done."""
+        self.association = association
+        self._do = do
+        self.again = again
         self.tried = False
         self.result: Future[int] = Future()
 
     def run(self) -> bool:
-        """True when it is done, or whoever waited for it has given up."""
-        if self.result.cancelled():
+        """True when it is done, or whoever waited for it has given up; False: there is no room."""
+        if self.result.done():
             return True
         self.tried = True
         with suppress(InvalidStateError):  # given up just now
-            try:
-                status = self.call()
-            except Exception as e:
-                self.result.set_exception(e)
+            if self.association is not None and self.association._over.is_set():
+                self.result.set_result(_lib.CLOSED)
                 return True
-            if status == _lib.ROOM and self.waits:
+            status = self._do()
+            if status == _lib.ROOM and self.again is not None:
+                self.again()
                 return False
             self.result.set_result(status)
         return True
@@ -196,11 +263,15 @@ class Server:
 
     `max_associations` is a limit beside that of the admission; `max_connections` bounds the
     connections, of which some have no association yet, the others wait in the system's backlog: by
-    default three quarters of the descriptors that the process may have; 0: any number. `timeout`,
-    in seconds, is the time for a request to be there, for the peer to close at the end, and for
-    `close`; `idle` the longest time without data. TLS acceptors are `aio.Server`'s trade.
+    default three quarters of the descriptors that the process may have; 0: any number. All requests
+    together that are not whole may have 64 MiB: beyond that the one that began first is ended by an
+    A-ABORT. At most 256 requests, of 64 MiB together, wait for `on_request`; others are rejected
+    with 2/3/1. `timeout`, in seconds, is the time for a request to be there, for the peer to close
+    at the end, and for `close`; `idle` the longest time without data; None is for ever. TLS
+    acceptors are `aio.Server`'s trade.
 
-    Only `serve` does anything; `close` may be called from any thread and in a signal handler.
+    Only `serve` does anything; `close` may be called from any thread and in a signal handler. A
+    server that is dropped without having been closed is closed then, with a `ResourceWarning`.
     """
 
     def __init__(
@@ -212,7 +283,7 @@ class Server:
         on_end: OnEnd | None = None,
         max_associations: int = 0,
         max_connections: int | None = None,
-        timeout: float = DEFAULT_TIMEOUT,
+        timeout: float | None = DEFAULT_TIMEOUT,
         idle: float | None = DEFAULT_IDLE,
     ) -> None:
         check_address(*address)
@@ -221,18 +292,22 @@ class Server:
         self._on_end = on_end
         self._admission = self._rules = admission or Admission()
         self._policy = self._policy_of(self._admission)
-        self._timeout = timeout
+        self._timeout = seconds_of("timeout", timeout)
         self._undefined: Counter[tuple[str, int, int, int]] = Counter()
-        self._loop = _lib.ServerLoop(self._policy, timeout, idle)
-        self._loop.limit_connections(connections_allowed(max_connections))
+        check_connections(max_connections)
+        self._loop = _lib.ServerLoop(self._policy, self._timeout, seconds_of("idle", idle))
+        if max_connections is not None:
+            self._loop.limit_connections(max_connections)
         self._served: dict[int, ServedAssociation] = {}
         self._jobs: deque[_Job] = deque()
-        self._waiting: list[_Job] = []
-        self._thread: int | None = None
-        self._serving = threading.Lock()
+        self._late: dict[ServedAssociation, float] = {}
+        """Whose peers have not taken yet what the handler has sent; since when they took more."""
+        self._owner: dict[str, int] = {}
+        """The thread that serves, under the key `thread`."""
         self._closing = False
         self._over = self._is_empty = False
-        self._decisions = Decisions(self._decide, self._late)
+        self._undecided = Undecided()
+        self._decisions = Decisions()
         try:
             self._loop.listen(*address)
         except OSError:
@@ -241,14 +316,20 @@ class Server:
         self._address = self._loop.name()
         _servers.add(self)
 
+    def __del__(self) -> None:
+        if hasattr(self, "_address") and not self._loop.is_freed:
+            warnings.warn(f"{self!r} was not closed", ResourceWarning, source=self, stacklevel=2)
+            self._decisions.end()
+            self._loop.free()
+
     def _renew(self) -> None:
         """In a child process, which has none of the threads that may have had a lock. Where one of
         them was serving, nobody knows how far it was: this copy is not used any more."""
         self._loop.renew_lock()
-        if self._thread is not None and not self._is_here():
+        if self._owner and not self._is_here():
             self._loop.abandon()
-            self._thread, self._over = None, True
-            self._serving = threading.Lock()
+            self._over = True
+            self._owner = {}
 
     @property
     def address(self) -> tuple[str, int]:
@@ -278,41 +359,36 @@ class Server:
     def admission(self, admission: Admission) -> None:
         policy = self._policy_of(admission)
         self._admission = admission
+        if not self._loop.is_freed:
+            job = _Job(self._policy.taking_rules(policy).make)
+            job.result.add_done_callback(lambda result: self._take_rules(result, admission))
+            self._post(job)
 
-        def take() -> int:
-            self._policy.take_rules(policy)
+    def _take_rules(self, result: Future[int], admission: Admission) -> None:
+        if result.result() == 0:
             self._rules = admission
-            return 0
-
-        self._post(_Job(take))
+        else:
+            logger.error("there was no memory for another admission; the one before it stays")
 
     def _policy_of(self, admission: Admission) -> _lib.Policy:
         return admission.policy(self._max_associations, self._handler is not None)
 
     def serve(self, until: float | Callable[[], bool] | None = None) -> None:
-        """Serve until `close`, for so many seconds, or until this function, which is asked whenever
-        an association ended or a moment has passed, says true. May be called again.
+        """Serve until `close`, for so many seconds, 0 or more, or until this function, which is
+        asked whenever an association ended or a moment has passed, says true. May be called again.
 
-        Raises what interrupts it, as KeyboardInterrupt."""
-        if not self._serving.acquire(blocking=False):
-            raise LocalError("it serves already")
+        Raises what interrupts it, as KeyboardInterrupt. Nothing is lost then: what had come is
+        dealt with when it serves again, or leaves its block."""
+        most = None if callable(until) else seconds_of("until", until, zero=True)
+        self._refuse_nested()
         try:
+            if not self._take_over():
+                raise LocalError("it serves already")
             if self._loop.is_abandoned:
                 raise LocalError("a thread of the parent process was serving when this one began")
-            self._serve(until)
+            self._serve(most, until if callable(until) else None)
         finally:
-            self._serving.release()
-
-    def _serve(self, until: float | Callable[[], bool] | None) -> None:
-        self._thread = threading.get_ident()
-        end = time.monotonic() + until if isinstance(until, (int, float)) else None
-        try:
-            while not self._over:
-                if self._is_reached(until, end):
-                    break
-                self._round(end, wants_ends=callable(until))
-        finally:
-            self._thread = None
+            self._let_go()
 
     def close(self) -> None:
         """Come to an end: `serve` returns within `timeout`, with nothing lost. No more connections
@@ -329,19 +405,45 @@ class Server:
         self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None
     ) -> None:
         self.close()
-        with self._serving:  # another thread may be serving: it comes to its end
-            try:
-                self._serve(None)
-            finally:
+        self._refuse_nested()
+        try:
+            while not self._take_over():  # another thread serves: it comes to its end
+                time.sleep(0.01)
+            self._serve(None, None)
+        finally:
+            if self._is_here():
                 self._free()
+            self._let_go()
+
+    # ---- who serves
+
+    def _is_here(self) -> bool:
+        """Is this the thread that serves?"""
+        return self._owner.get("thread") == threading.get_ident()
+
+    def _refuse_nested(self) -> None:
+        if self._is_here():
+            raise LocalError("it serves already")
+
+    def _take_over(self) -> bool:
+        """Be the thread that serves; False while another one is. No lock: the exception of a signal
+        handler could come between taking it and knowing that it is taken."""
+        return self._owner.setdefault("thread", threading.get_ident()) == threading.get_ident()
+
+    def _let_go(self) -> None:
+        if self._is_here():
+            self._owner.pop("thread", None)
 
     # ---- the loop
 
-    @staticmethod
-    def _is_reached(until: float | Callable[[], bool] | None, end: float | None) -> bool:
-        if end is not None:
-            return time.monotonic() >= end
-        return callable(until) and until()
+    def _serve(self, most: float | None, is_reached: Callable[[], bool] | None) -> None:
+        end = None if most is None else time.monotonic() + most
+        while not self._over:
+            if end is not None and time.monotonic() >= end:
+                break
+            if is_reached is not None and is_reached():
+                break
+            self._round(end, wants_ends=is_reached is not None)
 
     def _round(self, end: float | None, wants_ends: bool) -> None:
         """Serve for a moment, and deal with what has happened."""
@@ -349,17 +451,35 @@ class Server:
         if self._closing:
             self._loop.close(_lib.milliseconds(self._timeout))
         self._run_jobs()
-        most = ROUND if end is None else min(ROUND, max(0, int((end - time.monotonic()) * 1000)))
-        status = self._loop.run(self._wanted(wants_ends), most)
+        status = self._loop.run(self._wanted(wants_ends), self._patience(end))
         self._dispatch_all()
+        self._abort_late()
         if status == _lib.CLOSED:
             self._over = True
             self._end_calls()
 
+    def _patience(self, end: float | None) -> int:
+        """Milliseconds that may be waited for something to happen."""
+        now = time.monotonic()
+        moments = [now + ROUND if end is None else min(now + ROUND, end)]
+        if self._timeout is not None:
+            moments += [since + self._timeout for since in self._late.values()]
+        return max(0, math.ceil((min(moments) - now) * 1000))
+
+    def _abort_late(self) -> None:
+        """Abort those whose peers have taken nothing of what the handler has sent in time."""
+        if self._timeout is None:
+            return
+        before = time.monotonic() - self._timeout
+        for association in [one for one, since in self._late.items() if since <= before]:
+            logger.debug("a peer has not taken what was sent in time; its association is aborted")
+            association._aborting().run()
+            self._late.pop(association, None)
+
     def _dispatch_all(self) -> None:
         self._loop.reports = self._on_end is not None or logger.isEnabledFor(logging.INFO)
-        while (event := self._loop.take()) is not None:
-            self._dispatch(event)
+        for event in self._loop.events():
+            _DISPATCH[event.kind](self, event)
         for decision in self._decisions.made():
             self._answer(decision)
 
@@ -368,99 +488,132 @@ class Server:
         if self._handler is not None or self._on_end is not None:
             wanted |= _lib.WANT_DATA
         wanted |= 0 if self._rules.answer_verification else _lib.WANT_VERIFICATION
-        wanted |= _lib.WANT_ENDS if ends or logger.isEnabledFor(logging.INFO) else 0
-        return wanted | (_lib.WANT_ROOM if self._waiting else 0)
+        return wanted | (_lib.WANT_ENDS if ends or logger.isEnabledFor(logging.INFO) else 0)
 
-    def _dispatch(self, event: _lib.ServedEvent) -> None:
-        if event.kind == _lib.SERVED_DATA:
-            self._handle(self._served[event.served], event)
-        elif event.kind == _lib.SERVED_ENDED:
-            self._ended(event)
-        else:
-            association = ServedAssociation(self, event.served, bytes(event.data))
-            self._served[event.served] = association
-            if event.kind == _lib.SERVED_REQUEST:
-                association._on_request = self._rules.on_request
-                self._decisions.ask(association)
-            else:
-                association._established = True
+    # ---- what has happened. An event may be dispatched again after an exception.
 
-    def _handle(self, association: ServedAssociation, event: _lib.ServedEvent) -> None:
-        if self._handler is None:
+    def _begun(self, event: _lib.ServedEvent) -> ServedAssociation:
+        if event.served not in self._served:
+            new = ServedAssociation(self, event.served, bytes(event.data))
+            self._served[event.served] = new
+        return self._served[event.served]
+
+    def _accepted(self, event: _lib.ServedEvent) -> None:
+        self._begun(event)
+
+    def _requested(self, event: _lib.ServedEvent) -> None:
+        association = self._begun(event)
+        if association._decision is None:
+            on_request = self._rules.on_request
+
+            def decide(association: ServedAssociation) -> bytes:
+                return _decide(association, on_request)
+
+            association._decision = Decision(association, decide, _late)
+        is_asked = self._undecided.add(event.served, len(event.data))
+        if not is_asked or not self._decisions.ask(association._decision):
+            logger.warning("too many requests wait for on_request; this one is rejected")
+            self._loop.sending(event.served, BUSY).make()
+            self._forget(association)
+
+    def _room(self, event: _lib.ServedEvent) -> None:
+        if event.served in self._served:
+            self._served[event.served]._resume()
+
+    def _data(self, event: _lib.ServedEvent) -> None:
+        association, handler = self._served.get(event.served), self._handler
+        if association is None or handler is None:
             return
         control = event.control
         pdv = PDV(event.id, bool(control & 1), bool(control & 2), event.data)
+        error = self._call_user(event, handler, association, pdv)
+        if error is not None:
+            self._handler_failed(association, error)
+
+    def _call_user(
+        self, event: _lib.ServedEvent, function: Callable[..., Any], *arguments: Any
+    ) -> Exception | None:
+        """Call a function of the user's about an event, once, although what a signal handler raises
+        may come before it has begun. What it raises by itself is returned."""
         try:
-            self._handler(association, pdv)
-        except Exception:
-            logger.exception("the handler failed; its association is aborted")
-            association.abort()
+            self._loop.taken = event.place + 1
+            function(*arguments)
+        except BaseException as e:
+            if not _has_begun(e):
+                self._loop.taken = event.place
+                raise
+            if not isinstance(e, Exception):
+                raise
+            return e
+        return None
+
+    @staticmethod
+    def _handler_failed(association: ServedAssociation, error: Exception) -> None:
+        if isinstance(error, Error) and not association.established:  # the peer has left meanwhile
+            logger.debug("the handler's association is over: %s", error)
+        else:
+            logger.error("the handler failed; its association is aborted", exc_info=error)
+        association.abort()
 
     def _ended(self, event: _lib.ServedEvent) -> None:
-        association, report = self._served.pop(event.served, None), event.report
+        association, report = self._served.get(event.served), event.report
         if association is not None:
             association._end()
-        if report is None or report.outcome == 0:
-            return
+            self._forget(association)
+        try:
+            if report is not None and report.outcome != 0:
+                self._tell_of_end(event, report, association)
+        except BaseException:
+            if self._loop.taken > event.place:  # it has been told
+                self._served.pop(event.served, None)
+            raise
+        self._served.pop(event.served, None)
+
+    def _tell_of_end(
+        self, event: _lib.ServedEvent, report: _lib.Report, association: ServedAssociation | None
+    ) -> None:
         if report.outcome in (_lib.OUTCOME_NO_REQUEST, _lib.OUTCOME_FAULT):
             peer = report.host, report.port
             how = report.status, report.offset, report.first, report.seconds
             stranger_of(peer, *how).log()
-        else:
-            tell_of_end(self._on_end, association, record_of(report))
+            return
+        record = record_of(report)
+        if self._on_end is not None and association is not None:
+            error = self._call_user(event, self._on_end, association, record)
+            if error is not None:
+                logger.error("on_end failed", exc_info=error)
+        record.log()
 
     # ---- decisions
 
-    def _decide(self, association: ServedAssociation) -> bytes:
-        """The answer. In a thread of its own."""
-        try:
-            return answer_of(association._on_request(association), association)
-        except BaseException:  # nobody else would see it, and the peer would wait
-            logger.exception("on_request failed; the request is rejected")
-            return encode(FAILED_DECISION)
+    def _forget(self, association: ServedAssociation) -> None:
+        """It does not wait for a decision any more."""
+        self._undecided.remove(association._number)
+        if association._decision is not None:
+            self._decisions.forget(association._decision)
 
     def _answer(self, decision: Decision) -> int:
         association, pdu = decision.subject, decision.answer
-        number = association._number
-        if number is None:
+        self._undecided.remove(association._number)
+        if not pdu or association._over.is_set():
             return 0
-        status = self._loop.send(number, pdu)
-        if status == 0 and pdu[0] == AssociateAccept.type:
+        if pdu[0] == AssociateAccept.type:
             association._answered(pdu)
-        elif status == 0 and pdu[0] == AssociateReject.type:
+        status = self._loop.sending(association._number, pdu).make()
+        if status == 0 and pdu[0] == AssociateReject.type:
             codes = pdu[7], pdu[8], pdu[9]
             if not _lib.is_defined(*codes):
                 self._undefined["sent", *codes] += 1
-        return status
-
-    def _late(self, decision: Decision) -> None:
-        self._post(_Job(lambda: self._answer(decision)))
+        return int(status)
 
     # ---- calls from other threads
 
-    def _is_here(self) -> bool:
-        """Is this the thread that serves?"""
-        return self._thread == threading.get_ident()
-
-    def _call(
-        self,
-        call: Callable[[], int],
-        error_of: Callable[[int], Exception],
-        drain: Callable[[int], int] | None = None,
-    ) -> None:
-        """Do it on the thread that serves; on another one, wait until it is done. `drain` makes
-        room for it, in so many milliseconds."""
-        if self._is_here():
-            status = call()
-            if status == _lib.ROOM and drain is not None:
-                drain(_lib.milliseconds(self._timeout))
-                status = call()
-        else:
-            status = self._call_there(_Job(call, waits=drain is not None))
-        if status == _lib.ROOM:
-            raise AssociationTimeout("the peer has not taken what was sent in time")
-        if status != 0:
-            raise error_of(status)
+    def _call(self, job: _Job) -> int:
+        """Do it on the thread that serves; on another one, wait until it is done."""
+        if not self._is_here():
+            return self._call_there(job)
+        job.run()
+        return job.result.result()
 
     def _call_there(self, job: _Job) -> int:
         self._post(job)
@@ -479,14 +632,13 @@ class Server:
             job.run()
 
     def _run_jobs(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for job in waiting:
-            if not job.run():
-                self._waiting.append(job)
         while self._jobs:
-            job = self._jobs.popleft()
-            if not job.run():
-                self._waiting.append(job)
+            job = self._jobs[0]
+            if job.association is None or job.again is None:
+                job.run()
+            elif job.association._waiting or not job.run():
+                job.association._wait_with(job)
+            self._jobs.popleft()
 
     def _free(self) -> None:
         self._over = True
@@ -500,6 +652,44 @@ class Server:
         """No association is left: whoever calls a method of one is told so at once."""
         self._is_empty = True
         self._run_jobs()
+
+
+_DISPATCH: dict[int, Callable[[Server, _lib.ServedEvent], None]] = {
+    _lib.SERVED_REQUEST: Server._requested,
+    _lib.SERVED_ACCEPTED: Server._accepted,
+    _lib.SERVED_DATA: Server._data,
+    _lib.SERVED_ENDED: Server._ended,
+    _lib.SERVED_ROOM: Server._room,
+}
+
+
+def _decide(association: ServedAssociation, on_request: Any) -> bytes:
+    """The answer, in a thread of its own; none where the requestor has left."""
+    if association._phase() != _lib.PHASE_ASKING:
+        return b""
+    try:
+        return answer_of(on_request(association), association)
+    except BaseException:  # nobody else would see it, and the peer would wait
+        logger.exception("on_request failed; the request is rejected")
+        return encode(FAILED_DECISION)
+
+
+def _late(decision: Decision) -> None:
+    """In its thread."""
+    server = decision.subject._server
+    server._post(_Job(lambda: server._answer(decision)))
+
+
+def _has_begun(error: BaseException) -> bool:
+    """Whether the function whose call has raised this has begun. What a signal handler raises may
+    come before its first instruction, where nothing of it is done."""
+    assert error.__traceback__ is not None
+    inside = error.__traceback__.tb_next
+    if inside is None:
+        return True
+    code = inside.tb_frame.f_code
+    start = next((i.offset for i in dis.get_instructions(code) if i.opname == "RESUME"), -1)
+    return inside.tb_lasti > start
 
 
 _servers: weakref.WeakSet[Server] = weakref.WeakSet()

@@ -27,7 +27,6 @@ from .association import (
     End,
     Event,
     Opened,
-    Parts,
     Security,
     Sendable,
     Steps,
@@ -41,7 +40,7 @@ from .association import (
     error_of_event,
     failure,
     left_of,
-    pieces_of,
+    parts_of,
     request_of,
     security_of,
     size_of,
@@ -58,6 +57,8 @@ from .pdu import (
 from .retry import Attempts, Retry
 
 READ_SIZE = 0x40000
+LONGEST = 0x7FFFFFFF
+"""Milliseconds that poll(2) can wait at most."""
 MOST_HELD = 0x100000
 """Bytes of data that are held for `receive` while something is sent; then reading stops."""
 
@@ -103,14 +104,14 @@ def connect(
     UIDs, numbers or an identity that PS3.8 does not allow, or a host, port or time that is none.
     With `retry` each says how often was tried.
     """
-    check_connect(host, port, local_address, timeout)
+    most = check_connect(host, port, local_address, timeout)
     parts = called_ae, calling_ae, contexts, max_length, identity, roles, async_ops, extended
     wanted = request_of(*parts, common_extended, request)
     security = security_of(tls, host, server_hostname)
     attempts = Attempts(retry, time.monotonic())
     while True:
         try:
-            return _connect_once((host, port), local_address, wanted, timeout, security)
+            return _connect_once((host, port), local_address, wanted, most, security)
         except Error as error:
             time.sleep(attempts.failed(error, time.monotonic()))
 
@@ -172,6 +173,8 @@ class SyncAssociation(Opened):
         self._poll.register(self._alarm[0], select.POLLIN)
         self._events: deque[Event] = deque()
         self._held = 0
+        self._is_late = False
+        """True where something was read after the deadline of the step that runs."""
         self._out = memoryview(b"")
         self._begun = time.monotonic()
         self._received = self._sent = 0
@@ -201,11 +204,8 @@ class SyncAssociation(Opened):
         context_id = context_id_of(self.contexts, context)
         with self._used():
             self._refuse_if_over()
-            parts = Parts()
-            for piece in pieces_of(data):
-                for part in parts.feed(piece):
-                    self._send_part(PDV(context_id, is_command, False, part))
-            self._send_part(PDV(context_id, is_command, True, parts.end()))
+            for is_last, part in parts_of(data):
+                self._send_part(PDV(context_id, is_command, is_last, part))
 
     def receive(self, *, joined: bool = True, limit: int = 1 << 30) -> PDV | None:
         """The next command or data set, whole, of at most `limit` bytes; or, if not `joined`, what
@@ -301,11 +301,13 @@ class SyncAssociation(Opened):
         if self._record is None:
             raise LocalError("the association is over")
         deadline = deadline_of(self.timeout) if deadline is None else deadline
+        self._is_late = False
         try:
             next(steps)
             while True:
                 extends = steps.send(self._next(deadline))
-                deadline = deadline_of(self.timeout) if extends else deadline
+                if extends:
+                    deadline, self._is_late = deadline_of(self.timeout), False
         except StopIteration as e:
             result: T = e.value
             return result
@@ -389,14 +391,15 @@ class SyncAssociation(Opened):
 
     def _exchange(self, deadline: float | None) -> None:
         """Wait until the socket takes or gives something, and do it. Raises where it does not in
-        time."""
+        time; what comes late is looked at once, since it may have come before."""
         own = self._association.deadline()
         moments = [moment for moment in (deadline, own) if moment is not None]
         self._move(min(moments, default=None))
         self._abort_if_asked()
         if deadline is not None and time.monotonic() >= deadline:
             self._collect()
-            if not self._events:
+            was_late, self._is_late = self._is_late, True
+            if was_late or not self._events:
                 self._association.send(Abort(0, 0))
                 self._fail(AssociationTimeout("the peer has not answered in time"))
 
@@ -413,7 +416,8 @@ class SyncAssociation(Opened):
         self._unanswered = False
         self._poll.register(self._socket, mask)
         left = left_of(until)
-        ready = dict(self._poll.poll(None if left is None else math.ceil(left * 1000)))
+        most = None if left is None else min(math.ceil(left * 1000), LONGEST)
+        ready = dict(self._poll.poll(most))
         flags = ready.get(self._socket.fileno(), 0)
         if writes and flags & ~select.POLLIN:
             self._write()

@@ -1444,7 +1444,7 @@ def test_the_largest_request_follows_from_the_contexts_where_nothing_is_said(
     policy = Admission(**options).policy(0, True)
     assert policy.max_associate == most
     other = Admission(max_associate=5000).policy(0, True)
-    policy.take_rules(other)
+    assert policy.taking_rules(other).make() == 0
     assert policy.max_associate == 5000
 
 

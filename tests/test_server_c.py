@@ -50,8 +50,8 @@ OK, NEED_MORE, INTERRUPTED = lib.LTDIC_OK, lib.LTDIC_NEED_MORE, lib.LTDIC_ERR_IN
 CLOSED, WRONG_STATE = lib.LTDIC_ERR_CLOSED, lib.LTDIC_ERR_WRONG_STATE
 BAD_VALUE, ROOM, TIMED_OUT = lib.LTDIC_ERR_BAD_VALUE, lib.LTDIC_ERR_ROOM, lib.LTDIC_ERR_TIMEOUT
 REQUESTS, DATA, ENDS = lib.LTDIC_WANT_REQUESTS, lib.LTDIC_WANT_DATA, lib.LTDIC_WANT_ENDS
-WANT_ROOM = lib.LTDIC_WANT_ROOM
-EVERYTHING = REQUESTS | DATA | ENDS | WANT_ROOM
+ROOM_MADE = lib.LTDIC_SERVED_ROOM
+EVERYTHING = REQUESTS | DATA | ENDS
 REQUEST, ACCEPTED = lib.LTDIC_SERVED_REQUEST, lib.LTDIC_SERVED_ACCEPTED
 RECEIVED, ENDED = lib.LTDIC_SERVED_DATA, lib.LTDIC_SERVED_ENDED
 OUTCOMES = [
@@ -100,17 +100,24 @@ class Report(NamedTuple):
     milliseconds: int
 
 
+class Served(NamedTuple):
+    """An association of a server, by its number."""
+
+    server: Any
+    number: int
+
+
 class Event(NamedTuple):
     kind: int
-    served: Any
+    served: Served
     id: int
     control: int
     data: bytes
     report: Report
 
 
-def report_of(served: Any) -> Report:
-    r = lib.ltdic_served_report(served)
+def report_of(served: Served) -> Report:
+    r = lib.ltdic_served_report(*served)
     texts = (ffi.string(text) for text in (r.called, r.calling, r.host))
     codes = (r.codes.result, r.codes.source, r.codes.reason)
     numbers = (r.port, r.received, r.sent, r.milliseconds)
@@ -163,7 +170,8 @@ class Server:
 
     def _event(self, row: Any) -> Event:
         data = bytes(ffi.buffer(self.batch.data + row.offset, row.length)) if row.length else b""
-        return Event(row.kind, row.served, row.id, row.control, data, report_of(row.served))
+        served = Served(self.server, row.served)
+        return Event(row.kind, served, row.id, row.control, data, report_of(served))
 
     def until(self, done: Callable[[], Any]) -> Any:
         """What `done` returns, as soon as that is true."""
@@ -301,15 +309,17 @@ def serving(policy: Policy = POLICY, wanted: int = 0, **timeouts: int) -> Iterat
         server.free()
 
 
-def send(served: Any, pdu: bytes) -> int:
+def send(served: Served, pdu: bytes) -> int:
     with ffi.from_buffer(pdu) as raw:
-        return int(lib.ltdic_served_send(served, (raw, len(pdu))))
+        return int(lib.ltdic_served_send(*served, (raw, len(pdu))))
 
 
-def send_data(served: Any, data: bytes, control: int = COMMAND | LAST, context: int = STORE) -> int:
+def send_data(
+    served: Served, data: bytes, control: int = COMMAND | LAST, context: int = STORE
+) -> int:
     with ffi.from_buffer(data) as raw:
         pdv = ffi.new("ltdic_pdv *", (context, control, (raw, len(data))))
-        return int(lib.ltdic_served_send_data(served, pdv))
+        return int(lib.ltdic_served_send_data(*served, pdv))
 
 
 def read_to_the_end(connection: socket.socket) -> None:
@@ -732,57 +742,73 @@ def test_the_user_may_release_and_both_sides_at_once() -> None:
         assert server.counters == Counters(connections=2, accepted=2, released=2)
 
 
-def test_a_run_that_waits_for_room_ends_when_something_has_been_sent() -> None:
+def fill(served: Served, block: bytes = bytes(200_000)) -> int:
+    """Send parts of a command until there is no room; how many bytes."""
+    sent = 0
+    while send_data(served, block, COMMAND) == OK:
+        sent += len(block)
+    assert send_data(served, block, COMMAND) == ROOM
+    return sent
+
+
+def test_who_found_no_room_is_told_when_half_of_it_is_free() -> None:
     with serving(wanted=DATA) as server:
         peer = server.associate(encode(request(contexts=PROPOSED)))
         served = server.of(ACCEPTED)[0].served
-        block = bytes(200_000)
-        sent = 0
-        control = COMMAND
-        while send_data(served, block, control) == OK:
-            sent += 1
-        assert send_data(served, block, control) == ROOM
-        server.wanted |= WANT_ROOM
-        while server.run(0)[0] == OK:  # what went at once is told of first
-            pass
-        assert send_data(served, block, control) == ROOM
-        read = 0
-        while read < sent * len(block) // 2:
+        fill(served)
+        assert server.run(50) == (NEED_MORE, [])
+        told: list[Event] = []
+        while not told:
             peer.poll()
-            read += len(peer.inbox)
             peer.inbox.clear()
-            status, told = server.run(50)
-            assert (status in (OK, NEED_MORE), told) == (True, [])
-        assert send_data(served, block, control) == OK
+            told = server.run(10)[1]
+        assert [(event.kind, event.served) for event in told] == [(ROOM_MADE, served)]
+        assert send_data(served, bytes(400_000), COMMAND) == OK
+        assert all(event.kind != ROOM_MADE for event in server.run(50)[1])
 
 
-def test_draining_waits_until_all_has_gone_to_the_system() -> None:
+def test_no_data_is_told_of_a_peer_for_whom_there_is_no_room() -> None:
+    """A release, or an abort, is, as far as it comes before data."""
     with serving(wanted=DATA) as server:
-        peer = server.associate()
+        peer = server.associate(encode(request(contexts=PROPOSED)))
         served = server.of(ACCEPTED)[0].served
-        assert lib.ltdic_served_drain(served, 1000 * TIMEOUT) == OK  # nothing waits
-        while send_data(served, bytes(200_000), COMMAND) == OK:
-            pass
-        assert lib.ltdic_served_drain(served, 20) == NEED_MORE
-        reader = threading.Thread(target=lambda: read_to_the_end(peer.socket))
-        reader.start()
-        assert lib.ltdic_served_drain(served, 1000 * TIMEOUT) == OK
-        assert send_data(served, b"ab", COMMAND | LAST) == OK
-        assert send(served, ABORT) == OK
-        reader.join()
+        fill(served)
+        peer.send(p_data(*MESSAGE))
+        assert server.run(50) == (NEED_MORE, [])
+        while not server.of(RECEIVED):
+            peer.poll()
+            peer.inbox.clear()
+            server.run(10)
+        assert [event.kind for event in server.events] == [ACCEPTED, ROOM_MADE, RECEIVED, RECEIVED]
+        fill(served)
+        peer.send(encode(Abort(0, 0)))
         assert server.ended()[0].outcome == "aborted"
-        assert lib.ltdic_served_drain(served, 0) == CLOSED
 
 
-def test_draining_ends_with_the_connection() -> None:
+def test_the_number_of_one_that_has_ended_is_harmless() -> None:
     with serving(wanted=DATA) as server:
-        peer = server.associate()
-        served = server.of(ACCEPTED)[0].served
-        while send_data(served, bytes(200_000), COMMAND) == OK:
-            pass
-        close_with_reset(peer.socket)
-        assert lib.ltdic_served_drain(served, 1000 * TIMEOUT) == CLOSED
-        assert server.ended()[0].outcome == "lost"
+        peers = [server.associate() for _ in range(3)]
+        numbers = [event.served for event in server.of(ACCEPTED)]
+        assert len(set(numbers)) == 3
+        assert {lib.ltdic_served_phase(*number) for number in numbers} == {lib.LTDIC_PHASE_OPEN}
+        peers[1].send(ABORT)
+        assert server.ended()[0].outcome == "aborted"
+        assert lib.ltdic_served_phase(*numbers[1]) == lib.LTDIC_PHASE_OVER
+        server.run(0)
+        again = server.associate()
+        for stale in (
+            numbers[1],
+            numbers[1]._replace(number=0),
+            numbers[1]._replace(number=2**64 - 1),
+        ):
+            assert send(stale, ABORT) == send_data(stale, b"ab") == WRONG_STATE
+            assert lib.ltdic_served_report(*stale) == ffi.NULL
+            assert lib.ltdic_served_phase(*stale) == lib.LTDIC_PHASE_NONE
+        for peer in (peers[0], peers[2], again):
+            peer.send(RELEASE_RQ)
+            server.run(10)
+            server.run(10)
+            assert peer.receive() == RELEASE_RP
 
 
 # ---- how it ends -----------------------------------------------------------------------------
@@ -855,7 +881,7 @@ def test_a_fault_before_there_is_a_request_is_told_with_its_place(
         assert decode(peer.receive()) == Abort(0, 0)
         peer.socket.close()
         server.until(lambda: server.events)
-        told = lib.ltdic_served_report(server.events[0].served)
+        told = lib.ltdic_served_report(*server.events[0].served)
         assert OUTCOMES[told.outcome] == "fault"
         assert (told.status, told.offset) == (status, offset)
         assert bytes(ffi.buffer(told.first, told.first_size)) == words[:32]

@@ -125,7 +125,8 @@ static ltdic_server *listening_server(ltdic_admission *admission)
 }
 
 /* Its data set has come to its end, and has been dropped: it is answered. */
-static void store_all(const ltdic_batch *batch, ltdic_bytes response, uint64_t *received)
+static void store_all(ltdic_server *server, const ltdic_batch *batch, ltdic_bytes response,
+                      uint64_t *received)
 {
     for (size_t n = 0; n < batch->count; n++) {
         const ltdic_event_row *e = &batch->events[n];
@@ -135,7 +136,7 @@ static void store_all(const ltdic_batch *batch, ltdic_bytes response, uint64_t *
         *received += e->length;
         if ((e->control & 2) != 0) {
             const ltdic_pdv pdv = {e->id, 3, response};
-            ltdic_served_send_data(e->served, &pdv);
+            ltdic_served_send_data(server, e->served, &pdv);
         }
     }
 }
@@ -158,7 +159,7 @@ static int accept_until_end(mode m, const char *directory, uint32_t max_length)
         ltdic_batch batch;
         const int status = ltdic_server_run(server, &batch, wanted, LOOK);
         if (status == LTDIC_OK) {
-            store_all(&batch, response, &received);
+            store_all(server, &batch, response, &received);
         } else if (input_has_ended()) {
             break;
         }

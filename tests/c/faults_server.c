@@ -48,7 +48,7 @@ static struct {
 
 /* What the user was told. */
 static struct {
-    ltdic_served *served;
+    ltdic_served_id served;
     int begun, ended, outcome;
     int gives_up; /* as soon as there is memory for it */
     size_t stored;
@@ -258,20 +258,20 @@ static void peer_calls(void)
 
 /* ---- the user ------------------------------------------------------------------------------ */
 
-static int send_fixed(ltdic_served *served, uint8_t type, ltdic_reject codes)
+static int send_fixed(ltdic_served_id served, uint8_t type, ltdic_reject codes)
 {
     uint8_t pdu[LTDIC_FIXED_PDU_SIZE];
     ltdic_encode_fixed(pdu, type, codes);
-    return ltdic_served_send(served, (ltdic_bytes){pdu, sizeof pdu});
+    return ltdic_served_send(server, served, (ltdic_bytes){pdu, sizeof pdu});
 }
 
-static void user_decides(ltdic_served *served, ltdic_bytes bytes)
+static void user_decides(ltdic_served_id served, ltdic_bytes bytes)
 {
     const size_t rq = 6 + ((size_t)bytes.data[4] << 8 | bytes.data[5]);
     const ltdic_bytes accept = {bytes.data + rq, bytes.size - rq};
     const int status = current == REJECT
                            ? send_fixed(served, LTDIC_ASSOCIATE_RJ, (ltdic_reject){1, 1, 7})
-                           : ltdic_served_send(served, accept);
+                           : ltdic_served_send(server, served, accept);
     user.gives_up = status != LTDIC_OK;
 }
 
@@ -287,7 +287,7 @@ static void user_stores(const ltdic_event_row *event, ltdic_bytes bytes)
     user.stored += bytes.size;
     REQUIRE(((event->control & 2) != 0) == (user.stored == STORED));
     if (user.stored == STORED) {
-        user.gives_up = ltdic_served_send_data(event->served, &answer) != LTDIC_OK;
+        user.gives_up = ltdic_served_send_data(server, event->served, &answer) != LTDIC_OK;
     }
 }
 
@@ -310,7 +310,7 @@ static void user_is_told(const ltdic_event_row *event, ltdic_bytes bytes)
         break;
     default:
         user.ended = 1;
-        user.outcome = ltdic_served_report(event->served)->outcome;
+        user.outcome = ltdic_served_report(server, event->served)->outcome;
         REQUIRE(user.outcome != LTDIC_OUTCOME_NONE);
         break;
     }

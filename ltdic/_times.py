@@ -1,0 +1,24 @@
+"""What a time is, everywhere in the package."""
+
+from __future__ import annotations
+
+from numbers import Real
+from typing import Any, cast
+
+from . import _lib
+
+
+def seconds_of(name: str, seconds: Any, *, zero: bool = False) -> float | None:
+    """A time in seconds as it was given, or None where it is for ever: None, infinity, and what
+    is 49 days or more. Raises `ValueError` for a negative number, nan and, without `zero`, 0;
+    `TypeError` for what is no number. `name` is that of the argument."""
+    if seconds is None:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, Real):
+        kind = type(seconds).__name__
+        raise TypeError(f"{name} is of type {kind}, not a number of seconds or None")
+    number = cast(float, seconds)
+    if not (number > 0 or (zero and number == 0)):
+        more = "0 or more" if zero else "more than 0"
+        raise ValueError(f"{name} is {seconds}, no time: it is {more} seconds, or None for ever")
+    return None if number * 1000 >= _lib.FOREVER else float(number)
