@@ -37,17 +37,20 @@ uintptr_t ltdic__new_handle(size_t place)
     return (atomic_fetch_add(&serial, 1) + 1) << PLACE_BITS | place;
 }
 
-/* NULL where the segment is not there. */
+/* The slot of a place whose segment is there. */
 static slot *slot_at(size_t place)
 {
-    slot *segment = atomic_load(&segments[place >> SEGMENT_BITS]);
-    return segment == NULL ? NULL : &segment[place & (SEGMENT - 1)];
+    return &atomic_load(&segments[place >> SEGMENT_BITS])[place & (SEGMENT - 1)];
 }
 
 associate *ltdic__associate_of(HDICOMPDU hPDU)
 {
-    const slot *s = slot_at((uintptr_t)hPDU & PLACE_MASK);
-    return s == NULL || atomic_load(&s->handle) != (uintptr_t)hPDU ? NULL : s->object;
+    const size_t place = (uintptr_t)hPDU & PLACE_MASK;
+    if (atomic_load(&segments[place >> SEGMENT_BITS]) == NULL) {
+        return NULL;
+    }
+    const slot *s = slot_at(place);
+    return atomic_load(&s->handle) == (uintptr_t)hPDU ? s->object : NULL;
 }
 
 /* See to it that the segment is there; another thread may do so, too. False when out of memory. */
