@@ -19,8 +19,8 @@ typedef struct current_context {
 
 struct associate {
     HDICOMPDU handle;
-    unsigned count;   /* of those who keep it */
-    bool is_librarys; /* its users see it, and do not free it */
+    unsigned count;        /* of those who keep it */
+    bool owned_by_library; /* its users see it, and do not free it */
     ltdic_items rows;
     current_context current;
     L_INT contexts; /* as counted the last time; 0: not yet */
@@ -238,7 +238,7 @@ static void empty(associate *a, uint8_t type)
     forget_text(a);
 }
 
-static associate *new_object(bool request, bool is_librarys)
+static associate *new_object(bool request, bool owned_by_library)
 {
     associate *a = calloc(1, sizeof *a);
     if (a == NULL) {
@@ -251,7 +251,7 @@ static associate *new_object(bool request, bool is_librarys)
         return NULL;
     }
     a->count = 1;
-    a->is_librarys = is_librarys;
+    a->owned_by_library = owned_by_library;
     empty(a, request ? LTDIC_ASSOCIATE_RQ : LTDIC_ASSOCIATE_AC);
     return a;
 }
@@ -286,7 +286,7 @@ void ltdic__associate_free(associate *a)
 L_VOID L_DicomFreeAssociate(HDICOMPDU hPDU)
 {
     associate *a = ltdic__associate_of(hPDU);
-    if (a != NULL && !a->is_librarys) {
+    if (a != NULL && !a->owned_by_library) {
         ltdic__associate_free(a);
     }
 }

@@ -24,13 +24,13 @@ typedef struct slot {
 
 static slot first_segment[SEGMENT];
 static _Atomic(slot *) segments[SEGMENTS] = {first_segment};
-static atomic_size_t last_used; /* of the places that were ever used */
+static atomic_size_t last_used; /* the highest place that was ever used */
 
-/* The first free place and, above it, a count of changes: a thread that finds the same place again
- * sees by the count whether others have taken it and given it back meanwhile. */
+/* The first free place and, above it, a count of changes. A thread that finds the same place again
+ * sees by the count whether other threads have taken it and given it back meanwhile. */
 static atomic_uintptr_t free_places;
 
-static atomic_uintptr_t serial; /* of the last handle of any kind, on whatever thread */
+static atomic_uintptr_t serial; /* number of the last handle of any kind, on any thread */
 
 uintptr_t ltdic__new_handle(size_t place)
 {
@@ -53,7 +53,8 @@ associate *ltdic__associate_of(HDICOMPDU hPDU)
     return atomic_load(&s->handle) == (uintptr_t)hPDU ? s->object : NULL;
 }
 
-/* See to it that the segment is there; another thread may do so, too. False when out of memory. */
+/* Make the segment if it is not there; another thread may do so at the same time. False when out
+ * of memory. */
 static bool open_segment(size_t index)
 {
     if (atomic_load(&segments[index]) != NULL) {

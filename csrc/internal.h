@@ -73,8 +73,8 @@ int ltdic__net_drain(ltdic_net *net, int milliseconds);
 
 /* A handle is a serial number and, in its lowest bits, a place in a table: the handle of what was
  * freed is not found. Where pointers have 32 bits the serial number starts again after 262,143
- * handles. One count for handles of all kinds: none is found where another kind is asked for;
- * handles.c. */
+ * handles. All kinds of handles share one count, so that a handle of one kind is never equal to one
+ * of another; handles.c. */
 enum { PLACE_BITS = sizeof(uintptr_t) >= 8 ? 24 : 14 };
 uintptr_t ltdic__new_handle(size_t place); /* place: not 0 */
 

@@ -397,7 +397,9 @@ L_LTDIC_API L_INT L_DicomSendCEchoResponse(HDICOMNET hNet, L_UCHAR nPresentation
 
 /* ---- associate objects ------------------------------------------------------------------- */
 
-/** Empty: protocol version 1 and nothing else. [parameters: own] @return NULL when out of memory */
+/** Empty: protocol version 1 and nothing else. [parameters: own]
+ *  @return NULL when out of memory or, where pointers have 32 bits, when there are 16,383 already
+ */
 L_LTDIC_API HDICOMPDU L_DicomCreateAssociate(L_BOOL bRequest);
 /** Does nothing to NULL, to an unknown handle, and to an object that belongs to the library.
  *  [own] */

@@ -1,4 +1,4 @@
-"""What careless or hostile programs, and their peers, do to the L_Dicom face."""
+"""Misuse of the L_Dicom face by careless or hostile programs, and by their peers."""
 
 from __future__ import annotations
 

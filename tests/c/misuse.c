@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* What a careless or hostile program, or its peer, does to the L_Dicom face: it uses handles of
- * associate objects that were freed or made up, or are the library's; it pumps in a callback of a
- * pump in a callback; it asks for an echo of a class that is no UID. Nothing else is touched, and a
- * sanitizer looks on. And threads make, use and free objects of their own.
+/* Misuse of the L_Dicom face: a program uses handles of associate objects that were freed, or made
+ * up, or are the library's; it pumps in callbacks, again and again; its peer asks for an echo of a
+ * class that is no UID. Built with a sanitizer, which sees what is touched. In one scene threads
+ * make, use and free objects of their own.
  *
  * Without an argument all scenes, else the one with this number. */
 #include "ltdic.h"
