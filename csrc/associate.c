@@ -17,8 +17,10 @@ typedef struct current_context {
     L_INT index;
 } current_context;
 
-struct L_DICOMPDU {
-    unsigned count; /* of those who keep it */
+struct associate {
+    HDICOMPDU handle;
+    unsigned count;        /* of those who keep it */
+    bool owned_by_library; /* its users see it, and do not free it */
     ltdic_items rows;
     current_context current;
     L_INT contexts; /* as counted the last time; 0: not yet */
@@ -33,7 +35,7 @@ static const char version_name[] = IMPLEMENTATION_VERSION_NAME;
 
 /* ---- rows and text ----------------------------------------------------------------------- */
 
-static bool reserve_rows(HDICOMPDU a, size_t count)
+static bool reserve_rows(associate *a, size_t count)
 {
     if (count <= a->rows.room) {
         return true;
@@ -49,7 +51,7 @@ static bool reserve_rows(HDICOMPDU a, size_t count)
 }
 
 /* A passcode may be in it. */
-static void forget_text(HDICOMPDU a)
+static void forget_text(associate *a)
 {
     ltdic__wipe(a->text, a->text_room);
     free(a->text);
@@ -59,7 +61,7 @@ static void forget_text(HDICOMPDU a)
 
 /* Move the text that is in use, and `value` behind it, to a larger block. What was replaced or
  * removed stays behind. */
-static bool move_text(HDICOMPDU a, const void *value, size_t size)
+static bool move_text(associate *a, const void *value, size_t size)
 {
     size_t room = size + 2;
     for (size_t i = 0; i < a->rows.count; i++) {
@@ -90,7 +92,7 @@ static bool move_text(HDICOMPDU a, const void *value, size_t size)
 }
 
 /* Give `row` a copy of this value, followed by a NUL. False when out of memory. */
-static bool set_value(HDICOMPDU a, ltdic_item *row, const void *value, size_t size)
+static bool set_value(associate *a, ltdic_item *row, const void *value, size_t size)
 {
     if (size == 0) {
         row->offset = row->length = 0;
@@ -110,13 +112,13 @@ static bool set_value(HDICOMPDU a, ltdic_item *row, const void *value, size_t si
     return true;
 }
 
-static ptrdiff_t count_of(HDICOMPDU a)
+static ptrdiff_t count_of(const associate *a)
 {
     return (ptrdiff_t)a->rows.count;
 }
 
 /* The place of the first row of this kind, or NONE. */
-static ptrdiff_t find(HDICOMPDU a, uint8_t kind)
+static ptrdiff_t find(associate *a, uint8_t kind)
 {
     for (ptrdiff_t i = 0; i < count_of(a); i++) {
         if (a->rows.items[i].kind == kind) {
@@ -127,7 +129,7 @@ static ptrdiff_t find(HDICOMPDU a, uint8_t kind)
 }
 
 /* The place before the first row that comes after this kind. */
-static ptrdiff_t place_of(HDICOMPDU a, uint8_t kind)
+static ptrdiff_t place_of(associate *a, uint8_t kind)
 {
     ptrdiff_t i = 0;
     while (i < count_of(a) && a->rows.items[i].kind <= kind) {
@@ -137,14 +139,14 @@ static ptrdiff_t place_of(HDICOMPDU a, uint8_t kind)
 }
 
 /* Where rows come and go, places change. */
-static void forget_places(HDICOMPDU a)
+static void forget_places(associate *a)
 {
     a->current = (current_context){.place = 0};
     a->contexts = 0;
 }
 
 /* A new row at a place, with its value; false when out of memory, and nothing has changed. */
-static bool insert(HDICOMPDU a, ptrdiff_t place, ltdic_item row, const void *value, size_t size)
+static bool insert(associate *a, ptrdiff_t place, ltdic_item row, const void *value, size_t size)
 {
     if (!reserve_rows(a, a->rows.count + 1) || !set_value(a, &row, value, size)) {
         return false;
@@ -157,7 +159,7 @@ static bool insert(HDICOMPDU a, ptrdiff_t place, ltdic_item row, const void *val
     return true;
 }
 
-static void remove_rows(HDICOMPDU a, ptrdiff_t from, ptrdiff_t to)
+static void remove_rows(associate *a, ptrdiff_t from, ptrdiff_t to)
 {
     memmove(a->rows.items + from, a->rows.items + to,
             (size_t)(count_of(a) - to) * sizeof *a->rows.items);
@@ -166,7 +168,7 @@ static void remove_rows(HDICOMPDU a, ptrdiff_t from, ptrdiff_t to)
 }
 
 /* Set the value of a kind that an object has at most once. */
-static bool set_single(HDICOMPDU a, uint8_t kind, const void *value, size_t size)
+static bool set_single(associate *a, uint8_t kind, const void *value, size_t size)
 {
     const ptrdiff_t i = find(a, kind);
     if (i != NONE) {
@@ -179,13 +181,14 @@ static bool set_single(HDICOMPDU a, uint8_t kind, const void *value, size_t size
     return insert(a, place_of(a, kind), (ltdic_item){.kind = kind}, value, size);
 }
 
-static const char *text_at(HDICOMPDU a, ptrdiff_t i)
+static const char *text_at(associate *a, ptrdiff_t i)
 {
     return i == NONE || a->rows.items[i].offset == 0 ? "" : a->text + a->rows.items[i].offset;
 }
 
-static const char *single(HDICOMPDU a, uint8_t kind)
+static const char *single(HDICOMPDU hPDU, uint8_t kind)
 {
+    associate *a = ltdic__associate_of(hPDU);
     return a == NULL ? "" : text_at(a, find(a, kind));
 }
 
@@ -200,22 +203,31 @@ static L_INT memory_or_success(bool done)
     return done ? DICOM_SUCCESS : DICOM_ERROR_MEMORY;
 }
 
-static L_INT set_legal(HDICOMPDU a, uint8_t kind, ltdic_bytes text, bool (*is_legal)(ltdic_bytes))
+/* The code of a function that refuses: the handle is unknown, so there is no object, or an argument
+ * is out of range; NULL is that, too. */
+static L_INT refused(HDICOMPDU hPDU, const associate *a)
 {
+    return hPDU != NULL && a == NULL ? DICOM_ERROR_HANDLE : DICOM_ERROR_PARAMETER;
+}
+
+static L_INT set_legal(HDICOMPDU hPDU, uint8_t kind, ltdic_bytes text,
+                       bool (*is_legal)(ltdic_bytes))
+{
+    associate *a = ltdic__associate_of(hPDU);
     if (a == NULL || !is_legal(text)) {
-        return DICOM_ERROR_PARAMETER;
+        return refused(hPDU, a);
     }
     return memory_or_success(set_single(a, kind, text.data, text.size));
 }
 
-static L_INT set_title(HDICOMPDU a, uint8_t kind, const char *title)
+static L_INT set_title(HDICOMPDU hPDU, uint8_t kind, const char *title)
 {
-    return set_legal(a, kind, ltdic__without_spaces(bytes_of(title)), ltdic__title_is_legal);
+    return set_legal(hPDU, kind, ltdic__without_spaces(bytes_of(title)), ltdic__title_is_legal);
 }
 
 /* ---- life -------------------------------------------------------------------------------- */
 
-static void empty(HDICOMPDU a, uint8_t type)
+static void empty(associate *a, uint8_t type)
 {
     static const ltdic_item rows[] = {
         {.kind = LTDIC_PDU, .version = 1}, {.kind = LTDIC_CALLED_AE}, {.kind = LTDIC_CALLING_AE}};
@@ -226,49 +238,75 @@ static void empty(HDICOMPDU a, uint8_t type)
     forget_text(a);
 }
 
-HDICOMPDU L_DicomCreateAssociate(L_BOOL bRequest)
+static associate *new_object(bool request, bool owned_by_library)
 {
-    HDICOMPDU a = calloc(1, sizeof *a);
-    if (a == NULL || !reserve_rows(a, FIRST_ROWS)) {
+    associate *a = calloc(1, sizeof *a);
+    if (a == NULL) {
+        return NULL;
+    }
+    a->handle = reserve_rows(a, FIRST_ROWS) ? ltdic__handle_for(a) : NULL;
+    if (a->handle == NULL) {
+        free(a->rows.items);
         free(a);
         return NULL;
     }
     a->count = 1;
-    empty(a, bRequest ? LTDIC_ASSOCIATE_RQ : LTDIC_ASSOCIATE_AC);
+    a->owned_by_library = owned_by_library;
+    empty(a, request ? LTDIC_ASSOCIATE_RQ : LTDIC_ASSOCIATE_AC);
     return a;
 }
 
-HDICOMPDU ltdic__associate_keep(HDICOMPDU hPDU)
+HDICOMPDU L_DicomCreateAssociate(L_BOOL bRequest)
 {
-    hPDU->count++;
-    return hPDU;
+    return ltdic__associate_handle(new_object(bRequest != 0, false));
+}
+
+HDICOMPDU ltdic__associate_handle(const associate *a)
+{
+    return a == NULL ? NULL : a->handle;
+}
+
+associate *ltdic__associate_keep(associate *a)
+{
+    a->count++;
+    return a;
+}
+
+void ltdic__associate_free(associate *a)
+{
+    if (a == NULL || --a->count > 0) {
+        return;
+    }
+    ltdic__forget_handle(a->handle);
+    forget_text(a);
+    free(a->rows.items);
+    free(a);
 }
 
 L_VOID L_DicomFreeAssociate(HDICOMPDU hPDU)
 {
-    if (hPDU == NULL || --hPDU->count > 0) {
-        return;
+    associate *a = ltdic__associate_of(hPDU);
+    if (a != NULL && !a->owned_by_library) {
+        ltdic__associate_free(a);
     }
-    forget_text(hPDU);
-    free(hPDU->rows.items);
-    free(hPDU);
 }
 
 L_INT L_DicomResetAssociate(HDICOMPDU hPDU, L_BOOL bRequest)
 {
-    if (hPDU == NULL) {
-        return DICOM_ERROR_PARAMETER;
+    associate *a = ltdic__associate_of(hPDU);
+    if (a == NULL) {
+        return refused(hPDU, a);
     }
-    empty(hPDU, bRequest ? LTDIC_ASSOCIATE_RQ : LTDIC_ASSOCIATE_AC);
+    empty(a, bRequest ? LTDIC_ASSOCIATE_RQ : LTDIC_ASSOCIATE_AC);
     return DICOM_SUCCESS;
 }
 
-bool ltdic__associate_is_request(HDICOMPDU hPDU)
+bool ltdic__associate_is_request(const associate *a)
 {
-    return hPDU->rows.items[0].type == LTDIC_ASSOCIATE_RQ;
+    return a->rows.items[0].type == LTDIC_ASSOCIATE_RQ;
 }
 
-static L_INT set_default(HDICOMPDU a, uint8_t kind, const void *value, size_t size)
+static L_INT set_default(associate *a, uint8_t kind, const void *value, size_t size)
 {
     const ptrdiff_t i = find(a, kind);
     const bool absent = i == NONE || a->rows.items[i].length == 0;
@@ -289,17 +327,18 @@ L_INT L_DicomDefaultAssociate(HDICOMPDU hPDU)
         {LTDIC_CLASS_UID, 0, class_uid, sizeof class_uid - 1},
         {LTDIC_VERSION_NAME, 0, version_name, sizeof version_name - 1},
     };
-    if (hPDU == NULL) {
-        return DICOM_ERROR_PARAMETER;
+    associate *a = ltdic__associate_of(hPDU);
+    if (a == NULL) {
+        return refused(hPDU, a);
     }
-    const bool request = ltdic__associate_is_request(hPDU);
+    const bool request = ltdic__associate_is_request(a);
     L_INT code = DICOM_SUCCESS;
     for (size_t i = 0; i < sizeof defaults / sizeof *defaults && code == DICOM_SUCCESS; i++) {
         if (request || !defaults[i].only_in_request) {
-            code = set_default(hPDU, defaults[i].kind, defaults[i].value, defaults[i].size);
+            code = set_default(a, defaults[i].kind, defaults[i].value, defaults[i].size);
         }
     }
-    if (code == DICOM_SUCCESS && request && find(hPDU, LTDIC_CONTEXT) == NONE) {
+    if (code == DICOM_SUCCESS && request && find(a, LTDIC_CONTEXT) == NONE) {
         code = L_DicomAddPresentation(hPDU, 1, 0, VERIFICATION);
         code = code != DICOM_SUCCESS ? code : L_DicomAddTransfer(hPDU, 1, implicit_little_endian);
     }
@@ -340,18 +379,20 @@ const L_TCHAR *L_DicomGetApplication(HDICOMPDU hPDU)
 
 L_INT L_DicomSetMaxLength(HDICOMPDU hPDU, L_UINT32 nMaxLength)
 {
+    associate *a = ltdic__associate_of(hPDU);
     uint8_t value[4];
-    if (hPDU == NULL) {
-        return DICOM_ERROR_PARAMETER;
+    if (a == NULL) {
+        return refused(hPDU, a);
     }
     store_u32(value, nMaxLength);
-    return memory_or_success(set_single(hPDU, LTDIC_MAX_LENGTH, value, sizeof value));
+    return memory_or_success(set_single(a, LTDIC_MAX_LENGTH, value, sizeof value));
 }
 
 L_UINT32 L_DicomGetMaxLength(HDICOMPDU hPDU)
 {
-    const ptrdiff_t i = hPDU == NULL ? NONE : find(hPDU, LTDIC_MAX_LENGTH);
-    return i == NONE ? 0 : load_u32((const uint8_t *)text_at(hPDU, i));
+    associate *a = ltdic__associate_of(hPDU);
+    const ptrdiff_t i = a == NULL ? NONE : find(a, LTDIC_MAX_LENGTH);
+    return i == NONE ? 0 : load_u32((const uint8_t *)text_at(a, i));
 }
 
 L_INT L_DicomSetImplementClass(HDICOMPDU hPDU, const L_TCHAR *pszUID)
@@ -375,7 +416,7 @@ const L_TCHAR *L_DicomGetImplementVersion(HDICOMPDU hPDU)
 }
 
 /* The row of this kind with this UID, or NONE. */
-static ptrdiff_t find_class(HDICOMPDU a, uint8_t kind, const char *uid)
+static ptrdiff_t find_class(associate *a, uint8_t kind, const char *uid)
 {
     for (ptrdiff_t i = 0; a != NULL && uid != NULL && i < count_of(a); i++) {
         if (a->rows.items[i].kind == kind && strcmp(text_at(a, i), uid) == 0) {
@@ -386,27 +427,29 @@ static ptrdiff_t find_class(HDICOMPDU a, uint8_t kind, const char *uid)
 }
 
 /* Item 50 must be there before what is in it. */
-static bool reserve_information(HDICOMPDU a)
+static bool reserve_information(associate *a)
 {
     return find(a, LTDIC_USER_INFORMATION) != NONE || set_single(a, LTDIC_USER_INFORMATION, "", 0);
 }
 
 L_INT L_DicomSetAsyncOperations(HDICOMPDU hPDU, L_UINT16 nInvoked, L_UINT16 nPerformed)
 {
+    associate *a = ltdic__associate_of(hPDU);
     uint8_t value[4];
-    if (hPDU == NULL) {
-        return DICOM_ERROR_PARAMETER;
+    if (a == NULL) {
+        return refused(hPDU, a);
     }
     store_u16(value, nInvoked);
     store_u16(value + 2, nPerformed);
-    return memory_or_success(set_single(hPDU, LTDIC_ASYNC_OPERATIONS, value, sizeof value));
+    return memory_or_success(set_single(a, LTDIC_ASYNC_OPERATIONS, value, sizeof value));
 }
 
 L_BOOL L_DicomGetAsyncOperations(HDICOMPDU hPDU, L_UINT16 *pnInvoked, L_UINT16 *pnPerformed)
 {
     static const uint8_t synchronous[] = {0, 1, 0, 1};
-    const ptrdiff_t i = hPDU == NULL ? NONE : find(hPDU, LTDIC_ASYNC_OPERATIONS);
-    const uint8_t *value = i == NONE ? synchronous : (const uint8_t *)text_at(hPDU, i);
+    associate *a = ltdic__associate_of(hPDU);
+    const ptrdiff_t i = a == NULL ? NONE : find(a, LTDIC_ASYNC_OPERATIONS);
+    const uint8_t *value = i == NONE ? synchronous : (const uint8_t *)text_at(a, i);
     *pnInvoked = (L_UINT16)load_u16(value);
     *pnPerformed = (L_UINT16)load_u16(value + 2);
     return i != NONE;
@@ -414,31 +457,33 @@ L_BOOL L_DicomGetAsyncOperations(HDICOMPDU hPDU, L_UINT16 *pnInvoked, L_UINT16 *
 
 L_INT L_DicomSetRoleSelect(HDICOMPDU hPDU, const L_TCHAR *pszClass, L_BOOL bUser, L_BOOL bProvider)
 {
-    if (hPDU == NULL || !ltdic__uid_is_legal(bytes_of(pszClass))) {
-        return DICOM_ERROR_PARAMETER;
+    associate *a = ltdic__associate_of(hPDU);
+    if (a == NULL || !ltdic__uid_is_legal(bytes_of(pszClass))) {
+        return refused(hPDU, a);
     }
     const ltdic_item row = {.kind = LTDIC_ROLE, .id = bUser != 0, .result = bProvider != 0};
-    const ptrdiff_t i = find_class(hPDU, LTDIC_ROLE, pszClass);
+    const ptrdiff_t i = find_class(a, LTDIC_ROLE, pszClass);
     if (i != NONE) {
-        hPDU->rows.items[i].id = row.id;
-        hPDU->rows.items[i].result = row.result;
+        a->rows.items[i].id = row.id;
+        a->rows.items[i].result = row.result;
         return DICOM_SUCCESS;
     }
-    return memory_or_success(reserve_information(hPDU) && insert(hPDU, place_of(hPDU, LTDIC_ROLE),
-                                                                 row, pszClass, strlen(pszClass)));
+    return memory_or_success(reserve_information(a) &&
+                             insert(a, place_of(a, LTDIC_ROLE), row, pszClass, strlen(pszClass)));
 }
 
 L_BOOL L_DicomGetRoleSelect(HDICOMPDU hPDU, const L_TCHAR *pszClass, L_BOOL *pbUser,
                             L_BOOL *pbProvider)
 {
-    const ptrdiff_t i = find_class(hPDU, LTDIC_ROLE, pszClass);
-    *pbUser = i == NONE || hPDU->rows.items[i].id != 0;
-    *pbProvider = i != NONE && hPDU->rows.items[i].result != 0;
+    associate *a = ltdic__associate_of(hPDU);
+    const ptrdiff_t i = find_class(a, LTDIC_ROLE, pszClass);
+    *pbUser = i == NONE || a->rows.items[i].id != 0;
+    *pbProvider = i != NONE && a->rows.items[i].result != 0;
     return i != NONE;
 }
 
 /* Both may be in the text of `a`, which moves when it grows. */
-static bool add_extended(HDICOMPDU a, const char *uid, const void *info, size_t size)
+static bool add_extended(associate *a, const char *uid, const void *info, size_t size)
 {
     const ltdic_item name = {.kind = LTDIC_EXTENDED}, value = {.kind = LTDIC_EXTENDED_INFO};
     const size_t length = strlen(uid);
@@ -458,28 +503,29 @@ static bool add_extended(HDICOMPDU a, const char *uid, const void *info, size_t 
 L_INT L_DicomSetExtended(HDICOMPDU hPDU, const L_TCHAR *pszClass, const L_UCHAR *pInfo,
                          L_UINT nBytes)
 {
-    if (hPDU == NULL || !ltdic__uid_is_legal(bytes_of(pszClass)) || nBytes > UINT16_MAX ||
+    associate *a = ltdic__associate_of(hPDU);
+    if (a == NULL || !ltdic__uid_is_legal(bytes_of(pszClass)) || nBytes > UINT16_MAX ||
         (pInfo == NULL && nBytes > 0)) {
-        return DICOM_ERROR_PARAMETER;
+        return refused(hPDU, a);
     }
-    const ptrdiff_t i = find_class(hPDU, LTDIC_EXTENDED, pszClass);
+    const ptrdiff_t i = find_class(a, LTDIC_EXTENDED, pszClass);
     if (i != NONE) {
-        return memory_or_success(set_value(hPDU, &hPDU->rows.items[i + 1], pInfo, nBytes));
+        return memory_or_success(set_value(a, &a->rows.items[i + 1], pInfo, nBytes));
     }
-    return memory_or_success(reserve_information(hPDU) &&
-                             add_extended(hPDU, pszClass, pInfo, nBytes));
+    return memory_or_success(reserve_information(a) && add_extended(a, pszClass, pInfo, nBytes));
 }
 
 L_BOOL L_DicomGetExtended(HDICOMPDU hPDU, const L_TCHAR *pszClass, const L_UCHAR **ppInfo,
                           L_UINT *pnBytes)
 {
-    const ptrdiff_t i = find_class(hPDU, LTDIC_EXTENDED, pszClass);
-    *ppInfo = (const L_UCHAR *)text_at(hPDU, i == NONE ? NONE : i + 1);
-    *pnBytes = i == NONE ? 0 : hPDU->rows.items[i + 1].length;
+    associate *a = ltdic__associate_of(hPDU);
+    const ptrdiff_t i = find_class(a, LTDIC_EXTENDED, pszClass);
+    *ppInfo = (const L_UCHAR *)text_at(a, i == NONE ? NONE : i + 1);
+    *pnBytes = i == NONE ? 0 : a->rows.items[i + 1].length;
     return i != NONE;
 }
 
-static void drop_single(HDICOMPDU a, uint8_t kind)
+static void drop_single(associate *a, uint8_t kind)
 {
     const ptrdiff_t i = find(a, kind);
     if (i != NONE) {
@@ -487,7 +533,7 @@ static void drop_single(HDICOMPDU a, uint8_t kind)
     }
 }
 
-static bool replace_identity(HDICOMPDU a, L_UCHAR type, L_BOOL response, ltdic_bytes primary,
+static bool replace_identity(associate *a, L_UCHAR type, L_BOOL response, ltdic_bytes primary,
                              ltdic_bytes secondary)
 {
     drop_single(a, LTDIC_USER_IDENTITY);
@@ -504,7 +550,7 @@ static bool replace_identity(HDICOMPDU a, L_UCHAR type, L_BOOL response, ltdic_b
 }
 
 /* Both may be in the text of `a`, which moves when it grows. */
-static bool set_identity(HDICOMPDU a, L_UCHAR type, L_BOOL response, ltdic_bytes primary,
+static bool set_identity(associate *a, L_UCHAR type, L_BOOL response, ltdic_bytes primary,
                          ltdic_bytes secondary)
 {
     if (!ltdic__associate_is_request(a)) {
@@ -528,21 +574,22 @@ L_INT L_DicomSetUserIdentity(HDICOMPDU hPDU, L_UCHAR nType, L_BOOL bResponse,
                              const L_UCHAR *pPrimary, L_UINT nPrimary, const L_UCHAR *pSecondary,
                              L_UINT nSecondary)
 {
+    associate *a = ltdic__associate_of(hPDU);
     const bool missing =
         (pPrimary == NULL && nPrimary > 0) || (pSecondary == NULL && nSecondary > 0);
     const bool second_is_legal = nSecondary == 0 || nType == PDU_IDENTITY_PASSCODE;
-    if (hPDU == NULL || missing || nPrimary > UINT16_MAX || nSecondary > UINT16_MAX) {
-        return DICOM_ERROR_PARAMETER;
+    if (a == NULL || missing || nPrimary > UINT16_MAX || nSecondary > UINT16_MAX) {
+        return refused(hPDU, a);
     }
-    if (ltdic__associate_is_request(hPDU) &&
+    if (ltdic__associate_is_request(a) &&
         (nType < PDU_IDENTITY_USERNAME || nType > PDU_IDENTITY_JWT || !second_is_legal)) {
         return DICOM_ERROR_PARAMETER;
     }
-    return memory_or_success(set_identity(hPDU, nType, bResponse, (ltdic_bytes){pPrimary, nPrimary},
+    return memory_or_success(set_identity(a, nType, bResponse, (ltdic_bytes){pPrimary, nPrimary},
                                           (ltdic_bytes){pSecondary, nSecondary}));
 }
 
-static void get_bytes(HDICOMPDU a, ptrdiff_t i, const L_UCHAR **data, L_UINT *size)
+static void get_bytes(associate *a, ptrdiff_t i, const L_UCHAR **data, L_UINT *size)
 {
     *data = (const L_UCHAR *)text_at(a, i);
     *size = i == NONE ? 0 : a->rows.items[i].length;
@@ -552,21 +599,22 @@ L_BOOL L_DicomGetUserIdentity(HDICOMPDU hPDU, L_UCHAR *pnType, L_BOOL *pbRespons
                               const L_UCHAR **ppPrimary, L_UINT *pnPrimary,
                               const L_UCHAR **ppSecondary, L_UINT *pnSecondary)
 {
-    const bool request = hPDU != NULL && ltdic__associate_is_request(hPDU);
+    associate *a = ltdic__associate_of(hPDU);
+    const bool request = a != NULL && ltdic__associate_is_request(a);
     const uint8_t kind = request ? LTDIC_USER_IDENTITY : LTDIC_USER_IDENTITY_RESPONSE;
-    const ptrdiff_t i = hPDU == NULL ? NONE : find(hPDU, kind);
-    const ptrdiff_t second = request ? find(hPDU, LTDIC_USER_IDENTITY_SECOND) : NONE;
-    *pnType = i == NONE ? 0 : hPDU->rows.items[i].id;
-    *pbResponse = i != NONE && hPDU->rows.items[i].result != 0;
-    get_bytes(hPDU, i, ppPrimary, pnPrimary);
-    get_bytes(hPDU, second, ppSecondary, pnSecondary);
+    const ptrdiff_t i = a == NULL ? NONE : find(a, kind);
+    const ptrdiff_t second = request ? find(a, LTDIC_USER_IDENTITY_SECOND) : NONE;
+    *pnType = i == NONE ? 0 : a->rows.items[i].id;
+    *pbResponse = i != NONE && a->rows.items[i].result != 0;
+    get_bytes(a, i, ppPrimary, pnPrimary);
+    get_bytes(a, second, ppSecondary, pnSecondary);
     return i != NONE;
 }
 
 /* ---- presentation contexts --------------------------------------------------------------- */
 
 /* Make the next context the current one; false after the last one, and then there is none. */
-static bool go_to_next_context(HDICOMPDU a)
+static bool go_to_next_context(associate *a)
 {
     const current_context last = a->current;
     ptrdiff_t i = last.end;
@@ -591,7 +639,7 @@ static bool go_to_next_context(HDICOMPDU a)
 }
 
 /* Make the context with this ID the current one. Its place, or NONE. */
-static ptrdiff_t find_context(HDICOMPDU a, uint8_t id)
+static ptrdiff_t find_context(associate *a, uint8_t id)
 {
     if (a == NULL) {
         return NONE;
@@ -608,7 +656,13 @@ static ptrdiff_t find_context(HDICOMPDU a, uint8_t id)
     return a->current.place;
 }
 
-static bool add_context(HDICOMPDU a, uint8_t id, uint8_t result, const char *abstract)
+/* Remove the current context. */
+static void remove_context(associate *a)
+{
+    remove_rows(a, a->current.place, a->current.end);
+}
+
+static bool add_context(associate *a, uint8_t id, uint8_t result, const char *abstract)
 {
     const ltdic_item context = {.kind = LTDIC_CONTEXT, .id = id, .result = result};
     const ptrdiff_t place = place_of(a, LTDIC_TRANSFER_SYNTAX);
@@ -626,68 +680,73 @@ static bool add_context(HDICOMPDU a, uint8_t id, uint8_t result, const char *abs
 L_INT L_DicomAddPresentation(HDICOMPDU hPDU, L_UCHAR nID, L_UCHAR nResult,
                              const L_TCHAR *pszAbstract)
 {
-    if (hPDU == NULL || nID % 2 == 0 || find_context(hPDU, nID) != NONE || nResult > 4) {
-        return DICOM_ERROR_PARAMETER;
+    associate *a = ltdic__associate_of(hPDU);
+    if (a == NULL || nID % 2 == 0 || find_context(a, nID) != NONE || nResult > 4) {
+        return refused(hPDU, a);
     }
-    const bool request = ltdic__associate_is_request(hPDU);
+    const bool request = ltdic__associate_is_request(a);
     if (request && !ltdic__uid_is_legal(bytes_of(pszAbstract))) {
         return DICOM_ERROR_PARAMETER;
     }
     return memory_or_success(
-        add_context(hPDU, nID, request ? 0 : nResult, request ? pszAbstract : NULL));
+        add_context(a, nID, request ? 0 : nResult, request ? pszAbstract : NULL));
 }
 
 L_INT L_DicomDeletePresentation(HDICOMPDU hPDU, L_UCHAR nID)
 {
-    const ptrdiff_t i = find_context(hPDU, nID);
-    if (i == NONE) {
-        return DICOM_ERROR_PARAMETER;
+    associate *a = ltdic__associate_of(hPDU);
+    if (find_context(a, nID) == NONE) {
+        return refused(hPDU, a);
     }
-    remove_rows(hPDU, i, hPDU->current.end);
+    remove_context(a);
     return DICOM_SUCCESS;
 }
 
 L_INT L_DicomGetPresentationCount(HDICOMPDU hPDU)
 {
-    if (hPDU == NULL) {
+    associate *a = ltdic__associate_of(hPDU);
+    if (a == NULL) {
         return 0;
     }
-    if (hPDU->contexts == 0) {
-        for (ptrdiff_t i = 0; i < count_of(hPDU); i++) {
-            hPDU->contexts += hPDU->rows.items[i].kind == LTDIC_CONTEXT;
+    if (a->contexts == 0) {
+        for (ptrdiff_t i = 0; i < count_of(a); i++) {
+            a->contexts += a->rows.items[i].kind == LTDIC_CONTEXT;
         }
     }
-    return hPDU->contexts;
+    return a->contexts;
 }
 
 L_UCHAR L_DicomGetPresentation(HDICOMPDU hPDU, L_INT nIndex)
 {
-    if (hPDU == NULL || nIndex < 0) {
+    associate *a = ltdic__associate_of(hPDU);
+    if (a == NULL || nIndex < 0) {
         return 0;
     }
-    if (hPDU->current.index > nIndex) {
-        hPDU->current = (current_context){.place = 0};
+    if (a->current.index > nIndex) {
+        a->current = (current_context){.place = 0};
     }
-    while (hPDU->current.place == 0 || hPDU->current.index < nIndex) {
-        if (!go_to_next_context(hPDU)) {
+    while (a->current.place == 0 || a->current.index < nIndex) {
+        if (!go_to_next_context(a)) {
             return 0;
         }
     }
-    return hPDU->rows.items[hPDU->current.place].id;
+    return a->rows.items[a->current.place].id;
 }
 
 const L_TCHAR *L_DicomGetAbstract(HDICOMPDU hPDU, L_UCHAR nID)
 {
-    return find_context(hPDU, nID) == NONE ? "" : text_at(hPDU, hPDU->current.abstract);
+    associate *a = ltdic__associate_of(hPDU);
+    return find_context(a, nID) == NONE ? "" : text_at(a, a->current.abstract);
 }
 
 L_UCHAR L_DicomFindAbstract(HDICOMPDU hPDU, const L_TCHAR *pszAbstract)
 {
+    associate *a = ltdic__associate_of(hPDU);
     L_UCHAR id = 0;
-    for (ptrdiff_t i = 0; hPDU != NULL && pszAbstract != NULL && i < count_of(hPDU); i++) {
-        const ltdic_item *row = &hPDU->rows.items[i];
+    for (ptrdiff_t i = 0; a != NULL && pszAbstract != NULL && i < count_of(a); i++) {
+        const ltdic_item *row = &a->rows.items[i];
         id = row->kind == LTDIC_CONTEXT ? row->id : id;
-        if (row->kind == LTDIC_ABSTRACT_SYNTAX && strcmp(text_at(hPDU, i), pszAbstract) == 0) {
+        if (row->kind == LTDIC_ABSTRACT_SYNTAX && strcmp(text_at(a, i), pszAbstract) == 0) {
             return id;
         }
     }
@@ -696,56 +755,65 @@ L_UCHAR L_DicomFindAbstract(HDICOMPDU hPDU, const L_TCHAR *pszAbstract)
 
 L_INT L_DicomSetResult(HDICOMPDU hPDU, L_UCHAR nID, L_UCHAR nResult)
 {
-    const ptrdiff_t i = find_context(hPDU, nID);
-    if (i == NONE || nResult > 4 || ltdic__associate_is_request(hPDU)) {
-        return DICOM_ERROR_PARAMETER;
+    associate *a = ltdic__associate_of(hPDU);
+    const ptrdiff_t i = find_context(a, nID);
+    if (i == NONE || nResult > 4 || ltdic__associate_is_request(a)) {
+        return refused(hPDU, a);
     }
-    hPDU->rows.items[i].result = nResult;
+    a->rows.items[i].result = nResult;
     return DICOM_SUCCESS;
 }
 
 L_UCHAR L_DicomGetResult(HDICOMPDU hPDU, L_UCHAR nID)
 {
-    const ptrdiff_t i = find_context(hPDU, nID);
-    return i == NONE ? 255 : hPDU->rows.items[i].result;
+    associate *a = ltdic__associate_of(hPDU);
+    const ptrdiff_t i = find_context(a, nID);
+    return i == NONE ? 255 : a->rows.items[i].result;
 }
 
 L_INT L_DicomAddTransfer(HDICOMPDU hPDU, L_UCHAR nID, const L_TCHAR *pszTransfer)
 {
-    const ptrdiff_t i = find_context(hPDU, nID);
+    associate *a = ltdic__associate_of(hPDU);
+    const ptrdiff_t i = find_context(a, nID);
     if (i == NONE || !ltdic__uid_is_legal(bytes_of(pszTransfer))) {
-        return DICOM_ERROR_PARAMETER;
+        return refused(hPDU, a);
     }
     const ltdic_item row = {.kind = LTDIC_TRANSFER_SYNTAX};
-    return memory_or_success(
-        insert(hPDU, hPDU->current.end, row, pszTransfer, strlen(pszTransfer)));
+    return memory_or_success(insert(a, a->current.end, row, pszTransfer, strlen(pszTransfer)));
+}
+
+/* How many transfer syntaxes the context with this ID has, which is then the current one. */
+static L_INT count_transfers(associate *a, uint8_t id)
+{
+    if (find_context(a, id) == NONE) {
+        return 0;
+    }
+    const current_context *c = &a->current;
+    return (L_INT)(c->end - c->place) - 1 - (c->abstract != NONE);
 }
 
 L_INT L_DicomGetTransferCount(HDICOMPDU hPDU, L_UCHAR nID)
 {
-    if (find_context(hPDU, nID) == NONE) {
-        return 0;
-    }
-    const current_context *c = &hPDU->current;
-    return (L_INT)(c->end - c->place) - 1 - (c->abstract != NONE);
+    return count_transfers(ltdic__associate_of(hPDU), nID);
 }
 
 /* A context has rows of transfer syntaxes alone, and one of its abstract syntax or none. */
 const L_TCHAR *L_DicomGetTransfer(HDICOMPDU hPDU, L_UCHAR nID, L_INT nIndex)
 {
-    if (nIndex < 0 || nIndex >= L_DicomGetTransferCount(hPDU, nID)) {
+    associate *a = ltdic__associate_of(hPDU);
+    if (nIndex < 0 || nIndex >= count_transfers(a, nID)) {
         return "";
     }
-    const current_context *c = &hPDU->current;
+    const current_context *c = &a->current;
     const ptrdiff_t i = c->place + 1 + nIndex;
-    return text_at(hPDU, i + (c->abstract != NONE && c->abstract <= i));
+    return text_at(a, i + (c->abstract != NONE && c->abstract <= i));
 }
 
 /* ---- to and from PDUs -------------------------------------------------------------------- */
 
 /* Keep what can be asked for: no unknown items, and of contexts with the same ID only the first, so
  * that there are never more than 256. */
-static void drop_unusable_rows(HDICOMPDU a)
+static void drop_unusable_rows(associate *a)
 {
     uint32_t ids[8] = {0};
     bool again = false; /* inside a context whose ID was there before */
@@ -766,7 +834,7 @@ static void drop_unusable_rows(HDICOMPDU a)
 }
 
 /* Point the rows at text of our own instead of at the PDU. */
-static bool own_values(HDICOMPDU a, ltdic_bytes pdu)
+static bool own_values(associate *a, ltdic_bytes pdu)
 {
     size_t room = 1;
     for (size_t i = 0; i < a->rows.count; i++) {
@@ -786,11 +854,11 @@ static bool own_values(HDICOMPDU a, ltdic_bytes pdu)
     return a->text != NULL;
 }
 
-HDICOMPDU ltdic__associate_from_pdu(ltdic_bytes pdu)
+associate *ltdic__associate_from_pdu(ltdic_bytes pdu)
 {
     const ltdic_options options = {.size = sizeof options};
     ltdic_fault fault;
-    HDICOMPDU a = L_DicomCreateAssociate(TRUE);
+    associate *a = new_object(true, true);
     if (a == NULL) {
         return NULL;
     }
@@ -803,24 +871,24 @@ HDICOMPDU ltdic__associate_from_pdu(ltdic_bytes pdu)
     }
     if (status != LTDIC_OK || !own_values(a, pdu)) {
         a->rows.count = 0;
-        L_DicomFreeAssociate(a);
+        ltdic__associate_free(a);
         return NULL;
     }
     return a;
 }
 
-HDICOMPDU ltdic__associate_copy(HDICOMPDU from)
+associate *ltdic__associate_copy(const associate *from)
 {
-    HDICOMPDU a = L_DicomCreateAssociate(TRUE);
+    associate *a = new_object(true, true);
     if (a == NULL || !reserve_rows(a, from->rows.count)) {
-        L_DicomFreeAssociate(a);
+        ltdic__associate_free(a);
         return NULL;
     }
     memcpy(a->rows.items, from->rows.items, from->rows.count * sizeof *from->rows.items);
     a->rows.count = from->rows.count;
     a->text = malloc(from->text_room + 1);
     if (a->text == NULL) {
-        L_DicomFreeAssociate(a);
+        ltdic__associate_free(a);
         return NULL;
     }
     if (from->text_size > 0) {
@@ -831,7 +899,7 @@ HDICOMPDU ltdic__associate_copy(HDICOMPDU from)
     return a;
 }
 
-bool ltdic__associate_answer(HDICOMPDU request, HDICOMPDU accept)
+bool ltdic__associate_answer(const associate *request, associate *accept)
 {
     for (ptrdiff_t i = 0; i < count_of(request); i++) {
         const ltdic_item *row = &request->rows.items[i];
@@ -843,7 +911,7 @@ bool ltdic__associate_answer(HDICOMPDU request, HDICOMPDU accept)
     return true;
 }
 
-bool ltdic__associate_agree(HDICOMPDU request, HDICOMPDU accept)
+bool ltdic__associate_agree(associate *request, associate *accept)
 {
     const ltdic_item syntax = {.kind = LTDIC_ABSTRACT_SYNTAX};
     for (ptrdiff_t i = 0; i < count_of(accept); i++) {
@@ -852,11 +920,12 @@ bool ltdic__associate_agree(HDICOMPDU request, HDICOMPDU accept)
             continue;
         }
         if (find_context(request, row->id) == NONE) {
-            L_DicomDeletePresentation(accept, row->id);
+            find_context(accept, row->id);
+            remove_context(accept);
             i--;
             continue;
         }
-        const char *abstract = L_DicomGetAbstract(request, row->id);
+        const char *abstract = text_at(request, request->current.abstract);
         if (!insert(accept, i + 1, syntax, abstract, strlen(abstract))) {
             return false;
         }
@@ -864,19 +933,19 @@ bool ltdic__associate_agree(HDICOMPDU request, HDICOMPDU accept)
     return true;
 }
 
-ltdic_buffer ltdic__associate_encode(HDICOMPDU hPDU, bool *wrong)
+ltdic_buffer ltdic__associate_encode(const associate *a, bool *wrong)
 {
-    const ltdic_bytes values = {(const uint8_t *)hPDU->text, hPDU->text_size};
+    const ltdic_bytes values = {(const uint8_t *)a->text, a->text_size};
     ltdic_buffer out = {NULL, 0, 0};
     ltdic_fault fault;
-    *wrong = ltdic_encode(&out, &hPDU->rows, values, &fault) != LTDIC_ERR_ROOM;
+    *wrong = ltdic_encode(&out, &a->rows, values, &fault) != LTDIC_ERR_ROOM;
     if (*wrong) {
         return out;
     }
     out.room = out.size;
     out.data = malloc(out.room);
     if (out.data != NULL) {
-        ltdic_encode(&out, &hPDU->rows, values, &fault);
+        ltdic_encode(&out, &a->rows, values, &fault);
     }
     return out;
 }

@@ -72,17 +72,35 @@ void ltdic__net_hold(ltdic_net *net, bool held);
 /* At most half of what may wait to be sent does; net.c. */
 bool ltdic__net_has_room(const ltdic_net *net);
 
+/* A handle is a serial number and, in its lowest bits, a place in a table: the handle of what was
+ * freed is not found. Where pointers have 32 bits the serial number starts again after 262,143
+ * handles. All kinds of handles share one count, so that a handle of one kind is never equal to one
+ * of another; handles.c. */
+enum { PLACE_BITS = sizeof(uintptr_t) >= 8 ? 24 : 14 };
+uintptr_t ltdic__new_handle(size_t place); /* place: not 0 */
+
+/* An associate object, which users know by its handle. */
+typedef struct associate associate;
+
+/* Handles of associate objects, on any thread; handles.c. */
+HDICOMPDU ltdic__handle_for(associate *object); /* NULL: out of memory or of places */
+associate *ltdic__associate_of(HDICOMPDU hPDU); /* NULL: unknown */
+void ltdic__forget_handle(HDICOMPDU hPDU);
+
 /* Associate objects as l_dicom.c sees them; associate.c. They are counted: a new one counts 1,
- * L_DicomFreeAssociate takes 1 away. Of these functions NULL and false mean out of memory. */
-HDICOMPDU ltdic__associate_from_pdu(ltdic_bytes pdu);
-HDICOMPDU ltdic__associate_copy(HDICOMPDU from);
-HDICOMPDU ltdic__associate_keep(HDICOMPDU hPDU);
-bool ltdic__associate_is_request(HDICOMPDU hPDU);
+ * ltdic__associate_free takes 1 away. These are the library's: L_DicomFreeAssociate does nothing
+ * to them. NULL and false mean out of memory. */
+associate *ltdic__associate_from_pdu(ltdic_bytes pdu);
+associate *ltdic__associate_copy(const associate *from);
+associate *ltdic__associate_keep(associate *a);
+void ltdic__associate_free(associate *a);              /* NULL is nothing */
+HDICOMPDU ltdic__associate_handle(const associate *a); /* of NULL: NULL */
+bool ltdic__associate_is_request(const associate *a);
 /* Make `accept` answer each context of the request. */
-bool ltdic__associate_answer(HDICOMPDU request, HDICOMPDU accept);
+bool ltdic__associate_answer(const associate *request, associate *accept);
 /* Make `accept` what was agreed: with the abstract syntaxes, and without what was not asked. */
-bool ltdic__associate_agree(HDICOMPDU request, HDICOMPDU accept);
+bool ltdic__associate_agree(associate *request, associate *accept);
 /* The PDU, to be freed, or NULL data when out of memory; not encodable: `wrong`. */
-ltdic_buffer ltdic__associate_encode(HDICOMPDU hPDU, bool *wrong);
+ltdic_buffer ltdic__associate_encode(const associate *a, bool *wrong);
 
 #endif

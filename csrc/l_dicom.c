@@ -6,13 +6,12 @@
 #include "internal.h"
 
 #include <limits.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* A handle is a serial number and a place in one: a freed handle, or one of another thread, is not
- * found. Where pointers have 32 bits the serial number starts again after 262,143 handles. */
-enum { PLACE_BITS = sizeof(uintptr_t) >= 8 ? 24 : 14 };
+/* Pumps that may run one inside the other: each takes some of the stack, and so does the callback
+ * that called it. */
+enum { MOST_PUMPS = 32 };
 
 typedef struct entry {
     HDICOMNET handle; /* NULL: free */
@@ -22,8 +21,8 @@ typedef struct entry {
     void *user_data;
     HDICOMNET listener;   /* that accepted it, or NULL */
     unsigned served;      /* events dispatched, also those of handles it accepted */
-    HDICOMPDU request;    /* the associate request sent or received, until it is answered */
-    HDICOMPDU agreed;     /* what came of it */
+    associate *request;   /* sent or received, until it is answered */
+    associate *agreed;    /* what came of it */
     L_UCHAR verification; /* requestor: the context in which only a C-ECHO may come, or 0 */
 } entry;
 
@@ -45,7 +44,6 @@ typedef struct handle_table {
 } handle_table;
 
 static _Thread_local handle_table table;
-static atomic_uintptr_t serial; /* of the last handle, on whatever thread */
 
 /* ---- handles ----------------------------------------------------------------------------- */
 
@@ -64,12 +62,6 @@ static void close_unused_table(void)
         free(table.entries);
         table = (handle_table){0};
     }
-}
-
-static HDICOMNET new_handle(size_t place)
-{
-    const uintptr_t number = atomic_fetch_add(&serial, 1) + 1;
-    return (HDICOMNET)(number << PLACE_BITS | (place + 1));
 }
 
 /* The entry of a handle of this thread, or NULL. Good until the next call of anything that may
@@ -111,10 +103,10 @@ static size_t free_place(void)
 }
 
 /* Put an associate object, or NULL, where one may be already; it takes over the count of one. */
-static void set_associate(HDICOMPDU *place, HDICOMPDU hPDU)
+static void set_associate(associate **place, associate *a)
 {
-    L_DicomFreeAssociate(*place);
-    *place = hPDU;
+    ltdic__associate_free(*place);
+    *place = a;
 }
 
 static void forget_associates(entry *e)
@@ -164,7 +156,7 @@ HDICOMNET L_DicomCreateNet(const L_TCHAR *pszPath, L_INT nMode)
         return NULL;
     }
     entry *e = &table.entries[place - 1];
-    HDICOMNET handle = new_handle(place - 1);
+    HDICOMNET handle = (HDICOMNET)ltdic__new_handle(place);
     e->net = ltdic_net_new(table.loop, handle);
     if (e->net == NULL) {
         e->next_free = table.first_free;
@@ -300,7 +292,7 @@ const L_TCHAR *L_DicomErrorText(L_INT nError)
     static const L_TCHAR *const texts[] = {
         [DICOM_SUCCESS] = "done",
         [DICOM_ERROR_PARAMETER] = "an argument is out of range",
-        [DICOM_ERROR_HANDLE] = "this handle is not known on this thread",
+        [DICOM_ERROR_HANDLE] = "this handle is unknown: freed, or of another thread",
         [DICOM_ERROR_MEMORY] = "out of memory",
         [DICOM_ERROR_STATE] = "not possible in this state; nothing was changed",
         [DICOM_ERROR_ADDRESS] = "the host or port cannot be resolved or used",
@@ -331,26 +323,25 @@ const L_TCHAR *L_DicomErrorText(L_INT nError)
 /* The associate object that comes with an RQ or AC, for as long as it is dispatched: an RQ, also
  * kept until it is answered, or what an AC comes to. NULL for other PDUs, and when out of memory.
  */
-static HDICOMPDU take_associate(HDICOMNET hNet, ltdic_bytes pdu)
+static associate *take_associate(HDICOMNET hNet, ltdic_bytes pdu)
 {
     entry *receiver = find(hNet);
     const bool request = pdu.data[0] == PDU_ASSOCIATE_REQUEST;
     if (receiver == NULL || (!request && pdu.data[0] != PDU_ASSOCIATE_ACCEPT)) {
         return NULL;
     }
-    HDICOMPDU hPDU = ltdic__associate_from_pdu(pdu);
-    if (hPDU != NULL && !request && !ltdic__associate_agree(receiver->request, hPDU)) {
-        set_associate(&hPDU, NULL);
+    associate *a = ltdic__associate_from_pdu(pdu);
+    if (a != NULL && !request && !ltdic__associate_agree(receiver->request, a)) {
+        set_associate(&a, NULL);
     }
-    if (hPDU != NULL) {
-        set_associate(request ? &receiver->request : &receiver->agreed,
-                      ltdic__associate_keep(hPDU));
+    if (a != NULL) {
+        set_associate(request ? &receiver->request : &receiver->agreed, ltdic__associate_keep(a));
     }
     if (!request) {
         set_associate(&receiver->request, NULL); /* which is answered */
-        receiver->verification = L_DicomFindAbstract(hPDU, VERIFICATION);
+        receiver->verification = L_DicomFindAbstract(ltdic__associate_handle(a), VERIFICATION);
     }
-    return hPDU;
+    return a;
 }
 
 /* No memory for an RQ or AC: the peer may try again. Where there is none for that answer either, it
@@ -431,8 +422,8 @@ static void dispatch_received(HDICOMNET hNet, const ltdic_indication *i)
     const bool good = code == DICOM_SUCCESS, data = i->type == PDU_DATA_TRANSFER;
     const bool request = i->type == PDU_ASSOCIATE_REQUEST;
     L_UCHAR *buffer = (L_UCHAR *)(uintptr_t)i->pdu.data; /* callbacks have no const */
-    HDICOMPDU hPDU = good && !data ? take_associate(hNet, i->pdu) : NULL;
-    if (good && hPDU == NULL && (request || i->type == PDU_ASSOCIATE_ACCEPT)) {
+    associate *a = good && !data ? take_associate(hNet, i->pdu) : NULL;
+    if (good && a == NULL && (request || i->type == PDU_ASSOCIATE_ACCEPT)) {
         refuse_associate(hNet, request);
         code = DICOM_ERROR_MEMORY;
     }
@@ -446,9 +437,9 @@ static void dispatch_received(HDICOMNET hNet, const ltdic_indication *i)
     if (code == DICOM_SUCCESS && data) {
         dispatch_data(hNet, i);
     } else if (code == DICOM_SUCCESS) {
-        dispatch_pdu(hNet, i->pdu, hPDU);
+        dispatch_pdu(hNet, i->pdu, ltdic__associate_handle(a));
     }
-    L_DicomFreeAssociate(hPDU);
+    ltdic__associate_free(a);
 }
 
 static void dispatch(HDICOMNET hNet, const ltdic_indication *i)
@@ -501,7 +492,7 @@ static void dispatch_ready(void)
 
 L_VOID L_DicomBreathe(L_VOID)
 {
-    if (table.loop != NULL) {
+    if (table.loop != NULL && table.depth < MOST_PUMPS) {
         ltdic_loop_wait(table.loop, 0);
         dispatch_ready();
         close_unused_table();
@@ -533,6 +524,9 @@ L_INT L_DicomWait(HDICOMNET hNet, L_UINT32 nMilliseconds)
     const entry *e = find(hNet);
     if (e == NULL) {
         return DICOM_ERROR_HANDLE;
+    }
+    if (table.depth >= MOST_PUMPS) {
+        return DICOM_ERROR_STATE;
     }
     running_wait wait = {.outer = table.wait, .served = e->served};
     table.wait = &wait;
@@ -687,24 +681,25 @@ static void free_pdu(ltdic_buffer pdu)
     free(pdu.data);
 }
 
-static L_INT encode(HDICOMPDU hPDU, ltdic_buffer *pdu)
+static L_INT encode(const associate *a, ltdic_buffer *pdu)
 {
     bool wrong;
-    *pdu = ltdic__associate_encode(hPDU, &wrong);
+    *pdu = ltdic__associate_encode(a, &wrong);
     return wrong ? DICOM_ERROR_PARAMETER : pdu->data == NULL ? DICOM_ERROR_MEMORY : DICOM_SUCCESS;
 }
 
 L_INT L_DicomSendAssociateRequest(HDICOMNET hNet, HDICOMPDU hPDU)
 {
     entry *e = find(hNet);
-    if (e == NULL) {
+    const associate *given = ltdic__associate_of(hPDU);
+    if (e == NULL || (hPDU != NULL && given == NULL)) {
         return DICOM_ERROR_HANDLE;
     }
-    if (hPDU == NULL || !ltdic__associate_is_request(hPDU)) {
+    if (given == NULL || !ltdic__associate_is_request(given)) {
         return DICOM_ERROR_PARAMETER;
     }
     ltdic_buffer pdu = {NULL, 0, 0};
-    HDICOMPDU request = ltdic__associate_copy(hPDU);
+    associate *request = ltdic__associate_copy(given);
     L_INT code = request == NULL ? DICOM_ERROR_MEMORY : encode(request, &pdu);
     if (code == DICOM_SUCCESS) {
         code = code_of_call(ltdic_net_send(e->net, (ltdic_bytes){pdu.data, pdu.size}));
@@ -712,14 +707,14 @@ L_INT L_DicomSendAssociateRequest(HDICOMNET hNet, HDICOMPDU hPDU)
     if (code == DICOM_SUCCESS) {
         set_associate(&e->request, ltdic__associate_keep(request));
     }
-    L_DicomFreeAssociate(request);
+    ltdic__associate_free(request);
     free_pdu(pdu);
     return code;
 }
 
 /* What `accept` answers to the request that the handle keeps: as the PDU to send, and as what is
  * then agreed. */
-static L_INT answer_request(const entry *e, HDICOMPDU agreed, ltdic_buffer *pdu)
+static L_INT answer_request(const entry *e, associate *agreed, ltdic_buffer *pdu)
 {
     if (agreed == NULL || !ltdic__associate_answer(e->request, agreed)) {
         return DICOM_ERROR_MEMORY;
@@ -734,17 +729,18 @@ static L_INT answer_request(const entry *e, HDICOMPDU agreed, ltdic_buffer *pdu)
 L_INT L_DicomSendAssociateAccept(HDICOMNET hNet, HDICOMPDU hPDU)
 {
     entry *e = find(hNet);
-    if (e == NULL) {
+    const associate *given = ltdic__associate_of(hPDU);
+    if (e == NULL || (hPDU != NULL && given == NULL)) {
         return DICOM_ERROR_HANDLE;
     }
-    if (hPDU == NULL || ltdic__associate_is_request(hPDU)) {
+    if (given == NULL || ltdic__associate_is_request(given)) {
         return DICOM_ERROR_PARAMETER;
     }
     if (e->request == NULL) {
         return DICOM_ERROR_STATE;
     }
     ltdic_buffer pdu = {NULL, 0, 0};
-    HDICOMPDU agreed = ltdic__associate_copy(hPDU);
+    associate *agreed = ltdic__associate_copy(given);
     L_INT code = answer_request(e, agreed, &pdu);
     if (code == DICOM_SUCCESS) {
         code = code_of_call(ltdic_net_send(e->net, (ltdic_bytes){pdu.data, pdu.size}));
@@ -753,7 +749,7 @@ L_INT L_DicomSendAssociateAccept(HDICOMNET hNet, HDICOMPDU hPDU)
         set_associate(&e->agreed, ltdic__associate_keep(agreed));
         set_associate(&e->request, NULL);
     }
-    L_DicomFreeAssociate(agreed);
+    ltdic__associate_free(agreed);
     free_pdu(pdu);
     return code;
 }
@@ -761,7 +757,7 @@ L_INT L_DicomSendAssociateAccept(HDICOMNET hNet, HDICOMPDU hPDU)
 HDICOMPDU L_DicomGetAssociate(HDICOMNET hNet)
 {
     const entry *e = find(hNet);
-    return e == NULL ? NULL : e->agreed;
+    return e == NULL ? NULL : ltdic__associate_handle(e->agreed);
 }
 
 L_INT L_DicomSendAssociateReject(HDICOMNET hNet, L_UCHAR nResult, L_UCHAR nSource, L_UCHAR nReason)

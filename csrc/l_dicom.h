@@ -15,12 +15,14 @@
  *
  *  Threads: each thread has handles, a loop and a start-up count of its own. A handle is used on
  *  the thread that created it; on another one it is an unknown handle. A thread frees its handles
- *  before it ends.
+ *  before it ends. An associate object may be used on any thread, on one at a time; one that
+ *  belongs to the library, on the thread of its HDICOMNET.
  *
  *  Callbacks run on the thread that pumps (L_DicomBreathe, L_DicomWait), never inside another
  *  function. Any function may be called from one; freeing the callback's own handle is fine. Events
  *  of one handle never overlap: while a callback of a handle runs, pumping from inside it serves
- *  the other handles only.
+ *  the other handles only. At most 32 pumps run one inside the other: what a further one would
+ *  dispatch waits for those outside it.
  *
  *  Order, each once and all of one handle:
  *    listener             ACCEPTCALLBACK for each connection
@@ -69,7 +71,8 @@ typedef char L_TCHAR; /* UTF-8 */
 
 /** A connection or a listener. A handle that was freed stays unknown: it is not given out again. */
 typedef struct L_DICOMNET *HDICOMNET;
-/** An associate object: request or accept. [derived: the name of the parameter in COM] */
+/** An associate object: request or accept. A handle that was freed stays unknown.
+ *  [derived: the name of the parameter in COM] */
 typedef struct L_DICOMPDU *HDICOMPDU;
 
 /* ---- constants --------------------------------------------------------------------------- */
@@ -146,7 +149,7 @@ typedef struct L_DICOMPDU *HDICOMPDU;
 /* What functions return and nError of a callback says: DICOM_SUCCESS, or a number above 0. [own] */
 #define DICOM_SUCCESS 0            /* [derived: its value: C++] */
 #define DICOM_ERROR_PARAMETER 1    /* an argument is out of range */
-#define DICOM_ERROR_HANDLE 2       /* no handle of this thread */
+#define DICOM_ERROR_HANDLE 2       /* unknown: freed, made up, or of another thread */
 #define DICOM_ERROR_MEMORY 3       /* out of memory */
 #define DICOM_ERROR_STATE 4        /* not in this state; nothing was changed */
 #define DICOM_ERROR_ADDRESS 5      /* host or port cannot be resolved or bound */
@@ -184,7 +187,8 @@ typedef L_VOID(EXT_CALLBACK *RECEIVECALLBACK)(HDICOMNET hNet, L_INT nError, L_UC
  *  size, header included. */
 typedef L_VOID(EXT_CALLBACK *SENDCALLBACK)(HDICOMNET hNet, L_INT nError, L_UCHAR nType,
                                            L_UINT32 nBytes, L_VOID *UserData);
-/** hPDU belongs to the library and lives until this returns. [parameters: own] */
+/** hPDU belongs to the library and lives until this returns; L_DicomFreeAssociate does nothing to
+ *  it. [parameters: own] */
 typedef L_VOID(EXT_CALLBACK *RECEIVEASSOCIATEREQUESTCALLBACK)(HDICOMNET hNet, HDICOMPDU hPDU,
                                                               L_VOID *UserData);
 /** hPDU says what was agreed: see L_DicomGetAssociate. [parameters: own] */
@@ -317,12 +321,13 @@ L_LTDIC_API L_INT L_DicomGetHostInfo(HDICOMNET hNet, L_TCHAR *pszAddress, L_UINT
 L_LTDIC_API L_INT L_DicomGetPeerInfo(HDICOMNET hNet, L_TCHAR *pszAddress, L_UINT nSize,
                                      L_UINT *pnPort);
 
-/** Call the callbacks of everything that is ready on this thread. Never blocks.
- *  [parameters: own] */
+/** Call the callbacks of everything that is ready on this thread. Never blocks. Inside 32 other
+ *  pumps it does nothing. [parameters: own] */
 L_LTDIC_API L_VOID L_DicomBreathe(L_VOID);
 /** As L_DicomBreathe, but sleep until something of hNet, or of a handle accepted from the listener
  *  hNet, has been dispatched, or the time is up. Other handles are served meanwhile. [own]
- *  @return DICOM_SUCCESS, DICOM_ERROR_TIMEOUT, DICOM_ERROR_INTERRUPTED, DICOM_ERROR_HANDLE */
+ *  @return DICOM_SUCCESS, DICOM_ERROR_TIMEOUT, DICOM_ERROR_INTERRUPTED, DICOM_ERROR_HANDLE;
+ *          DICOM_ERROR_STATE, at once and without a callback, inside 32 other pumps */
 L_LTDIC_API L_INT L_DicomWait(HDICOMNET hNet, L_UINT32 nMilliseconds);
 /** Make the L_DicomWait that runs on this thread return once what is ready has been dispatched.
  *  [own]
@@ -350,7 +355,8 @@ L_LTDIC_API L_INT L_DicomSendReleaseRequest(HDICOMNET hNet);
 L_LTDIC_API L_INT L_DicomSendReleaseResponse(HDICOMNET hNet);
 /** What was agreed: the accept that was received or sent, with the request's abstract syntaxes in
  *  its contexts, and without contexts that the request does not have. It belongs to the library and
- *  lives until hNet is freed, connects or accepts anew. [own]
+ *  lives until hNet is freed, connects or accepts anew; L_DicomFreeAssociate does nothing to it.
+ *  [own]
  *  @return NULL where nothing has been agreed */
 L_LTDIC_API HDICOMPDU L_DicomGetAssociate(HDICOMNET hNet);
 /** PDU_ABORT_SOURCE_USER or _PROVIDER; where there is nothing to abort, nothing happens.
@@ -391,9 +397,12 @@ L_LTDIC_API L_INT L_DicomSendCEchoResponse(HDICOMNET hNet, L_UCHAR nPresentation
 
 /* ---- associate objects ------------------------------------------------------------------- */
 
-/** Empty: protocol version 1 and nothing else. [parameters: own] @return NULL when out of memory */
+/** Empty: protocol version 1 and nothing else. [parameters: own]
+ *  @return NULL when out of memory or, where pointers have 32 bits, when there are 16,383 already
+ */
 L_LTDIC_API HDICOMPDU L_DicomCreateAssociate(L_BOOL bRequest);
-/** [own] */
+/** Does nothing to NULL, to an unknown handle, and to an object that belongs to the library.
+ *  [own] */
 L_LTDIC_API L_VOID L_DicomFreeAssociate(HDICOMPDU hPDU);
 /** Make it empty, a request or an accept. [parameters: own] */
 L_LTDIC_API L_INT L_DicomResetAssociate(HDICOMPDU hPDU, L_BOOL bRequest);
@@ -403,7 +412,8 @@ L_LTDIC_API L_INT L_DicomResetAssociate(HDICOMPDU hPDU, L_BOOL bRequest);
 L_LTDIC_API L_INT L_DicomDefaultAssociate(HDICOMPDU hPDU);
 
 /* Setters refuse with DICOM_ERROR_PARAMETER what PS3.8 does not allow. Getters of text give "" for
- * what is absent; the text lives until the object is changed or freed.
+ * what is absent; the text lives until the object is changed or freed. An unknown handle is
+ * DICOM_ERROR_HANDLE to setters, and to getters an object in which everything is absent.
  * Down to the presentation contexts, setters are [parameters: own]; getters, and
  * L_DicomSetUserIdentity, are [own]. */
 L_LTDIC_API L_INT L_DicomSetCalled(HDICOMPDU hPDU, const L_TCHAR *pszTitle);

@@ -28,7 +28,7 @@ static uint32_t draw(scene *s, uint32_t below)
 static void send_object(scene *s, HDICOMPDU hPDU)
 {
     bool wrong;
-    ltdic_buffer pdu = ltdic__associate_encode(hPDU, &wrong);
+    ltdic_buffer pdu = ltdic__associate_encode(ltdic__associate_of(hPDU), &wrong);
     if (!wrong) {
         PROMISE(pdu.data != NULL);
         ltdic_association_send(s->a, (ltdic_bytes){pdu.data, pdu.size}, s->now);
@@ -55,7 +55,8 @@ static void request(scene *s)
 /* Accept each context with its first transfer syntax; if not `right`, maybe with another. */
 static void answer(scene *s, ltdic_bytes rq, int right)
 {
-    HDICOMPDU asked = ltdic__associate_from_pdu(rq), accept = L_DicomCreateAssociate(FALSE);
+    associate *request = ltdic__associate_from_pdu(rq);
+    HDICOMPDU asked = ltdic__associate_handle(request), accept = L_DicomCreateAssociate(FALSE);
     PROMISE(asked != NULL && L_DicomDefaultAssociate(accept) == DICOM_SUCCESS);
     for (L_INT i = 0; i < L_DicomGetPresentationCount(asked); i++) {
         const L_UCHAR id = L_DicomGetPresentation(asked, i);
@@ -63,9 +64,9 @@ static void answer(scene *s, ltdic_bytes rq, int right)
         const char *transfer = L_DicomGetTransfer(asked, id, 0);
         L_DicomAddTransfer(accept, id, right || draw(s, 8) > 0 ? transfer : "1.2");
     }
-    PROMISE(ltdic__associate_answer(asked, accept));
+    PROMISE(ltdic__associate_answer(request, ltdic__associate_of(accept)));
     send_object(s, accept);
-    L_DicomFreeAssociate(asked);
+    ltdic__associate_free(request);
     L_DicomFreeAssociate(accept);
     if (ltdic_association_state(s->a) == 3) {
         send_fixed(s, LTDIC_ASSOCIATE_RJ);

@@ -138,7 +138,7 @@ static ltdic_bytes rq, ac;
 static ltdic_bytes encode(HDICOMPDU pdu, uint8_t *bytes)
 {
     bool wrong;
-    ltdic_buffer encoded = ltdic__associate_encode(pdu, &wrong);
+    ltdic_buffer encoded = ltdic__associate_encode(ltdic__associate_of(pdu), &wrong);
     assert(encoded.data != NULL && encoded.size <= sizeof rq_bytes);
     memcpy(bytes, encoded.data, encoded.size);
     memset(encoded.data, 0, encoded.size);

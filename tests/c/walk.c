@@ -75,7 +75,7 @@ static void put_item(writer *w, uint8_t type, const char *value, size_t size)
 
 /* A request with its user information first, and in its second context the abstract syntax between
  * two transfer syntaxes. */
-static HDICOMPDU receive_in_another_order(void)
+static associate *receive_in_another_order(void)
 {
     static const char first[] = "\1\0\0\0\x30\0\0\3"
                                 "1.1"
@@ -103,7 +103,8 @@ static HDICOMPDU receive_in_another_order(void)
 
 static void a_received_object_may_be_in_another_order(void)
 {
-    HDICOMPDU pdu = receive_in_another_order();
+    associate *received = receive_in_another_order();
+    HDICOMPDU pdu = ltdic__associate_handle(received);
     assert(pdu != NULL && L_DicomGetPresentationCount(pdu) == 2);
     for (int again = 0; again < 2; again++) { /* forwards and back */
         assert(L_DicomGetPresentation(pdu, 1) == 3 && L_DicomGetPresentation(pdu, 0) == 1);
@@ -115,7 +116,9 @@ static void a_received_object_may_be_in_another_order(void)
         assert(strcmp(L_DicomGetTransfer(pdu, 1, 0), "1.2") == 0);
         assert(L_DicomGetTransfer(pdu, 1, 1)[0] == '\0' && L_DicomGetTransferCount(pdu, 5) == 0);
     }
-    L_DicomFreeAssociate(pdu);
+    L_DicomFreeAssociate(pdu); /* it is the library's */
+    assert(L_DicomGetPresentationCount(pdu) == 2);
+    ltdic__associate_free(received);
 }
 
 int main(int argc, char **argv)
