@@ -20,9 +20,9 @@ enum {
     GRACE = 500,          /* ms that a connection without a request is given when closing */
     CLOSING_STEP = 20,    /* ms between two looks at what is left then */
     ACCEPT_RETRY = 100,   /* ms until accepting is tried again when memory ran out */
-    PLACE_BITS = 24,      /* of an ltdic_served_id; the others are a serial number */
+    ID_BITS = 24,         /* of an ltdic_served_id, for the place; the others are a serial number */
     FIRST_PART = 64, /* places in the first part of the table; each next one has twice as many */
-    PARTS = PLACE_BITS - 6
+    PARTS = ID_BITS - 6
 };
 
 typedef struct ltdic_served ltdic_served;
@@ -125,7 +125,7 @@ static bool take_number(ltdic_server *s, ltdic_served *a)
     p->served = a;
     a->place = p;
     atomic_store(&p->phase, LTDIC_PHASE_NONE);
-    atomic_store(&p->id, ++s->serial << PLACE_BITS | p->number);
+    atomic_store(&p->id, ++s->serial << ID_BITS | p->number);
     return true;
 }
 
@@ -140,7 +140,7 @@ static void leave_number(ltdic_server *s, place *p)
 
 static place *find_place(const ltdic_server *s, ltdic_served_id id)
 {
-    const size_t number = (size_t)(id & ((1U << PLACE_BITS) - 1));
+    const size_t number = (size_t)(id & ((1U << ID_BITS) - 1));
     place *p = number == 0 ? NULL : place_at(s, number - 1);
     return p != NULL && atomic_load(&p->id) == id ? p : NULL;
 }
