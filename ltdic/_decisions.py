@@ -85,15 +85,16 @@ class Threads:
 
     def _start(self) -> bool:
         """One more thread, where there may be one. True where there is at least one."""
-        self._threads = [thread for thread in self._threads if thread.is_alive()]
         if len(self._threads) < THREADS:
             arguments = self._queue, self._tasks, self._idle
             thread = threading.Thread(target=_work, args=arguments, daemon=True)
             thread.name = f"{self._name}-{len(self._threads) + 1}"
             self._threads.append(thread)
-            with suppress(RuntimeError):  # the system has no more threads
+            try:
                 thread.start()
-        return any(thread.is_alive() for thread in self._threads)
+            except RuntimeError:  # the system has no more threads
+                self._threads.remove(thread)
+        return bool(self._threads)
 
     def forget(self, task: Task) -> None:
         """Nobody wants it done any more; where it has begun it goes on."""

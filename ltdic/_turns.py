@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import struct
 import threading
+from contextlib import suppress
 
 from .errors import LocalError
 
@@ -32,15 +33,39 @@ def announces_data_set(command: bytes | memoryview) -> bool:
     return False
 
 
+class Signal:
+    """Something that happens once. Unlike `threading.Event` it stays usable when the exception of a
+    signal handler comes in the middle of `set`: its lock is C's."""
+
+    def __init__(self) -> None:
+        self.is_set = False
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def set(self) -> None:
+        """It has happened; once more changes nothing."""
+        with suppress(RuntimeError):
+            self._lock.release()
+        self.is_set = True  # last: an exception before it has `set` called again
+
+    def wait(self, timeout: float | None) -> bool:
+        """Wait for it, so many seconds at most; whether it has happened."""
+        if not self.is_set and self._lock.acquire(timeout=-1 if timeout is None else timeout):
+            self.set()  # for the others that wait
+        return self.is_set
+
+
 class Turns:
     """The turns of threads."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()  # whose lock a signal handler may take again
+        self._lock = threading.Lock()
         self._sender: int | None = None
         self._opener: int | None = None
         """The thread whose command waits for its data set."""
         self._over = False
+        self._changed = Signal()
+        """Set, and replaced by another one, whenever something changes."""
 
     def refuse_nested(self) -> None:
         """Raises `LocalError` in a signal handler that has interrupted a send of its thread."""
@@ -50,34 +75,38 @@ class Turns:
     def begin(self, is_command: bool, waits: bool, patience: float | None) -> None:
         """Take the turn. Without `waits` it is had now or not at all. `patience` is the time in
         seconds that another thread has between a command and its data set. Raises `LocalError`."""
-        me = threading.get_ident()
-
-        def is_free() -> bool:
-            idle = self._sender is None
-            return self._over or (idle and not (is_command and self._opener not in (None, me)))
-
-        with self._changed:
-            if not waits and not is_free():
+        while (changed := self._take(is_command)) is not None:
+            if not waits:
                 raise LocalError(SENDING)
-            while not is_free():
-                was_idle = self._sender is None
-                if not self._changed.wait(patience) and was_idle and self._sender is None:
-                    raise LocalError(OPEN)
+            was_idle = self._sender is None
+            if not changed.wait(patience) and was_idle and self._sender is None:
+                raise LocalError(OPEN)
+
+    def _take(self, is_command: bool) -> Signal | None:
+        """Take the turn if it is free; else what tells of a change."""
+        me = threading.get_ident()
+        with self._lock:
+            is_open = is_command and self._opener not in (None, me)
+            if not self._over and (self._sender is not None or is_open):
+                return self._changed
             self._sender = me
+            return None
 
     def end(self, opens: bool) -> None:
         """Give the turn back, if this thread has it. `opens`: a data set has to follow."""
-        with self._changed:
-            if self._sender == threading.get_ident():
-                self._opener = self._sender if opens else None
-                self._sender = None
-                self._changed.notify_all()
+        if self._sender == threading.get_ident():
+            self._opener = self._sender if opens else None
+            self._sender = None
+            self._tell()
 
     def stop(self) -> None:
         """The association is over: nobody has to wait."""
-        with self._changed:
-            self._over = True
-            self._changed.notify_all()
+        self._over = True
+        self._tell()
+
+    def _tell(self) -> None:
+        changed, self._changed = self._changed, Signal()
+        changed.set()
 
 
 class AsyncTurns:

@@ -12,8 +12,6 @@ import warnings
 import weakref
 from collections import Counter, deque
 from collections.abc import Callable
-from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -21,7 +19,7 @@ from . import _lib
 from ._decisions import Decision, Decisions, Undecided
 from ._strangers import stranger_of
 from ._times import seconds_of
-from ._turns import Turns, announces_data_set
+from ._turns import Signal, Turns, announces_data_set
 from .admission import Admission
 from .association import (
     DEFAULT_IDLE,
@@ -70,7 +68,7 @@ class ServedAssociation(Served):
         self._turns = Turns()
         self._waiting: deque[_Job] = deque()
         """What is sent when the peer has taken more of what was sent before."""
-        self._over = threading.Event()
+        self._over = Signal()
 
     @property
     def established(self) -> bool:
@@ -114,7 +112,7 @@ class ServedAssociation(Served):
 
     def abort(self) -> None:
         """End it at once, by A-ABORT (PS3.8 7.3). Does nothing when it is over."""
-        if not self._over.is_set():
+        if not self._over.is_set:
             try:
                 self._server._call(self._aborting())
             except LocalError:  # when the server serves again
@@ -124,7 +122,7 @@ class ServedAssociation(Served):
         """Wait until it has ended, in another thread than that which serves; False where the time,
         in seconds, 0 or more, is up before."""
         most = seconds_of("timeout", timeout, zero=True)
-        if most is None and self._server._is_here() and not self._over.is_set():
+        if most is None and self._server._is_here() and not self._over.is_set:
             raise LocalError("the thread that serves would wait for itself")
         return self._over.wait(most)
 
@@ -134,13 +132,13 @@ class ServedAssociation(Served):
         return self._server._loop.phase(self._number)
 
     def _refuse_if_over(self) -> None:
-        _raise_if_over(_lib.CLOSED if self._over.is_set() else 0)
+        _raise_if_over(_lib.CLOSED if self._over.is_set else 0)
 
-    def _sending(self, pdv: PDV) -> _Job:
+    def _sending(self, pdv: PDV, tell: Callable[[int], None] | None = None) -> _Job:
         control = bool(pdv.is_command) | bool(pdv.is_last) << 1
         loop = self._server._loop
         call = loop.sending_data(self._number, pdv.context_id, control, pdv.data)
-        return _Job(call.make, self, call.forget)
+        return _Job(call.make, self, call.forget, tell)
 
     def _aborting(self) -> _Job:
         call = self._server._loop.sending(self._number, encode(Abort(0, 0)))
@@ -151,16 +149,15 @@ class ServedAssociation(Served):
         self._refuse_if_over()
         job = self._sending(pdv)
         if self._waiting or not job.run():
-            kept = self._sending(PDV(pdv.context_id, pdv.is_command, pdv.is_last, _kept(pdv.data)))
-            kept.result.add_done_callback(self._check_kept)
-            self._wait_with(kept)
+            kept = PDV(pdv.context_id, pdv.is_command, pdv.is_last, _kept(pdv.data))
+            self._wait_with(self._sending(kept, self._check_kept))
             self._server._late.setdefault(self, time.monotonic())
         else:
-            _raise_unless_sent(job.result.result(), pdv)
+            _raise_unless_sent(job.status, pdv)
 
-    def _check_kept(self, result: Future[int]) -> None:
+    def _check_kept(self, status: int) -> None:
         """What was kept has been sent, or cannot be."""
-        if result.result() != 0 and self.established:
+        if status != 0 and self.established:
             logger.error("what the handler sent cannot be sent; its association is aborted")
             self.abort()
 
@@ -193,14 +190,14 @@ class ServedAssociation(Served):
         self._resume()
 
 
-def _raise_if_over(status: int) -> None:
+def _raise_if_over(status: int | None) -> None:
     if status == _lib.CLOSED:
         raise LocalError("the association is over")
 
 
-def _raise_unless_sent(status: int, pdv: PDV) -> None:
+def _raise_unless_sent(status: int | None, pdv: PDV) -> None:
     _raise_if_over(status)
-    if status != 0:
+    if status:
         raise error_of_send_data(status, pdv)
 
 
@@ -223,30 +220,42 @@ class _Job:
         do: Callable[[], int],
         association: ServedAssociation | None = None,
         again: Callable[[], None] | None = None,
+        tell: Callable[[int], None] | None = None,
     ) -> None:
-        """`do` gives a status; `_lib.CLOSED` stands for an association that is over. `again` is
-        called before it is done again where there was no room; without it that is not done."""
+        """`do` gives a status. `again` is called before it is done again where there was no room;
+        without it that is not done. `tell` is called with the status in the end."""
         self.association = association
         self._do = do
         self.again = again
+        self._tell = tell
         self.tried = False
-        self.result: Future[int] = Future()
+        self.status: int | None = None
+        """What came of it; `_lib.CLOSED` where the association was over before."""
+        self._done = Signal()
+        self._given_up = False
 
     def run(self) -> bool:
         """True when it is done, or whoever waited for it has given up; False: there is no room."""
-        if self.result.done():
+        if self._done.is_set or self._given_up:
             return True
         self.tried = True
-        with suppress(InvalidStateError):  # given up just now
-            if self.association is not None and self.association._over.is_set():
-                self.result.set_result(_lib.CLOSED)
-                return True
-            status = self._do()
+        if self.status is None:
+            is_over = self.association is not None and self.association._over.is_set
+            status = _lib.CLOSED if is_over else self._do()
             if status == _lib.ROOM and self.again is not None:
                 self.again()
                 return False
-            self.result.set_result(status)
+            self.status = status
+        if self._tell is not None:
+            self._tell(self.status)
+        self._done.set()
         return True
+
+    def wait(self, timeout: float | None) -> int | None:
+        """In another thread: the status; None where the time was up before, and it is not done any
+        more."""
+        self._given_up = not self._done.wait(timeout)
+        return self.status
 
 
 class Server:
@@ -360,12 +369,11 @@ class Server:
         policy = self._policy_of(admission)
         self._admission = admission
         if not self._loop.is_freed:
-            job = _Job(self._policy.taking_rules(policy).make)
-            job.result.add_done_callback(lambda result: self._take_rules(result, admission))
-            self._post(job)
+            take = self._policy.taking_rules(policy).make
+            self._post(_Job(take, tell=lambda status: self._take_rules(status, admission)))
 
-    def _take_rules(self, result: Future[int], admission: Admission) -> None:
-        if result.result() == 0:
+    def _take_rules(self, status: int, admission: Admission) -> None:
+        if status == 0:
             self._rules = admission
         else:
             logger.error("there was no memory for another admission; the one before it stays")
@@ -595,7 +603,7 @@ class Server:
     def _answer(self, decision: Decision) -> int:
         association, pdu = decision.subject, decision.answer
         self._undecided.remove(association._number)
-        if not pdu or association._over.is_set():
+        if not pdu or association._over.is_set:
             return 0
         if pdu[0] == AssociateAccept.type:
             association._answered(pdu)
@@ -613,17 +621,15 @@ class Server:
         if not self._is_here():
             return self._call_there(job)
         job.run()
-        return job.result.result()
+        assert job.status is not None
+        return job.status
 
     def _call_there(self, job: _Job) -> int:
         self._post(job)
-        try:
-            return job.result.result(self._timeout)
-        except TimeoutError:
-            job.result.cancel()
-            if not job.tried:
-                raise LocalError("nobody serves the association at the moment") from None
-            return _lib.ROOM
+        status = job.wait(self._timeout)
+        if status is None and not job.tried:
+            raise LocalError("nobody serves the association at the moment")
+        return _lib.ROOM if status is None else status
 
     def _post(self, job: _Job) -> None:
         self._jobs.append(job)

@@ -84,6 +84,7 @@ class Background:
 
     def __init__(self, function: Callable[[], Any]) -> None:
         self.result: Any = None
+        self.is_done = False
         self._raised: BaseException | None = None
         self._function = function
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -94,6 +95,7 @@ class Background:
             self.result = self._function()
         except BaseException as e:
             self._raised = e
+        self.is_done = True
 
     def join(self) -> Any:
         self._thread.join(TIMEOUT)
