@@ -5,9 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from operator import index
-from typing import Any, TypeVar
-
-T = TypeVar("T")
+from typing import Any
 
 
 def wrong_type(name: str, value: object, wanted: str) -> TypeError:
@@ -15,17 +13,20 @@ def wrong_type(name: str, value: object, wanted: str) -> TypeError:
     return TypeError(f"{name}: {type(value).__name__} where {wanted} must be")
 
 
-def one(name: str, value: object, kind: type[T], wanted: str = "") -> T:
-    """The value, which is of this kind."""
+def one(name: str, value: Any, kind: Any, wanted: str = "") -> Any:
+    """The value, which is of this kind, in words `wanted`."""
     if not isinstance(value, kind):
         raise wrong_type(name, value, wanted or kind.__name__)
     return value
 
 
-def each(name: str, values: object, kind: type[T], wanted: str = "") -> Iterator[T]:
+def each(name: str, values: Any, kind: Any, wanted: str = "") -> Iterator[Any]:
     """Yield the values, which are all of this kind. One text is not several of one character."""
-    if isinstance(values, str) or not isinstance(values, Iterable):
-        raise wrong_type(name, values, f"several {wanted or kind.__name__}")
+    several = f"several {wanted or kind.__name__}"
+    if isinstance(values, str):
+        raise TypeError(f"{name} is one text where {several} must be")
+    if isinstance(values, (bytes, bytearray, memoryview)) or not isinstance(values, Iterable):
+        raise wrong_type(name, values, several)
     for value in values:
         yield one(name, value, kind, wanted)
 

@@ -846,7 +846,7 @@ _TEXTS = {
 
 def _text_of(name: str, kind: int, value: Any) -> bytes:
     try:
-        text = one(name, value, str, "text").encode("latin-1")
+        text: bytes = one(name, value, str, "text").encode("latin-1")
     except UnicodeEncodeError:
         raise ValueError(f"{name}: {value!a} has characters outside Latin-1") from None
     return text.strip(b" ") if kind in (_lib.CALLED_AE, _lib.CALLING_AE) else text
@@ -1134,6 +1134,8 @@ def _encode_at_once(pdu: PDU) -> bytes | None:
 
 
 def _encode_data(pdu: DataTransfer) -> bytes | None:
+    if not isinstance(pdu.pdvs, (tuple, list)):
+        return None
     parts: list[Buffer] = [b""]
     size = 0
     for pdv in pdu.pdvs:
