@@ -72,6 +72,8 @@ class Attempts:
     """The tries of one `connect`: no clock and no sleep of its own."""
 
     def __init__(self, retry: Retry | None, now: float) -> None:
+        if retry is not None:
+            one("retry", retry, Retry)
         self._retry = retry
         self._begun = now
         self._count = 0
