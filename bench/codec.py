@@ -14,11 +14,11 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-import build
 import pdus
 from cffi import FFI
 from harness import ABSENT, Contenders, Measure, Timed, agree, case, figure, repeat
 
+import build
 import ltdic
 from ltdic import l_dicom
 from ltdic._ffi import ffi as _ltdic_ffi

@@ -15,9 +15,10 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-import build
 import harness
 import pdus
+
+import build
 
 PATIENCE = 300
 """Seconds after which a program is taken to hang."""

@@ -1073,12 +1073,14 @@ def _add_user_info(w: _Writer, info: UserInformation) -> None:
 
 
 def _add_associate(w: _Writer, pdu: AssociateRequest | AssociateAccept) -> None:
-    w.add("protocol_version", _lib.PDU, type=pdu.type, version=pdu.protocol_version)
+    is_request = isinstance(pdu, AssociateRequest)
+    code = AssociateRequest.type if is_request else AssociateAccept.type  # not of a subclass
+    w.add("protocol_version", _lib.PDU, type=code, version=pdu.protocol_version)
     w.add("called_ae", _lib.CALLED_AE, pdu.called_ae)
     w.add("calling_ae", _lib.CALLING_AE, pdu.calling_ae)
     if pdu.application_context is not None:
         w.add("application_context", _lib.APPLICATION_CONTEXT, pdu.application_context)
-    kind: Any = ProposedContext if isinstance(pdu, AssociateRequest) else ContextResult
+    kind: Any = ProposedContext if is_request else ContextResult
     for context in each("contexts", pdu.contexts, kind):
         if isinstance(context, ProposedContext):
             w.add("contexts", _lib.CONTEXT, id=context.id)
@@ -1102,7 +1104,7 @@ def _rows_of(pdu: PDU) -> _Writer:
     if isinstance(pdu, (AssociateRequest, AssociateAccept)):
         _add_associate(w, pdu)
     elif isinstance(pdu, DataTransfer):
-        w.add("pdvs", _lib.PDU, type=pdu.type)
+        w.add("pdvs", _lib.PDU, type=DataTransfer.type)
         for pdv in each("pdvs", pdu.pdvs, PDV):
             control = bool(pdv.is_command) | bool(pdv.is_last) << 1
             w.add("pdvs", _lib.PDV, pdv.data, id=pdv.context_id, result=control)
@@ -1110,20 +1112,23 @@ def _rows_of(pdu: PDU) -> _Writer:
         codes = pdu.result, pdu.source, pdu.reason
         w.add("reject", _lib.PDU, type=3, result=codes[0], source=codes[1], reason=codes[2])
     elif isinstance(pdu, Abort):
-        w.add("abort", _lib.PDU, type=pdu.type, source=pdu.source, reason=pdu.reason)
-    elif isinstance(pdu, (ReleaseRequest, ReleaseResponse)):
-        w.add("pdu", _lib.PDU, type=pdu.type)
+        w.add("abort", _lib.PDU, type=Abort.type, source=pdu.source, reason=pdu.reason)
+    elif isinstance(pdu, ReleaseRequest):
+        w.add("pdu", _lib.PDU, type=ReleaseRequest.type)
+    elif isinstance(pdu, ReleaseResponse):
+        w.add("pdu", _lib.PDU, type=ReleaseResponse.type)
     else:
         raise wrong_type("pdu", pdu, "a PDU")
     return w
 
 
+_ENCODED_AT_ONCE = (AssociateReject, DataTransfer, ReleaseRequest, ReleaseResponse, Abort)
 _DATA_HEADER, _PDV_HEADER = Struct(">BxI"), Struct(">IBB")
 
 
 def _encode_at_once(pdu: PDU) -> bytes | None:
     """What needs no rows; None for the others, and for what has a fault that is to be named."""
-    if isinstance(pdu, (AssociateRequest, AssociateAccept)):
+    if type(pdu) not in _ENCODED_AT_ONCE:
         return None
     try:
         if pdu.wire is not None:
