@@ -28,7 +28,9 @@ def each(name: str, values: Any, kind: Any, wanted: str = "") -> Iterator[Any]:
     if isinstance(values, (bytes, bytearray, memoryview)) or not isinstance(values, Iterable):
         raise wrong_type(name, values, several)
     for value in values:
-        yield one(name, value, kind, wanted)
+        if not isinstance(value, kind):
+            raise wrong_type(name, value, wanted or kind.__name__)
+        yield value
 
 
 def number_of(name: str, value: Any, most: int) -> int:

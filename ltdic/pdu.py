@@ -845,8 +845,10 @@ _TEXTS = {
 
 
 def _text_of(name: str, kind: int, value: Any) -> bytes:
+    if not isinstance(value, str):
+        raise wrong_type(name, value, "text")
     try:
-        text: bytes = one(name, value, str, "text").encode("latin-1")
+        text = value.encode("latin-1")
     except UnicodeEncodeError:
         raise ValueError(f"{name}: {value!a} has characters outside Latin-1") from None
     return text.strip(b" ") if kind in (_lib.CALLED_AE, _lib.CALLING_AE) else text
@@ -871,6 +873,9 @@ class _Writer:
     def add(self, name: str, kind: int, value: Any = b"", **codes: int) -> None:
         """A row; `codes` are its fields type, id, result, source, reason, version."""
         encoded = _text_of(name, kind, value) if kind in _TEXTS else copy_of(name, value)
+        if not codes:
+            self._append(name, kind, encoded, 0, 0, 0, 0, 0, 0)
+            return
         for code, number in codes.items():
             limit = 0xFFFF if kind == _lib.PDU and code == "version" else 0xFF
             codes[code] = number_of(f"{name}: {code}", number, limit)
