@@ -11,6 +11,7 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from ._arguments import view_of
 from ._ffi import ffi, lib
 from ._rules import TITLE, UID
 
@@ -150,7 +151,7 @@ def decode(data: Buffer, start: int, limits: Any) -> tuple[Fault | None, list[Ro
 def decode_rejects(data: Buffer) -> tuple[Fault, memoryview]:
     """`ltdic_decode_rejects`: what it says, and the rows before that."""
     fault, out = ffi.new("ltdic_fault *"), ffi.new("ltdic_buffer *")
-    with ffi.from_buffer(data) as raw:
+    with ffi.from_buffer(view_of("data", data)) as raw:
         rows = bytearray(3 * (len(raw) // 10 + 1))  # one too many: no view is made of none
         with ffi.from_buffer(rows) as room:
             out.data, out.room = room, len(rows)
@@ -439,7 +440,7 @@ def _take_room(size: int) -> Any:
 
 def _bytes_of(data: bytes) -> tuple[Any, int]:
     raw = ffi.from_buffer(data)
-    return raw, len(raw)
+    return raw, len(raw)  # of the buffer: a class may say another length
 
 
 def _utf8(secret: str) -> bytes:

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
 from importlib import import_module
-from typing import Any, TypeAlias
+from types import NoneType
+from typing import Any, SupportsIndex, TypeAlias
 
 from . import _lib
+from ._arguments import each, number_of, one, wrong_type
 from .pdu import MAX_ASSOCIATE, Abort, AssociateAccept, AssociateReject, ProposedContext
 
 IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
@@ -30,7 +32,7 @@ def _keywords() -> dict[str, str]:
 
 def uid_of(name: str) -> str:
     """A UID, given as itself or by its keyword in PS3.6, as `CTImageStorage`."""
-    if name == "Verification":
+    if one("context", name, str, "a UID or a keyword of PS3.6") == "Verification":
         return VERIFICATION
     if name[:1].isdigit():
         return name
@@ -46,6 +48,8 @@ LEAST_MAX_LENGTH = 8
 
 def check_max_length(most: int | None, name: str = "max_length") -> None:
     """Raises `ValueError` for a maximum length in which no data fits (PS3.8 D.1)."""
+    if most is not None:
+        one(name, most, SupportsIndex, "an integer")
     if most is not None and not (most == 0 or LEAST_MAX_LENGTH <= most <= 0xFFFFFFFF):
         raise ValueError(
             f"{name} is {most}: it is {LEAST_MAX_LENGTH} to 4294967295, or 0 for no limit"
@@ -55,17 +59,16 @@ def check_max_length(most: int | None, name: str = "max_length") -> None:
 
 def contexts_of(contexts: Iterable[Context]) -> list[tuple[str, tuple[str, ...]]]:
     """Abstract syntaxes with their transfer syntaxes, all as UIDs."""
-    if isinstance(contexts, str):
-        raise TypeError("contexts is one text where several contexts must be")
     pairs: list[tuple[str, tuple[str, ...]]] = []
-    for context in contexts:
+    for context in each("contexts", contexts, (str, Sequence), "contexts"):
         if isinstance(context, str):
             pairs.append((uid_of(context), DEFAULT_TRANSFER_SYNTAXES))
         else:
-            abstract, transfer = context
-            if isinstance(transfer, str):
+            abstract, names = context
+            if isinstance(names, str):
                 raise TypeError(f"{abstract}: one text where several transfer syntaxes must be")
-            pairs.append((uid_of(abstract), tuple(uid_of(name) for name in transfer)))
+            transfer = each("contexts", names, str, "transfer syntaxes")
+            pairs.append((uid_of(abstract), tuple(map(uid_of, transfer))))
     return pairs
 
 
@@ -149,23 +152,32 @@ class Admission:
     is logged, and the request rejected with 2/1/1."""
 
     def __post_init__(self) -> None:
-        for name in ("called", "calling", "identity"):
+        for name, kind in (("called", Collection), ("calling", Collection), ("identity", Mapping)):
             value = getattr(self, name)
-            if isinstance(value, str):
-                raise TypeError(f"{name} is one text where several must be")
-            if value is not None and not value:
+            if value is None:
+                continue
+            list(each(name, one(name, value, kind, "several texts"), str, "texts"))
+            if not value:
                 raise ValueError(
                     f"{name} is empty, so that nobody would be let in; None lets all in"
                 )
+        for passcode in (self.identity or {}).values():
+            one("identity", passcode, (str, NoneType), "texts")
+        one("contexts", self.contexts, (Any_, Collection), "several contexts")
+        if self.on_request is not None and not callable(self.on_request):
+            raise wrong_type("on_request", self.on_request, "a function")
         check_max_length(self.max_length)
         check_max_length(self.least_max_length, "least_max_length")
         most = self.max_associate
+        if most is not None:
+            one("max_associate", most, SupportsIndex, "an integer")
         if most is not None and not LEAST_ASSOCIATE <= most <= MAX_ASSOCIATE:
             raise ValueError(f"max_associate is {most}, not {LEAST_ASSOCIATE} to {MAX_ASSOCIATE}")
 
     def policy(self, max_associations: int, has_handler: bool) -> _lib.Policy:
         """Build the C policy; of two limits on associations the stricter one applies. Raises
         `ValueError` for what PS3.8 does not allow, and for contexts that nobody would handle."""
+        self.__post_init__()  # a list may have been changed since
         policy = _lib.Policy()
         for title in self.called or ():
             policy.add_called(title)
@@ -201,23 +213,24 @@ class Admission:
 
     def _set_limits(self, policy: _lib.Policy, max_associations: int) -> None:
         limits = self.max_associations, max_associations
-        each = self.max_per_calling
-        titles: dict[Any, int] = dict(each) if isinstance(each, Mapping) else {...: each}
+        limit = self.max_per_calling
+        titles: dict[Any, int] = dict(limit) if isinstance(limit, Mapping) else {...: limit}
         calling = titles.pop(..., 0)
+        named = list(each("max_per_calling", titles, str, "texts"))
         counts = [
             *(("max_associations", most) for most in limits),
             ("max_per_calling", calling),
             ("max_per_host", self.max_per_host),
-            *((f"max_per_calling of {title!a}", most) for title, most in titles.items()),
+            *((f"max_per_calling of {title!a}", titles[title]) for title in named),
         ]
         for name, count in counts:
-            if not 0 <= count <= 0xFFFFFFFF:
-                raise ValueError(f"{name} is {count}, not 0 to 4294967295")
-        if not _lib.is_defined(*self.refuse_with):
+            number_of(name, count, 0xFFFFFFFF)
+        codes = tuple(each("refuse_with", self.refuse_with, int, "integers"))
+        if len(codes) != 3 or not _lib.is_defined(*codes):
             raise ValueError(
                 f"refuse_with is {self.refuse_with}, no combination of PS3.8 table 9-21"
             )
         together = min(filter(None, limits), default=0)
-        policy.set_limits(together, calling, self.max_per_host, self.refuse_with)
+        policy.set_limits(together, calling, self.max_per_host, codes)
         for title, most in titles.items():
             policy.limit_calling(title, most)

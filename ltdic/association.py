@@ -18,6 +18,7 @@ from functools import cached_property
 from typing import Any, BinaryIO, NamedTuple, NoReturn, TypeAlias, TypeVar
 
 from . import _lib
+from ._arguments import copy_of, number_of, one, view_of, wrong_type
 from ._lib import Buffer
 from ._rules import PDU_NAMES
 from ._strangers import protocol_of
@@ -58,6 +59,7 @@ from .pdu import (
     UserInformation,
     decode,
     encode,
+    is_like_uid,
 )
 from .tls import check_tls
 
@@ -83,6 +85,8 @@ MOST_ECHO = 1024
 """Bytes of a command set that may be a C-ECHO."""
 FIRST = 32
 """Bytes that a peer has sent first are kept, to tell what it speaks."""
+SENT_AS_PDUS = frozenset(PDU_NAMES) - {DataTransfer.type}
+"""PDU types; data is cut into P-DATA-TF by the engine."""
 PART = 0x80000
 """Bytes of a command or data set that are given to the engine at once."""
 
@@ -195,6 +199,8 @@ class Association:
         idle: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        if not callable(clock):
+            raise wrong_type("clock", clock, "a function")
         self._clock = clock
         self._exact = exact
         self._engine = _lib.Engine()
@@ -236,9 +242,10 @@ class Association:
 
     def receive_data(self, data: Buffer) -> None:
         """Bytes as they came from the transport."""
+        data = copy_of("data", data)
         if len(self._first) < FIRST:
-            self._first += bytes(data[: FIRST - len(self._first)])
-        self._engine.receive(data if type(data) is bytes else bytes(data))
+            self._first += data[: FIRST - len(self._first)]
+        self._engine.receive(data)
         self._view = memoryview(self._engine.inbox)
 
     def _drop_used(self) -> None:
@@ -307,12 +314,15 @@ class Association:
         """
         if isinstance(what, PDV):
             control = bool(what.is_command) | bool(what.is_last) << 1
-            now = self._now()
-            status = self._engine.send_data(what.context_id, control, what.data, now)
+            ident, data = number_of("context_id", what.context_id, 0xFF), view_of("data", what.data)
+            status = self._engine.send_data(ident, control, data, self._now())
             if status != 0:
                 raise error_of_send_data(status, what)
-        else:
-            self._send_bytes(encode(what))
+            return
+        pdu = encode(what)
+        if pdu[0] not in SENT_AS_PDUS:
+            raise TypeError("a P-DATA-TF is not sent as one: send what is in it, each as a PDV")
+        self._send_bytes(pdu)
 
     def _send_bytes(self, pdu: bytes) -> None:
         status = self._engine.send(pdu, self._now())
@@ -321,12 +331,17 @@ class Association:
 
     def send_echo(self, context_id: int, message_id: int) -> None:
         """A C-ECHO-RQ (PS3.7 9.3.5.1)."""
-        command = _lib.encode_echo(_lib.ECHO_REQUEST, message_id, VERIFICATION)
+        number = number_of("message_id", message_id, 0xFFFF)
+        command = _lib.encode_echo(_lib.ECHO_REQUEST, number, VERIFICATION)
         self.send(PDV(context_id, True, True, command))
 
     def answer_echo(self, echo: Echo) -> None:
         """The C-ECHO-RSP to a request, with status 0, success."""
-        command = _lib.encode_echo(_lib.ECHO_RESPONSE, echo.message_id, echo.sop_class_uid)
+        number = number_of("message_id", one("echo", echo, Echo).message_id, 0xFFFF)
+        uid = one("sop_class_uid", echo.sop_class_uid, str)
+        if len(uid) > 64 or not is_like_uid(uid):
+            raise ValueError(f"{uid!a} is no UID")
+        command = _lib.encode_echo(_lib.ECHO_RESPONSE, number, uid)
         self.send(PDV(echo.context_id, True, True, command))
 
     def data_to_send(self) -> bytes:

@@ -1,7 +1,8 @@
 """The L_Dicom C API of `l_dicom.h` under its own names, and `pEXT_CALLBACK`.
 
-Every function takes what the C function takes: `str` or `bytes` for text, `None` for NULL. Text
-that C gives back is a `str` in which bytes that are not UTF-8 survive (`surrogateescape`).
+Every function takes what the C function takes: `str` or `bytes` for text, `None` for NULL. A text
+with a NUL inside, at which C would stop, is a `ValueError`. Text that C gives back is a `str` in
+which bytes that are not UTF-8 survive (`surrogateescape`).
 
 A slot of `L_DicomSetCallback` takes three kinds of thing: a function decorated with
 `pEXT_CALLBACK`; a C function pointer, as cdata or as an address, which then runs with no Python in
@@ -20,10 +21,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from operator import index
 from types import TracebackType
 from typing import Any
 
+from ._arguments import one, view_of, wrong_type
 from ._ffi import ffi, lib
+from ._lib import Buffer
 
 # ---- constants -------------------------------------------------------------------------------
 
@@ -178,6 +182,9 @@ def pEXT_CALLBACK(ctype: str) -> Callable[[Callable[..., Any]], Any]:
         raise ValueError(f"{ctype!r} is no callback type; these are: {', '.join(_SLOTS.values())}")
 
     def decorate(function: Callable[..., Any]) -> Any:
+        if not callable(function):
+            raise wrong_type("function", function, "a function")
+
         def called_by_c(*arguments: Any) -> None:
             function(*arguments[:-1], _user_data_of(arguments[-1]))
 
@@ -214,7 +221,7 @@ def _c_pointer(handle: _Handle, slot: str, value: Any) -> Any:
         return ffi.NULL
     if isinstance(value, ffi.CData):
         return value if ffi.typeof(value) is ffi.typeof(ctype) else ffi.cast(ctype, value)
-    if isinstance(value, int):
+    if isinstance(value, int) and not isinstance(value, bool):
         return ffi.cast(ctype, value)
     if callable(value):
         handle.functions[slot] = value
@@ -228,9 +235,9 @@ def L_DicomSetCallback(hNet: Any, pCallback: Mapping[str, Any], pUserData: Any =
     `pUserData` is any Python object, given to every callback as its last argument. A cdata pointer
     is passed on as it is, for callbacks in C.
     """
-    unknown = set(pCallback) - set(_SLOTS)
+    unknown = set(one("pCallback", pCallback, Mapping)) - set(_SLOTS)
     if unknown:
-        raise ValueError(f"no such slot: {', '.join(sorted(unknown))}")
+        raise ValueError(f"no such slot: {', '.join(sorted(map(str, unknown)))}")
     handle = _Handle(dict(pCallback), pUserData)
     callbacks = ffi.new("DICOMNETCALLBACK *", {"uStructSize": ffi.sizeof("DICOMNETCALLBACK")})
     for slot, value in pCallback.items():
@@ -239,7 +246,7 @@ def L_DicomSetCallback(hNet: Any, pCallback: Mapping[str, Any], pUserData: Any =
         handle.token = pUserData
     elif pUserData is not None:
         handle.token = ffi.new_handle(pUserData)
-    code = int(lib.L_DicomSetCallback(hNet, callbacks, handle.token))
+    code = int(lib.L_DicomSetCallback(_net(hNet), callbacks, handle.token))
     if code == lib.DICOM_SUCCESS:
         _drop(_address(hNet))
         _thread.handles[_address(hNet)] = handle
@@ -250,7 +257,7 @@ def L_DicomSetCallback(hNet: Any, pCallback: Mapping[str, Any], pUserData: Any =
 
 def L_DicomGetCallback(hNet: Any) -> tuple[dict[str, Any], Any]:
     """What was set: the slots and the user data."""
-    handle = _thread.handles.get(_address(hNet))
+    handle = _thread.handles.get(_address(_net(hNet)))
     return (dict(handle.slots), handle.user_data) if handle is not None else ({}, None)
 
 
@@ -280,12 +287,12 @@ def L_DicomWait(hNet: Any, nMilliseconds: int) -> int:
 
     The GIL is released while nothing happens, and Python's signal handlers run.
     """
-    end = time.monotonic() + nMilliseconds / 1000
+    end = time.monotonic() + ffi.new("L_UINT32 *", nMilliseconds)[0] / 1000
     outer, _thread.broken = _thread.broken, False
     try:
         while True:
             left = max(0, math.ceil((end - time.monotonic()) * 1000))
-            code = int(_pump(lib.L_DicomWait, hNet, min(left, _SIGNAL_CHECK)))
+            code = int(_pump(lib.L_DicomWait, _net(hNet), min(left, _SIGNAL_CHECK)))
             done = code not in (lib.DICOM_ERROR_INTERRUPTED, lib.DICOM_ERROR_TIMEOUT)
             late = left <= _SIGNAL_CHECK and code == lib.DICOM_ERROR_TIMEOUT
             if done or late or _thread.broken:
@@ -297,22 +304,40 @@ def L_DicomWait(hNet: Any, nMilliseconds: int) -> int:
 def L_DicomBreakWait(hNet: Any) -> None:
     """Make the L_DicomWait that runs on this thread return once what is ready has been dispatched;
     `hNet` is any handle of this thread, or None."""
-    lib.L_DicomBreakWait(_to_c(_HANDLE, hNet))
+    lib.L_DicomBreakWait(_net(hNet))
     _thread.broken = _thread.broken or hNet is None or _is_known(_address(hNet))
 
 
 # ---- the functions ---------------------------------------------------------------------------
 
-_HANDLE = ffi.typeof("HDICOMNET")
 _TEXT = (ffi.typeof("char *"), ffi.typeof("char const *"))
 
 
-def _to_c(kind: Any, value: Any) -> Any:
+def _net(hNet: Any) -> Any:
+    return ffi.NULL if hNet is None else hNet
+
+
+def _text(name: str, value: Any) -> Any:
+    """A text that ends where C sees its end; `name` is the function that it is for."""
+    if isinstance(value, ffi.CData):
+        return ffi.string(value) if ffi.typeof(value).kind == "array" else value
+    if isinstance(value, str):
+        value = str.encode(value, "utf-8", "surrogateescape")
+    text = bytes(memoryview(one(name, value, bytes, "text")))
+    if b"\0" in text:
+        raise ValueError(f"{name}: a text with a NUL in it, at which C would stop")
+    return text
+
+
+def _to_c(name: str, kind: Any, value: Any) -> Any:
     if value is None and kind.kind == "pointer":
         return ffi.NULL
-    if isinstance(value, str) and kind in _TEXT:
-        return value.encode("utf-8", "surrogateescape")
-    return value
+    return _text(name, value) if kind in _TEXT else value
+
+
+def _bytes(name: str, value: Any) -> Any:
+    """The bytes of an argument, with their length."""
+    return ffi.from_buffer("L_UCHAR[]", view_of(name, value))
 
 
 def _function(name: str) -> Callable[..., Any]:
@@ -324,7 +349,7 @@ def _function(name: str) -> Callable[..., Any]:
     def function(*arguments: Any) -> Any:
         if len(arguments) != len(kind.args):
             raise TypeError(f"{name} takes {len(kind.args)} arguments, not {len(arguments)}")
-        result = call(*map(_to_c, kind.args, arguments))
+        result = call(*[_to_c(name, *pair) for pair in zip(kind.args, arguments, strict=True)])
         if gives_text:
             return ffi.string(result).decode("utf-8", "surrogateescape")
         return result
@@ -391,51 +416,60 @@ L_DicomGetTransfer = _function("L_DicomGetTransfer")
 
 def L_DicomGetAssociate(hNet: Any) -> Any:
     """What was agreed, as an HDICOMPDU of the library's, or None."""
-    return lib.L_DicomGetAssociate(ffi.NULL if hNet is None else hNet) or None
+    return lib.L_DicomGetAssociate(_net(hNet)) or None
 
 
 def L_DicomSendData(hNet: Any, nPresentationID: int, nControl: int, pData: Any, nBytes: int) -> int:
     """Send `nBytes` bytes of any bytes-like object; see `l_dicom.h`. The GIL is released."""
-    with ffi.from_buffer("L_UCHAR[]", pData) as data:
-        if nBytes > len(data):
-            raise ValueError(f"{len(data)} bytes are no {nBytes}")
-        return int(lib.L_DicomSendData(hNet, nPresentationID, nControl, data, nBytes))
+    with _bytes("pData", pData) as data:
+        size = index(nBytes)  # once: an object may give another one the next time
+        if size > len(data):
+            raise ValueError(f"{len(data)} bytes are no {size}")
+        return int(lib.L_DicomSendData(_net(hNet), nPresentationID, nControl, data, size))
+
+
+_get_async_operations = _function("L_DicomGetAsyncOperations")
+_get_role_select = _function("L_DicomGetRoleSelect")
+_set_extended = _function("L_DicomSetExtended")
+_get_extended = _function("L_DicomGetExtended")
+_set_user_identity = _function("L_DicomSetUserIdentity")
+_get_user_identity = _function("L_DicomGetUserIdentity")
 
 
 def L_DicomGetAsyncOperations(hPDU: Any) -> tuple[bool, int, int]:
     """Whether it is there; operations invoked and performed."""
     numbers = ffi.new("L_UINT16[2]")
-    there = lib.L_DicomGetAsyncOperations(hPDU, numbers, numbers + 1)
+    there = _get_async_operations(hPDU, numbers, numbers + 1)
     return bool(there), numbers[0], numbers[1]
 
 
 def L_DicomGetRoleSelect(hPDU: Any, pszClass: str) -> tuple[bool, bool, bool]:
     """Whether it is there; the SCU's and the SCP's role."""
     roles = ffi.new("L_BOOL[2]")
-    there = lib.L_DicomGetRoleSelect(hPDU, pszClass.encode(), roles, roles + 1)
+    there = _get_role_select(hPDU, pszClass, roles, roles + 1)
     return bool(there), bool(roles[0]), bool(roles[1])
 
 
-def L_DicomSetExtended(hPDU: Any, pszClass: str, pInfo: bytes) -> int:
+def L_DicomSetExtended(hPDU: Any, pszClass: str, pInfo: Buffer) -> int:
     """Set the service class application information of a SOP class."""
-    return int(lib.L_DicomSetExtended(hPDU, pszClass.encode(), pInfo, len(pInfo)))
+    info = _bytes("pInfo", pInfo)
+    return int(_set_extended(hPDU, pszClass, info, len(info)))
 
 
 def L_DicomGetExtended(hPDU: Any, pszClass: str) -> bytes | None:
     """The service class application information of a SOP class, or None."""
     data, size = ffi.new("L_UCHAR const **"), ffi.new("L_UINT *")
-    there = lib.L_DicomGetExtended(hPDU, pszClass.encode(), data, size)
+    there = _get_extended(hPDU, pszClass, data, size)
     return bytes(ffi.buffer(data[0], size[0])) if there else None
 
 
 def L_DicomSetUserIdentity(
-    hPDU: Any, nType: int, bResponse: bool, pPrimary: bytes, pSecondary: bytes = b""
+    hPDU: Any, nType: int, bResponse: bool, pPrimary: Buffer, pSecondary: Buffer = b""
 ) -> int:
     """Set the user identity of a request, or the server response (primary) of an accept."""
+    primary, secondary = _bytes("pPrimary", pPrimary), _bytes("pSecondary", pSecondary)
     return int(
-        lib.L_DicomSetUserIdentity(
-            hPDU, nType, bResponse, pPrimary, len(pPrimary), pSecondary, len(pSecondary)
-        )
+        _set_user_identity(hPDU, nType, bResponse, primary, len(primary), secondary, len(secondary))
     )
 
 
@@ -443,7 +477,7 @@ def L_DicomGetUserIdentity(hPDU: Any) -> tuple[int, bool, bytes, bytes] | None:
     """Type, response wanted, primary and secondary field; or None."""
     kind, response = ffi.new("L_UCHAR *"), ffi.new("L_BOOL *")
     data, sizes = ffi.new("L_UCHAR const *[2]"), ffi.new("L_UINT[2]")
-    if not lib.L_DicomGetUserIdentity(hPDU, kind, response, data, sizes, data + 1, sizes + 1):
+    if not _get_user_identity(hPDU, kind, response, data, sizes, data + 1, sizes + 1):
         return None
     fields = [bytes(ffi.buffer(data[n], sizes[n])) for n in range(2)]
     return kind[0], bool(response[0]), fields[0], fields[1]
@@ -451,7 +485,7 @@ def L_DicomGetUserIdentity(hPDU: Any) -> tuple[int, bool, bytes, bytes] | None:
 
 def L_DicomFreeNet(hNet: Any) -> None:
     """Close and free a handle; legal in its own callback."""
-    lib.L_DicomFreeNet(ffi.NULL if hNet is None else hNet)
+    lib.L_DicomFreeNet(_net(hNet))
     if hNet is not None:
         _drop(_address(hNet))
 
@@ -471,7 +505,7 @@ def _is_known(handle: int) -> bool:
 
 def _name(function: Any, hNet: Any) -> tuple[str, int]:
     address, port = ffi.new("char[64]"), ffi.new("unsigned int *")
-    code = function(hNet, address, len(address), port)
+    code = function(_net(hNet), address, len(address), port)
     if code != lib.DICOM_SUCCESS:
         raise OSError(L_DicomErrorText(code))
     return ffi.string(address).decode(), port[0]

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import NamedTuple
 
 from . import _lib
+from ._arguments import number_of, view_of
 from ._lib import Buffer
 from ._rules import ASSOCIATE, PDU_NAMES, items_at, items_of
 from .errors import DecodeError
@@ -233,15 +234,19 @@ def lay_out(data: Buffer, start: int = 0, *, strict: bool = False) -> Layout:
     Text can be printed anywhere. What may belong to a user identity is not shown; in a damaged
     A-ASSOCIATE-RQ or -AC that may be any text but a UID.
     """
-    fault, rows = _lib.decode(data, start, _lib.options(strict, 0, MAX_ASSOCIATE, exact=True))
+    whole = view_of("data", data)
+    start = number_of("start", start, len(whole))
+    fault, rows = _lib.decode(
+        whole, start, _lib.options(bool(strict), 0, MAX_ASSOCIATE, exact=True)
+    )
     error = error_of(*fault) if fault is not None else None
     around = [range(6), range(error.offset, error.offset + 1)] if error is not None else []
     if not rows:
         return Layout("", 0, [], error, around)
-    lenient = lay_out(data, start) if strict and error is not None else None
+    lenient = lay_out(whole, start) if strict and error is not None else None
     sound = error is None or (lenient is not None and lenient.fault is None)
     size, kind = 6 + rows[0][1], rows[0][3]
-    pdu = memoryview(data).cast("B")[start : start + size]
+    pdu = whole[start : start + size]
     fields, shown = _read(pdu, rows, sound)
     if lenient is not None:
         shown = lenient.shown

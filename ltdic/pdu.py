@@ -12,6 +12,7 @@ from struct import error as StructError
 from typing import Any, ClassVar, Union
 
 from . import _lib
+from ._arguments import copy_of, each, number_of, one, view_of, wrong_type
 from ._lib import Buffer
 from ._rules import TITLE, UID, VERSION_NAME, place_of
 from .errors import DecodeError, IncompleteError
@@ -358,8 +359,8 @@ class PDV:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy, or what is pickled, has bytes of its own."""
-        whole = self.context_id, self.is_command, self.is_last, bytes(self.data), self.offset
-        return PDV, whole
+        data = copy_of("data", self.data)
+        return PDV, (self.context_id, self.is_command, self.is_last, data, self.offset)
 
 
 @dataclass(frozen=True, slots=True)
@@ -660,10 +661,10 @@ def decode(
     Raises `IncompleteError` where bytes are missing, and `DecodeError` with kind and offset for
     anything else that is wrong, `trailing_bytes` after the PDU included.
     """
-    given = data if type(data) is bytes else memoryview(data).cast("B").toreadonly()
+    given = data if type(data) is bytes else view_of("data", data).toreadonly()
     if len(given) == _FIXED_SIZE and not exact and (known := _KNOWN.get(bytes(given))) is not None:
         return known
-    fault, rows = _lib.decode(given, 0, _lib.options(strict, max_pdata, max_associate))
+    fault, rows = _lib.decode(given, 0, _lib.options(bool(strict), max_pdata, max_associate))
     if fault is not None:
         raise error_of(*fault, given)
     end = 6 + rows[0][1]
@@ -702,7 +703,7 @@ class Decoder:
         exact: bool = False,
     ) -> None:
         self._exact = exact
-        self._options = _lib.options(strict, max_pdata, max_associate)
+        self._options = _lib.options(bool(strict), max_pdata, max_associate)
         self._stream = _lib.Stream(self._options)
         self._data = memoryview(b"")  # being decoded, from _start on
         self._start = 0
@@ -724,7 +725,7 @@ class Decoder:
 
     def feed(self, data: Buffer) -> None:
         """Add bytes as they came from the transport."""
-        chunk = data if type(data) is bytes else bytes(memoryview(data))
+        chunk = data if type(data) is bytes else copy_of("data", data)
         if chunk:
             self._chunks.append(chunk)
             self._pending += len(chunk)
@@ -845,19 +846,12 @@ _TEXTS = {
 
 def _text_of(name: str, kind: int, value: Any) -> bytes:
     if not isinstance(value, str):
-        raise TypeError(f"{name}: {type(value).__name__} where text must be")
+        raise wrong_type(name, value, "text")
     try:
         text = value.encode("latin-1")
     except UnicodeEncodeError:
         raise ValueError(f"{name}: {value!a} has characters outside Latin-1") from None
     return text.strip(b" ") if kind in (_lib.CALLED_AE, _lib.CALLING_AE) else text
-
-
-def _bytes_of(name: str, value: Any) -> bytes:
-    try:
-        return bytes(memoryview(value))
-    except TypeError:  # without the value: it may be a secret
-        raise TypeError(f"{name}: {type(value).__name__} where bytes must be") from None
 
 
 _RULES = {
@@ -878,15 +872,17 @@ class _Writer:
 
     def add(self, name: str, kind: int, value: Any = b"", **codes: int) -> None:
         """A row; `codes` are its fields type, id, result, source, reason, version."""
-        encoded = _text_of(name, kind, value) if kind in _TEXTS else _bytes_of(name, value)
+        encoded = _text_of(name, kind, value) if kind in _TEXTS else copy_of(name, value)
+        if not codes:
+            self._append(name, kind, encoded, 0, 0, 0, 0, 0, 0)
+            return
         for code, number in codes.items():
             limit = 0xFFFF if kind == _lib.PDU and code == "version" else 0xFF
-            if not 0 <= index(number) <= limit:
-                raise ValueError(f"{name}: {code} is {number}, not 0 to {limit}")
-        self._append(name, kind, encoded, *[index(codes.get(code, 0)) for code in _CODES])
+            codes[code] = number_of(f"{name}: {code}", number, limit)
+        self._append(name, kind, encoded, *[codes.get(code, 0) for code in _CODES])
 
     def _append(self, name: str, kind: int, value: bytes, *codes: int) -> None:
-        if self._size > 0xFFFFFFFF:
+        if self._size + len(value) > 0xFFFFFFFF:
             raise ValueError(f"{name}: beyond what a PDU can hold")
         self._rows.append((self._size, len(value), kind, *codes))  # type: ignore[arg-type]
         self._values.append(value)
@@ -921,15 +917,19 @@ class _Writer:
     def encode_like(self, wire: bytes) -> bytes | None:
         """As `wire` was written, but for values that are others now.
 
-        None where there are rows that `wire` lacks, or the other way round.
+        None where there are rows that `wire` lacks, or the other way round. Repetitions of an item
+        that is another one now are left out.
         """
         mine: dict[int, deque[int]] = defaultdict(deque)
         for n, row in enumerate(self._rows):
             if row[2] != _lib.USER_INFORMATION:  # there may be more of it in `wire`
                 mine[row[2]].append(n)
         like, received, changed = _Writer(), set(), False
+        others = _Others()
         for row, value, plain in _rows_for_every_byte(wire):
-            codes = row[3:]
+            codes, is_other = row[3:], False
+            if others.have_replaced(row, value):
+                continue
             if plain is not None:
                 # Canonical order is that of `wire` as far as rows of one kind go.
                 if not mine[row[2]]:
@@ -938,10 +938,12 @@ class _Writer:
                 codes = self._rows[n][3:]
                 if row[2] == _lib.PDV:  # six bits of the control byte are reserved
                     codes = (*codes[:2], codes[2] | row[5] & 0xFC, *codes[3:])
+                is_other = codes[1:] != row[4:]
                 if plain == self._values[n]:
                     received.add(n)
                 else:
-                    value, changed = self._values[n], True
+                    value, is_other, changed = self._values[n], True, True
+            others.add(row, is_other)
             like._append("wire", row[2], value, *codes)
         if any(mine.values()):
             return None
@@ -959,6 +961,53 @@ class _Writer:
             legal = n in received and row[2] in _TEXTS
             judged._append(name, row[2], b"1" if legal else value, *row[3:])
         judged.encode()
+
+
+_IN_CONTEXT = {0x30: _lib.ABSTRACT_SYNTAX, 0x40: _lib.TRANSFER_SYNTAX}
+_IN_USER_INFORMATION = {
+    0x51: _lib.MAX_LENGTH,
+    0x52: _lib.CLASS_UID,
+    0x53: _lib.ASYNC_OPERATIONS,
+    0x55: _lib.VERSION_NAME,
+    0x58: _lib.USER_IDENTITY,
+    0x59: _lib.USER_IDENTITY_RESPONSE,
+}
+# Where bytes that mean nothing are: the `id` of their rows.
+_IN_PDU, _IN_SUB_ITEM = 0, 2
+
+
+class _Others:
+    """Remembers which items of a PDU are others than came.
+
+    Where PS3.8 has one item, the first one counts; what repeats it means nothing here, but a peer
+    may take it for the value. So it goes when the value is another one, and so do the bytes after
+    the last field of the item.
+    """
+
+    def __init__(self) -> None:
+        self._kinds: dict[int, bool] = {}  # the last item of a kind: is it another one?
+        self._item = 0  # the kind of the item that rows are of
+
+    def add(self, row: _lib.Row, is_other: bool) -> None:
+        if row[2] in (_lib.HEADER, _lib.IGNORED):
+            return
+        if row[3]:  # the first row of an item has its type
+            self._item = row[2]
+            self._kinds[self._item] = False
+        self._kinds[self._item] |= is_other
+
+    def have_replaced(self, row: _lib.Row, value: bytes) -> bool:
+        """Are these bytes that mean nothing, of an item that is another one?"""
+        return row[2] == _lib.IGNORED and self._kinds.get(self._kind_of(row, value), False)
+
+    def _kind_of(self, row: _lib.Row, value: bytes) -> int:
+        """The kind of the item that these bytes repeat or belong to; 0: of none."""
+        if row[4] == _IN_PDU:  # or the reserved bytes, before there is one
+            return _lib.APPLICATION_CONTEXT
+        if row[4] == _IN_SUB_ITEM or self._item == _lib.CONTEXT:
+            return self._item
+        is_context = self._item in (_lib.ABSTRACT_SYNTAX, _lib.TRANSFER_SYNTAX)
+        return (_IN_CONTEXT if is_context else _IN_USER_INFORMATION).get(value[0], 0)
 
 
 def _rows_for_every_byte(wire: bytes) -> Iterator[tuple[_lib.Row, bytes, bytes | None]]:
@@ -983,10 +1032,7 @@ _CODES = ("type", "id", "result", "source", "reason", "version")
 
 
 def _number(name: str, value: int, size: int) -> bytes:
-    try:
-        return index(value).to_bytes(size, "big")
-    except OverflowError:
-        raise ValueError(f"{name}: {value} does not fit into {size} bytes") from None
+    return number_of(name, value, (1 << 8 * size) - 1).to_bytes(size, "big")
 
 
 def _add_user_info(w: _Writer, info: UserInformation) -> None:
@@ -996,24 +1042,25 @@ def _add_user_info(w: _Writer, info: UserInformation) -> None:
     if info.implementation_class_uid is not None:
         w.add("implementation_class_uid", _lib.CLASS_UID, info.implementation_class_uid)
     if info.async_ops is not None:
-        counts = (info.async_ops.invoked, info.async_ops.performed)
+        window = one("async_ops", info.async_ops, AsyncOperations)
+        counts = window.invoked, window.performed
         value = b"".join(_number("async_ops", count, 2) for count in counts)
         w.add("async_ops", _lib.ASYNC_OPERATIONS, value)
-    for role in info.roles:
+    for role in each("roles", info.roles, RoleSelection):
         w.add("roles", _lib.ROLE, role.sop_class_uid, id=role.scu, result=role.scp)
     if info.implementation_version_name is not None:
         w.add("implementation_version_name", _lib.VERSION_NAME, info.implementation_version_name)
-    for extended in info.extended:
+    for extended in each("extended", info.extended, ExtendedNegotiation):
         w.add("extended", _lib.EXTENDED, extended.sop_class_uid)
         w.add("extended", _lib.EXTENDED_INFO, extended.info)
-    for common in info.common_extended:
-        name = "common_extended"
+    name = "common_extended"
+    for common in each(name, info.common_extended, CommonExtendedNegotiation):
         w.add(name, _lib.COMMON_EXTENDED, common.sop_class_uid, version=common.version)
         w.add(name, _lib.COMMON_SERVICE, common.service_class_uid)
-        for uid in common.related:
+        for uid in each("related", common.related, str, "texts"):
             w.add(name, _lib.COMMON_RELATED, uid)
     if info.user_identity is not None:
-        who = info.user_identity
+        who = one("user_identity", info.user_identity, UserIdentity)
         w.add(
             "user_identity",
             _lib.USER_IDENTITY,
@@ -1023,37 +1070,36 @@ def _add_user_info(w: _Writer, info: UserInformation) -> None:
         )
         w.add("user_identity", _lib.USER_IDENTITY_SECOND, who.secondary)
     if info.user_identity_response is not None:
-        response = info.user_identity_response.response
-        w.add("user_identity_response", _lib.USER_IDENTITY_RESPONSE, response)
-    for item in info.unknown:
+        name = "user_identity_response"
+        told = one(name, info.user_identity_response, UserIdentityResponse)
+        w.add(name, _lib.USER_IDENTITY_RESPONSE, told.response)
+    for item in each("unknown", info.unknown, UnknownItem):
         w.add("unknown", _lib.UNKNOWN_SUB_ITEM, item.value, type=item.type)
 
 
 def _add_associate(w: _Writer, pdu: AssociateRequest | AssociateAccept) -> None:
-    w.add("protocol_version", _lib.PDU, type=pdu.type, version=pdu.protocol_version)
+    is_request = isinstance(pdu, AssociateRequest)
+    code = AssociateRequest.type if is_request else AssociateAccept.type  # not of a subclass
+    w.add("protocol_version", _lib.PDU, type=code, version=pdu.protocol_version)
     w.add("called_ae", _lib.CALLED_AE, pdu.called_ae)
     w.add("calling_ae", _lib.CALLING_AE, pdu.calling_ae)
     if pdu.application_context is not None:
         w.add("application_context", _lib.APPLICATION_CONTEXT, pdu.application_context)
-    kind = ProposedContext if isinstance(pdu, AssociateRequest) else ContextResult
-    for context in pdu.contexts:
-        if not isinstance(context, kind):
-            raise TypeError(f"contexts: {type(context).__name__} where {kind.__name__} must be")
+    kind: Any = ProposedContext if is_request else ContextResult
+    for context in each("contexts", pdu.contexts, kind):
         if isinstance(context, ProposedContext):
             w.add("contexts", _lib.CONTEXT, id=context.id)
             if context.abstract_syntax is not None:
                 w.add("abstract_syntax", _lib.ABSTRACT_SYNTAX, context.abstract_syntax)
-            if isinstance(context.transfer_syntaxes, str):
-                raise TypeError("transfer_syntaxes: one text where several must be")
-            for uid in context.transfer_syntaxes:
+            for uid in each("transfer_syntaxes", context.transfer_syntaxes, str, "texts"):
                 w.add("transfer_syntaxes", _lib.TRANSFER_SYNTAX, uid)
         else:
             w.add("contexts", _lib.CONTEXT, id=context.id, result=context.result)
             if context.transfer_syntax is not None:
                 w.add("transfer_syntax", _lib.TRANSFER_SYNTAX, context.transfer_syntax)
     if pdu.user_info is not None:
-        _add_user_info(w, pdu.user_info)
-    for item in pdu.unknown_items:
+        _add_user_info(w, one("user_info", pdu.user_info, UserInformation))
+    for item in each("unknown_items", pdu.unknown_items, UnknownItem):
         w.add("unknown_items", _lib.UNKNOWN_ITEM, item.value, type=item.type)
 
 
@@ -1063,28 +1109,31 @@ def _rows_of(pdu: PDU) -> _Writer:
     if isinstance(pdu, (AssociateRequest, AssociateAccept)):
         _add_associate(w, pdu)
     elif isinstance(pdu, DataTransfer):
-        w.add("pdvs", _lib.PDU, type=pdu.type)
-        for pdv in pdu.pdvs:
+        w.add("pdvs", _lib.PDU, type=DataTransfer.type)
+        for pdv in each("pdvs", pdu.pdvs, PDV):
             control = bool(pdv.is_command) | bool(pdv.is_last) << 1
             w.add("pdvs", _lib.PDV, pdv.data, id=pdv.context_id, result=control)
     elif isinstance(pdu, AssociateReject):
         codes = pdu.result, pdu.source, pdu.reason
         w.add("reject", _lib.PDU, type=3, result=codes[0], source=codes[1], reason=codes[2])
     elif isinstance(pdu, Abort):
-        w.add("abort", _lib.PDU, type=pdu.type, source=pdu.source, reason=pdu.reason)
-    elif isinstance(pdu, (ReleaseRequest, ReleaseResponse)):
-        w.add("pdu", _lib.PDU, type=pdu.type)
+        w.add("abort", _lib.PDU, type=Abort.type, source=pdu.source, reason=pdu.reason)
+    elif isinstance(pdu, ReleaseRequest):
+        w.add("pdu", _lib.PDU, type=ReleaseRequest.type)
+    elif isinstance(pdu, ReleaseResponse):
+        w.add("pdu", _lib.PDU, type=ReleaseResponse.type)
     else:
-        raise TypeError(f"{type(pdu).__name__} is no PDU")
+        raise wrong_type("pdu", pdu, "a PDU")
     return w
 
 
+_ENCODED_AT_ONCE = (AssociateReject, DataTransfer, ReleaseRequest, ReleaseResponse, Abort)
 _DATA_HEADER, _PDV_HEADER = Struct(">BxI"), Struct(">IBB")
 
 
 def _encode_at_once(pdu: PDU) -> bytes | None:
     """What needs no rows; None for the others, and for what has a fault that is to be named."""
-    if isinstance(pdu, (AssociateRequest, AssociateAccept)):
+    if type(pdu) not in _ENCODED_AT_ONCE:
         return None
     try:
         if pdu.wire is not None:
@@ -1095,6 +1144,8 @@ def _encode_at_once(pdu: PDU) -> bytes | None:
 
 
 def _encode_data(pdu: DataTransfer) -> bytes | None:
+    if not isinstance(pdu.pdvs, (tuple, list)):
+        return None
     parts: list[Buffer] = [b""]
     size = 0
     for pdv in pdu.pdvs:
@@ -1110,8 +1161,8 @@ def encode(pdu: PDU) -> bytes:
     """Encode a PDU, canonically: items in the order of PS3.8, reserved bytes zero, no padding.
 
     A PDU that was decoded with `exact` is encoded as it came, to the byte, and so is one that
-    `dataclasses.replace` made of it, but for the values that are others; if items were added,
-    moved or taken away it is encoded canonically.
+    `dataclasses.replace` made of it, but for the values that are others, and without what repeats
+    one of those; if items were added, moved or taken away it is encoded canonically.
 
     Code fields may be any byte: what may be sent is for the association to decide. Raises
     `ValueError` that names the field where a value cannot be encoded, `TypeError` where it is of
@@ -1121,7 +1172,7 @@ def encode(pdu: PDU) -> bytes:
         return data
     w = _rows_of(pdu)
     if pdu.wire is not None:
-        like = w.encode_like(pdu.wire)
+        like = w.encode_like(copy_of("wire", pdu.wire))
         if like is not None and w.same(_rows_of(decode(like, max_associate=0))):
             return like
     return w.encode()

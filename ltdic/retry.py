@@ -7,7 +7,10 @@ import random
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
+from threading import TIMEOUT_MAX
 
+from ._arguments import one, wrong_type
 from .errors import AssociationRejected, ConnectionFailed, Error
 
 UNREACHABLE = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN)
@@ -34,6 +37,10 @@ class Retry:
     """Called before each wait: what went wrong, tries so far, seconds until the next."""
 
     def __post_init__(self) -> None:
+        for name in ("attempts", "first", "factor", "ceiling", "jitter"):
+            one(name, getattr(self, name), Real, "a number")
+        if self.notify is not None and not callable(self.notify):
+            raise wrong_type("notify", self.notify, "a function")
         if not (self.attempts >= 1 and self.first >= 0 and self.factor >= 1 and self.ceiling >= 0):
             raise ValueError("attempts and factor must be at least 1, first and ceiling 0")
         if not 0 <= self.jitter <= 1:
@@ -42,9 +49,10 @@ class Retry:
     def wait(self, attempt: int) -> float:
         """Seconds to wait after that many tries, at random."""
         try:
-            longest = min(self.ceiling, self.first * self.factor ** (attempt - 1))
+            factor = float(self.factor)  # a power of an integer could take for ever
+            longest = min(self.ceiling, self.first * factor ** (attempt - 1), TIMEOUT_MAX)
         except OverflowError:
-            longest = self.ceiling if self.first else 0.0
+            longest = min(self.ceiling, TIMEOUT_MAX) if self.first else 0.0
         return longest * (1 - self.jitter * random.random())
 
 
@@ -64,6 +72,8 @@ class Attempts:
     """The tries of one `connect`: no clock and no sleep of its own."""
 
     def __init__(self, retry: Retry | None, now: float) -> None:
+        if retry is not None:
+            one("retry", retry, Retry)
         self._retry = retry
         self._begun = now
         self._count = 0

@@ -6,11 +6,15 @@ import ssl
 from contextlib import suppress
 from typing import Any
 
+from ._arguments import one
+
 READ_SIZE = 0x40000
 
 
 def check_tls(context: ssl.SSLContext, server_hostname: str | None = None) -> None:
-    """Raises `ValueError` for a context of the other side, and for a name that is none."""
+    """Raises `TypeError` for what is no context, `ValueError` for one of the other side, and for a
+    name that is none."""
+    one("tls", context, ssl.SSLContext)
     try:
         Tls(context, server_hostname)
     except (ssl.SSLError, TypeError, ValueError) as e:

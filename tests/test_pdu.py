@@ -438,7 +438,7 @@ def test_what_cannot_be_encoded_is_named(pdu: ltdic.PDU, field: str) -> None:
         (identified(ltdic.UserIdentity(1, 0, "a secret")), "user_identity"),
         (identified(ltdic.UserIdentity(1, 0, 5)), "user_identity"),
         (ltdic.DataTransfer((ltdic.PDV(1, True, True, "text"),)), "pdvs"),
-        (None, "NoneType"),
+        (None, "pdu"),
     ],
 )
 def test_a_value_of_a_wrong_type_is_named_and_not_shown(pdu: Any, field: str) -> None:

@@ -152,7 +152,7 @@ ARGUMENTS: list[tuple[Call, str]] = [
     ),
     (lambda: admission(called=[LONG]), f"called is '{LONG}': an AE title has {TITLE}"),
     (lambda: admission(calling=["a\\b"]), f"calling is 'a\\\\b': an AE title has {TITLE}"),
-    (lambda: admission(calling="CT_1"), "calling is one text where several must be"),
+    (lambda: admission(calling="CT_1"), "calling is one text where several texts must be"),
     (
         lambda: admission(calling=[]),
         "calling is empty, so that nobody would be let in; None lets all in",
