@@ -6,6 +6,7 @@ from numbers import Real
 from typing import Any, cast
 
 from . import _lib
+from ._arguments import wrong_type
 
 
 def seconds_of(name: str, seconds: Any, *, zero: bool = False) -> float | None:
@@ -15,8 +16,7 @@ def seconds_of(name: str, seconds: Any, *, zero: bool = False) -> float | None:
     if seconds is None:
         return None
     if isinstance(seconds, bool) or not isinstance(seconds, Real):
-        kind = type(seconds).__name__
-        raise TypeError(f"{name} is of type {kind}, not a number of seconds or None")
+        raise wrong_type(name, seconds, "a number of seconds, or None,")
     number = cast(float, seconds)
     if not (number > 0 or (zero and number == 0)):
         more = "0 or more" if zero else "more than 0"

@@ -29,6 +29,7 @@ from types import TracebackType
 from typing import Any, NoReturn, cast
 
 from . import _lib
+from ._arguments import one
 from ._connecting import dial_async
 from ._decisions import Task, Threads, Undecided
 from ._lib import Buffer
@@ -59,6 +60,7 @@ from .association import (
     answer_of,
     check_address,
     check_connect,
+    check_server,
     connections_allowed,
     context_id_of,
     deadline_of,
@@ -934,6 +936,7 @@ class Server:
         tls: ssl.SSLContext | None = None,
     ) -> None:
         check_address(*address)
+        check_server(admission, handler, on_end)
         if tls is not None:
             check_tls(tls)
         self._max_associations = max_associations
@@ -1003,7 +1006,7 @@ class Server:
 
     @admission.setter
     def admission(self, admission: Admission) -> None:
-        policy = self._policy_of(admission)
+        policy = self._policy_of(one("admission", admission, Admission))
         self._admission = admission
         if self._loop is None:
             self._take_rules(policy, admission)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import index
 from typing import Any, BinaryIO, NamedTuple, NoReturn, TypeAlias, TypeVar
 
 from . import _lib
@@ -26,6 +27,7 @@ from ._times import seconds_of
 from .admission import (
     LEAST_MAX_LENGTH,
     VERIFICATION,
+    Admission,
     Context,
     check_max_length,
     propose,
@@ -163,7 +165,7 @@ def negotiated(request: AssociateRequest, accept: AssociateAccept) -> tuple[Nego
 def context_id_of(contexts: Iterable[NegotiatedContext], context: int | str) -> int:
     """The ID of an accepted context, given by itself or by its abstract syntax."""
     if isinstance(context, int):
-        return context
+        return number_of("context", context, 0xFF)
     uid = uid_of(context)
     for found in contexts:
         if found.accepted and found.abstract_syntax == uid:
@@ -594,14 +596,17 @@ def request_of(
     """The A-ASSOCIATE-RQ of a requestor: a whole one, or its parts. Raises `ValueError` for what
     PS3.8 does not allow."""
     if request is None:
-        wanted = (roles or {}).items()
+        wanted = one("roles", roles or {}, Mapping, "a mapping").items()
+        infos = one("extended", extended or {}, Mapping, "a mapping").items()
         information = UserInformation(
             max_length=max_length,
             implementation_class_uid=IMPLEMENTATION_CLASS_UID,
             implementation_version_name=IMPLEMENTATION_VERSION_NAME,
             async_ops=None if async_ops is None else AsyncOperations(*async_ops),
-            roles=tuple(RoleSelection(uid_of(n), int(scu), int(scp)) for n, (scu, scp) in wanted),
-            extended=tuple(ExtendedNegotiation(uid_of(n), i) for n, i in (extended or {}).items()),
+            roles=tuple(
+                RoleSelection(uid_of(n), index(scu), index(scp)) for n, (scu, scp) in wanted
+            ),
+            extended=tuple(ExtendedNegotiation(uid_of(n), info) for n, info in infos),
             common_extended=tuple(common_extended),
             user_identity=identity,
         )
@@ -666,10 +671,10 @@ def check_connect(
 
 def check_address(host: str, port: int) -> None:
     """Raises `ValueError` for a host with a port in it, and for a port that is none."""
+    one("host", host, str)
     if host.count(":") == 1 or "]:" in host:
         raise ValueError(f"host is {host!a}: its port is an argument of its own")
-    if not 0 <= port <= 0xFFFF:
-        raise ValueError(f"port is {port}, not 0 to 65535")
+    number_of("port", port, 0xFFFF)
 
 
 def failure(address: tuple[str, int], e: OSError | ValueError) -> ConnectionFailed:
@@ -701,6 +706,8 @@ def security_of(
     a host that is none is told by whoever looks it up."""
     if context is None:
         return None
+    if server_hostname is not None:
+        one("server_hostname", server_hostname, str)
     check_tls(context, "localhost" if server_hostname is None else _name_of(server_hostname))
     return context, _name_of(host if server_hostname is None else server_hostname)
 
@@ -798,7 +805,7 @@ class Served:
 
     def _context_id_of(self, context: int | str) -> int:
         """Nothing is decoded for an ID."""
-        return context if isinstance(context, int) else context_id_of(self.contexts, context)
+        return context_id_of(self.contexts if isinstance(context, str) else (), context)
 
     @property
     def raw_request(self) -> bytes:
@@ -1046,9 +1053,18 @@ def tell_of_end(
 
 
 def check_connections(most: int | None) -> None:
-    """Raises `ValueError` for a number that is no bound on connections."""
-    if most is not None and not 0 <= most <= 0xFFFFFFFF:
-        raise ValueError(f"max_connections is {most}, not 0 to 4294967295")
+    """Raises `TypeError` or `ValueError` for what is no bound on connections."""
+    if most is not None:
+        number_of("max_connections", most, 0xFFFFFFFF)
+
+
+def check_server(admission: object, handler: object, on_end: object) -> None:
+    """Raises `TypeError` for what no server can be made with."""
+    if admission is not None:
+        one("admission", admission, Admission)
+    for name, function in (("handler", handler), ("on_end", on_end)):
+        if function is not None and not callable(function):
+            raise wrong_type(name, function, "a function")
 
 
 def connections_allowed(most: int | None) -> int:

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from . import _lib
+from ._arguments import one
 from ._decisions import Decision, Decisions, Undecided
 from ._strangers import stranger_of
 from ._times import seconds_of
@@ -32,6 +33,7 @@ from .association import (
     answer_of,
     check_address,
     check_connections,
+    check_server,
     error_of_send,
     error_of_send_data,
     logger,
@@ -296,6 +298,7 @@ class Server:
         idle: float | None = DEFAULT_IDLE,
     ) -> None:
         check_address(*address)
+        check_server(admission, handler, on_end)
         self._max_associations = max_associations
         self._handler = handler
         self._on_end = on_end
@@ -366,7 +369,7 @@ class Server:
 
     @admission.setter
     def admission(self, admission: Admission) -> None:
-        policy = self._policy_of(admission)
+        policy = self._policy_of(one("admission", admission, Admission))
         self._admission = admission
         if not self._loop.is_freed:
             take = self._policy.taking_rules(policy).make
@@ -479,7 +482,7 @@ class Server:
         if self._timeout is None:
             return
         before = time.monotonic() - self._timeout
-        for association in [one for one, since in self._late.items() if since <= before]:
+        for association in [late for late, since in self._late.items() if since <= before]:
             logger.debug("a peer has not taken what was sent in time; its association is aborted")
             association._aborting().run()
             self._late.pop(association, None)
