@@ -32,6 +32,27 @@ typedef struct mark {
     uint8_t type;
 } mark;
 
+/* ---- memory ------------------------------------------------------------------------------ */
+
+bool ltdic__reserve_secret(block *b, size_t size)
+{
+    if (b->room - b->end >= size) {
+        return true;
+    }
+    const size_t used = block_size(b), most = size > b->room ? size : b->room;
+    block larger = {0};
+    if (most > SIZE_MAX - used || !block_reserve(&larger, used + most)) {
+        return false;
+    }
+    if (used > 0) {
+        block_put(&larger, b->data + b->start, used);
+    }
+    ltdic__wipe(b->data, b->end);
+    free(b->data);
+    *b = larger;
+    return true;
+}
+
 /* ---- life -------------------------------------------------------------------------------- */
 
 void ltdic__association_init(ltdic_association *a)

@@ -73,6 +73,10 @@ struct ltdic_association {
     bool no_echo; /* the command being received is too long for one */
 };
 
+/* Room for more in memory that may hold a passcode: nothing stays behind. False when out of
+ * memory, and nothing has changed. */
+bool ltdic__reserve_secret(block *b, size_t size);
+
 void ltdic__association_init(ltdic_association *a);
 /* Begin anew, but tell first what is still to be told of the last time. */
 void ltdic__association_reset(ltdic_association *a);

@@ -24,8 +24,7 @@
  *  valid as long as its comment says.
  *
  *  Passcodes of user identities: each copy that the library makes is wiped before its memory is
- *  freed, but for bytes as they were received: the buffers that net reads into, and the batches of
- *  server.
+ *  freed. What ltdic_server_take_data gives away is its taker's to wipe.
  */
 #ifndef LTDIC_H
 #define LTDIC_H

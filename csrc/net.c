@@ -330,12 +330,20 @@ static void enforce_unfinished(ltdic_net *listener)
 
 /* ---- receiving --------------------------------------------------------------------------- */
 
+/* What an acceptor's connection has received first may have a passcode in it. */
+static void wipe_buffer(const ltdic_net *net)
+{
+    if (net->secret) {
+        ltdic__wipe(net->in.data, net->in.end);
+    }
+}
+
 /* Room to read into: the loop's spare buffer where this endpoint has none or only a small one. */
 static bool take_buffer(ltdic_net *net)
 {
     block *in = &net->in;
     if (in->room >= READ_SIZE) {
-        return block_reserve(in, 1);
+        return net->secret ? ltdic__reserve_secret(in, 1) : block_reserve(in, 1);
     }
     uint8_t *data = net->loop->spare != NULL ? net->loop->spare : malloc(READ_SIZE);
     if (data == NULL) {
@@ -346,6 +354,7 @@ static bool take_buffer(ltdic_net *net)
     if (size > 0) {
         memcpy(data, in->data + in->start, size);
     }
+    wipe_buffer(net);
     free(in->data);
     *in = (block){data, 0, size, READ_SIZE};
     return true;
@@ -354,12 +363,14 @@ static bool take_buffer(ltdic_net *net)
 /* Where all in it has been read. */
 static void drop_buffer(ltdic_net *net)
 {
+    wipe_buffer(net);
     if (net->in.room == READ_SIZE && net->loop->spare == NULL) {
         net->loop->spare = net->in.data;
     } else {
         free(net->in.data);
     }
     net->in = (block){0};
+    net->secret = false;
 }
 
 /* Keep no more than what is unread: an endpoint that waits costs what it has received. */
@@ -367,6 +378,7 @@ static void give_buffer_back(ltdic_net *net)
 {
     block *in = &net->in;
     const size_t size = net->transport == OPEN ? block_size(in) : 0;
+    const bool secret = net->secret;
     if (size > 0 && (in->room < READ_SIZE || size > in->room / 2)) {
         return;
     }
@@ -379,6 +391,7 @@ static void give_buffer_back(ltdic_net *net)
     }
     drop_buffer(net);
     *in = (block){small, 0, size, size};
+    net->secret = secret && size > 0;
 }
 
 /* A peer that leaves Nagle's algorithm on (RFC 896) holds its next small segment back until the one
@@ -430,6 +443,7 @@ static void fill(ltdic_net *net)
         size = recv(net->fd, in->data + in->end, room, 0);
     } while (size < 0 && errno == EINTR);
     if (size > 0) {
+        net->secret = net->secret || net->association.ul.state == 2;
         keep_first(net, (ltdic_bytes){in->data + in->end, (size_t)size});
         in->end += (size_t)size;
         net->can_read = (size_t)size == room || net->hung_up;
@@ -998,6 +1012,7 @@ int ltdic_loop_next(ltdic_loop *loop, ltdic_net **net, ltdic_indication *indicat
 static void destroy(ltdic_net *net)
 {
     ltdic__association_clear(&net->association);
+    wipe_buffer(net);
     block_free(&net->in);
     free(net);
 }

@@ -60,6 +60,7 @@ struct ltdic_net {
     int ended;       /* why nothing more will be read, once everything that was has been used */
     unsigned round;  /* of the loop, when this last had a turn */
     unsigned turns;  /* indications given in that round */
+    bool secret;     /* in `in` there may be an A-ASSOCIATE-RQ, and a passcode in that */
     bool spent;      /* in that round this has read, or begun to connect in vain */
     uint32_t connections, associations;         /* listener: how many there are */
     uint32_t max_connections, max_associations; /* 0: any number */

@@ -69,6 +69,7 @@ struct ltdic_server {
     size_t count;
     block data;
     unsigned wanted;
+    bool secret;    /* an A-ASSOCIATE-RQ is in the data, and maybe a passcode in that */
     bool gave_data; /* of the last batch: this one is expected to be as large */
     bool starved;   /* there was no memory for a connection that waits */
     bool closing;
@@ -215,6 +216,15 @@ static void free_all(node *list)
     }
 }
 
+/* The requests that the last batch told of. */
+static void wipe_data(ltdic_server *s)
+{
+    if (s->secret) {
+        ltdic__wipe(s->data.data, s->data.end);
+        s->secret = false;
+    }
+}
+
 void ltdic_server_free(ltdic_server *server)
 {
     if (server == NULL) {
@@ -227,6 +237,7 @@ void ltdic_server_free(ltdic_server *server)
     free_all(&server->served);
     free_all(&server->ended);
     ltdic_loop_free(server->loop);
+    wipe_data(server);
     block_free(&server->data);
     free_places(server);
     free(server);
@@ -287,13 +298,27 @@ static bool is_full(const ltdic_server *s)
     return s->count == BATCH_EVENTS || block_size(&s->data) >= BATCH_BYTES;
 }
 
+static bool reserve(ltdic_server *s, size_t size)
+{
+    return s->secret ? ltdic__reserve_secret(&s->data, size) : block_reserve(&s->data, size);
+}
+
+static bool append(ltdic_server *s, ltdic_bytes bytes)
+{
+    const bool room = reserve(s, bytes.size);
+    if (room) {
+        block_put(&s->data, bytes.data, bytes.size);
+    }
+    return room;
+}
+
 /* An event about these bytes, of which there may be none. False when out of memory. */
 static bool put_event(ltdic_server *s, ltdic_served *a, ltdic_event_row event, ltdic_bytes bytes)
 {
     event.served = atomic_load(&a->place->id);
     event.offset = block_size(&s->data);
     event.length = bytes.size;
-    if (s->count == BATCH_EVENTS || !block_append(&s->data, bytes.data, bytes.size)) {
+    if (s->count == BATCH_EVENTS || !append(s, bytes)) {
         return false;
     }
     s->events[s->count++] = event;
@@ -308,7 +333,7 @@ static bool extend_event(ltdic_server *s, const ltdic_served *a, const ltdic_pie
     const bool same = last != NULL && last->served == atomic_load(&a->place->id) &&
                       last->kind == LTDIC_SERVED_DATA && last->id == piece->id &&
                       (last->control | 2) == (piece->control | 2) && (last->control & 2) == 0;
-    if (!same || !block_append(&s->data, piece->data.data, piece->data.size)) {
+    if (!same || !append(s, piece->data)) {
         return false;
     }
     last->length += piece->data.size;
@@ -497,7 +522,8 @@ static void admit(ltdic_server *s, ltdic_served *a, ltdic_bytes rq, ltdic_bytes 
         return;
     }
     const ltdic_event_row event = {.kind = asks ? LTDIC_SERVED_REQUEST : LTDIC_SERVED_ACCEPTED};
-    if (!block_reserve(&s->data, rq.size + accept.size) || !put_event(s, a, event, rq)) {
+    s->secret = true;
+    if (!reserve(s, rq.size + accept.size) || !put_event(s, a, event, rq)) {
         ltdic__net_end(a->net, LTDIC_ERR_MEMORY);
         return;
     }
@@ -806,6 +832,7 @@ static void begin_batch(ltdic_server *s, unsigned wanted)
     free_all(&s->ended);
     s->wanted = wanted;
     s->count = 0;
+    wipe_data(s);
     s->data.start = s->data.end = 0;
     if (s->gave_data) {
         s->gave_data = false;

@@ -7,9 +7,12 @@
 #undef NDEBUG
 #include <assert.h>
 #include <malloc.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #define PASSCODE "correct horse battery staple"
 enum { PASSCODE_SIZE = sizeof PASSCODE - 1 };
@@ -286,6 +289,56 @@ static void send_another_request(void)
     free_association(a, "an acceptor that became a requestor");
 }
 
+/* ---- servers ------------------------------------------------------------------------------ */
+
+static int connect_to(ltdic_server *server)
+{
+    uint8_t host[46];
+    ltdic_buffer name_of_host = {host, sizeof host, 0};
+    struct sockaddr_in address = {.sin_family = AF_INET};
+    uint16_t port;
+    assert(ltdic_server_name(server, &name_of_host, &port) == LTDIC_OK);
+    address.sin_port = htons(port);
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    const int fd = socket(AF_INET, SOCK_STREAM, 0);
+    assert(fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof address) == 0);
+    return fd;
+}
+
+/* The request comes in so many parts; the server is run after each of them. */
+static void ask_a_server(ltdic_server *server, size_t parts, unsigned wanted)
+{
+    const int fd = connect_to(server);
+    ltdic_batch batch;
+    unsigned events = 0;
+    for (size_t i = 0; i < parts; i++) {
+        const size_t from = rq.size * i / parts, to = rq.size * (i + 1) / parts;
+        assert(send(fd, rq.data + from, to - from, 0) == (ssize_t)(to - from));
+        ltdic_server_run(server, &batch, wanted, 20);
+        events += (unsigned)batch.count;
+    }
+    assert(wanted == 0 || events > 0);
+    ltdic_server_run(server, &batch, wanted, 20);
+    close(fd);
+    ltdic_server_run(server, &batch, wanted, 20);
+    report("a server that was asked");
+}
+
+static void serve(unsigned wanted)
+{
+    const ltdic_address address = {"127.0.0.1", 0, LTDIC_IP_V4};
+    ltdic_admission *admission = ltdic_admission_new();
+    assert(admission != NULL);
+    ltdic_admission_accept_any(admission);
+    ltdic_server *server = ltdic_server_new(admission);
+    assert(server != NULL && ltdic_server_listen(server, &address, 0) == LTDIC_OK);
+    ask_a_server(server, 1, wanted);
+    ask_a_server(server, 3, wanted);
+    ltdic_server_free(server);
+    ltdic_admission_free(admission);
+    report("a server that has served");
+}
+
 /* ---- admissions --------------------------------------------------------------------------- */
 
 static void free_an_admission(void)
@@ -322,6 +375,9 @@ int main(void)
     free_an_acceptor();
     receive_another_request();
     send_another_request();
+    serve(0);
+    serve(LTDIC_WANT_DATA);
+    serve(LTDIC_WANT_REQUESTS);
     free_an_admission();
     return 0;
 }
