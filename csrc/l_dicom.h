@@ -272,14 +272,17 @@ L_LTDIC_API L_INT L_DicomGetCallback(HDICOMNET hNet, DICOMNETCALLBACK *pCallback
  *                    peer to close at the end. 0: 30000, as to begin with
  *  @param nResponse  for a connection to be up, and for the answer to an associate or release
  *                    request to be there whole; 0: for ever
- *  @param nIdle      while associated, without data in either direction; 0: for ever */
+ *  @param nIdle      while associated, without a byte of data in either direction; 0: for ever */
 L_LTDIC_API L_INT L_DicomSetTimeouts(HDICOMNET hNet, L_UINT32 nArtim, L_UINT32 nResponse,
                                      L_UINT32 nIdle);
-/** Bounds for what the listener hNet accepted; 0: none, as to begin with. [own]
+/** Bounds for what the listener hNet accepted; 0: none. [own]
+ *  Besides, all associate requests together that are not whole may have 64 MiB: beyond that the
+ *  connection that began first is aborted, and its CLOSECALLBACK has DICOM_ERROR_BUSY.
  *  @param nAssociations  an associate request beyond so many is rejected with 2/3/2; a connection
- *                        without a request does not count
+ *                        without a request does not count; none to begin with
  *  @param nConnections   connections beyond so many stay pending, without an ACCEPTCALLBACK, until
- *                        others are closed */
+ *                        others are closed; to begin with, three quarters of the descriptors that
+ *                        the process may have */
 L_LTDIC_API L_INT L_DicomSetLimits(HDICOMNET hNet, L_UINT32 nAssociations, L_UINT32 nConnections);
 
 /* ---- connections ------------------------------------------------------------------------- */
