@@ -782,6 +782,11 @@ class ServerLoop:
         r = lib.ltdic_served_report(self._server, served)
         return _host(r.host), int(r.port)
 
+    def sent(self, served: int) -> int:
+        """Bytes of PDUs that its peer has taken."""
+        r = lib.ltdic_served_report(self._server, served)
+        return int(r.sent) if r else 0
+
     def phase(self, served: int) -> int:
         """`PHASE_...`; another one where it is over."""
         with self._lock:

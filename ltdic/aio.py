@@ -449,7 +449,7 @@ class _Acceptor(Link):
             super().connection_lost(exc)
         except BaseException:  # whatever is wrong here, its place is free
             self._over = True
-            self.turn_is_over()
+            self.settle()
             raise
 
     def happened(self, told: _lib.Told) -> None:
@@ -466,9 +466,9 @@ class _Acceptor(Link):
 
     def turn(self) -> None:
         super().turn()
-        self.turn_is_over()
+        self.settle()
 
-    def turn_is_over(self) -> None:
+    def settle(self) -> None:
         """Give back what it does not need any more."""
         state = 1 if self._over else self.association.state
         if state != 2:
@@ -516,7 +516,7 @@ class _Acceptor(Link):
                 self._refuse_undecided()
 
     def _refuse_undecided(self) -> None:
-        logger.warning("too many requests wait for on_request; this one is rejected")
+        logger.debug("too many requests wait for on_request; this one is rejected")
         self._reject(BUSY)
 
     async def _decide(self, association: AsyncServedAssociation) -> None:

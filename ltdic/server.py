@@ -133,6 +133,9 @@ class ServedAssociation(Served):
     def _phase(self) -> int:
         return self._server._loop.phase(self._number)
 
+    def _sent(self) -> int:
+        return self._server._loop.sent(self._number)
+
     def _refuse_if_over(self) -> None:
         _raise_if_over(_lib.CLOSED if self._over.is_set else 0)
 
@@ -153,7 +156,7 @@ class ServedAssociation(Served):
         if self._waiting or not job.run():
             kept = PDV(pdv.context_id, pdv.is_command, pdv.is_last, _kept(pdv.data))
             self._wait_with(self._sending(kept, self._check_kept))
-            self._server._late.setdefault(self, time.monotonic())
+            self._server._late.setdefault(self, (time.monotonic(), self._sent()))
         else:
             _raise_unless_sent(job.status, pdv)
 
@@ -181,8 +184,6 @@ class ServedAssociation(Served):
         """Send what waits, as far as there is room."""
         while self._waiting and self._waiting[0].run():
             self._waiting.popleft()
-            if self in self._server._late:
-                self._server._late[self] = time.monotonic()
         if not self._waiting:
             self._server._late.pop(self, None)
 
@@ -312,8 +313,9 @@ class Server:
             self._loop.limit_connections(max_connections)
         self._served: dict[int, ServedAssociation] = {}
         self._jobs: deque[_Job] = deque()
-        self._late: dict[ServedAssociation, float] = {}
-        """Whose peers have not taken yet what the handler has sent; since when they took more."""
+        self._late: dict[ServedAssociation, tuple[float, int]] = {}
+        """Whose peers have not taken yet what the handler has sent; when it was looked at how many
+        bytes they had taken."""
         self._owner: dict[str, int] = {}
         """The thread that serves, under the key `thread`."""
         self._closing = False
@@ -474,15 +476,20 @@ class Server:
         now = time.monotonic()
         moments = [now + ROUND if end is None else min(now + ROUND, end)]
         if self._timeout is not None:
-            moments += [since + self._timeout for since in self._late.values()]
+            moments += [since + self._timeout for since, _ in self._late.values()]
         return max(0, math.ceil((min(moments) - now) * 1000))
 
     def _abort_late(self) -> None:
         """Abort those whose peers have taken nothing of what the handler has sent in time."""
         if self._timeout is None:
             return
-        before = time.monotonic() - self._timeout
-        for association in [late for late, since in self._late.items() if since <= before]:
+        now = time.monotonic()
+        for association, (since, sent) in list(self._late.items()):
+            if now < since + self._timeout:
+                continue
+            if association._sent() > sent:
+                self._late[association] = now, association._sent()
+                continue
             logger.debug("a peer has not taken what was sent in time; its association is aborted")
             association._aborting().run()
             self._late.pop(association, None)
@@ -523,7 +530,7 @@ class Server:
             association._decision = Decision(association, decide, _late)
         is_asked = self._undecided.add(event.served, len(event.data))
         if not is_asked or not self._decisions.ask(association._decision):
-            logger.warning("too many requests wait for on_request; this one is rejected")
+            logger.debug("too many requests wait for on_request; this one is rejected")
             self._loop.sending(event.served, BUSY).make()
             self._forget(association)
 
