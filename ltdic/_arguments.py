@@ -33,6 +33,15 @@ def each(name: str, values: Any, kind: Any, wanted: str = "") -> Iterator[Any]:
         yield value
 
 
+def pair(name: str, values: Any) -> tuple[Any, Any]:
+    """Two values in one."""
+    try:
+        first, second = values
+    except (NotImplementedError, TypeError, ValueError):  # of a memoryview, too
+        raise wrong_type(name, values, "two values") from None
+    return first, second
+
+
 def number_of(name: str, value: Any, most: int) -> int:
     """An integer from 0 to `most`, read once."""
     try:

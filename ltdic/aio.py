@@ -29,7 +29,7 @@ from types import TracebackType
 from typing import Any, NoReturn, cast
 
 from . import _lib
-from ._arguments import one
+from ._arguments import one, pair
 from ._connecting import dial_async
 from ._decisions import Task, Threads, Undecided
 from ._lib import Buffer
@@ -935,7 +935,7 @@ class Server:
         idle: float | None = DEFAULT_IDLE,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        check_address(*address)
+        check_address(*pair("address", address))
         check_server(admission, handler, on_end)
         if tls is not None:
             check_tls(tls)

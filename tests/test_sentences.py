@@ -116,7 +116,7 @@ ARGUMENTS: list[tuple[Call, str]] = [
     ),
     (
         lambda: connect(timeout=0),
-        "0 seconds is no time: it is more than 0, or None for ever",
+        "timeout is 0, no time: it is more than 0 seconds, or None for ever",
     ),
     (
         lambda: connect(max_length=7),

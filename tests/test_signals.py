@@ -138,7 +138,7 @@ def serve_through(
     """Serve, and be interrupted, until there were enough interruptions and the clients are done."""
 
     def is_over() -> bool:
-        assert time.monotonic() < end
+        assert time.monotonic() < end, f"{timer.ticks} ticks, {server.counters}"
         if timer.ticks >= TICKS:
             is_enough.append(True)
         timer.armed = timer.serves  # again, after one that Python has swallowed in a destructor

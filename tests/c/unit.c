@@ -23,7 +23,7 @@ static void every_status_has_a_name_a_text_and_a_reason(void)
         assert(known || ltdic_abort_reason(status) == 0);
         named += known;
     }
-    assert(named == 24);
+    assert(named == 25);
     assert(ltdic_abort_reason(LTDIC_ERR_BAD_PDU_TYPE) == 1);
     assert(ltdic_abort_reason(LTDIC_ERR_UNEXPECTED_PDU) == 2);
     assert(ltdic_abort_reason(LTDIC_ERR_ITEM_OVERRUN) == 6);
