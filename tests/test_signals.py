@@ -43,7 +43,7 @@ class Timer:
     def _fires(self, *_: object) -> None:
         self._set()
         if self.armed:
-            self.armed = self.serves = False
+            self.armed = False
             self.ticks += 1
             raise Tick
 
