@@ -21,7 +21,7 @@ import time
 import timeit
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import cache
@@ -279,35 +279,50 @@ LARGE = 3 * MIB
 TIMES = 10
 
 
-def pairs(association: Any, number: int) -> Iterator[Any]:
+def data_set_of(number: int) -> Any:
+    return bytes([number]) * LARGE
+
+
+async def pieces_of(number: int) -> AsyncIterator[bytes]:
+    """Others have their turn after each."""
+    for _ in range(6):
+        yield bytes([number]) * (LARGE // 6)
+        await asyncio.sleep(0)
+
+
+def pairs(association: Any, number: int, data_set: Any = data_set_of) -> Iterator[Any]:
     """Send commands, each with its data set."""
     for _ in range(TIMES):
         yield association.send(store_request(number), context=CT, is_command=True)
-        yield association.send(bytes([number]) * LARGE, context=CT)
+        yield association.send(data_set(number), context=CT)
 
 
 class Pairs:
     """What has come, as pairs of a command and a data set."""
 
     def __init__(self) -> None:
-        self.found: list[tuple[int, int, int]] = []
-        """Sender by the command, sender by the data set, and the size of that."""
+        self.found: list[tuple[list[int], set[int], int]] = []
+        """Senders by the commands, senders by the data set, and its size."""
+        self._commands: list[int] = []
         self._command, self._data = b"", bytearray()
 
     def add(self, pdv: PDV) -> None:
         if pdv.is_command:
             self._command += bytes(pdv.data)
+            if pdv.is_last:
+                number = int.from_bytes(elements_of(self._command)[0x0110], "little")
+                self._commands.append(number)
+                self._command = b""
             return
         self._data += pdv.data
         if pdv.is_last:
-            number = int.from_bytes(elements_of(self._command)[0x0110], "little")
-            senders = set(self._data)
-            assert len(senders) == 1
-            self.found.append((number, senders.pop(), len(self._data)))
-            self._command, self._data = b"", bytearray()
+            self.found.append((self._commands, set(self._data), len(self._data)))
+            self._commands, self._data = [], bytearray()
 
     def are_whole(self) -> bool:
-        return sorted(self.found) == [(n, n, LARGE) for n in (1, 2) for _ in range(TIMES)]
+        senders = sorted(commands[0] for commands, _, _ in self.found)
+        pairs = [([n], {n}, LARGE) for n in senders]
+        return senders == [1] * TIMES + [2] * TIMES and sorted(self.found) == pairs
 
 
 def test_messages_of_two_senders_of_a_server_are_whole_and_in_pairs(serve: Serve) -> None:
@@ -336,7 +351,7 @@ def test_messages_of_two_tasks_of_a_requestor_are_whole_and_in_pairs() -> None:
 
     async def send_all(host: Host) -> None:
         async def send(number: int) -> None:
-            for sending in pairs(association, number):
+            for sending in pairs(association, number, pieces_of):
                 await sending
 
         address = host.server.address
@@ -349,18 +364,232 @@ def test_messages_of_two_tasks_of_a_requestor_are_whole_and_in_pairs() -> None:
 
 
 def test_a_command_without_its_data_set_does_not_hold_others_for_ever(serve: Serve) -> None:
+    sent, ends = threading.Event(), threading.Event()
+
+    def send(number: int) -> None:
+        data = store_request(number)
+        host.do(lambda: served.send(data, context=CT, is_command=True))
+
+    def send_no_data_set() -> None:
+        send(1)
+        sent.set()
+        ends.wait(TIMEOUT)
+
     with (
         serve(timeout=SHORT) as host,
         ltdic.connect(*host.server.address, contexts=[CT], timeout=TIMEOUT) as association,
     ):
         served = host.one()
-        send: Callable[[bytes], Any] = lambda data: Background(  # noqa: E731
-            lambda: host.do(lambda: served.send(data, context=CT, is_command=True))
-        ).join()
-        send(store_request(1))
+        first = Background(send_no_data_set)
+        assert sent.wait(TIMEOUT)
         begun = time.monotonic()
         with pytest.raises(LocalError, match="has sent a command"):
-            send(store_request(2))
+            send(2)
         assert SHORT * 0.9 < time.monotonic() - begun < TIMEOUT / 2
         assert served.established
+        ends.set()
+        first.join()
         association.abort()
+
+
+# ---- decisions -----------------------------------------------------------------------------------
+
+THREADS = 16  # that decide, at most
+MOST_UNDECIDED = 256
+
+
+class Gate:
+    """An `on_request` that waits until it is let go."""
+
+    def __init__(self) -> None:
+        self.opens = threading.Event()
+        self.asked: list[Any] = []
+
+    def __call__(self, association: Any) -> None:
+        self.asked.append(association)
+        self.opens.wait(TIMEOUT)
+
+    def admission(self, **more: Any) -> Admission:
+        return Admission(contexts=SUPPORTED, on_request=self, **more)
+
+
+@contextmanager
+def gated(serve: Serve, **more: Any) -> Iterator[tuple[Host, Gate]]:
+    """A server whose decisions wait for the gate, which opens at the end."""
+    gate = Gate()
+    try:
+        with serve(admission=gate.admission(**more)) as host:
+            yield host, gate
+            gate.opens.set()
+    finally:
+        gate.opens.set()
+
+
+def are_gone(host: Host, count: int) -> bool:
+    """Are so many requests over, and does the server know that of all?"""
+    gone = host.counters.unaccepted
+    return gone + host.counters.rejected.total() == count and host.ended.qsize() >= gone
+
+
+def test_nobody_is_asked_about_requestors_that_have_left(serve: Serve) -> None:
+    count = 300
+    with gated(serve) as (host, gate):
+        for _ in range(count):
+            Peer(host, REQUEST).close()
+        eventually(lambda: are_gone(host, count))
+        before = len(gate.asked)
+        assert before <= THREADS
+        gate.opens.set()
+        assert is_served(host) < TIMEOUT / 2
+        assert len(gate.asked) == before + 1
+
+
+def test_the_coroutine_that_decides_is_cancelled_when_its_requestor_has_left() -> None:
+    asked, cancelled = [], []
+
+    async def on_request(association: Any) -> None:
+        asked.append(association)
+        if len(asked) <= 300:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                cancelled.append(association)
+
+    with in_asyncio(
+        admission=Admission(contexts=SUPPORTED, on_request=on_request), on_end=None
+    ) as host:
+        for n in range(300):
+            with Peer(host, REQUEST):
+                eventually(lambda n=n: len(asked) > n)
+        eventually(lambda: len(cancelled) == 300)
+        assert is_served(host) < TIMEOUT / 2
+        assert host.counters.unaccepted == 300
+
+
+def test_more_requests_than_may_wait_for_a_decision_are_refused_at_once(serve: Serve) -> None:
+    beyond = 20
+    with gated(serve) as (host, gate), ExitStack() as stack:
+        peers = [opened(stack, host, REQUEST) for _ in range(MOST_UNDECIDED)]
+        eventually(lambda: host.counters.connections == MOST_UNDECIDED)
+        for _ in range(beyond):
+            peer = opened(stack, host, REQUEST)
+            assert has_come(peer, TIMEOUT / 5)
+            assert peer.take() == BUSY
+        assert not any(map(has_come, peers))
+        assert len(gate.asked) <= THREADS
+        gate.opens.set()
+        for peer in peers:
+            peer.associate()
+        assert host.counters.rejected == {("sent", 2, 3, 1): beyond}
+        assert is_served(host) < TIMEOUT / 2
+
+
+def test_the_bytes_that_wait_for_decisions_are_bounded(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_decisions, "MOST_UNDECIDED_BYTES", 5 * 70_000, raising=False)
+    large = proposing(1)
+    with gated(serve) as (host, gate), ExitStack() as stack:
+        peers = [opened(stack, host, large) for _ in range(5)]
+        eventually(lambda: host.counters.connections == 5)
+        peer = opened(stack, host, large)
+        assert has_come(peer, TIMEOUT / 5)
+        assert peer.take() == BUSY
+        peers.pop().close()  # its bytes are free
+        eventually(lambda: host.counters.unaccepted == 1)
+        peers.append(opened(stack, host, large))
+        gate.opens.set()
+        for peer in peers:
+            peer.associate()
+
+
+def test_requests_that_wait_for_a_decision_take_places(serve: Serve) -> None:
+    with gated(serve, max_associations=2) as (host, gate), ExitStack() as stack:
+        peers = [opened(stack, host, REQUEST) for _ in range(2)]
+        eventually(lambda: len(gate.asked) == 2)
+        assert opened(stack, host, REQUEST).take() == AssociateReject(2, 3, 2)
+        gate.opens.set()
+        for peer in peers:
+            peer.associate()
+
+
+# ---- large requests ------------------------------------------------------------------------------
+
+
+MANY = tuple(f"1.2.3.{n}" for n in range(1000, 5600))  # in an item of 64 KiB
+
+
+def proposing(count: int) -> bytes:
+    """A request with so many contexts of 64 KiB."""
+    many = tuple(ProposedContext(2 * n + 5, CT, MANY) for n in range(count))
+    return encode(replace(REQUEST, contexts=(*REQUEST.contexts, *many)))
+
+
+@cache
+def largest_request() -> bytes:
+    """Of 1 MiB, but for 17,466 bytes."""
+    wire = proposing(16)
+    assert MIB - 20_000 < len(wire) <= MIB + 6
+    return wire
+
+
+EVERYTHING = Admission(contexts=ltdic.ANY)
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The PDUs that a server has made objects of."""
+    found: list[bytes] = []
+
+    def spy(data: Any, **options: Any) -> PDU:
+        found.append(bytes(data))
+        return decode(data, **options)
+
+    monkeypatch.setattr(ltdic.association, "decode", spy)
+    return found
+
+
+def test_of_a_large_request_nothing_is_decoded_and_little_is_kept(
+    serve: Serve, decoded: list[bytes]
+) -> None:
+    count, heard = 10, queue.SimpleQueue()
+
+    def handler(association: Any, pdv: PDV) -> Iterator[Any]:
+        heard.put(association)
+        yield association.send(b"ab", context=pdv.context_id, is_command=True)
+
+    wire = largest_request()
+    with (
+        serve(admission=EVERYTHING, handler=handler, on_end=None) as host,
+        ExitStack() as stack,
+    ):
+        before = memory_in_use()
+        for _ in range(count):
+            peer = opened(stack, host, wire)
+            peer.associate()
+            peer.send(p_data(b"ab", True))
+            assert isinstance(peer.take(), DataTransfer)
+            heard.get()
+        assert memory_in_use() - before < memory_allowed(count * 3 * MIB)
+        assert not [pdu for pdu in decoded if pdu[0] in (1, 2)]
+
+
+def test_a_large_request_is_gone_with_its_association(serve: Serve) -> None:
+    """At once, without a cycle that waits for the collector."""
+    gone: list[weakref.ref[Any]] = []
+    with serve(admission=EVERYTHING, on_end=None) as host:
+        gc.collect()
+        gc.disable()
+        try:
+            for n in range(30):
+                if n == 5:
+                    before = memory_in_use()
+                with Peer(host, largest_request()) as peer:
+                    peer.associate()
+                    gone.append(weakref.ref(host.one()))
+                    peer_releases(host, peer)
+                eventually(lambda: host.counters.open == 0)
+            eventually(lambda: not any(ref() is not None for ref in gone))
+            assert memory_in_use() - before < memory_allowed(10 * MIB)
+        finally:
+            gc.enable()
