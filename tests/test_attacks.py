@@ -52,7 +52,7 @@ from hosts import (
     in_asyncio,
 )
 from test_descriptors import answered, callers, child, wait_for_answers
-from test_faces import raw_acceptor
+from test_faces import ACCEPT, raw_acceptor
 from test_l_dicom import accept_all
 from test_served import EXPLICIT, IMPLICIT, REQUEST, p_data, peer_releases
 from test_sync import associated
@@ -593,3 +593,234 @@ def test_a_large_request_is_gone_with_its_association(serve: Serve) -> None:
             assert memory_in_use() - before < memory_allowed(10 * MIB)
         finally:
             gc.enable()
+
+
+# ---- requests that are not whole -----------------------------------------------------------------
+
+
+@contextmanager
+def letting_all_in(face: str) -> Iterator[Any]:
+    """A server of any face that takes requests of 1 MiB."""
+    options: Any = {} if face == "l_dicom" else {"admission": EVERYTHING, "on_end": None}
+    with in_l_dicom() if face == "l_dicom" else SERVERS[face](**options) as host:
+        yield host
+
+
+def strangers(caplog: pytest.LogCaptureFixture) -> list[ltdic.Stranger]:
+    return [r.stranger for r in caplog.records if hasattr(r, "stranger")]
+
+
+@pytest.mark.parametrize("face", FACES)
+def test_requests_that_are_not_whole_have_64_mib_together(
+    face: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Beyond that those end that began first."""
+    caplog.set_level(logging.INFO, logger="ltdic")
+    wire = largest_request()[:-1]
+    count, fit = 70, (64 << 20) // len(wire)
+    with letting_all_in(face) as host, ExitStack() as stack:
+        peers = [opened(stack, host, wire) for _ in range(count)]
+        eventually(lambda: sum(map(has_come, peers)) == count - fit)
+        ended = [n for n, peer in enumerate(peers) if has_come(peer)]
+        assert max(ended) < len(ended) + 3  # two may begin at once
+        assert all(peers[n].take() == Abort(0, 0) for n in ended)
+        assert is_served(host) < TIMEOUT / 2
+        for n in ended:
+            peers[n].close()
+        if face == "l_dicom":
+            return
+        eventually(lambda: host.counters.no_request == len(ended))
+        told = strangers(caplog)
+        assert {one.peer for one in told} == {peers[n].address for n in ended}
+        assert all("no whole A-ASSOCIATE-RQ" in one.text for one in told)
+        peers[-1].send(largest_request()[-1:])
+        peers[-1].associate()
+
+
+def limit_unfinished(host: Host, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    if isinstance(host.server, aio.Server):
+        monkeypatch.setattr(_lib, "MAX_UNFINISHED", size)
+    else:
+        lib.ltdic_server_limit_unfinished(host.server._loop._server, size)
+
+
+def test_what_is_over_makes_room_for_other_requests(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Requests that become whole, and connections that leave, are not counted any more."""
+    wire = proposing(1)
+    with serve(admission=EVERYTHING) as host, ExitStack() as stack:
+        limit_unfinished(host, 3 * len(wire), monkeypatch)
+        for _ in range(3):
+            peers = [opened(stack, host, wire[:-1]) for _ in range(3)]
+            time.sleep(0.05)  # until it has read that
+            assert not any(map(has_come, peers))
+            peers.pop().close()
+            for peer in peers:
+                peer.send(wire[-1:])
+                peer.associate()
+        peers = [opened(stack, host, wire[:-1]) for _ in range(4)]
+        eventually(lambda: any(map(has_come, peers)))
+        (ended,) = [peer for peer in peers if has_come(peer)]
+        assert ended.take() == Abort(0, 0)
+        assert ended in peers[:2]
+        ended.close()
+        eventually(lambda: host.counters.no_request == 4)
+        assert host.counters.open == 6
+
+
+@pytest.mark.parametrize(
+    ("options", "is_taken"),
+    [
+        ({"contexts": SUPPORTED}, False),
+        ({"contexts": ltdic.ANY}, True),
+        ({"contexts": SUPPORTED, "max_associate": MIB}, True),
+        ({"contexts": ltdic.ANY, "max_associate": 300_000}, False),
+    ],
+)
+def test_a_request_that_is_too_large_is_refused_at_its_header(
+    serve: Serve, options: dict[str, Any], is_taken: bool
+) -> None:
+    wire = proposing(5)
+    assert len(wire) > 300 << 10
+    with serve(admission=Admission(**options)) as host:
+        with Peer(host, wire[:6]) as peer:
+            if is_taken:
+                peer.send(wire[6:])
+                peer.associate()
+                peer_releases(host, peer)
+            else:
+                assert peer.take() == Abort(0, 0)
+        eventually(lambda: host.counters.faults == (not is_taken))
+
+
+@pytest.mark.parametrize("face", FACES)
+def test_by_default_a_server_leaves_descriptors_to_others(face: str) -> None:
+    """It takes as many connections as three quarters of those that there may be."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = 60
+
+    def taken() -> int:
+        return int(host.accepted if face == "l_dicom" else host.counters.connections)
+
+    with ExitStack() as stack:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most * 4 // 3, hard))
+            host = stack.enter_context(letting_all_in(face))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        peers = [opened(stack, host, REQUEST) for _ in range(most + 10)]
+        for peer in peers[:most]:
+            peer.associate()
+        time.sleep(0.1)
+        assert taken() == most
+        for peer in peers[:10]:
+            peer.close()
+        for peer in peers[most:]:
+            peer.associate()
+
+
+# ---- data that is none ---------------------------------------------------------------------------
+
+EMPTY = encode(p_data(b"", True, False))  # a fragment without data
+
+
+def flood(connection: socket.socket) -> None:
+    """Send empty fragments as fast as they are taken, and at most 12 MiB."""
+    with suppress(OSError):
+        connection.settimeout(2 * SHORT)
+        for _ in range(256):
+            connection.sendall(EMPTY * 4096)
+
+
+def drip(connection: socket.socket) -> None:
+    """Send an empty fragment now and then."""
+    with suppress(OSError):
+        for _ in range(100):
+            connection.sendall(EMPTY)
+            time.sleep(SHORT / 5)
+
+
+def send_ten(connection: socket.socket) -> None:
+    connection.sendall(EMPTY * 10)
+    time.sleep(3 * SHORT)
+
+
+Script = Callable[[socket.socket], None]
+Attacked = Callable[[Script, bool, int], None]
+
+
+def receive_blocking(script: Script, joined: bool, times: int) -> None:
+    with associated(script, timeout=SHORT) as (association, _):
+        for _ in range(times):
+            association.receive(joined=joined, limit=100_000)
+
+
+def receive_in_asyncio(script: Script, joined: bool, times: int) -> None:
+    async def receive(port: int) -> None:
+        options: Any = {"contexts": [VERIFICATION, CT], "timeout": SHORT}
+        async with aio.connect(LOCALHOST, port, **options) as association:
+            for _ in range(times):
+                await association.receive(joined=joined, limit=100_000)
+            await association.abort()
+
+    def accept_first(connection: socket.socket) -> None:
+        connection.sendall(ACCEPT)
+        script(connection)
+
+    with raw_acceptor(accept_first) as (port, _):
+        asyncio.run(receive(port))
+
+
+by_requestor = pytest.mark.parametrize("receive", [receive_blocking, receive_in_asyncio])
+
+
+@by_requestor
+def test_a_message_of_nothing_ends_at_its_limit(receive: Attacked) -> None:
+    before, begun = memory_in_use(), time.monotonic()
+    with pytest.raises((LocalError, AssociationTimeout)):
+        receive(flood, True, 1)
+    assert time.monotonic() - begun < TIMEOUT / 2
+    assert memory_in_use() - before < memory_allowed(30 * MIB)
+
+
+@by_requestor
+def test_fragments_without_data_are_no_reason_to_wait_longer(receive: Attacked) -> None:
+    begun = time.monotonic()
+    with pytest.raises(AssociationTimeout):
+        receive(drip, True, 1)
+    assert time.monotonic() - begun < 10 * SHORT
+
+
+@by_requestor
+def test_fragments_without_data_that_are_received_one_by_one_are_bounded(receive: Attacked) -> None:
+    before = memory_in_use()
+    receive(flood, False, 1000)
+    assert memory_in_use() - before < memory_allowed(30 * MIB)
+    with pytest.raises(AssociationTimeout):
+        receive(send_ten, False, 11)
+
+
+@pytest.mark.parametrize("face", FACES)
+@pytest.mark.parametrize(("data", "stays"), [(b"", False), (b"ab", True)])
+def test_only_data_keeps_an_association_from_idling(face: str, data: bytes, stays: bool) -> None:
+    idle = 0.6
+    options: Any = {"idle": idle}
+    wire = encode(p_data(data, True, False))
+    with in_l_dicom(**options) if face == "l_dicom" else SERVERS[face](**options) as host:
+        with Peer(host, REQUEST) as peer:
+            peer.associate()
+            begun = time.monotonic()
+            while not has_come(peer, 0.05) and time.monotonic() - begun < 3 * idle:
+                peer.send(wire)
+            assert has_come(peer) == (not stays)
+            if stays:
+                peer.send(encode(p_data(b"", True)))
+                peer_releases(host, peer)
+            else:
+                assert isinstance(peer.take(), Abort)
+        if face == "l_dicom":
+            eventually(lambda: host.closed.total() == 1)
+            assert (DICOM_ERROR_TIMEOUT in host.closed) == (not stays)
+        else:
+            assert host.end()[1].outcome == ("released" if stays else "timed out")
