@@ -198,10 +198,10 @@ def opened(stack: ExitStack, host: Any, *first: PDU | bytes) -> Peer:
     return stack.enter_context(Peer(host, *first))
 
 
-def deaf(stack: ExitStack, host: Any, *first: PDU | bytes) -> Peer:
+def deaf(stack: ExitStack, host: Any, *first: PDU | bytes, window: int = 4096) -> Peer:
     """One whose system takes little of what it does not read."""
     peer = opened(stack, host)
-    peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
     peer.send(*first)
     return peer
 
@@ -824,3 +824,204 @@ def test_only_data_keeps_an_association_from_idling(face: str, data: bytes, stay
             assert (DICOM_ERROR_TIMEOUT in host.closed) == (not stays)
         else:
             assert host.end()[1].outcome == ("released" if stays else "timed out")
+
+
+# ---- peers that do not read ----------------------------------------------------------------------
+
+
+def test_peers_that_take_nothing_delay_nobody_and_are_aborted(serve: Serve) -> None:
+    def handler(association: Any, pdv: PDV) -> Iterator[Any]:
+        yield association.send(bytes(8 * MIB), context=pdv.context_id, is_command=True)
+
+    with serve(handler=handler, timeout=1.5) as host, ExitStack() as stack:
+        peers = [deaf(stack, host, REQUEST) for _ in range(4)]
+        for peer in peers:
+            peer.associate()
+        for peer in peers:
+            peer.send(p_data(b"ab", True))
+        assert all(has_come(peer, TIMEOUT) for peer in peers)
+        for _ in range(5):
+            is_served(host)
+        assert host.counters.aborted == 0  # long before their time is up
+        eventually(lambda: host.counters.aborted == 4)
+        is_served(host)
+        for peer in peers:
+            peer.close()
+        outcomes = Counter(host.end()[1].outcome for _ in range(10))
+        assert outcomes == {"aborted": 4, "released": 6}
+
+
+def test_a_peer_that_reads_slowly_gets_everything_in_order(serve: Serve) -> None:
+    def handler(association: Any, pdv: PDV) -> Iterator[Any]:
+        for n in range(8):
+            yield association.send(bytes([n]) * MIB, context=pdv.context_id, is_command=True)
+
+    with serve(handler=handler, timeout=2) as host, ExitStack() as stack:
+        peer = deaf(stack, host, REQUEST, window=128 << 10)
+        peer.associate()
+        peer.send(p_data(b"ab", True))
+        parts: list[bytes] = []
+        ends: list[int] = []
+        while len(ends) < 8:
+            time.sleep(0.001)
+            pdu = peer.take()
+            assert isinstance(pdu, DataTransfer)
+            parts += [bytes(pdv.data) for pdv in pdu.pdvs]
+            ends += [len(parts) for pdv in pdu.pdvs if pdv.is_last]
+        assert b"".join(parts) == b"".join(bytes([n]) * MIB for n in range(8))
+        peer_releases(host, peer)
+
+
+class Counting:
+    """The C library, with the sizes of what associations of a server are given to send."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def ltdic_served_send_data(self, *arguments: Any) -> int:
+        self.sizes.append(arguments[-1].data.size)
+        return int(lib.ltdic_served_send_data(*arguments))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(lib, name)
+
+
+def test_senders_that_wait_are_not_tried_again_for_what_others_send(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counting = Counting()
+
+    def send_until_the_end(association: Any) -> None:
+        with suppress(ltdic.Error):
+            association.send(bytes(16 * MIB), context=CT, is_command=True)
+
+    def has_settled() -> bool:
+        before = len(counting.sizes)
+        time.sleep(0.1)
+        return before == len(counting.sizes)
+
+    with blocking(handler=lambda *_: ()) as host, ExitStack() as stack:
+        peers = [deaf(stack, host, REQUEST) for _ in range(20)]
+        for peer in peers:
+            peer.associate()
+        waiting = [Background(lambda a=a: send_until_the_end(a)) for a in host.server.open]
+        assert len(waiting) == 20
+        with ltdic.connect(*host.server.address, contexts=[CT], timeout=TIMEOUT) as association:
+            eventually(lambda: len(host.server.open) == 21)
+            served = host.server.open[-1]
+            monkeypatch.setattr(_lib, "lib", counting)
+            eventually(has_settled)
+            counting.sizes.clear()
+            for _ in range(100):
+                served.send(b"abcd", context=CT, is_command=True)
+                assert association.receive() is not None
+            assert counting.sizes == [4] * 100
+        stack.close()
+        for thread in waiting:
+            thread.join()
+
+
+SMALLEST = encode(AssociateRequest("A", "B", (), application_context=None))
+
+
+def test_who_goes_on_after_the_end_is_not_answered_without_bound(serve: Serve) -> None:
+    """Each A-ASSOCIATE-RQ after an A-ABORT is to be answered with another one (PS3.8 9.2, AA-7)."""
+    wire, most = SMALLEST * 5000, 150 << 20
+    with serve() as host, ExitStack() as stack:
+        peer = deaf(stack, host, REQUEST)
+        peer.associate()
+        peer.send(SMALLEST)
+        before, sent = memory_in_use(), 0
+        peer.socket.settimeout(SHORT)
+        with suppress(TimeoutError):
+            while sent < most:
+                sent += peer.socket.send(wire)
+        assert memory_in_use() - before < memory_allowed(6 * MIB)
+        assert is_served(host) < TIMEOUT / 2
+
+
+def test_peers_that_leave_while_they_are_sent_to_are_no_errors(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    def handler(association: Any, pdv: PDV) -> Iterator[Any]:
+        for _ in range(20):
+            yield association.send(bytes(MIB), context=pdv.context_id, is_command=True)
+
+    with serve(handler=handler, timeout=SHORT) as host:
+        for n in range(4):
+            with Peer(host, REQUEST) as peer:
+                peer.associate()
+                peer.send(p_data(b"ab", True))
+                assert has_come(peer, TIMEOUT)
+                (close_with_reset if n % 2 else socket.socket.close)(peer.socket)
+        eventually(lambda: host.counters.accepted == 4 and host.counters.open == 0)
+        assert is_served(host) < TIMEOUT / 2
+    assert [r.getMessage() for r in caplog.records if r.levelno > logging.DEBUG] == []
+
+
+# ---- much in little ------------------------------------------------------------------------------
+
+
+def test_many_small_messages_of_one_peer_do_not_keep_others_waiting(serve: Serve) -> None:
+    count = 5000
+    handled = 0
+
+    def handler(association: Any, pdv: PDV) -> Iterator[Any]:
+        nonlocal handled
+        handled += 1
+        time.sleep(0.0002)  # as long as work takes
+        yield from ()
+
+    with serve(handler=handler) as host, ExitStack() as stack:
+        honest, peer = (opened(stack, host, REQUEST) for _ in range(2))
+        honest.associate()
+        peer.associate()
+        peer.send(encode(p_data(b"ab", True)) * count)
+        eventually(lambda: handled > 0)
+        before = handled
+        honest.send(echo_request(1))
+        assert take_echo(honest) == 1
+        assert handled - before < count / 5
+        eventually(lambda: handled == count)
+
+
+@pytest.mark.parametrize("face", FACES)
+def test_two_thousand_echoes_at_once_are_all_answered(face: str) -> None:
+    with letting_all_in(face) as host, Peer(host, REQUEST) as peer:
+        peer.associate()
+        peer.send(b"".join(echo_request(n) for n in range(2000)))
+        assert [take_echo(peer) for _ in range(2000)] == list(range(2000))
+        peer_releases(host, peer)
+
+
+TAKES_LITTLE = replace(REQUEST, user_info=UserInformation(8, "1.2.3"))
+
+
+def test_a_requestor_that_takes_little_at_once_may_be_refused(serve: Serve) -> None:
+    floor = Admission(contexts=SUPPORTED, least_max_length=4096)
+    with serve(admission=floor) as host:
+        with Peer(host, TAKES_LITTLE) as peer:
+            assert peer.take() == AssociateReject(1, 1, 1)
+        assert is_served(host) < TIMEOUT / 2
+
+
+def test_a_requestor_that_takes_little_at_once_delays_nobody(serve: Serve) -> None:
+    """1 MiB is 7 MiB on the wire."""
+    sent = threading.Event()
+
+    def handler(association: Any, pdv: PDV) -> Iterator[Any]:
+        yield association.send(bytes(MIB), context=pdv.context_id, is_command=True)
+        sent.set()
+
+    with serve(handler=handler) as host, ExitStack() as stack:
+        honest = opened(stack, host, REQUEST)
+        peer = deaf(stack, host, TAKES_LITTLE, window=128 << 10)
+        honest.associate()
+        peer.associate()
+        peer.send(p_data(b"ab", True))
+        for n in range(50):
+            honest.send(echo_request(n))
+            assert has_come(honest, TIMEOUT / 10)
+            assert take_echo(honest) == n
+        assert len(peer.read(7 * MIB)) == 7 * MIB  # 14 bytes for each two
+        assert sent.wait(TIMEOUT)
