@@ -360,8 +360,12 @@ def test_messages_of_two_tasks_of_a_requestor_are_whole_and_in_pairs() -> None:
     assert came.are_whole()
 
 
-def test_a_command_without_its_data_set_does_not_hold_others_for_ever(serve: Serve) -> None:
-    sent, ends = threading.Event(), threading.Event()
+@pytest.mark.parametrize("ends", [False, True])
+def test_a_command_without_its_data_set_does_not_hold_others_for_ever(
+    serve: Serve, ends: bool
+) -> None:
+    """Nor does another one come in between, be its sender still there or not."""
+    sent, go_on = threading.Event(), threading.Event()
 
     def send(number: int) -> None:
         data = store_request(number)
@@ -370,7 +374,7 @@ def test_a_command_without_its_data_set_does_not_hold_others_for_ever(serve: Ser
     def send_no_data_set() -> None:
         send(1)
         sent.set()
-        ends.wait(TIMEOUT)
+        go_on.wait(0 if ends else TIMEOUT)
 
     with (
         serve(timeout=SHORT) as host,
@@ -379,14 +383,40 @@ def test_a_command_without_its_data_set_does_not_hold_others_for_ever(serve: Ser
         served = host.one()
         first = Background(send_no_data_set)
         assert sent.wait(TIMEOUT)
+        if ends:
+            first.join()
         begun = time.monotonic()
         with pytest.raises(LocalError, match="has sent a command"):
-            send(2)
+            Background(lambda: send(2)).join()
         assert SHORT * 0.9 < time.monotonic() - begun < TIMEOUT / 2
         assert served.established
-        ends.set()
+        go_on.set()
         first.join()
         association.abort()
+
+
+def test_a_command_that_is_none_costs_no_more_than_a_data_set(serve: Serve) -> None:
+    """A proxy may send what a peer has sent as a command."""
+    costs: queue.SimpleQueue[tuple[float, float]] = queue.SimpleQueue()
+    data = bytes(512 << 10)
+
+    def handler(association: Any, pdv: PDV) -> Iterator[Any]:
+        moments = [time.thread_time()]
+        for is_command in (True, False):
+            yield association.send(data, context=pdv.context_id, is_command=is_command)
+            moments.append(time.thread_time())
+        costs.put((moments[1] - moments[0], moments[2] - moments[1]))
+
+    with (
+        serve(handler=handler) as host,
+        ltdic.connect(*host.server.address, contexts=[CT], timeout=TIMEOUT) as association,
+    ):
+        for _ in range(5):
+            association.send(b"ab", context=CT, is_command=True)
+            for _ in range(2):
+                assert association.receive() is not None
+    found = [costs.get(timeout=TIMEOUT) for _ in range(5)]
+    assert min(one for one, _ in found) < 5 * min(other for _, other in found) + 0.002
 
 
 # ---- decisions -----------------------------------------------------------------------------------
