@@ -493,7 +493,7 @@ def test_the_coroutine_that_decides_is_cancelled_when_its_requestor_has_left() -
 
     async def on_request(association: Any) -> None:
         asked.append(association)
-        if len(asked) <= 300:
+        if len(asked) <= 100:
             try:
                 await asyncio.Event().wait()
             finally:
@@ -502,12 +502,12 @@ def test_the_coroutine_that_decides_is_cancelled_when_its_requestor_has_left() -
     with in_asyncio(
         admission=Admission(contexts=SUPPORTED, on_request=on_request), on_end=None
     ) as host:
-        for n in range(300):
+        for n in range(100):
             with Peer(host, REQUEST):
                 eventually(lambda n=n: len(asked) > n)
-        eventually(lambda: len(cancelled) == 300)
+        eventually(lambda: len(cancelled) == 100)
         assert is_served(host) < TIMEOUT / 2
-        assert host.counters.unaccepted == 300
+        assert host.counters.unaccepted == 100
 
 
 def test_more_requests_than_may_wait_for_a_decision_are_refused_at_once(serve: Serve) -> None:
@@ -787,7 +787,7 @@ def drip(connection: socket.socket) -> None:
 
 def send_ten(connection: socket.socket) -> None:
     connection.sendall(EMPTY * 10)
-    time.sleep(3 * SHORT)
+    time.sleep(2 * SHORT)
 
 
 Script = Callable[[socket.socket], None]
@@ -848,14 +848,14 @@ def test_fragments_without_data_that_are_received_one_by_one_are_bounded(receive
 @pytest.mark.parametrize("face", FACES)
 @pytest.mark.parametrize(("data", "stays"), [(b"", False), (b"ab", True)])
 def test_only_data_keeps_an_association_from_idling(face: str, data: bytes, stays: bool) -> None:
-    idle = 0.6
+    idle = 0.5
     options: Any = {"idle": idle}
     wire = encode(p_data(data, True, False))
     with in_l_dicom(**options) if face == "l_dicom" else SERVERS[face](**options) as host:
         with Peer(host, REQUEST) as peer:
             peer.associate()
             begun = time.monotonic()
-            while not has_come(peer, 0.05) and time.monotonic() - begun < 3 * idle:
+            while not has_come(peer, 0.05) and time.monotonic() - begun < 2 * idle:
                 peer.send(wire)
             assert has_come(peer) == (not stays)
             if stays:
