@@ -889,11 +889,13 @@ static int next_piece(ltdic_association *a, ltdic_piece *piece, ltdic_bytes *in,
     return no_data ? LTDIC_NEED_MORE : status;
 }
 
-/* Data waits; what ends the association is looked at, as far as it comes before data. */
+/* Data waits, and a release, which must not come before what is still to be sent. An abort is
+ * looked at, as far as it comes before them. */
 static bool is_held(const ltdic_association *a, ltdic_bytes in)
 {
     return a->held && in_states(a, 1U << 6 | 1U << 7) &&
-           (a->stream.pdu_left > 0 || in.data[0] == LTDIC_DATA_TF);
+           (a->stream.pdu_left > 0 || in.data[0] == LTDIC_DATA_TF ||
+            in.data[0] == LTDIC_RELEASE_RQ);
 }
 
 /* One step over what has been received. False when nothing is left of it that can be used. */

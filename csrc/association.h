@@ -69,7 +69,7 @@ struct ltdic_association {
     bool over;    /* LTDIC_CLOSED is to be told */
     bool lost;    /* the transport takes nothing more */
     bool broken;  /* what comes has no PDU boundaries any more */
-    bool held;    /* no P-DATA-TF is looked at until what waits to be sent has gone */
+    bool held;    /* neither data nor a release is looked at: what waits to be sent goes first */
     bool no_echo; /* the command being received is too long for one */
 };
 

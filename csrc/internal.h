@@ -67,8 +67,11 @@ uint64_t ltdic__now(void);
 /* As ltdic_net_close, and LTDIC_CLOSED says why; net.c. */
 void ltdic__net_end(ltdic_net *net, int status);
 
-/* Look at no data of the peer until `held` is false again: what is to be sent goes first; net.c. */
+/* Look at no data and no release of the peer until `held` is false again: what is to be sent goes
+ * first; net.c. */
 void ltdic__net_hold(ltdic_net *net, bool held);
+/* Bytes that the peer's system has taken, as far as that is known; net.c. */
+uint64_t ltdic__net_taken(const ltdic_net *net);
 /* At most half of what may wait to be sent does; net.c. */
 bool ltdic__net_has_room(const ltdic_net *net);
 

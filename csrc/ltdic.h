@@ -964,6 +964,10 @@ LTDIC_API const ltdic_report *ltdic_served_report(const ltdic_server *server,
 /** How far it is; LTDIC_PHASE_NONE where it is not known (any more). From any thread, until
  *  ltdic_server_free. */
 LTDIC_API int ltdic_served_phase(const ltdic_server *server, ltdic_served_id served);
+/** Bytes that have gone to the peer's system, as far as the own system says so, else to the own
+ * one: a number that grows as long as the peer takes something. 0 where it is not known (any more).
+ */
+LTDIC_API uint64_t ltdic_served_taken(const ltdic_server *server, ltdic_served_id served);
 
 /** Come to an end, which ltdic_server_run reports, in so many milliseconds: no more connections are
  *  taken; requests, also of those who wait to be accepted, are rejected with 2/3/1; associations

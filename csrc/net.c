@@ -1327,6 +1327,12 @@ void ltdic__net_end(ltdic_net *net, int status)
     ltdic__make_ready(net);
 }
 
+uint64_t ltdic__net_taken(const ltdic_net *net)
+{
+    const uint64_t gone = net->association.sent, left = ltdic__unacknowledged(net->fd);
+    return gone > left ? gone - left : 0;
+}
+
 bool ltdic__net_has_room(const ltdic_net *net)
 {
     return ltdic__association_has_room(&net->association);

@@ -166,6 +166,9 @@ void ltdic__tune_socket(int fd);
 void ltdic__tune_accepted(int fd);
 /* Have what was received acknowledged now, where the system can. */
 void ltdic__acknowledge(int fd);
+/* Bytes that were sent and that the peer's system has not acknowledged; 0 where that is not known.
+ */
+uint64_t ltdic__unacknowledged(int fd);
 /* Descriptors that the process may have; UINT32_MAX: any number. */
 uint32_t ltdic__most_descriptors(void);
 /* At once, as it is over loopback; false tells nothing. */

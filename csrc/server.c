@@ -38,6 +38,7 @@ typedef struct place {
 
 struct ltdic_served {
     node all;
+    node resuming; /* among those that were told of room */
     ltdic_server *server;
     place *place;
     ltdic_net *net; /* NULL: it has ended, and goes with the next batch */
@@ -48,6 +49,7 @@ struct ltdic_served {
     bool told;      /* the user knows of it */
     bool between;   /* no message has begun that is not at its end */
     bool waits;     /* the user has more to send than there is room for */
+    bool releases;  /* the peer has asked for release, and that waits for what is to be sent */
     ltdic_report report;
 };
 
@@ -60,6 +62,7 @@ struct ltdic_server {
     /* Lists of associations: as they are served; whose release is to be answered, and which are
      * held until then; that are over, and told of in the batch. */
     node served, releasing, ended;
+    node resuming; /* those that were told of room in the batch, and are held until it is over */
     /* The table of places. Its parts never move, so that another thread can look into it. */
     _Atomic(place *) parts[PARTS];
     place *free_places;
@@ -76,6 +79,8 @@ struct ltdic_server {
     uint64_t grace, abort_at, end_at; /* when closing */
 };
 
+#define RESUMING_OF(pointer) \
+    ((ltdic_served *)(void *)((char *)(pointer)-offsetof(ltdic_served, resuming)))
 #define SERVED_OF(pointer) ((ltdic_served *)(void *)((char *)(pointer)-offsetof(ltdic_served, all)))
 
 /* ---- numbers ------------------------------------------------------------------------------ */
@@ -166,6 +171,12 @@ int ltdic_served_phase(const ltdic_server *server, ltdic_served_id served)
     return p == NULL ? LTDIC_PHASE_NONE : atomic_load(&p->phase);
 }
 
+uint64_t ltdic_served_taken(const ltdic_server *server, ltdic_served_id served)
+{
+    const ltdic_served *a = find(server, served);
+    return a == NULL || a->net == NULL ? 0 : ltdic__net_taken(a->net);
+}
+
 /* ---- life -------------------------------------------------------------------------------- */
 
 ltdic_server *ltdic_server_new(ltdic_admission *admission)
@@ -188,6 +199,7 @@ ltdic_server *ltdic_server_new(ltdic_admission *admission)
     list_init(&s->served);
     list_init(&s->releasing);
     list_init(&s->ended);
+    list_init(&s->resuming);
     return s;
 }
 
@@ -204,6 +216,7 @@ static void free_served(ltdic_served *a)
     }
     ltdic_admission_leave(a->server->admission, &a->answer);
     leave_number(a->server, a->place);
+    list_remove(&a->resuming);
     list_remove(&a->all);
     free(a);
 }
@@ -634,7 +647,8 @@ static void tell_of_room(ltdic_served *a)
     if (a->waits && ltdic__net_has_room(a->net)) {
         const ltdic_event_row event = {.kind = LTDIC_SERVED_ROOM};
         a->waits = !put_event(a->server, a, event, (ltdic_bytes){NULL, 0});
-        ltdic__net_hold(a->net, a->waits);
+        list_remove(&a->resuming);
+        list_insert_before(&a->server->resuming, &a->resuming);
     }
 }
 
@@ -725,6 +739,7 @@ static bool accept_connection(ltdic_server *s)
         return false;
     }
     a->server = s;
+    list_init(&a->resuming);
     a->since = ltdic__now();
     a->between = true;
     find_peer(a);
@@ -813,17 +828,41 @@ static void close_all(ltdic_server *s)
 
 /* ---- the loop ----------------------------------------------------------------------------- */
 
-/* All that came before the release has been dealt with. In a collision the other side has to answer
- * first (PS3.8 9.2.2). */
+/* In a collision the other side has to answer first (PS3.8 9.2.2). What the user has still to send
+ * goes before the answer. */
+static void answer_release(ltdic_served *a)
+{
+    a->releases = a->waits;
+    if (!a->waits && ltdic_net_state(a->net) == 8) {
+        send_or_end(a, LTDIC_RELEASE_RP, no_codes);
+    }
+}
+
+/* All that came before the release has been dealt with. */
 static void answer_releases(ltdic_server *s)
 {
     while (!list_empty(&s->releasing)) {
         ltdic_served *a = SERVED_OF(s->releasing.next);
         move_to(&s->served, a);
-        if (ltdic_net_state(a->net) == 8) {
-            send_or_end(a, LTDIC_RELEASE_RP, no_codes);
-        }
+        answer_release(a);
         ltdic_net_done(a->net);
+    }
+}
+
+/* The user was told of room, and has sent what there was: go on with what the peer has sent, unless
+ * there was not room for all. */
+static void resume_all(ltdic_server *s)
+{
+    while (!list_empty(&s->resuming)) {
+        ltdic_served *a = RESUMING_OF(s->resuming.next);
+        list_remove(&a->resuming);
+        if (a->net == NULL || a->waits) {
+            continue;
+        }
+        ltdic__net_hold(a->net, false);
+        if (a->releases) {
+            answer_release(a);
+        }
     }
 }
 
@@ -879,6 +918,7 @@ int ltdic_server_run(ltdic_server *server, ltdic_batch *batch, unsigned wanted, 
     int status = LTDIC_OK;
     begin_batch(server, wanted);
     answer_releases(server);
+    resume_all(server);
     take_all(server);
     while (server->count == 0 && !is_over(server) && status == LTDIC_OK) {
         if (server->closing) {

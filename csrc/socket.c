@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -54,6 +55,19 @@ void ltdic__acknowledge(int fd)
 #else
     (void)fd;
 #endif
+}
+
+uint64_t ltdic__unacknowledged(int fd)
+{
+    int bytes = 0;
+#ifdef TIOCOUTQ
+    if (fd < 0 || ioctl(fd, TIOCOUTQ, &bytes) != 0) {
+        bytes = 0;
+    }
+#else
+    (void)fd;
+#endif
+    return bytes > 0 ? (uint64_t)bytes : 0;
 }
 
 uint32_t ltdic__most_descriptors(void)

@@ -135,12 +135,12 @@ def decode(data: Buffer, start: int, limits: Any) -> tuple[Fault | None, list[Ro
         scratch = _scratches.pop()
     except IndexError:
         scratch = _Scratch()
-    raw = ffi.from_buffer(data)
-    bytes_in = (raw + start if start else raw, len(raw) - start)
-    status = lib.ltdic_decode(scratch.items, bytes_in, limits, scratch.fault)
-    if status == ROOM:
-        scratch.reserve(scratch.items.count)
+    with ffi.from_buffer(data) as raw:
+        bytes_in = (raw + start if start else raw, len(raw) - start)
         status = lib.ltdic_decode(scratch.items, bytes_in, limits, scratch.fault)
+        if status == ROOM:
+            scratch.reserve(scratch.items.count)
+            status = lib.ltdic_decode(scratch.items, bytes_in, limits, scratch.fault)
     rows = scratch.rows()
     fault = Fault(status, scratch.fault.offset, scratch.fault.need) if status != 0 else None
     if scratch.room <= _Scratch.MOST:
@@ -308,7 +308,7 @@ class Engine:
         """Bytes of that PDU that had not come when it was looked at last."""
         self._raw: Any = None
         self._base: Any = None
-        self._lent: Any = None
+        self._owner: Any = None
 
     def accepted(self, now: int) -> None:
         """The transport of an acceptor is there."""
@@ -403,11 +403,11 @@ class Engine:
         return status
 
     def send_data(self, context_id: int, control: int, data: Buffer, now: int) -> int:
-        raw = ffi.from_buffer(data)
-        pdv = ffi.new("ltdic_pdv *", (context_id, control, (raw, len(raw))))
+        address, size, owner = _lent(data)
+        pdv = ffi.new("ltdic_pdv *", (context_id, control, (address, size)))
         status = int(lib.ltdic_association_send_data(self._association, pdv, now))
         if status == 0:
-            self._lent = raw  # until it has been taken
+            self._owner = owner  # until it has been taken
         return status
 
     def take(self, now: int) -> bytes:
@@ -419,7 +419,7 @@ class Engine:
         room = _take_room(size)
         out.data, out.room = room, len(room)
         lib.ltdic_association_take(self._association, out, now)
-        self._lent = None
+        self._owner = None
         data = bytes(ffi.buffer(room, out.size))
         _rooms.append(room)
         return data
@@ -438,8 +438,19 @@ def _take_room(size: int) -> Any:
     return room if room is not None and len(room) >= size else _new_room("uint8_t[]", size)
 
 
+def _lent(data: Buffer) -> tuple[Any, int, bytes]:
+    """Bytes for C to keep: address, size, and what has to live as long. They are those of a `bytes`
+    object: Python crashes where its collector finds a view of memory, of which cffi has another
+    view, in a cycle."""
+    owner = data.obj if isinstance(data, memoryview) else data
+    if not isinstance(owner, bytes):
+        data = owner = bytes(data)
+    with ffi.from_buffer(data) as raw:
+        return ffi.cast("uint8_t *", ffi.cast("uintptr_t", raw)), len(raw), owner
+
+
 def _bytes_of(data: bytes) -> tuple[Any, int]:
-    raw = ffi.from_buffer(data)
+    raw = ffi.from_buffer(data if type(data) is bytes else bytes(data))
     return raw, len(raw)  # of the buffer: a class may say another length
 
 
@@ -782,10 +793,9 @@ class ServerLoop:
         r = lib.ltdic_served_report(self._server, served)
         return _host(r.host), int(r.port)
 
-    def sent(self, served: int) -> int:
-        """Bytes of PDUs that its peer has taken."""
-        r = lib.ltdic_served_report(self._server, served)
-        return int(r.sent) if r else 0
+    def taken_by(self, served: int) -> int:
+        """Bytes that its peer has taken. On the thread that serves."""
+        return int(lib.ltdic_served_taken(self._server, served))
 
     def phase(self, served: int) -> int:
         """`PHASE_...`; another one where it is over."""
@@ -798,9 +808,9 @@ class ServerLoop:
 
     def sending_data(self, served: int, context_id: int, control: int, data: Buffer) -> Call:
         """`ltdic_served_send_data`."""
-        raw = ffi.from_buffer(data)
-        pdv = ffi.new("ltdic_pdv *", (context_id, control, (raw, len(raw))))
-        return Call(lib.ltdic_served_send_data, self._server, served, pdv, keep=raw)
+        address, size, owner = _lent(data)
+        pdv = ffi.new("ltdic_pdv *", (context_id, control, (address, size)))
+        return Call(lib.ltdic_served_send_data, self._server, served, pdv, keep=owner)
 
     def renew_lock(self) -> None:
         """In a child process: whoever had it may be a thread of the parent."""

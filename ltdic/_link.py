@@ -20,11 +20,14 @@ from .association import (
     Parts,
     Sendable,
     acknowledge,
+    deadline_of,
     echo_of,
     end_of_tls,
     error_of_event,
+    left_of,
     parts_of,
     size_of,
+    unacknowledged,
 )
 from .errors import AssociationTimeout, Error, LocalError
 from .pdu import PDV, Abort
@@ -347,16 +350,22 @@ class Link(asyncio.Protocol):
         self.raise_if_over()
         self.association.send(pdv)
         self.turn()
+        left, deadline = self._untaken(), deadline_of(timeout)
         while self._is_to_wait() and self.association.established:
-            left = self.unsent()
             try:
-                async with asyncio.timeout(timeout):
+                async with asyncio.timeout(left_of(deadline)):
                     await self.change()
             except TimeoutError:
-                if self.unsent() < left:  # it takes it, slowly
-                    continue
-                self.association.send(Abort(0, 0))
-                raise AssociationTimeout("the peer has not taken what was sent in time") from None
+                before, left = left, self._untaken()
+                if left >= before:
+                    self.association.send(Abort(0, 0))
+                    text = "the peer has not taken what was sent in time"
+                    raise AssociationTimeout(text) from None
+                deadline = deadline_of(timeout)  # it takes it, slowly
+
+    def _untaken(self) -> int:
+        """Bytes that the peer's system has not taken, as far as that is known."""
+        return self.unsent() + unacknowledged(self._socket)
 
     def _is_to_wait(self) -> bool:
         """May no more be sent for now?"""

@@ -16,7 +16,7 @@ from .errors import LocalError
 
 NO_DATA_SET = 0x0101
 """Command Data Set Type (0000,0800) of a command without a data set (PS3.7 E.1)."""
-_DATA_SET_TYPE = (0, 0x0800)
+DATA_SET_TYPE = 0x0800
 
 SENDING = "another thread is sending"
 OPEN = "another thread has sent a command, and not yet the data set that it announces (PS3.7 6.3.1)"
@@ -24,13 +24,26 @@ OPEN = "another thread has sent a command, and not yet the data set that it anno
 
 def announces_data_set(command: bytes | memoryview) -> bool:
     """Whether a command set says that a data set follows. False where it cannot be read."""
-    at = 0
+    at, element = 0, -1
     while at + 8 <= len(command):
+        last = element
         group, element, size = struct.unpack_from("<HHL", command, at)
-        if (group, element) == _DATA_SET_TYPE and size == 2 and at + 10 <= len(command):
+        if group != 0 or not last < element <= DATA_SET_TYPE:  # they are in ascending order
+            return False
+        if element == DATA_SET_TYPE and size == 2 and at + 10 <= len(command):
             return bool(struct.unpack_from("<H", command, at + 8)[0] != NO_DATA_SET)
         at += 8 + size
     return False
+
+
+_thread = threading.local()
+
+
+def this_thread() -> object:
+    """What only this thread has: its number may be given to another one after it."""
+    if not hasattr(_thread, "identity"):
+        _thread.identity = object()
+    return _thread.identity
 
 
 class Signal:
@@ -60,8 +73,8 @@ class Turns:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._sender: int | None = None
-        self._opener: int | None = None
+        self._sender: object = None
+        self._opener: object = None
         """The thread whose command waits for its data set."""
         self._over = False
         self._changed = Signal()
@@ -69,7 +82,7 @@ class Turns:
 
     def refuse_nested(self) -> None:
         """Raises `LocalError` in a signal handler that has interrupted a send of its thread."""
-        if self._sender == threading.get_ident():
+        if self._sender is this_thread():
             raise LocalError("what a signal has interrupted is sending")
 
     def begin(self, is_command: bool, waits: bool, patience: float | None) -> None:
@@ -84,7 +97,7 @@ class Turns:
 
     def _take(self, is_command: bool) -> Signal | None:
         """Take the turn if it is free; else what tells of a change."""
-        me = threading.get_ident()
+        me = this_thread()
         with self._lock:
             is_open = is_command and self._opener not in (None, me)
             if not self._over and (self._sender is not None or is_open):
@@ -94,7 +107,7 @@ class Turns:
 
     def end(self, opens: bool) -> None:
         """Give the turn back, if this thread has it. `opens`: a data set has to follow."""
-        if self._sender == threading.get_ident():
+        if self._sender is this_thread():
             self._opener = self._sender if opens else None
             self._sender = None
             self._tell()

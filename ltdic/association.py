@@ -5,11 +5,14 @@ What the blocking and the asyncio face have in common stands here, too.
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import resource
 import socket
 import ssl
+import termios
 import time
+from array import array
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -577,6 +580,15 @@ def acknowledge(sock: Any) -> None:
 
 
 _QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
+
+
+def unacknowledged(sock: Any) -> int:
+    """Bytes that were sent and that the peer's system has not taken; 0 where that is not known."""
+    answer = array("i", [0])
+    with suppress(OSError, ValueError):
+        fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, answer)
+    return answer[0]
+
 
 # ---- requests, and what they come to ----------------------------------------------------------
 

@@ -452,8 +452,8 @@ def L_DicomGetRoleSelect(hPDU: Any, pszClass: str) -> tuple[bool, bool, bool]:
 
 def L_DicomSetExtended(hPDU: Any, pszClass: str, pInfo: Buffer) -> int:
     """Set the service class application information of a SOP class."""
-    info = _bytes("pInfo", pInfo)
-    return int(_set_extended(hPDU, pszClass, info, len(info)))
+    with _bytes("pInfo", pInfo) as info:
+        return int(_set_extended(hPDU, pszClass, info, len(info)))
 
 
 def L_DicomGetExtended(hPDU: Any, pszClass: str) -> bytes | None:
@@ -467,10 +467,9 @@ def L_DicomSetUserIdentity(
     hPDU: Any, nType: int, bResponse: bool, pPrimary: Buffer, pSecondary: Buffer = b""
 ) -> int:
     """Set the user identity of a request, or the server response (primary) of an accept."""
-    primary, secondary = _bytes("pPrimary", pPrimary), _bytes("pSecondary", pSecondary)
-    return int(
-        _set_user_identity(hPDU, nType, bResponse, primary, len(primary), secondary, len(secondary))
-    )
+    with _bytes("pPrimary", pPrimary) as one, _bytes("pSecondary", pSecondary) as other:
+        fields = one, len(one), other, len(other)
+        return int(_set_user_identity(hPDU, nType, bResponse, *fields))
 
 
 def L_DicomGetUserIdentity(hPDU: Any) -> tuple[int, bool, bytes, bytes] | None:

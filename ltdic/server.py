@@ -70,6 +70,8 @@ class ServedAssociation(Served):
         self._turns = Turns()
         self._waiting: deque[_Job] = deque()
         """What is sent when the peer has taken more of what was sent before."""
+        self._is_late = False
+        """Has the peer not taken it in time?"""
         self._over = Signal()
 
     @property
@@ -103,12 +105,15 @@ class ServedAssociation(Served):
             self._turns.end(opens)
 
     def release(self) -> None:
-        """Ask the peer for release (PS3.8 7.2), between two messages. `wait` and `on_end` tell of
-        the end. Raises `LocalError` in the wrong state."""
+        """Ask the peer for release (PS3.8 7.2), between two messages, after what was sent before.
+        `wait` and `on_end` tell of the end. Raises `LocalError` in the wrong state."""
         self._refuse_if_over()
         call = self._server._loop.sending(self._number, encode(ReleaseRequest()))
-        status = self._server._call(_Job(call.make, self))
-        _raise_if_over(status)
+        if self._server._is_here() and self._waiting:
+            self._wait_with(_Job(call.make, self, tell=self._check_kept))
+            return
+        status = self._server._call(_Job(call.make, self, in_order=True))
+        self._raise_if_over(status)
         if status != 0:
             raise error_of_send(status, "an A-RELEASE-RQ")
 
@@ -133,17 +138,29 @@ class ServedAssociation(Served):
     def _phase(self) -> int:
         return self._server._loop.phase(self._number)
 
-    def _sent(self) -> int:
-        return self._server._loop.sent(self._number)
+    def _taken(self) -> int:
+        return self._server._loop.taken_by(self._number)
 
     def _refuse_if_over(self) -> None:
-        _raise_if_over(_lib.CLOSED if self._over.is_set else 0)
+        if self._over.is_set:
+            self._raise_if_over(_lib.CLOSED)
+
+    def _raise_if_over(self, status: int | None) -> None:
+        if status and self._is_late:
+            raise AssociationTimeout("the peer has not taken what was sent in time")
+        if status == _lib.CLOSED:
+            raise LocalError("the association is over")
+
+    def _raise_unless_sent(self, status: int | None, pdv: PDV) -> None:
+        self._raise_if_over(status)
+        if status:
+            raise error_of_send_data(status, pdv)
 
     def _sending(self, pdv: PDV, tell: Callable[[int], None] | None = None) -> _Job:
         control = bool(pdv.is_command) | bool(pdv.is_last) << 1
         loop = self._server._loop
         call = loop.sending_data(self._number, pdv.context_id, control, pdv.data)
-        return _Job(call.make, self, call.forget, tell)
+        return _Job(call.make, self, call.forget, tell, in_order=True)
 
     def _aborting(self) -> _Job:
         call = self._server._loop.sending(self._number, encode(Abort(0, 0)))
@@ -156,9 +173,8 @@ class ServedAssociation(Served):
         if self._waiting or not job.run():
             kept = PDV(pdv.context_id, pdv.is_command, pdv.is_last, _kept(pdv.data))
             self._wait_with(self._sending(kept, self._check_kept))
-            self._server._late.setdefault(self, (time.monotonic(), self._sent()))
         else:
-            _raise_unless_sent(job.status, pdv)
+            self._raise_unless_sent(job.status, pdv)
 
     def _check_kept(self, status: int) -> None:
         """What was kept has been sent, or cannot be."""
@@ -169,16 +185,14 @@ class ServedAssociation(Served):
     def _send_there(self, pdv: PDV) -> None:
         """On another thread."""
         self._refuse_if_over()
-        status = self._server._call_there(self._sending(pdv))
-        if status == _lib.ROOM:
-            self._server._post(self._aborting())
-            raise AssociationTimeout("the peer has not taken what was sent in time")
-        _raise_unless_sent(status, pdv)
+        self._raise_unless_sent(self._server._call_there(self._sending(pdv)), pdv)
 
     def _wait_with(self, job: _Job) -> None:
         """Run it after those that wait already."""
         if job not in self._waiting:
             self._waiting.append(job)
+        job.tried = True
+        self._server._late.setdefault(self, (time.monotonic(), self._taken()))
 
     def _resume(self) -> None:
         """Send what waits, as far as there is room."""
@@ -191,17 +205,6 @@ class ServedAssociation(Served):
         self._over.set()
         self._turns.stop()
         self._resume()
-
-
-def _raise_if_over(status: int | None) -> None:
-    if status == _lib.CLOSED:
-        raise LocalError("the association is over")
-
-
-def _raise_unless_sent(status: int | None, pdv: PDV) -> None:
-    _raise_if_over(status)
-    if status:
-        raise error_of_send_data(status, pdv)
 
 
 def _kept(data: bytes | memoryview) -> bytes | memoryview:
@@ -224,10 +227,13 @@ class _Job:
         association: ServedAssociation | None = None,
         again: Callable[[], None] | None = None,
         tell: Callable[[int], None] | None = None,
+        in_order: bool = False,
     ) -> None:
         """`do` gives a status. `again` is called before it is done again where there was no room;
-        without it that is not done. `tell` is called with the status in the end."""
+        without it that is not done. `tell` is called with the status in the end. `in_order`: it is
+        done after what waits of the association."""
         self.association = association
+        self.in_order = in_order
         self._do = do
         self.again = again
         self._tell = tell
@@ -255,10 +261,13 @@ class _Job:
         return True
 
     def wait(self, timeout: float | None) -> int | None:
-        """In another thread: the status; None where the time was up before, and it is not done any
-        more."""
-        self._given_up = not self._done.wait(timeout)
+        """In another thread: the status; None where the time is up before."""
+        self._done.wait(timeout)
         return self.status
+
+    def give_up(self) -> None:
+        """Nobody waits for it any more: it is not done, if it has not begun."""
+        self._given_up = True
 
 
 class Server:
@@ -314,8 +323,8 @@ class Server:
         self._served: dict[int, ServedAssociation] = {}
         self._jobs: deque[_Job] = deque()
         self._late: dict[ServedAssociation, tuple[float, int]] = {}
-        """Whose peers have not taken yet what the handler has sent; when it was looked at how many
-        bytes they had taken."""
+        """Those for which something waits to be sent; when it was looked at how many bytes their
+        peers had taken, and how many they were."""
         self._owner: dict[str, int] = {}
         """The thread that serves, under the key `thread`."""
         self._closing = False
@@ -480,16 +489,17 @@ class Server:
         return max(0, math.ceil((min(moments) - now) * 1000))
 
     def _abort_late(self) -> None:
-        """Abort those whose peers have taken nothing of what the handler has sent in time."""
+        """Abort those whose peers have taken nothing of what waits for them in time."""
         if self._timeout is None:
             return
         now = time.monotonic()
-        for association, (since, sent) in list(self._late.items()):
+        for association, (since, taken) in list(self._late.items()):
             if now < since + self._timeout:
                 continue
-            if association._sent() > sent:
-                self._late[association] = now, association._sent()
+            if association._taken() > taken:
+                self._late[association] = now, association._taken()
                 continue
+            association._is_late = True
             logger.debug("a peer has not taken what was sent in time; its association is aborted")
             association._aborting().run()
             self._late.pop(association, None)
@@ -547,6 +557,7 @@ class Server:
         error = self._call_user(event, handler, association, pdv)
         if error is not None:
             self._handler_failed(association, error)
+        del error  # else it and this frame are a cycle
 
     def _call_user(
         self, event: _lib.ServedEvent, function: Callable[..., Any], *arguments: Any
@@ -600,6 +611,7 @@ class Server:
             error = self._call_user(event, self._on_end, association, record)
             if error is not None:
                 logger.error("on_end failed", exc_info=error)
+            del error
         record.log()
 
     # ---- decisions
@@ -635,11 +647,14 @@ class Server:
         return job.status
 
     def _call_there(self, job: _Job) -> int:
+        """The status, when it is done. Whoever serves sees to it that no peer is waited for too
+        long."""
         self._post(job)
-        status = job.wait(self._timeout)
-        if status is None and not job.tried:
-            raise LocalError("nobody serves the association at the moment")
-        return _lib.ROOM if status is None else status
+        while (status := job.wait(self._timeout)) is None:
+            if not (job.tried and self._owner):
+                job.give_up()
+                raise LocalError("nobody serves the association at the moment")
+        return status
 
     def _post(self, job: _Job) -> None:
         self._jobs.append(job)
@@ -650,7 +665,7 @@ class Server:
     def _run_jobs(self) -> None:
         while self._jobs:
             job = self._jobs[0]
-            if job.association is None or job.again is None:
+            if job.association is None or not job.in_order:
                 job.run()
             elif job.association._waiting or not job.run():
                 job.association._wait_with(job)

@@ -44,6 +44,7 @@ from .association import (
     request_of,
     security_of,
     size_of,
+    unacknowledged,
 )
 from .errors import AssociationTimeout, Error, LocalError
 from .pdu import (
@@ -336,17 +337,22 @@ class SyncAssociation(Opened):
     def _send_part(self, pdv: PDV) -> None:
         self._abort_if_asked()
         self._association.send(pdv)
-        deadline, sent = deadline_of(self.timeout), self._sent
+        deadline, taken = deadline_of(self.timeout), self._taken()
         while self._collect():
             self._raise_if_over()
-            if self._sent != sent:  # whatever has come meanwhile is no reason to wait longer
-                deadline, sent = deadline_of(self.timeout), self._sent
-            elif deadline is not None and time.monotonic() >= deadline:
-                self._association.send(Abort(0, 0))
-                self._fail(AssociationTimeout("the peer has not taken what was sent in time"))
+            if deadline is not None and time.monotonic() >= deadline:
+                before, taken = taken, self._taken()
+                if taken <= before:  # whatever has come meanwhile is no reason to wait longer
+                    self._association.send(Abort(0, 0))
+                    self._fail(AssociationTimeout("the peer has not taken what was sent in time"))
+                deadline = deadline_of(self.timeout)
             self._move(deadline)
             self._abort_if_asked()
         self._raise_if_over()
+
+    def _taken(self) -> int:
+        """Bytes that the peer's system has taken, as far as that is known."""
+        return self._sent - unacknowledged(self._socket)
 
     def _next(self, deadline: float | None) -> Event:
         """The next event; one that ends the association is raised."""
