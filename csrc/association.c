@@ -937,7 +937,7 @@ static bool receive(ltdic_association *a, ltdic_indication *indication, ltdic_by
 void ltdic_association_fail(ltdic_association *association, int status, uint64_t now)
 {
     ltdic_effects effects;
-    if (association->ul.state != 2) {
+    if (association->ul.state == 1 || association->ul.state == 4) {
         return;
     }
     ltdic_ul_fault(&association->ul, &effects, status, now);

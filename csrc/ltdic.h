@@ -576,8 +576,8 @@ LTDIC_API size_t ltdic_association_take(ltdic_association *association, ltdic_bu
 /** Copy what is lent and still waits: the lender's bytes are not looked at any more.
  *  @return LTDIC_OK, LTDIC_ERR_MEMORY: the same as ltdic_association_lost */
 LTDIC_API int ltdic_association_keep(ltdic_association *association);
-/** At an acceptor without an A-ASSOCIATE-RQ (Sta2): end it as for an invalid PDU (AA-1), with an
- *  A-ABORT; `status` is what LTDIC_CLOSED tells then. In other states nothing is done. */
+/** End it as for an invalid PDU (AA-1, AA-8), with an A-ABORT, and look at nothing more of what the
+ *  peer sends; `status` is what LTDIC_CLOSED tells then. Without a transport nothing is done. */
 LTDIC_API void ltdic_association_fail(ltdic_association *association, int status, uint64_t now);
 /** The transport takes nothing more, but there may be more to receive. */
 LTDIC_API void ltdic_association_lost(ltdic_association *association);
@@ -776,9 +776,10 @@ LTDIC_API int ltdic_net_listen(ltdic_net *net, const ltdic_address *address, int
 LTDIC_API void ltdic_net_set_limits(ltdic_net *listener, uint32_t associations,
                                     uint32_t connections);
 #define LTDIC_MAX_UNFINISHED 67108864 /* bytes */
-/** A bound for the bytes of all A-ASSOCIATE-RQ together that a listener's connections have begun to
- *  send and that are not whole. Beyond it the one that began first is ended with an A-ABORT, and
- *  its LTDIC_CLOSED has LTDIC_ERR_CONGESTION. 0: none; LTDIC_MAX_UNFINISHED to begin with. */
+/** A bound for the bytes of all PDUs together that a listener's connections have begun to send and
+ *  that are not whole: A-ASSOCIATE-RQ, in whatever state; of a P-DATA-TF nothing waits. Beyond it
+ * the one that began first is ended with an A-ABORT, and its LTDIC_CLOSED has LTDIC_ERR_CONGESTION.
+ * 0: none; LTDIC_MAX_UNFINISHED to begin with. */
 LTDIC_API void ltdic_net_limit_unfinished(ltdic_net *listener, uint64_t bytes);
 
 /** Give the connection that has waited longest at `listener` to the unused endpoint `net` (AE-5).

@@ -24,6 +24,7 @@ enum {
     LOOKS = 64,             /* at most, before sleeping: some 20 us */
     SHORT_SLEEP = 100000,   /* ns */
     REST = 16,              /* short sleeps until it is tried again whether looking pays */
+    LEAST_UNFINISHED = 64,  /* bytes of a PDU that is not whole, from which on they are counted */
     FIRST_ACKS = 8,
     EVERY_ACK = 255,
     STALL = 20,         /* ms; systems delay acknowledgements by 40 */
@@ -177,7 +178,7 @@ static void count_association(ltdic_net *net)
     }
 }
 
-/* What its listener counts of a request that is not whole. */
+/* What its listener counts of a PDU that is not whole. */
 static void count_unfinished(ltdic_net *net, uint64_t size)
 {
     if (net->listener == NULL || size == net->unfinished) {
@@ -197,7 +198,6 @@ static void settle(ltdic_net *net)
 {
     set_timer(net, deadline_of(net));
     count_association(net);
-    count_unfinished(net, net->association.ul.state == 2 ? block_size(&net->in) : 0);
 }
 
 static void leave_listener(ltdic_net *net)
@@ -316,13 +316,16 @@ static void push(ltdic_net *net)
     ltdic__make_ready(net);
 }
 
-/* Of the connections whose request is not whole end those that began first, as far as they have
- * sent more than the listener may keep. */
-static void enforce_unfinished(ltdic_net *listener)
+/* Nothing more can be used of what has been received: count it. Of the connections that have such
+ * bytes end those that began first, as far as they have more than the listener may keep. */
+static void bound_unfinished(ltdic_net *net)
 {
-    const uint64_t most = listener->max_unfinished;
-    while (most != 0 && listener->unfinished > most) {
+    ltdic_net *listener = net->listener;
+    const size_t size = net->association.held ? 0 : block_size(&net->in);
+    count_unfinished(net, size > LEAST_UNFINISHED ? size : 0);
+    while (listener->max_unfinished != 0 && listener->unfinished > listener->max_unfinished) {
         ltdic_net *first = NET_OF(listener->begun.next, begun);
+        count_unfinished(first, 0);
         ltdic_association_fail(&first->association, LTDIC_ERR_CONGESTION, ltdic__now());
         push(first);
     }
@@ -474,8 +477,8 @@ static bool take(ltdic_net *net, ltdic_indication *indication)
     }
     net->in.start = net->in.end - in.size;
     settle(net);
-    if (net->listener != NULL) {
-        enforce_unfinished(net->listener);
+    if (net->listener != NULL && status == LTDIC_NEED_MORE) {
+        bound_unfinished(net);
     }
     if (status == LTDIC_OK && indication->kind == LTDIC_CLOSED && net->transport == OPEN) {
         close_socket(net);

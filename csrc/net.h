@@ -42,9 +42,9 @@ struct ltdic_net {
     ltdic_loop *loop;
     void *owner;
     ltdic_net *listener; /* that accepted it, while that counts it */
-    node begun; /* place among the connections whose request is not whole; at a listener: the list,
-                   the one that began first in front */
-    uint64_t unfinished;     /* bytes of that request; at a listener: of all of them */
+    node begun; /* place among the connections with a PDU that is not whole; at a listener: the
+                   list, the one that began first in front */
+    uint64_t unfinished;     /* bytes of that PDU; at a listener: of all of them */
     uint64_t max_unfinished; /* listener: 0: any number */
     size_t timer;            /* place among the loop's timers, plus 1; 0: it has none */
     uint64_t wakes;          /* when that timer fires: not later than its deadline */

@@ -339,6 +339,11 @@ class Engine:
     def deadline(self) -> int:
         return int(lib.ltdic_association_deadline(self._association))
 
+    @property
+    def unfinished(self) -> int:
+        """Bytes of a PDU that is not whole, other than a P-DATA-TF."""
+        return self.unused if self._missing else 0
+
     def receive(self, data: bytes) -> None:
         """Small pieces of a large PDU are joined once, when it is whole."""
         if len(data) < self._missing:

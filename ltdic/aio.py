@@ -393,7 +393,12 @@ class AsyncServedAssociation(Served):
 
     async def release(self) -> None:
         """Ask the peer for release (PS3.8 7.2), between two messages, and wait for the end."""
-        self._link.release()
+        turns = self._link.turns
+        try:
+            await turns.begin(True, self._timeout)
+            self._link.release()
+        finally:
+            turns.end(False)
         await self.wait()
 
     def abort(self) -> None:
@@ -441,8 +446,7 @@ class _Acceptor(Link):
         if self._record is None and len(self._first) < FIRST:
             self._first += data[: FIRST - len(self._first)]
         super().data_received(data)
-        if self.association.state == 2:
-            self._server._count_unfinished(self, self.association.unused)
+        self._server._count_unfinished(self, self.association._unfinished)
 
     def connection_lost(self, exc: Exception | None) -> None:
         try:
@@ -471,7 +475,7 @@ class _Acceptor(Link):
     def settle(self) -> None:
         """Give back what it does not need any more."""
         state = 1 if self._over else self.association.state
-        if state != 2:
+        if state == 1:
             self._server._count_unfinished(self, 0)
         if state != 3:
             self._server._undecided.remove(self)
@@ -951,7 +955,7 @@ class Server:
         self._where = address
         self._links: set[_Acceptor] = set()
         self._unfinished: dict[_Acceptor, int] = {}
-        """Bytes of the requests that are not whole; the one that began first in front."""
+        """Bytes of the PDUs that are not whole; the one that began first in front."""
         self._unfinished_bytes = 0
         self._undecided = Undecided()
         self._threads = Threads("ltdic-on_request")
@@ -1089,8 +1093,8 @@ class Server:
         return bool(self._max_connections) and len(self._links) >= self._max_connections
 
     def _count_unfinished(self, link: _Acceptor, size: int) -> None:
-        """Of the connections whose request is not whole end those that began first, as far as
-        all together have sent too much."""
+        """Of the connections with a PDU that is not whole end those that began first, as far as all
+        together have sent too much."""
         self._unfinished_bytes += size - self._unfinished.get(link, 0)
         if size > 0:
             self._unfinished[link] = size

@@ -259,12 +259,17 @@ class Association:
         if not self._engine.inbox:
             self._view = memoryview(b"")
 
+    @property
+    def _unfinished(self) -> int:
+        """Bytes of a PDU that is not whole, other than a P-DATA-TF."""
+        return self._engine.unfinished
+
     def _limit_associate(self, most: int) -> None:
         """The largest A-ASSOCIATE-RQ that is waited for."""
         self._engine.limit_associate(most)
 
     def _fail(self, status: int) -> None:
-        """End it before there is a request, as for an invalid PDU (PS3.8 9.2, AA-1)."""
+        """End it as for an invalid PDU (PS3.8 9.2, AA-1 and AA-8)."""
         self._engine.fail(status, self._now())
 
     def receive_eof(self) -> None:

@@ -106,7 +106,16 @@ class ServedAssociation(Served):
 
     def release(self) -> None:
         """Ask the peer for release (PS3.8 7.2), between two messages, after what was sent before.
-        `wait` and `on_end` tell of the end. Raises `LocalError` in the wrong state."""
+        `wait` and `on_end` tell of the end. Raises `LocalError` in the wrong state, and on the
+        thread that serves while another one is sending."""
+        self._turns.refuse_nested()
+        try:
+            self._turns.begin(True, not self._server._is_here(), self._server._timeout)
+            self._release()
+        finally:
+            self._turns.end(False)
+
+    def _release(self) -> None:
         self._refuse_if_over()
         call = self._server._loop.sending(self._number, encode(ReleaseRequest()))
         if self._server._is_here() and self._waiting:
