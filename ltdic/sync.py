@@ -131,7 +131,8 @@ def _connect_once(
     try:
         if security is not None:
             left = left_of(deadline)
-            sock.settimeout(None if left is None else max(left, SHORTEST))
+            most = None if left is None else min(max(left, SHORTEST), LONGEST / 1000)
+            sock.settimeout(most)
             context, name = security
             sock = secured = context.wrap_socket(
                 sock, server_hostname=name, do_handshake_on_connect=False
