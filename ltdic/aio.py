@@ -34,6 +34,7 @@ from . import _lib
 from ._arguments import one, pair
 from ._connecting import dial_async
 from ._decisions import Task, Threads, Undecided
+from ._fork import cut_off, watch
 from ._lib import Buffer
 from ._link import MOST_HELD, Link, peer_of
 from ._strangers import stranger_of, tls_stranger
@@ -112,6 +113,15 @@ class AsyncAssociation(Opened):
         self._link = link
         self._runner: asyncio.Task[Any] | None = None
         """The task that waits for what comes."""
+        watch(self)
+
+    def _leave_to_parent(self) -> None:
+        """In a child process it is over."""
+        if self._record is not None:
+            self._record = None
+            self._association.receive_eof()
+            for _ in self._association.events():
+                pass
 
     async def echo(self) -> int:
         """As `SyncAssociation.echo`."""
@@ -842,6 +852,12 @@ class _Listener:
         self.socket.close()
         self._forget_retry()
 
+    def leave_to_parent(self) -> None:
+        """Close in this process, with nothing changed in the poller, which is the parent's, too."""
+        self._reads, self.closed = False, True
+        cut_off(self.socket.fileno())
+        self.socket.close()
+
     def _forget_retry(self) -> None:
         if self._retry is not None:
             self._retry.cancel()
@@ -965,6 +981,14 @@ class Server:
         self._listener: _Listener | None = None
         self._changed: asyncio.Event | None = None
         self._taking: set[asyncio.Task[None]] = set()
+        watch(self)
+
+    def _leave_to_parent(self) -> None:
+        """In a child process, where the event loop, too, is the parent's, it is over."""
+        if self._listener is not None and not self._listener.closed:
+            self._closing = True
+            self._links.clear()
+            self._listener.leave_to_parent()
 
     def __del__(self) -> None:
         listener: _Listener | None = getattr(self, "_listener", None)
