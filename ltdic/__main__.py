@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import io
+import math
 import os
 import ssl
 import sys
@@ -18,12 +19,11 @@ from ._dump import run_dump
 from ._echo import Request, run_echo
 from ._listen import Policy, run_listen
 from ._terminal import EX_CANTCREAT, EX_NOINPUT, EX_USAGE
+from ._times import seconds_of
 from .association import check_address
 from .pdu import AssociateReject, UserIdentity
 
 DEFAULT_PORT = 11112
-LONGEST = 1_000_000.0
-"""Seconds of a time-out: 11 days; C counts milliseconds in 32 bits."""
 LONGEST_USER = 60_000
 """Bytes of a user identity: all of the user information is at most 65535 (PS3.8 D.1)."""
 
@@ -106,12 +106,10 @@ def peer_port(text: str) -> int:
     return number
 
 
-@argument("a time in seconds: more than 0, at most 1000000")
+@argument("a time in seconds: more than 0; inf is for ever")
 def seconds(text: str) -> float:
-    number = float(text)
-    if not 0 < number <= LONGEST:
-        raise ValueError
-    return number
+    most = seconds_of("seconds", float(text))
+    return math.inf if most is None else most
 
 
 @argument("a number from 0 to 4294967295")
@@ -184,7 +182,7 @@ def add_echo(echo: argparse.ArgumentParser) -> None:
         type=seconds,
         default=30.0,
         metavar="S",
-        help="the longest all of it takes, in seconds; each of several tries has its part of them",
+        help="the longest all of it takes, in seconds, or inf; each of several tries has its part",
     )
     echo.add_argument(
         "--retry", type=count, default=0, metavar="N", help="try again what may succeed later"

@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
@@ -46,13 +47,16 @@ class Undecided:
 class Task:
     """A function that a thread calls once, unless it was forgotten before."""
 
-    def __init__(self, function: Callable[[], None]) -> None:
+    def __init__(self, function: Callable[[], Any]) -> None:
         self._function = function
         self._begun = threading.Lock()
 
     def run(self) -> None:
         if self._begun.acquire(blocking=False):
-            self._function()
+            self._do()
+
+    def _do(self) -> None:
+        self._function()
 
 
 class Threads:
@@ -124,17 +128,16 @@ class Decision(Task):
         late: Callable[[Decision], None],
     ) -> None:
         """`late` is called, in the thread, where nobody waits for the decision any more."""
-        super().__init__(self._decide)
+        super().__init__(partial(decide, subject))
         self.subject = subject
-        self._function_of = decide
         self._late = late
         self.answer = b""
         self._done = threading.Lock()
         self._done.acquire()
         self._taken = threading.Lock()
 
-    def _decide(self) -> None:
-        self.answer = self._function_of(self.subject)
+    def _do(self) -> None:
+        self.answer = self._function()
         waits = self._taken.acquire(blocking=False)
         self._done.release()
         if not waits:

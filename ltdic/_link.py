@@ -11,6 +11,7 @@ from contextlib import aclosing, suppress
 from typing import Any, cast
 
 from . import _lib
+from ._fork import cut_off, watch
 from ._lib import Buffer
 from ._turns import AsyncTurns, announces_data_set
 from .association import (
@@ -97,6 +98,11 @@ class Link(asyncio.Protocol):
         self._over = self._unanswered = False
         self._socket: Any = None
         self._reads = self._writes = True
+        watch(self)
+
+    def _leave_to_parent(self) -> None:
+        if self._socket is not None and not self.closed:
+            cut_off(self._socket.fileno())
 
     # ---- what asyncio calls
 

@@ -13,6 +13,8 @@ import math
 import socket
 import ssl
 import time
+import warnings
+import weakref
 from collections import Counter
 from collections.abc import (
     AsyncIterable,
@@ -32,6 +34,7 @@ from . import _lib
 from ._arguments import one, pair
 from ._connecting import dial_async
 from ._decisions import Task, Threads, Undecided
+from ._fork import cut_off, watch
 from ._lib import Buffer
 from ._link import MOST_HELD, Link, peer_of
 from ._strangers import stranger_of, tls_stranger
@@ -110,6 +113,15 @@ class AsyncAssociation(Opened):
         self._link = link
         self._runner: asyncio.Task[Any] | None = None
         """The task that waits for what comes."""
+        watch(self)
+
+    def _leave_to_parent(self) -> None:
+        """In a child process it is over."""
+        if self._record is not None:
+            self._record = None
+            self._association.receive_eof()
+            for _ in self._association.events():
+                pass
 
     async def echo(self) -> int:
         """As `SyncAssociation.echo`."""
@@ -815,25 +827,19 @@ UNKNOWN = socket.EAI_NONAME, socket.EAI_AGAIN
 class _Listener:
     """Accepts connections, as many as there may be, and while there are descriptors."""
 
-    def __init__(
-        self,
-        sock: socket.socket,
-        take: Callable[[socket.socket, Any], None],
-        is_full: Callable[[], bool],
-    ) -> None:
+    def __init__(self, sock: socket.socket, server: Server) -> None:
         sock.setblocking(False)
         self.socket = sock
-        self._take = take
-        self._is_full = is_full
+        self._server = weakref.ref(server)  # the loop has this one, and would keep the server
         self._loop = asyncio.get_running_loop()
-        self._reads = self._closed = False
+        self._reads = self.closed = False
         self._starved = False
         """True from the first connection that had to wait until none does."""
         self._retry: asyncio.TimerHandle | None = None
 
     def resume(self) -> None:
         """Accept: there is room."""
-        if self._reads or self._closed:
+        if self._reads or self.closed:
             return
         self._reads = True
         self._loop.add_reader(self.socket, self._accept)
@@ -846,9 +852,15 @@ class _Listener:
 
     def close(self) -> None:
         self.pause()
-        self._closed = True
+        self.closed = True
         self.socket.close()
         self._forget_retry()
+
+    def leave_to_parent(self) -> None:
+        """Close in this process, with nothing changed in the poller, which is the parent's, too."""
+        self._reads, self.closed = False, True
+        cut_off(self.socket.fileno())
+        self.socket.close()
 
     def _forget_retry(self) -> None:
         if self._retry is not None:
@@ -862,6 +874,9 @@ class _Listener:
                 self._accept()
 
     def _accept(self) -> None:
+        server = self._server()
+        if server is None:  # it was dropped just now
+            return
         for _ in range(ACCEPTS):
             try:
                 sock, name = self.socket.accept()
@@ -873,8 +888,8 @@ class _Listener:
             except OSError as e:
                 self._starve(e)
                 return
-            self._take(sock, name)
-            if self._is_full():
+            server._take(sock, name)
+            if server._is_full():
                 self.pause()
                 return
 
@@ -923,7 +938,8 @@ class Server:
     As `ltdic.Server`, with the same admission, but that `handler`, `on_request` and `on_end` may be
     coroutine functions: the handler of an association is awaited for one `PDV` after the other,
     while all the others go on, and is cancelled when its association ends. `tls` is the context of
-    a TLS server.
+    a TLS server. One that is dropped without having been closed closes its port, with a
+    `ResourceWarning`, when its last association has ended.
     """
 
     def __init__(
@@ -969,6 +985,27 @@ class Server:
         self._listener: _Listener | None = None
         self._changed: asyncio.Event | None = None
         self._taking: set[asyncio.Task[None]] = set()
+        watch(self)
+
+    def _leave_to_parent(self) -> None:
+        """In a child process, where the event loop, too, is the parent's, it is over."""
+        if self._listener is not None and not self._listener.closed:
+            self._closing = True
+            self._links.clear()
+            self._listener.leave_to_parent()
+
+    def __del__(self) -> None:
+        listener: _Listener | None = getattr(self, "_listener", None)
+        if listener is None or listener.closed:
+            return
+        assert self._loop is not None
+        try:
+            self._loop.call_soon_threadsafe(listener.close)
+        except RuntimeError:  # the loop is closed
+            listener.close()
+        self._threads.end()
+        if not self._closing:
+            warnings.warn(f"{self!r} was not closed", ResourceWarning, source=self, stacklevel=2)
 
     def _policy_of(self, admission: Admission) -> _lib.Policy:
         return admission.policy(self._max_associations, self._handler is not None)
@@ -976,7 +1013,7 @@ class Server:
     async def __aenter__(self) -> Server:
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
-        self._listener = _Listener(await _listen(*self._where), self._take, self._is_full)
+        self._listener = _Listener(await _listen(*self._where), self)
         self._address = self._listener.socket.getsockname()[:2]
         self._listener.resume()
         return self

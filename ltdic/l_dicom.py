@@ -287,7 +287,7 @@ def L_DicomWait(hNet: Any, nMilliseconds: int) -> int:
 
     The GIL is released while nothing happens, and Python's signal handlers run.
     """
-    end = time.monotonic() + ffi.new("L_UINT32 *", nMilliseconds)[0] / 1000
+    end = time.monotonic() + ffi.new("L_UINT32[1]", [nMilliseconds])[0] / 1000
     outer, _thread.broken = _thread.broken, False
     try:
         while True:

@@ -11,6 +11,7 @@ from numbers import Real
 from threading import TIMEOUT_MAX
 
 from ._arguments import one, wrong_type
+from ._times import seconds_of
 from .errors import AssociationRejected, ConnectionFailed, Error
 
 UNREACHABLE = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN)
@@ -24,36 +25,45 @@ class Retry:
     refused, whose host was not reached or did not answer in time, or whose name the resolver may
     find later. PS3.8 promises nothing of the others. Before the n-th try again it waits
     `first * factor ** (n - 1)` seconds, at most `ceiling`, less a random part of up to `jitter` of
-    it, so that requestors that failed together do not come back together.
+    it, so that requestors that failed together do not come back together. `first` and `ceiling` may
+    be 0; None is for ever.
     """
 
     attempts: int = 3
     """Tries in all, the first one included."""
-    first: float = 1.0
+    first: float | None = 1.0
     factor: float = 2.0
-    ceiling: float = 30.0
+    ceiling: float | None = 30.0
     jitter: float = 0.5
     notify: Callable[[Error, int, float], None] | None = None
     """Called before each wait: what went wrong, tries so far, seconds until the next."""
 
     def __post_init__(self) -> None:
-        for name in ("attempts", "first", "factor", "ceiling", "jitter"):
+        for name in ("attempts", "factor", "jitter"):
             one(name, getattr(self, name), Real, "a number")
+        for name in ("first", "ceiling"):
+            seconds_of(name, getattr(self, name), zero=True)
         if self.notify is not None and not callable(self.notify):
             raise wrong_type("notify", self.notify, "a function")
-        if not (self.attempts >= 1 and self.first >= 0 and self.factor >= 1 and self.ceiling >= 0):
-            raise ValueError("attempts and factor must be at least 1, first and ceiling 0")
+        if not (self.attempts >= 1 and self.factor >= 1):
+            raise ValueError("attempts and factor must be at least 1")
         if not 0 <= self.jitter <= 1:
             raise ValueError(f"jitter is {self.jitter}, not 0 to 1")
 
     def wait(self, attempt: int) -> float:
-        """Seconds to wait after that many tries, at random."""
+        """Seconds to wait after that many tries, at random; at most what the system can sleep."""
+        first, ceiling = _finite(self.first), _finite(self.ceiling)
         try:
             factor = float(self.factor)  # a power of an integer could take for ever
-            longest = min(self.ceiling, self.first * factor ** (attempt - 1), TIMEOUT_MAX)
+            longest = min(ceiling, first * factor ** (attempt - 1)) if first else 0.0
         except OverflowError:
-            longest = min(self.ceiling, TIMEOUT_MAX) if self.first else 0.0
+            longest = ceiling
         return longest * (1 - self.jitter * random.random())
+
+
+def _finite(seconds: float | None) -> float:
+    most = seconds_of("seconds", seconds, zero=True)
+    return TIMEOUT_MAX if most is None else most
 
 
 def is_worth_a_retry(error: Error) -> bool:

@@ -350,9 +350,11 @@ class Server:
 
     def __del__(self) -> None:
         if hasattr(self, "_address") and not self._loop.is_freed:
-            warnings.warn(f"{self!r} was not closed", ResourceWarning, source=self, stacklevel=2)
             self._decisions.end()
-            self._loop.free()
+            self._loop.free()  # first: a warning may be an exception
+            if not self._closing:
+                what = f"{self!r} was not closed"
+                warnings.warn(what, ResourceWarning, source=self, stacklevel=2)
 
     def _renew(self) -> None:
         """In a child process, which has none of the threads that may have had a lock. Where one of
@@ -598,6 +600,7 @@ class Server:
         if association is not None:
             association._end()
             self._forget(association)
+            association._decision = None  # which has it, and so would keep it and the server
         try:
             if report is not None and report.outcome != 0:
                 self._tell_of_end(event, report, association)

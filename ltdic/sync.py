@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from types import TracebackType
 
 from ._connecting import dial
+from ._fork import cut_off, has, watch
 from .admission import Context
 from .association import (
     ABORTED_BY_US,
@@ -132,7 +133,8 @@ def _connect_once(
     try:
         if security is not None:
             left = left_of(deadline)
-            sock.settimeout(None if left is None else max(left, SHORTEST))
+            most = None if left is None else min(max(left, SHORTEST), LONGEST / 1000)
+            sock.settimeout(most)
             context, name = security
             sock = secured = context.wrap_socket(
                 sock, server_hostname=name, do_handshake_on_connect=False
@@ -181,6 +183,7 @@ class SyncAssociation(Opened):
         self._received = self._sent = 0
         self._unanswered = False
         """True where something was received, and nothing sent since."""
+        watch(self)
 
     # ---- what the user does
 
@@ -238,7 +241,7 @@ class SyncAssociation(Opened):
         From any thread: another method that runs meanwhile raises `LocalError`, and it is over
         when this returns. In a signal handler, that happens after the handler."""
         self._is_to_abort = True
-        with self._alarm_lock:
+        with self._alarm_lock, suppress(BrokenPipeError):  # in a child process
             if self._alarm is not None:
                 self._alarm[1].send(b"\0")
         with self._using:
@@ -489,14 +492,32 @@ class SyncAssociation(Opened):
     def _finish(self, end: End) -> None:
         """Close, and log; once."""
         record, self._record = self._record, None
-        if record is None:
-            return
+        if record is not None:
+            self._close()
+            record.finish(end, self._begun, self._received, self._sent)
+
+    def _close(self) -> None:
         self._socket.close()
         with self._alarm_lock:
             alarm, self._alarm = self._alarm, None
             for one in alarm or ():
                 one.close()
-        record.finish(end, self._begun, self._received, self._sent)
+
+    def _leave_to_parent(self) -> None:
+        """In a child process it is over; what runs in this thread finds the connection lost."""
+        if not has(self._using):
+            self._using, self._is_used = threading.RLock(), False
+        if not has(self._alarm_lock):
+            self._alarm_lock = threading.RLock()
+        if self._record is None:
+            return
+        for one in (self._socket, *(self._alarm or ())):
+            cut_off(one.fileno())
+        if not self._is_used:
+            self._record = None
+            self._close()
+            self._association.receive_eof()
+            self._drop_all()
 
 
 def _peer_of(sock: socket.socket) -> tuple[str, int]:

@@ -17,7 +17,9 @@ from typing import Any
 
 import pytest
 from conftest import LOCALHOST, TIMEOUT, Toolchain, run, toolchain_or_skip
+from faces import serving, serving_in_asyncio
 from test_faces import REQUEST
+from test_sync import ALL, AUTHORITY, CERTIFICATE, answer, client_context, server_context
 
 import ltdic
 from ltdic import AssociationRejected, ConnectionClosed, Retry
@@ -47,7 +49,7 @@ def test_what_a_child_does_is_not_seen_by_its_parent(sockets_toolchain: Toolchai
 # ---- programs ----------------------------------------------------------------------------------
 
 BEGINNING = """\
-import asyncio, gc, json, os, signal, sys, threading, time
+import asyncio, gc, json, os, signal, ssl, sys, threading, time
 import ltdic
 from ltdic import aio
 from ltdic.l_dicom import *
@@ -589,3 +591,294 @@ say(ended(pid))
         begun = time.monotonic()
         assert parent.end().split() == ["0", "0"]
         assert time.monotonic() - begun < LONG
+
+
+# ---- open associations of the other faces ------------------------------------------------------
+
+REQUESTOR_ENDS = {
+    "exits": "os._exit(0)",
+    "ends": "raise SystemExit",
+    "leaves the block by an exception": "raise Leave",
+    "drops": "del globals()['association']; gc.collect()",
+    "leaves the block": "association.__exit__(None, None, None)",
+    "sends": "association.send(b'no data!', context=STORAGE, is_command=True)",
+    "receives": "association.receive()",
+    "releases": "association.release()",
+    "aborts": "association.abort()",
+}
+REQUESTOR = """\
+how, moment, port, authority = sys.argv[1:]
+tls = ssl.create_default_context(cadata=authority) if authority else None
+STORAGE = "1.2.840.10008.5.1.4.1.1.7"
+
+class Leave(Exception):
+    pass
+
+def fork_at(now):
+    if now != moment:
+        return
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(60)
+        try:
+            exec(how)
+        except ltdic.Error:
+            pass
+        os._exit(0)
+    say(ended(pid))
+
+def pieces():
+    yield b"first!" * 100000
+    fork_at("in a data set")
+    yield b"second" * 100000
+
+def connect(**options):
+    return ltdic.connect("127.0.0.1", int(port), tls=tls, timeout=60, **options)
+
+try:
+    with connect(contexts=[STORAGE]) as association:
+        association.send(b"command!", context=STORAGE, is_command=True)
+        fork_at("before a data set")
+        association.send(pieces(), context=STORAGE)
+        if bytes(association.receive().data) != b"command!":
+            raise SystemExit("another command")
+        fork_at("between messages")
+        if bytes(association.receive().data) != b"first!" * 100000 + b"second" * 100000:
+            raise SystemExit("another data set")
+        association.release()
+except Leave:
+    os._exit(0)
+with connect() as association:
+    say(association.echo())
+"""
+MOMENTS = ["before a data set", "in a data set", "between messages"]
+TLS = pytest.mark.parametrize("tls", [False, True], ids=["TCP", "TLS"])
+
+
+@contextmanager
+def answering(tls: bool) -> Iterator[tuple[int, str]]:
+    """A server that gives everything back: its port, and whom to trust."""
+    context = server_context() if tls else None
+    authority = AUTHORITY.cert_pem.bytes().decode() if tls else ""
+    with serving_in_asyncio(admission=ALL, handler=answer, timeout=LONG, tls=context) as server:
+        yield server.address[1], authority
+
+
+@TLS
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("how", REQUESTOR_ENDS)
+def test_a_child_leaves_what_its_parent_has_opened(how: str, moment: str, tls: bool) -> None:
+    with answering(tls) as (port, authority):
+        arguments = REQUESTOR_ENDS[how], moment, str(port), authority
+        with running(REQUESTOR, *arguments) as parent:
+            assert parent.end().split() == ["0", "0"]
+
+
+# What the child does is the body of a coroutine function. How it ends does not matter: in a child
+# asyncio has no running loop (RuntimeError).
+FORKS_IN_ASYNCIO = """\
+class Leave(Exception):
+    pass
+
+async def fork(how, **names):
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(60)
+        exec("async def act():\\n    " + how, globals() | names, names)
+        try:
+            await names["act"]()
+        except (ltdic.Error, RuntimeError):
+            pass
+        os._exit(0)
+    while os.waitpid(pid, os.WNOHANG)[0] == 0:
+        await asyncio.sleep(0.01)
+    say("over")
+
+def run(coroutine):
+    try:
+        asyncio.run(coroutine)
+    except Leave:
+        os._exit(0)
+"""
+REQUESTOR_IN_ASYNCIO = """\
+how, moment, port, authority = sys.argv[1:]
+tls = ssl.create_default_context(cadata=authority) if authority else None
+STORAGE = "1.2.840.10008.5.1.4.1.1.7"
+
+async def fork_at(now, association):
+    if now == moment:
+        await fork(how, association=association, STORAGE=STORAGE)
+
+async def pieces(association):
+    yield b"first!" * 100000
+    await fork_at("in a data set", association)
+    yield b"second" * 100000
+
+def connect(**options):
+    return aio.connect("127.0.0.1", int(port), tls=tls, timeout=60, **options)
+
+async def main():
+    async with connect(contexts=[STORAGE]) as association:
+        await association.send(b"command!", context=STORAGE, is_command=True)
+        await fork_at("before a data set", association)
+        await association.send(pieces(association), context=STORAGE)
+        if bytes((await association.receive()).data) != b"command!":
+            raise SystemExit("another command")
+        await fork_at("between messages", association)
+        if bytes((await association.receive()).data) != b"first!" * 100000 + b"second" * 100000:
+            raise SystemExit("another data set")
+        await association.release()
+    async with connect() as association:
+        say(await association.echo())
+
+run(main())
+"""
+ENDS_IN_ASYNCIO = {
+    "exits": "os._exit(0)",
+    "ends": "raise SystemExit",
+    "leaves the block by an exception": "raise Leave",
+}
+REQUESTOR_ENDS_IN_ASYNCIO = {
+    **ENDS_IN_ASYNCIO,
+    "drops": "global association; del association; gc.collect()",
+    "leaves the block": "await association.__aexit__(None, None, None)",
+    "sends": "await association.send(b'no data!', context=STORAGE, is_command=True)",
+    "receives": "await association.receive()",
+    "releases": "await association.release()",
+    "aborts": "await association.abort()",
+}
+
+
+@TLS
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("how", REQUESTOR_ENDS_IN_ASYNCIO)
+def test_a_child_leaves_what_its_parent_has_opened_in_asyncio(
+    how: str, moment: str, tls: bool
+) -> None:
+    with answering(tls) as (port, authority):
+        arguments = REQUESTOR_ENDS_IN_ASYNCIO[how], moment, str(port), authority
+        with running(FORKS_IN_ASYNCIO + REQUESTOR_IN_ASYNCIO, *arguments) as parent:
+            assert parent.end().split() == ["over", "0"]
+
+
+SERVER_IN_ASYNCIO = """\
+how, certificate = sys.argv[1:]
+tls = None
+if certificate:
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate)
+told = []
+
+async def handler(association, pdv):
+    told.append(association)
+    await association.send(b"done", context=pdv.context_id, is_command=pdv.is_command)
+
+async def main():
+    options = {"admission": ltdic.Admission(contexts=ltdic.ANY), "handler": handler, "tls": tls}
+    async with aio.Server(("127.0.0.1", 0), timeout=5, **options) as server:
+        say(server.address[1])
+        while not told:
+            await asyncio.sleep(0.01)
+        await fork(how, server=server, told=told)
+        await server.serve(until=lambda: server.counters.released == 2)
+    say(counted(server))
+    os._exit(0)  # a child that closes the loop has changed its poller: asyncio.run may not return
+
+run(main())
+"""
+SERVER_ENDS_IN_ASYNCIO = {
+    **ENDS_IN_ASYNCIO,
+    "drops": "told.clear(); del globals()['server']; gc.collect()",
+    "closes": "server.close(); await server.serve()",
+    "leaves the block": "await server.__aexit__(None, None, None)",
+    "serves": "await server.serve(until=0.2)",
+    "aborts": "told[0].abort(); await asyncio.sleep(0.1)",
+    "sends": "await told[0].send(b'no', context=1, is_command=True); await asyncio.sleep(0.1)",
+    "releases": "await asyncio.wait_for(told[0].release(), 0.1)",
+}
+
+
+@TLS
+@pytest.mark.parametrize("how", SERVER_ENDS_IN_ASYNCIO)
+def test_a_child_leaves_the_associations_in_asyncio_to_its_parent(
+    how: str, tls: bool, tmp_path: Path
+) -> None:
+    certificate = tmp_path / "certificate.pem"
+    CERTIFICATE.private_key_and_cert_chain_pem.write_to_path(str(certificate))
+    arguments = SERVER_ENDS_IN_ASYNCIO[how], str(certificate) if tls else ""
+    options = {"tls": client_context() if tls else None}
+    with running(FORKS_IN_ASYNCIO + SERVER_IN_ASYNCIO, *arguments) as parent:
+        port = int(parent.hear())
+        association = ltdic.connect(LOCALHOST, port, contexts=[STORAGE], timeout=LONG, **options)
+        association.send(b"first!", context=STORAGE, is_command=True)
+        assert association.receive() == ltdic.PDV(1, True, True, b"done")
+        assert parent.hear() == "over"
+        association.send(b"second", context=STORAGE)
+        assert association.receive() == ltdic.PDV(1, False, True, b"done")
+        association.release()
+        echo(port, **options)
+        [found] = reports(parent.end())
+    assert (found["accepted"], found["released"], found["lost"]) == (2, 2, 0)
+
+
+HANDLE_ENDS = {
+    "exits": "os._exit(0)",
+    "ends": "raise SystemExit",
+    "frees": "L_DicomFreeNet(net)",
+    "shuts down": "L_DicomShutDown()",
+    "closes": "L_DicomClose(net)",
+    "aborts": "L_DicomSendAbort(net, 0, 0); L_DicomBreathe()",
+    "releases": "L_DicomSendReleaseRequest(net); L_DicomBreathe()",
+    "sends": "L_DicomSendCEchoRequest(net, 1, 7, None); L_DicomBreathe()",
+    "waits": "L_DicomWait(net, 100)",
+}
+HANDLE = """\
+how, port = sys.argv[1:]
+told = []
+
+def pump(kind):
+    while told[-1:] != [kind]:
+        L_DicomWait(net, 100)
+
+L_DicomStartUp()
+net = L_DicomCreateNet(None, DICOM_SECURE_NONE)
+L_DicomSetCallback(net, {
+    "pfnReceiveAssociateAccept": lambda *_: told.append("accepted"),
+    "pfnReceiveCEchoResponse": lambda *_: told.append("echoed"),
+    "pfnReceiveReleaseResponse": lambda *_: told.append("released"),
+})
+pdu = L_DicomCreateAssociate(True)
+L_DicomAddPresentation(pdu, 1, 0, "1.2.840.10008.1.1")
+L_DicomAddTransfer(pdu, 1, "1.2.840.10008.1.2")
+L_DicomDefaultAssociate(pdu)
+L_DicomConnect(net, None, 0, "127.0.0.1", int(port))
+L_DicomSendAssociateRequest(net, pdu)
+pump("accepted")
+
+def child():
+    signal.alarm(60)
+    exec(how)
+
+L_DicomSendCEchoRequest(net, 1, 1, None)
+if (pid := os.fork()) == 0:
+    child()
+    os._exit(0)
+say(ended(pid))
+pump("echoed")
+L_DicomSendCEchoRequest(net, 1, 2, None)
+told.clear()
+pump("echoed")
+L_DicomSendReleaseRequest(net)
+pump("released")
+L_DicomFreeNet(net)
+L_DicomShutDown()
+"""
+
+
+@pytest.mark.parametrize("how", HANDLE_ENDS)
+def test_a_child_leaves_a_handle_that_is_associated_to_its_parent(how: str) -> None:
+    with serving(timeout=LONG) as server:
+        with running(HANDLE, HANDLE_ENDS[how], str(server.address[1])) as parent:
+            assert parent.end().split() == ["0"]
+        server.close()
+    assert (server.counters.accepted, server.counters.released) == (1, 1)
