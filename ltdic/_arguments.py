@@ -8,6 +8,9 @@ from operator import index
 from typing import Any
 
 
+HOST_AND_PORT = "a host and a port"
+
+
 def wrong_type(name: str, value: object, wanted: str) -> TypeError:
     """The exception for an argument, or a part of one, of a wrong type."""
     return TypeError(f"{name}: {type(value).__name__} where {wanted} must be")
@@ -33,12 +36,12 @@ def each(name: str, values: Any, kind: Any, wanted: str = "") -> Iterator[Any]:
         yield value
 
 
-def pair(name: str, values: Any) -> tuple[Any, Any]:
-    """Two values in one."""
+def pair(name: str, values: Any, wanted: str) -> tuple[Any, Any]:
+    """Two values in one, in words `wanted`."""
     try:
         first, second = values
     except (NotImplementedError, TypeError, ValueError):  # of a memoryview, too
-        raise wrong_type(name, values, "two values") from None
+        raise wrong_type(name, values, wanted) from None
     return first, second
 
 

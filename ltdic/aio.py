@@ -31,7 +31,7 @@ from types import TracebackType
 from typing import Any, NoReturn, cast
 
 from . import _lib
-from ._arguments import one, pair
+from ._arguments import HOST_AND_PORT, one, pair
 from ._connecting import dial_async
 from ._decisions import Task, Threads, Undecided
 from ._fork import cut_off, watch
@@ -955,7 +955,7 @@ class Server:
         idle: float | None = DEFAULT_IDLE,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        check_address(*pair("address", address))
+        check_address(*pair("address", address, HOST_AND_PORT))
         check_server(admission, handler, on_end)
         if tls is not None:
             check_tls(tls)

@@ -22,7 +22,7 @@ from operator import index
 from typing import Any, BinaryIO, NamedTuple, NoReturn, TypeAlias, TypeVar
 
 from . import _lib
-from ._arguments import copy_of, each, number_of, one, pair, view_of, wrong_type
+from ._arguments import HOST_AND_PORT, copy_of, each, number_of, one, pair, view_of, wrong_type
 from ._lib import Buffer
 from ._rules import PDU_NAMES
 from ._strangers import protocol_of
@@ -619,7 +619,9 @@ def request_of(
             max_length=max_length,
             implementation_class_uid=IMPLEMENTATION_CLASS_UID,
             implementation_version_name=IMPLEMENTATION_VERSION_NAME,
-            async_ops=None if async_ops is None else AsyncOperations(*pair("async_ops", async_ops)),
+            async_ops=None
+            if async_ops is None
+            else AsyncOperations(*pair("async_ops", async_ops, "operations invoked and performed")),
             roles=tuple(
                 RoleSelection(uid_of(n), index(scu), index(scp)) for n, (scu, scp) in wanted
             ),
@@ -682,7 +684,7 @@ def check_connect(
     made with."""
     check_address(host, port)
     if local is not None:
-        check_address(*pair("local_address", local))
+        check_address(*pair("local_address", local, HOST_AND_PORT))
     if port == 0:
         raise ValueError("port is 0, not 1 to 65535")
     return seconds_of("timeout", timeout)

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from . import _lib
-from ._arguments import one, pair
+from ._arguments import HOST_AND_PORT, one, pair
 from ._decisions import Decision, Decisions, Undecided
 from ._strangers import stranger_of
 from ._times import seconds_of
@@ -316,7 +316,7 @@ class Server:
         timeout: float | None = DEFAULT_TIMEOUT,
         idle: float | None = DEFAULT_IDLE,
     ) -> None:
-        check_address(*pair("address", address))
+        check_address(*pair("address", address, HOST_AND_PORT))
         check_server(admission, handler, on_end)
         self._max_associations = max_associations
         self._handler = handler
