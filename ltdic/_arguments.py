@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from operator import index
 from typing import Any
 
-
 HOST_AND_PORT = "a host and a port"
 
 
