@@ -304,8 +304,10 @@ class Engine:
         self.inbox = b""
         self._pieces: list[bytes] = []
         """What has come of a PDU besides the inbox, while it is not whole."""
+        self._in_pieces = 0
+        """Bytes of them."""
         self._missing = 0
-        """Bytes of that PDU that had not come when it was looked at last."""
+        """Bytes of that PDU that have not come."""
         self._raw: Any = None
         self._base: Any = None
         self._owner: Any = None
@@ -330,7 +332,7 @@ class Engine:
     @property
     def unused(self) -> int:
         """Bytes that were received and not used yet."""
-        return int(self._in.size) + sum(map(len, self._pieces))
+        return int(self._in.size) + self._in_pieces
 
     @property
     def expects_more(self) -> bool:
@@ -348,6 +350,7 @@ class Engine:
         """Small pieces of a large PDU are joined once, when it is whole."""
         if len(data) < self._missing:
             self._missing -= len(data)
+            self._in_pieces += len(data)
             self._pieces.append(data)
             return
         left = int(self._in.size)
@@ -360,7 +363,7 @@ class Engine:
             self._use(b"")
 
     def _use(self, inbox: bytes) -> None:
-        self.inbox, self._pieces, self._missing = inbox, [], 0
+        self.inbox, self._pieces, self._in_pieces, self._missing = inbox, [], 0, 0
         self._raw = ffi.from_buffer(self.inbox)
         self._in.data, self._in.size = self._raw, len(self.inbox)
         self._base = self._in.data
