@@ -6,6 +6,7 @@ import dis
 import logging
 import math
 import os
+import sys
 import threading
 import time
 import warnings
@@ -336,6 +337,7 @@ class Server:
         peers had taken, and how many they were."""
         self._owner: dict[str, int] = {}
         """The thread that serves, under the key `thread`."""
+        self._owning = threading.Lock()
         self._closing = False
         self._over = self._is_empty = False
         self._undecided = Undecided()
@@ -364,6 +366,7 @@ class Server:
             self._loop.abandon()
             self._over = True
             self._owner = {}
+        self._owning = threading.Lock()
 
     @property
     def address(self) -> tuple[str, int]:
@@ -455,13 +458,28 @@ class Server:
         return self._owner.get("thread") == threading.get_ident()
 
     def _refuse_nested(self) -> None:
-        if self._is_here():
+        if self._is_here() and self._is_in(threading.get_ident(), Server._serve):
             raise LocalError("it serves already")
 
+    def _is_in(self, thread: int, *functions: Callable[..., Any]) -> bool:
+        """Does this thread run one of these methods of this server? The exception of a signal
+        handler may have ended it before it could say so."""
+        codes = [function.__code__ for function in functions]
+        frame = sys._current_frames().get(thread)
+        while frame is not None:
+            if frame.f_code in codes and frame.f_locals.get("self") is self:
+                return True
+            frame = frame.f_back
+        return False
+
     def _take_over(self) -> bool:
-        """Be the thread that serves; False while another one is. No lock: the exception of a signal
-        handler could come between taking it and knowing that it is taken."""
-        return self._owner.setdefault("thread", threading.get_ident()) == threading.get_ident()
+        """Be the thread that serves; False while another one is."""
+        me = threading.get_ident()
+        with self._owning:
+            owner = self._owner.setdefault("thread", me)
+            if owner != me and not self._is_in(owner, Server.serve, Server.__exit__):
+                owner = self._owner["thread"] = me
+        return owner == me
 
     def _let_go(self) -> None:
         if self._is_here():
