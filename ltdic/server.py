@@ -589,13 +589,17 @@ class Server:
         del error  # else it and this frame are a cycle
 
     def _call_user(
-        self, event: _lib.ServedEvent, function: Callable[..., Any], *arguments: Any
+        self,
+        event: _lib.ServedEvent,
+        function: Callable[[ServedAssociation, Any], Any],
+        association: ServedAssociation,
+        what: Any,
     ) -> Exception | None:
         """Call a function of the user's about an event, once, although what a signal handler raises
         may come before it has begun. What it raises by itself is returned."""
         try:
             self._loop.taken = event.place + 1
-            function(*arguments)
+            function(association, what)  # no `*`: behind that a signal may be seen in this frame
         except BaseException as e:
             if not _has_begun(e):
                 self._loop.taken = event.place
