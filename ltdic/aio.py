@@ -97,6 +97,8 @@ GRACE = 0.5
 MOMENT = 0.5
 """Seconds between two looks at what `serve` is to be served until."""
 BACKLOG = 1024
+MOST_HANDSHAKE = 0x10000
+"""Bytes that a requestor may send until TLS is up: its hello, and its certificates."""
 
 
 # ---- requestor ----------------------------------------------------------------------------------
@@ -444,6 +446,8 @@ class _Acceptor(Link):
         self._record: Record | None = None
         self._end: End | None = None
         self._first = b""
+        self._handshake = 0
+        """Bytes received before TLS is up."""
         self._accepted: AsyncServedAssociation | None = None
         self._judged_verification: frozenset[int] = frozenset()
         self._verification: frozenset[int] = frozenset()
@@ -458,7 +462,13 @@ class _Acceptor(Link):
         if self._record is None and len(self._first) < FIRST:
             self._first += data[: FIRST - len(self._first)]
         super().data_received(data)
-        self._server._count_unfinished(self, self.association._unfinished)
+        if self.tls is None or self.tls.established:
+            self._server._count_unfinished(self, self.association._unfinished)
+            return
+        self._handshake += len(data)
+        self._server._count_unfinished(self, self._handshake)
+        if self._handshake > MOST_HANDSHAKE:
+            self.cut()
 
     def connection_lost(self, exc: Exception | None) -> None:
         try:
@@ -757,6 +767,14 @@ class _Acceptor(Link):
         """The server has to wait for it until there is neither a connection nor work left."""
         if self.closed and self._over and not self._tasks and self in self._server._links:
             self._server._left(self)
+
+    def end_for_congestion(self) -> None:
+        """It has sent too much of what is not whole."""
+        if self.tls is not None and not self.tls.established:
+            self.cut()
+        else:
+            self.association._fail(_lib.CONGESTION)
+            self.turn()
 
     def forget(self) -> None:
         """It is over: what only it needs is garbage at once, without a cycle that waits for the
@@ -1139,9 +1157,8 @@ class Server:
             self._unfinished.pop(link, None)
         while self._unfinished_bytes > _lib.MAX_UNFINISHED:
             first = next(iter(self._unfinished))
-            first.association._fail(_lib.CONGESTION)
             self._count_unfinished(first, 0)
-            first.turn()
+            first.end_for_congestion()
 
     async def _in_thread(self, function: Callable[[Any], Any], argument: Any) -> Any:
         """What the function returns, or raises, in a thread: there is no executor that anybody else

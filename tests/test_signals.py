@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from conftest import LOCALHOST, TIMEOUT, command_set
-from faces import EXPLICIT, STORAGE, Background
+from faces import EXPLICIT, STORAGE, Background, background
 
 import ltdic
 from ltdic import PDV, Admission, AssociateReject, AssociationRejected, Record, Server
@@ -168,3 +168,26 @@ def check(server: Server, heard: Heard, done: Counter[str]) -> None:
     outcomes = Counter(record.outcome for _, record in heard.records)
     assert outcomes == done
     assert server._served == {}
+
+
+def test_an_exception_in_the_moment_that_serving_ends_does_not_keep_it_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(_: Server) -> None:
+        raise KeyboardInterrupt
+
+    with Server((LOCALHOST, 0), timeout=TIMEOUT) as server:
+        monkeypatch.setattr(Server, "_let_go", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            server.serve(until=0)
+        monkeypatch.undo()
+        server.serve(until=0)  # in this thread
+        monkeypatch.setattr(Server, "_let_go", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            server.serve(until=0)
+        monkeypatch.undo()
+        with background(lambda: server.serve(until=lambda: server.counters.released == 1)):
+            with pytest.raises(ltdic.LocalError, match="serves already"):
+                while True:  # until the other thread does
+                    server.serve(until=0)
+            ltdic.connect(*server.address, timeout=TIMEOUT).release()

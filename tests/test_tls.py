@@ -575,6 +575,22 @@ def test_two_hundred_handshakes_that_stall_do_not_delay_anybody() -> None:
     )
 
 
+def test_a_handshake_of_more_bytes_than_any_has_is_ended_at_once() -> None:
+    record = b"\x16\x03\x01\x3f\xff"  # of 16383 bytes; a hello of 130,000 is in several
+    hello = b"\x01" + (130_000).to_bytes(3, "big") + bytes(16_379)
+    with (
+        serving(server_context(), timeout=6 * TIMEOUT) as server,
+        socket.create_connection(server.address, TIMEOUT) as connection,
+        suppress(ConnectionError),
+    ):
+        connection.sendall(record + hello)
+        for _ in range(6):
+            connection.sendall(record + bytes(16_383))
+        while connection.recv(4096):
+            pass
+    assert server.counters == ltdic.Counters(connections=1, tls_failures=1)
+
+
 # ---- counting ------------------------------------------------------------------------------------
 
 WISHES = ("accept", "reject", "abort", "raise", "wait")
