@@ -350,6 +350,8 @@ class Link(asyncio.Protocol):
                     number += 1
         finally:
             self.turns.end(opens)
+            if not self.closed:
+                self.turn()  # something may have waited for the end of the message
 
     async def _send_part(self, pdv: PDV, timeout: float | None) -> None:
         """Send it, and wait until the transport takes more."""

@@ -131,6 +131,16 @@ class AsyncTurns:
         self._over = False
         self._waiters: list[asyncio.Future[None]] = []
 
+    @property
+    def is_sending(self) -> bool:
+        """Is somebody in the middle of a command or data set?"""
+        return self._sender is not None
+
+    @property
+    def is_open(self) -> bool:
+        """Has a message begun that is not at its end?"""
+        return self.is_sending or self._opener is not None
+
     async def begin(self, is_command: bool, patience: float | None) -> None:
         """As `Turns.begin`."""
         me = asyncio.current_task()

@@ -455,6 +455,8 @@ class _Acceptor(Link):
         self._between = True
         self._tasks: set[asyncio.Task[None]] = set()
         self._working = False
+        self._is_to_release = False
+        """Has the peer asked for release, and waits for an answer?"""
 
     # ---- what happens
 
@@ -504,6 +506,10 @@ class _Acceptor(Link):
         if self._place is not None and not 3 <= state <= 12:
             self._server._policy.leave(self._place)
             self._place = None
+        if self._is_to_release and not self.turns.is_sending:
+            self._is_to_release = False
+            self._answer_release()
+            super().turn()
         if self._server._closing and not self._over:
             self._server._close_step(self)
         self._leave()
@@ -613,7 +619,7 @@ class _Acceptor(Link):
         if self._working:
             self.put(ReleaseRequest())
         else:
-            self._answer_release()
+            self._is_to_release = True
 
     def _answer_release(self) -> None:
         if self.association.state == 8:
@@ -646,7 +652,7 @@ class _Acceptor(Link):
                 if isinstance(event, PDV):
                     await handler(association, event)
                 else:
-                    self._answer_release()
+                    self._is_to_release = True
         except Exception as e:
             if isinstance(e, Error) and not association.established:
                 logger.debug("the handler's association is over: %s", e)
@@ -1243,7 +1249,7 @@ class Server:
         elif state == 3:
             link._reject(BUSY)
             link.flush()
-        elif state == 6 and link._between and not link._working:
+        elif state == 6 and link._between and not link._working and not link.turns.is_open:
             link.association.send(ReleaseRequest())
             link.flush()
 
