@@ -72,7 +72,7 @@ class Turns:
     """The turns of threads."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may interrupt whoever has it
         self._sender: object = None
         self._opener: object = None
         """The thread whose command waits for its data set."""
@@ -108,18 +108,20 @@ class Turns:
     def end(self, opens: bool) -> None:
         """Give the turn back, if this thread has it. `opens`: a data set has to follow."""
         if self._sender is this_thread():
-            self._opener = self._sender if opens else None
-            self._sender = None
-            self._tell()
+            with self._lock:
+                self._opener = self._sender if opens else None
+                self._sender = None
+                self._tell()
 
     def stop(self) -> None:
         """The association is over: nobody has to wait."""
-        self._over = True
-        self._tell()
+        with self._lock:
+            self._over = True
+            self._tell()
 
     def _tell(self) -> None:
-        changed, self._changed = self._changed, Signal()
-        changed.set()
+        self._changed.set()
+        self._changed = Signal()
 
 
 class AsyncTurns:

@@ -199,9 +199,9 @@ class ServedAssociation(Served):
 
     def _wait_with(self, job: _Job) -> None:
         """Run it after those that wait already."""
-        if job not in self._waiting:
+        if not job.is_kept:
             self._waiting.append(job)
-        job.tried = True
+        job.is_kept = job.tried = True
         self._server._late.setdefault(self, (time.monotonic(), self._taken()))
 
     def _resume(self) -> None:
@@ -247,7 +247,7 @@ class _Job:
         self._do = do
         self.again = again
         self._tell = tell
-        self.tried = False
+        self.tried = self.is_kept = False
         self.status: int | None = None
         """What came of it; `_lib.CLOSED` where the association was over before."""
         self._done = Signal()
