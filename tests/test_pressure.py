@@ -39,6 +39,7 @@ from test_attacks import (
 )
 from test_faces import raw_acceptor
 from test_served import IMPLICIT, REQUEST, p_data, peer_releases
+from test_sync import receive_exactly_one
 
 import ltdic
 from ltdic import (
@@ -215,6 +216,17 @@ def test_a_release_waits_for_the_message_that_another_one_sends(serve: Serve) ->
         host.begin(served.release)
         assert gets_one(peer) == ReleaseRequest()
         peer.send(ReleaseResponse())
+        is_released(host, peer)
+
+
+def test_a_release_of_the_peer_is_answered_after_the_message_that_another_one_sends(
+    serve: Serve,
+) -> None:
+    with serve() as host, ExitStack() as stack:
+        peer = slow(stack, host)
+        begin_to_send(host, peer)
+        peer.send(ReleaseRequest())
+        assert gets_one(peer) == ReleaseResponse()
         is_released(host, peer)
 
 
@@ -397,6 +409,30 @@ def test_what_a_peer_sends_is_no_reason_to_wait_longer_until_it_takes_something(
     begun = time.monotonic()
     assert outcomes(drip) == dict.fromkeys(SENDS, LATE)
     assert time.monotonic() - begun < 10 * SHORT
+
+
+def test_a_release_of_a_requestor_waits_for_the_message_that_another_task_sends() -> None:
+    last = bytearray()
+
+    def script(connection: socket.socket) -> None:
+        time.sleep(SHORT / 5)  # until the release has been asked for
+        while (pdu := receive_exactly_one(connection)) and pdu[0] == DataTransfer.type:
+            last[:] = pdu[11:12]  # the message control header
+        last.extend(pdu[:1])
+        connection.sendall(encode(ReleaseResponse()))
+
+    async def send_and_release(port: int) -> None:
+        association = await aio.connect(LOCALHOST, port, **REQUESTOR)
+        sender = asyncio.create_task(association.send(MUCH, context=CT, is_command=True))
+        await asyncio.sleep(0)
+        try:
+            await association.release()
+        finally:
+            await sender
+
+    with narrow_acceptor(script) as port:
+        asyncio.run(send_and_release(port))
+    assert last == bytes([3, ReleaseRequest.type])
 
 
 SLOWLY = 4 * SHORT
