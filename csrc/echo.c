@@ -147,3 +147,23 @@ int ltdic_decode_echo(ltdic_echo *echo, ltdic_bytes command)
     *echo = found;
     return LTDIC_OK;
 }
+
+int ltdic__announces_data_set(ltdic_bytes command)
+{
+    uint32_t at = 0, least = 0; /* elements are in ascending order */
+    while (command.size >= ELEMENT_HEADER && at < command.size - ELEMENT_HEADER + 1) {
+        const uint8_t *p = command.data + at;
+        const uint16_t element = load_le16(p + 2);
+        const uint32_t length = load_le32(p + 4);
+        const size_t left = command.size - at - ELEMENT_HEADER;
+        if (load_le16(p) != 0 || element < least || length > left) {
+            return -1;
+        }
+        if (element == DATA_SET_TYPE) {
+            return length != 2 ? -1 : load_le16(p + ELEMENT_HEADER) != NO_DATA_SET;
+        }
+        least = element + 1U;
+        at += ELEMENT_HEADER + length;
+    }
+    return -1;
+}

@@ -49,6 +49,7 @@ struct ltdic_served {
     bool told;      /* the user knows of it */
     bool between;   /* no message has begun that is not at its end */
     bool waits;     /* the user has more to send than there is room for */
+    bool announced; /* the last command that the user sent says that a data set follows */
     bool releases;  /* the peer has asked for release, and that waits for what is to be sent */
     ltdic_report report;
 };
@@ -483,6 +484,8 @@ int ltdic_served_send_data(ltdic_server *server, ltdic_served_id served, const l
     if (status == LTDIC_ERR_ROOM) {
         a->waits = true;
         ltdic__net_hold(a->net, true);
+    } else if (status == LTDIC_OK && data->control == 3) {
+        a->announced = ltdic__announces_data_set(data->data) == 1;
     }
     return status;
 }
@@ -589,7 +592,8 @@ static void receive_echo(ltdic_served *a, const ltdic_indication *i)
 static void receive_data(ltdic_server *s, ltdic_served *a, const ltdic_indication *i)
 {
     const ltdic_piece *p = &i->piece;
-    a->between = (p->control & 3) == 2;
+    const bool alone = p->first && p->control == 3 && ltdic__announces_data_set(p->data) == 0;
+    a->between = (p->control & 3) == 2 || alone;
     const bool verification = (a->answer.verification[p->id / 8] >> p->id % 8 & 1) != 0;
     if (verification && (s->wanted & LTDIC_WANT_VERIFICATION) == 0) {
         receive_echo(a, i);
@@ -795,11 +799,17 @@ void ltdic_server_close(ltdic_server *server, uint32_t milliseconds)
     server->starved = false;
 }
 
+/* The user has begun a message that is not at its end. */
+static bool is_sending(const ltdic_served *a)
+{
+    const uint8_t at = a->net->association.sending.place;
+    return at == IN_COMMAND || at == IN_DATA || (at == AFTER_COMMAND && a->announced);
+}
+
 /* Neither side has begun a message that is not at its end. */
 static bool is_between(const ltdic_served *a)
 {
-    const uint8_t sending = a->net->association.sending.place;
-    return a->between && !a->waits && (sending == BETWEEN || sending == AFTER_COMMAND);
+    return a->between && !a->waits && !is_sending(a);
 }
 
 /* One step towards the end of one association. */
@@ -832,8 +842,11 @@ static void close_all(ltdic_server *s)
  * goes before the answer. */
 static void answer_release(ltdic_served *a)
 {
-    a->releases = a->waits;
-    if (!a->waits && ltdic_net_state(a->net) == 8) {
+    a->releases = a->waits || is_sending(a);
+    if (a->releases) {
+        list_remove(&a->resuming);
+        list_insert_before(&a->server->resuming, &a->resuming);
+    } else if (ltdic_net_state(a->net) == 8) {
         send_or_end(a, LTDIC_RELEASE_RP, no_codes);
     }
 }
@@ -849,18 +862,20 @@ static void answer_releases(ltdic_server *s)
     }
 }
 
-/* The user was told of room, and has sent what there was: go on with what the peer has sent, unless
- * there was not room for all. */
+/* The user has sent what there was: go on with what the peer has sent, and answer its release,
+ * unless there was not room for all, or more is to come. */
 static void resume_all(ltdic_server *s)
 {
-    while (!list_empty(&s->resuming)) {
-        ltdic_served *a = RESUMING_OF(s->resuming.next);
+    node all;
+    list_init(&all);
+    list_splice(&all, &s->resuming);
+    while (!list_empty(&all)) {
+        ltdic_served *a = RESUMING_OF(all.next);
         list_remove(&a->resuming);
-        if (a->net == NULL || a->waits) {
-            continue;
+        if (a->net != NULL && !a->waits) {
+            ltdic__net_hold(a->net, false);
         }
-        ltdic__net_hold(a->net, false);
-        if (a->releases) {
+        if (a->net != NULL && a->releases) {
             answer_release(a);
         }
     }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import struct
 import threading
+from collections import deque
 from contextlib import suppress
 
 from .errors import LocalError
@@ -76,6 +77,8 @@ class Turns:
         self._sender: object = None
         self._opener: object = None
         """The thread whose command waits for its data set."""
+        self._queue: deque[object] = deque()
+        """Those that wait, the first in front."""
         self._over = False
         self._changed = Signal()
         """Set, and replaced by another one, whenever something changes."""
@@ -86,24 +89,34 @@ class Turns:
             raise LocalError("what a signal has interrupted is sending")
 
     def begin(self, is_command: bool, waits: bool, patience: float | None) -> None:
-        """Take the turn. Without `waits` it is had now or not at all. `patience` is the time in
-        seconds that another thread has between a command and its data set. Raises `LocalError`."""
-        while (changed := self._take(is_command)) is not None:
-            if not waits:
-                raise LocalError(SENDING)
-            was_idle = self._sender is None
-            if not changed.wait(patience) and was_idle and self._sender is None:
-                raise LocalError(OPEN)
+        """Take the turn, after those that wait for it already. Without `waits` it is had before
+        them, and now or not at all. `patience` is the time in seconds that another thread has
+        between a command and its data set. Raises `LocalError`."""
+        ticket = object()
+        try:
+            while (changed := self._take(is_command, ticket, waits)) is not None:
+                if not waits:
+                    raise LocalError(SENDING)
+                was_idle = self._sender is None
+                if not changed.wait(patience) and was_idle and self._sender is None:
+                    raise LocalError(OPEN)
+        finally:
+            with suppress(ValueError):
+                self._queue.remove(ticket)
 
-    def _take(self, is_command: bool) -> Signal | None:
+    def _take(self, is_command: bool, ticket: object, waits: bool) -> Signal | None:
         """Take the turn if it is free; else what tells of a change."""
         me = this_thread()
         with self._lock:
-            is_open = is_command and self._opener not in (None, me)
-            if not self._over and (self._sender is not None or is_open):
-                return self._changed
-            self._sender = me
-            return None
+            goes_on = self._opener is not None and (not is_command or self._opener is me)
+            first = not self._queue or self._queue[0] is ticket or not waits
+            is_next = self._opener is None and first
+            if self._over or (self._sender is None and (goes_on or is_next)):
+                self._sender = me
+                return None
+            if waits and ticket not in self._queue:
+                self._queue.append(ticket)
+            return self._changed
 
     def end(self, opens: bool) -> None:
         """Give the turn back, if this thread has it. `opens`: a data set has to follow."""
@@ -130,6 +143,7 @@ class AsyncTurns:
     def __init__(self) -> None:
         self._sender: object = None
         self._opener: object = None
+        self._queue: deque[object] = deque()
         self._over = False
         self._waiters: list[asyncio.Future[None]] = []
 
@@ -145,16 +159,21 @@ class AsyncTurns:
 
     async def begin(self, is_command: bool, patience: float | None) -> None:
         """As `Turns.begin`."""
-        me = asyncio.current_task()
-        while not self._is_free(is_command, me):
-            was_idle = self._sender is None
-            if not await self._change(patience) and was_idle and self._sender is None:
-                raise LocalError(OPEN.replace("thread", "task"))
+        me, ticket = asyncio.current_task(), object()
+        self._queue.append(ticket)
+        try:
+            while not self._is_free(is_command, me, ticket):
+                was_idle = self._sender is None
+                if not await self._change(patience) and was_idle and self._sender is None:
+                    raise LocalError(OPEN.replace("thread", "task"))
+        finally:
+            self._queue.remove(ticket)
         self._sender = me
 
-    def _is_free(self, is_command: bool, me: object) -> bool:
-        idle = self._sender is None
-        return self._over or (idle and not (is_command and self._opener not in (None, me)))
+    def _is_free(self, is_command: bool, me: object, ticket: object) -> bool:
+        goes_on = self._opener is not None and (not is_command or self._opener is me)
+        is_next = self._opener is None and self._queue[0] is ticket
+        return self._over or (self._sender is None and (goes_on or is_next))
 
     async def _change(self, patience: float | None) -> bool:
         """Wait until something has changed; False where the time was up before."""

@@ -160,7 +160,12 @@ class AsyncAssociation(Opened):
         if self._association.state == 8:  # the peer has asked first
             await self._answer_release()
             return
-        await self._run(self._requestor.release())
+        turns = self._link.turns
+        try:
+            await turns.begin(True, self.timeout)  # after what other tasks send
+            await self._run(self._requestor.release())
+        finally:
+            turns.end(False)
         await self._end(RELEASED)
 
     async def abort(self) -> None:
@@ -654,17 +659,25 @@ class _Acceptor(Link):
                 else:
                     self._is_to_release = True
         except Exception as e:
-            if isinstance(e, Error) and not association.established:
-                logger.debug("the handler's association is over: %s", e)
-            else:
-                logger.exception("the handler failed; its association is aborted")
-            self.abort()
+            self._handler_failed(e)
         except SystemExit:
             self.abort()
             raise
         finally:
             self._working = False
         self.turn()
+
+    def _handler_failed(self, error: Exception) -> None:
+        """In its `except`."""
+        assert self._accepted is not None
+        if isinstance(error, LocalError) and self.association.state in (7, 9, 10, 11, 12):
+            logger.debug("the handler's association is being released: %s", error)
+            return
+        if isinstance(error, Error) and not self._accepted.established:
+            logger.debug("the handler's association is over: %s", error)
+        else:
+            logger.exception("the handler failed; its association is aborted")
+        self.abort()
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)

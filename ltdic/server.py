@@ -71,6 +71,8 @@ class ServedAssociation(Served):
         self._turns = Turns()
         self._waiting: deque[_Job] = deque()
         """What is sent when the peer has taken more of what was sent before."""
+        self._is_released = False
+        """Has its user asked for release?"""
         self._is_late = False
         """Has the peer not taken it in time?"""
         self._over = Signal()
@@ -121,11 +123,13 @@ class ServedAssociation(Served):
         call = self._server._loop.sending(self._number, encode(ReleaseRequest()))
         if self._server._is_here() and self._waiting:
             self._wait_with(_Job(call.make, self, tell=self._check_kept))
+            self._is_released = True
             return
         status = self._server._call(_Job(call.make, self, in_order=True))
         self._raise_if_over(status)
         if status != 0:
             raise error_of_send(status, "an A-RELEASE-RQ")
+        self._is_released = True
 
     def abort(self) -> None:
         """End it at once, by A-ABORT (PS3.8 7.3). Does nothing when it is over."""
@@ -611,6 +615,9 @@ class Server:
 
     @staticmethod
     def _handler_failed(association: ServedAssociation, error: Exception) -> None:
+        if isinstance(error, LocalError) and association._is_released:  # by another thread
+            logger.debug("the handler's association is being released: %s", error)
+            return
         if isinstance(error, Error) and not association.established:  # the peer has left meanwhile
             logger.debug("the handler's association is over: %s", error)
         else:
