@@ -79,6 +79,8 @@ class Link(asyncio.Protocol):
         self.association = Association(requestor=requestor, timeout=timeout, idle=idle)
         self.events: deque[Event] = deque()
         """What has happened and waits to be taken."""
+        self._last: Event | None = None
+        """The event that has ended the association."""
         self.received = self.sent = 0
         self.begun = time.monotonic()
         self.peer: tuple[str, int] = ("unknown", 0)
@@ -166,10 +168,10 @@ class Link(asyncio.Protocol):
 
     # ---- the crank
 
-    def turn(self) -> None:
+    def turn(self, most: int = MOST_WORK) -> None:
         """After whatever may have changed something: take what has happened, send what is to be
         sent, and set the timer."""
-        self._take_events()
+        self._take_events(most)
         self.flush()
         self.association._drop_used()
         if self._unanswered and self.association.expects_more:
@@ -181,9 +183,9 @@ class Link(asyncio.Protocol):
         self._set_timer()
         self._wake()
 
-    def _take_events(self) -> None:
+    def _take_events(self, most: int) -> None:
         """As many as may be taken in one turn."""
-        for _ in range(MOST_WORK):
+        for _ in range(most):
             if self._held >= MOST_HELD or (told := self.association._next()) is None:
                 return
             self._over = self._over or told.over
@@ -205,6 +207,8 @@ class Link(asyncio.Protocol):
         if isinstance(event, PDV) and 2 * len(event.data) < len(self.association._view):
             data = memoryview(bytes(event.data))  # a view would keep all that came with it
             event = PDV(event.context_id, event.is_command, event.is_last, data)
+        elif not isinstance(event, PDV) and self._last is None and error_of_event(event):
+            self._last = event
         self.events.append(event)
         self._held += size_of(event)
 
@@ -326,10 +330,8 @@ class Link(asyncio.Protocol):
     def raise_if_over(self) -> None:
         if self.aborted:
             raise LocalError(ABORTED)
-        for event in self.events:
-            error = self.error_of(event)
-            if error is not None:
-                raise error
+        if self._last is not None and (error := self.error_of(self._last)) is not None:
+            raise error
 
     async def send(
         self,
@@ -339,25 +341,29 @@ class Link(asyncio.Protocol):
         timeout: float | None,
     ) -> None:
         """Send a whole command or data set, in the task's turn."""
-        opens = False
+        opens = is_begun = False
         try:
             await self.turns.begin(is_command, timeout)
             async with aclosing(_parts_of(data)) as parts:
-                number = 0
                 async for is_last, part in parts:
-                    await self._send_part(PDV(context_id, is_command, is_last, part), timeout)
-                    opens = is_command and number == 0 and announces_data_set(part)
-                    number += 1
+                    self._give(PDV(context_id, is_command, is_last, part))
+                    opens = is_command and not is_begun and announces_data_set(part)
+                    is_begun = not is_last
+                    await self._wait_for_room(timeout)
         finally:
-            self.turns.end(opens)
+            self.turns.end(opens, broken=is_begun)
             if not self.closed:
                 self.turn()  # something may have waited for the end of the message
 
-    async def _send_part(self, pdv: PDV, timeout: float | None) -> None:
-        """Send it, and wait until the transport takes more."""
+    def _give(self, pdv: PDV) -> None:
+        """Send it. What has come meanwhile has its turn elsewhere, so that who sends does not go on
+        for ever."""
         self.raise_if_over()
         self.association.send(pdv)
-        self.turn()
+        self.turn(most=1)
+
+    async def _wait_for_room(self, timeout: float | None) -> None:
+        """Wait until the transport takes more."""
         left, deadline = self._untaken(), deadline_of(timeout)
         while self._is_to_wait() and self.association.established:
             try:

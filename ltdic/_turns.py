@@ -20,6 +20,7 @@ NO_DATA_SET = 0x0101
 DATA_SET_TYPE = 0x0800
 
 SENDING = "another thread is sending"
+BROKEN = "a command or data set was not sent to its end: only abort is left to do (PS3.8 E.1)"
 OPEN = "another thread has sent a command, and not yet the data set that it announces (PS3.7 6.3.1)"
 
 
@@ -77,6 +78,7 @@ class Turns:
         self._sender: object = None
         self._opener: object = None
         """The thread whose command waits for its data set."""
+        self._is_broken = False
         self._queue: deque[object] = deque()
         """Those that wait, the first in front."""
         self._over = False
@@ -93,6 +95,8 @@ class Turns:
         them, and now or not at all. `patience` is the time in seconds that another thread has
         between a command and its data set. Raises `LocalError`."""
         ticket = object()
+        if self._is_broken:
+            raise LocalError(BROKEN)
         try:
             while (changed := self._take(is_command, ticket, waits)) is not None:
                 if not waits:
@@ -100,6 +104,8 @@ class Turns:
                 was_idle = self._sender is None
                 if not changed.wait(patience) and was_idle and self._sender is None:
                     raise LocalError(OPEN)
+                if self._is_broken:
+                    raise LocalError(BROKEN)
         finally:
             with suppress(ValueError):
                 self._queue.remove(ticket)
@@ -118,10 +124,12 @@ class Turns:
                 self._queue.append(ticket)
             return self._changed
 
-    def end(self, opens: bool) -> None:
-        """Give the turn back, if this thread has it. `opens`: a data set has to follow."""
+    def end(self, opens: bool, broken: bool = False) -> None:
+        """Give the turn back, if this thread has it. `opens`: a data set has to follow. `broken`:
+        what was being sent is not at its end, and so nobody can send any more."""
         if self._sender is this_thread():
             with self._lock:
+                self._is_broken = self._is_broken or broken
                 self._opener = self._sender if opens else None
                 self._sender = None
                 self._tell()
@@ -144,6 +152,7 @@ class AsyncTurns:
         self._sender: object = None
         self._opener: object = None
         self._queue: deque[object] = deque()
+        self._is_broken = False
         self._over = False
         self._waiters: list[asyncio.Future[None]] = []
 
@@ -162,10 +171,14 @@ class AsyncTurns:
         me, ticket = asyncio.current_task(), object()
         self._queue.append(ticket)
         try:
+            if self._is_broken:
+                raise LocalError(BROKEN)
             while not self._is_free(is_command, me, ticket):
                 was_idle = self._sender is None
                 if not await self._change(patience) and was_idle and self._sender is None:
                     raise LocalError(OPEN.replace("thread", "task"))
+                if self._is_broken:
+                    raise LocalError(BROKEN)
         finally:
             self._queue.remove(ticket)
         self._sender = me
@@ -188,9 +201,10 @@ class AsyncTurns:
             self._waiters.remove(waiter)
         return True
 
-    def end(self, opens: bool) -> None:
+    def end(self, opens: bool, broken: bool = False) -> None:
         """As `Turns.end`."""
         if self._sender is asyncio.current_task():
+            self._is_broken = self._is_broken or broken
             self._opener = self._sender if opens else None
             self._sender = None
             self._wake()

@@ -36,7 +36,7 @@ from ._connecting import dial_async
 from ._decisions import Task, Threads, Undecided
 from ._fork import cut_off, watch
 from ._lib import Buffer
-from ._link import MOST_HELD, Link, peer_of
+from ._link import MOST_HELD, MOST_WORK, Link, peer_of
 from ._strangers import stranger_of, tls_stranger
 from ._times import seconds_of
 from .admission import Admission, Context
@@ -497,8 +497,8 @@ class _Acceptor(Link):
         else:
             _HAPPENED[told.type](self, told)
 
-    def turn(self) -> None:
-        super().turn()
+    def turn(self, most: int = MOST_WORK) -> None:
+        super().turn(most)
         self.settle()
 
     def settle(self) -> None:
@@ -653,7 +653,11 @@ class _Acceptor(Link):
         assert handler is not None
         assert association is not None
         try:
+            handled = 0
             while (event := self.take()) is not None:
+                handled += 1
+                if handled % MOST_WORK == 0:
+                    await asyncio.sleep(0)  # it may never have to wait
                 if isinstance(event, PDV):
                     await handler(association, event)
                 else:

@@ -71,6 +71,8 @@ class ServedAssociation(Served):
         self._turns = Turns()
         self._waiting: deque[_Job] = deque()
         """What is sent when the peer has taken more of what was sent before."""
+        self._is_aborted = False
+        """Has its user aborted it?"""
         self._is_released = False
         """Has its user asked for release?"""
         self._is_late = False
@@ -97,15 +99,16 @@ class ServedAssociation(Served):
         context_id = self._context_id_of(context)
         is_here = self._server._is_here()
         send = self._send_here if is_here else self._send_there
-        opens = False
+        opens = is_begun = False
         self._turns.refuse_nested()
         try:
             self._turns.begin(is_command, not is_here, self._server._timeout)
-            for number, (is_last, part) in enumerate(parts_of(data)):
+            for is_last, part in parts_of(data):
                 send(PDV(context_id, is_command, is_last, part))
-                opens = is_command and number == 0 and announces_data_set(part)
+                opens = is_command and not is_begun and announces_data_set(part)
+                is_begun = not is_last
         finally:
-            self._turns.end(opens)
+            self._turns.end(opens, broken=is_begun)
 
     def release(self) -> None:
         """Ask the peer for release (PS3.8 7.2), between two messages, after what was sent before.
@@ -133,6 +136,7 @@ class ServedAssociation(Served):
 
     def abort(self) -> None:
         """End it at once, by A-ABORT (PS3.8 7.3). Does nothing when it is over."""
+        self._is_aborted = True
         if not self._over.is_set:
             try:
                 self._server._call(self._aborting())
@@ -583,7 +587,7 @@ class Server:
 
     def _data(self, event: _lib.ServedEvent) -> None:
         association, handler = self._served.get(event.served), self._handler
-        if association is None or handler is None:
+        if association is None or handler is None or association._is_aborted:
             return
         control = event.control
         pdv = PDV(event.id, bool(control & 1), bool(control & 2), event.data)
@@ -698,8 +702,9 @@ class Server:
         return status
 
     def _post(self, job: _Job) -> None:
-        self._jobs.append(job)
-        self._loop.wake()
+        if not self._is_empty:
+            self._jobs.append(job)
+            self._loop.wake()
         if self._is_empty:
             job.run()
 

@@ -15,6 +15,7 @@ from types import TracebackType
 
 from ._connecting import dial
 from ._fork import cut_off, has, watch
+from ._turns import BROKEN
 from .admission import Context
 from .association import (
     ABORTED_BY_US,
@@ -176,6 +177,8 @@ class SyncAssociation(Opened):
         self._poll.register(self._alarm[0], select.POLLIN)
         self._events: deque[Event] = deque()
         self._held = 0
+        self._is_broken = False
+        """Was what is being sent not sent to its end?"""
         self._is_late = False
         """True where something was read after the deadline of the step that runs."""
         self._out = memoryview(b"")
@@ -208,8 +211,12 @@ class SyncAssociation(Opened):
         context_id = context_id_of(self.contexts, context)
         with self._used():
             self._refuse_if_over()
+            if self._is_broken:
+                raise LocalError(BROKEN)
             for is_last, part in parts_of(data):
-                self._send_part(PDV(context_id, is_command, is_last, part))
+                self._association.send(PDV(context_id, is_command, is_last, part))
+                self._is_broken = not is_last
+                self._send_out()
 
     def receive(self, *, joined: bool = True, limit: int = 1 << 30) -> PDV | None:
         """The next command or data set, whole, of at most `limit` bytes; or, if not `joined`, what
@@ -337,9 +344,9 @@ class SyncAssociation(Opened):
             raise
         self._association.set_timeouts(self.timeout)
 
-    def _send_part(self, pdv: PDV) -> None:
+    def _send_out(self) -> None:
+        """Send what was given to the association."""
         self._abort_if_asked()
-        self._association.send(pdv)
         deadline, taken = deadline_of(self.timeout), self._taken()
         while self._collect():
             self._raise_if_over()
