@@ -945,6 +945,14 @@ void ltdic_association_fail(ltdic_association *association, int status, uint64_t
     apply(association, &effects, status, now);
 }
 
+uint64_t ltdic_association_needs(const ltdic_association *association, ltdic_bytes left)
+{
+    const bool whole =
+        association->stream.pdu_left == 0 && left.size >= HEADER && left.data[0] != LTDIC_DATA_TF;
+    const uint64_t size = whole ? (uint64_t)HEADER + load_u32(left.data + 2) : 0;
+    return association->broken || size > (uint64_t)HEADER + association->max_associate ? 0 : size;
+}
+
 /* ---- what happened ------------------------------------------------------------------------ */
 
 static bool report_over(ltdic_association *a, ltdic_indication *indication)

@@ -593,6 +593,10 @@ LTDIC_API void ltdic_association_lost(ltdic_association *association);
  *          sent, or ltdic_association_deadline passes */
 LTDIC_API int ltdic_association_next(ltdic_association *association, ltdic_indication *indication,
                                      ltdic_bytes *in, uint64_t now);
+/** What ltdic_association_next has left is the beginning of a PDU of this size, which is looked at
+ * when it is there whole; 0 where that is not so, as in a P-DATA-TF: then every byte may be of use.
+ */
+LTDIC_API uint64_t ltdic_association_needs(const ltdic_association *association, ltdic_bytes left);
 /** When to call ltdic_association_next although nothing was received; 0: never. */
 LTDIC_API uint64_t ltdic_association_deadline(const ltdic_association *association);
 

@@ -387,12 +387,10 @@ class Engine:
         return None
 
     def _find_missing(self) -> None:
-        """What is left is a PDU that is not whole; of a P-DATA-TF, parts can be used."""
-        left = int(self._in.size)
-        if left >= 6 and not self._pieces:
-            start = len(self.inbox) - left
-            size = 6 + int.from_bytes(self.inbox[start + 2 : start + 6], "big")
-            self._missing = size - left if self.inbox[start] != 4 else 0
+        """What is left may be a PDU that is of use only when it is whole."""
+        if not self._pieces:
+            size = int(lib.ltdic_association_needs(self._association, self._in[0]))
+            self._missing = max(0, size - int(self._in.size))
 
     def _received(self, told: Any) -> Told:
         status, kind, echo = told.status, told.type, None

@@ -460,6 +460,10 @@ class _Acceptor(Link):
         self._between = True
         self._tasks: set[asyncio.Task[None]] = set()
         self._working = False
+        self._yields: asyncio.Task[None] | None = None
+        """The task of the handler while it lets others have their turn."""
+        self._is_to_cancel = False
+        """Is that task to be cancelled when it has handled what has come?"""
         self._is_to_release = False
         """Has the peer asked for release, and waits for an answer?"""
 
@@ -656,8 +660,8 @@ class _Acceptor(Link):
             handled = 0
             while (event := self.take()) is not None:
                 handled += 1
-                if handled % MOST_WORK == 0:
-                    await asyncio.sleep(0)  # it may never have to wait
+                if handled % MOST_WORK == 0 and not self._is_to_cancel:
+                    await self._let_others()  # it may never have to wait
                 if isinstance(event, PDV):
                     await handler(association, event)
                 else:
@@ -670,6 +674,15 @@ class _Acceptor(Link):
         finally:
             self._working = False
         self.turn()
+
+    async def _let_others(self) -> None:
+        """Let the loop go on. Where the association ends meanwhile, what has come before that is
+        still handled, until the handler has to wait."""
+        self._yields = me = asyncio.current_task()
+        await asyncio.sleep(0)
+        self._yields = None
+        if self._is_to_cancel and me is not None:
+            self._loop.call_soon(me.cancel)
 
     def _handler_failed(self, error: Exception) -> None:
         """In its `except`."""
@@ -815,7 +828,10 @@ class _Acceptor(Link):
     def cancel(self) -> None:
         """Cancel what is done for it."""
         for task in list(self._tasks):
-            task.cancel()
+            if task is self._yields:
+                self._is_to_cancel = True
+            else:
+                task.cancel()
 
 
 _HAPPENED: dict[int, Callable[[_Acceptor, _lib.Told], None]] = {

@@ -625,3 +625,95 @@ def test_requests_that_are_not_whole_are_bounded_in_open_associations_of_l_dicom
             if has_come(peer):
                 assert isinstance(peer.take(), Abort)
         assert is_served(host) < TIMEOUT / 2
+
+
+# ---- what is not sent to its end, and what comes in pieces ---------------------------------------
+
+
+def breaks_off() -> Iterator[bytes]:
+    """More than is given to the engine at once, and then no more."""
+    yield bytes(MIB)
+    raise OSError("the source is gone")
+
+
+def test_nobody_goes_on_with_what_another_has_not_sent_to_its_end(serve: Serve) -> None:
+    with serve() as host, Peer(host, REQUEST) as peer:
+        peer.associate()
+        served = host.one()
+        with pytest.raises(OSError, match="is gone"):
+            host.do(lambda: served.send(breaks_off(), context=CT, is_command=True))
+        for _ in range(2):
+            with pytest.raises(LocalError, match="only abort"):
+                host.do(lambda: served.send(b"ab", context=CT, is_command=True))
+        host.do(served.abort)
+
+
+def test_a_requestor_does_not_go_on_with_what_it_has_not_sent_to_its_end() -> None:
+    with blocking() as host:
+        with ltdic.connect(*host.server.address, contexts=[CT], timeout=TIMEOUT) as association:
+            with pytest.raises(OSError, match="is gone"):
+                association.send(breaks_off(), context=CT, is_command=True)
+            with pytest.raises(LocalError, match="only abort"):
+                association.send(b"ab", context=CT, is_command=True)
+            association.abort()
+        assert host.end()[1].outcome == "aborted"
+
+
+def data_of(pieces: list[bytes]) -> list[tuple[bool, bool, bytes]]:
+    """What an acceptor receives of these after its A-ASSOCIATE-AC, each message joined."""
+    association = ltdic.Association(requestor=False)
+    association.receive_data(encode(REQUEST))
+    assert len(list(association.events())) == 1
+    association.send(ACCEPTED)
+    association.data_to_send()
+    found: list[tuple[bool, bool, bytes]] = []
+    for piece in pieces:
+        association.receive_data(piece)
+        for event in association.events():
+            assert isinstance(event, PDV)
+            before = found.pop() if found and not found[-1][1] else (event.is_command, False, b"")
+            found.append((event.is_command, event.is_last, before[2] + bytes(event.data)))
+    return found
+
+
+def test_a_p_data_tf_of_several_pdvs_may_be_cut_anywhere() -> None:
+    pdvs = PDV(3, True, False, b"ab"), PDV(3, True, True, bytes(300)), PDV(3, False, True, b"cdef")
+    wire = encode(DataTransfer(pdvs))
+    whole = data_of([wire])
+    assert whole == [(True, True, b"ab" + bytes(300)), (False, True, b"cdef")]
+    for at in range(1, len(wire)):
+        assert data_of([wire[:at], wire[at:]]) == whole, at
+    assert data_of([wire[at : at + 1] for at in range(len(wire))]) == whole
+
+
+def test_nothing_is_kept_of_what_comes_after_the_end() -> None:
+    """Also where it looks like the beginning of something long."""
+    association = ltdic.Association(requestor=False)
+    association.receive_data(encode(REQUEST))
+    assert len(list(association.events())) == 1
+    association.send(AssociateReject(1, 1, 7))
+    association.data_to_send()
+    association.receive_data(bytes.fromhex("0400 00010003 0000ffff 0103"))
+    for _ in range(100):
+        assert list(association.events()) == []
+        association.receive_data(bytes(MIB))
+        association.data_to_send()
+    assert list(association.events()) == []
+    assert association.unused < MIB
+
+
+def test_what_comes_behind_an_abort_of_the_handler_is_not_handled(serve: Serve) -> None:
+    handled: list[PDV] = []
+
+    def handler(association: Any, pdv: PDV) -> Iterator[Any]:
+        handled.append(pdv)
+        association.abort()
+        yield
+
+    with serve(handler=handler) as host, Peer(host, REQUEST) as peer:
+        peer.associate()
+        peer.send(*[COMMAND] * 500)
+        assert peer.take() == Abort(0, 0)
+        peer.close()
+        assert host.end()[1].outcome == "aborted"
+    assert len(handled) == 1
