@@ -264,7 +264,7 @@ static bool reserve_slot(syntaxes *all)
     }
     syntaxes larger = *all;
     larger.room = all->room > 0 ? 2 * all->room : FIRST_ROOM;
-    larger.slots = calloc(larger.room, sizeof *larger.slots);
+    larger.slots = calloc(larger.room, sizeof(syntax *));
     if (larger.slots == NULL) {
         return false;
     }

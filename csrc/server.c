@@ -319,7 +319,7 @@ static bool reserve(ltdic_server *s, size_t size)
 
 static bool append(ltdic_server *s, ltdic_bytes bytes)
 {
-    const bool room = reserve(s, bytes.size);
+    const bool room = bytes.size == 0 || reserve(s, bytes.size);
     if (room) {
         block_put(&s->data, bytes.data, bytes.size);
     }
@@ -510,8 +510,9 @@ static void send_or_end(ltdic_served *a, uint8_t type, ltdic_reject codes)
 static void copy_title(char *out, ltdic_bytes rq, size_t offset)
 {
     const ltdic_bytes title = ltdic__title_at(rq, offset);
+    memcpy(out, title.data, title.size);
     for (size_t i = 0; i < title.size; i++) { /* a NUL inside must not end the text */
-        out[i] = title.data[i] != 0 ? (char)title.data[i] : '?';
+        out[i] = (char)(out[i] == '\0' ? '?' : out[i]);
     }
     out[title.size] = '\0';
 }
