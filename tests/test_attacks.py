@@ -209,7 +209,8 @@ def nothing_is_raised_in_a_loop(caplog: pytest.LogCaptureFixture) -> Iterator[No
     yield
     for when in ("setup", "call"):
         records = [r for r in caplog.get_records(when) if r.name == "asyncio"]
-        assert [r.getMessage() for r in records if r.levelno >= logging.WARNING] == []
+        said = [r.getMessage() for r in records if r.levelno >= logging.WARNING]
+        assert [text for text in said if not text.startswith("Executing ")] == []  # debug mode
 
 
 # ---- an illegal class of a C-ECHO ----------------------------------------------------------------
