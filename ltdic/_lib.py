@@ -446,8 +446,8 @@ def _take_room(size: int) -> Any:
 
 def _lent(data: Buffer) -> tuple[Any, int, bytes]:
     """Bytes for C to keep: address, size, and what has to live as long. They are those of a `bytes`
-    object: Python crashes where its collector finds a view of memory, of which cffi has another
-    view, in a cycle."""
+    object, a copy where somebody else could change them. Python crashes where its collector finds a
+    view of memory, of which cffi has another view, in a cycle."""
     owner = data.obj if isinstance(data, memoryview) else data
     if not isinstance(owner, bytes):
         data = owner = bytes(data)

@@ -1061,18 +1061,6 @@ def _text_of(report: _lib.Report) -> str:
     return "connection lost" if report.outcome == _lib.OUTCOME_LOST else OUTCOMES[report.outcome]
 
 
-def tell_of_end(
-    on_end: Callable[[Any, Record], Any] | None, association: Served | None, record: Record
-) -> None:
-    """Log the end, and call `on_end` for an association that its user knows of."""
-    record.log()
-    if on_end is not None and association is not None:
-        try:
-            on_end(association, record)
-        except Exception:
-            logger.exception("on_end failed")
-
-
 def check_connections(most: int | None) -> None:
     """Raises `TypeError` or `ValueError` for what is no bound on connections."""
     if most is not None:

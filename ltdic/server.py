@@ -174,11 +174,11 @@ class ServedAssociation(Served):
         if status:
             raise error_of_send_data(status, pdv)
 
-    def _sending(self, pdv: PDV, tell: Callable[[int], None] | None = None) -> _Job:
+    def _sending(self, pdv: PDV) -> _Job:
         control = bool(pdv.is_command) | bool(pdv.is_last) << 1
         loop = self._server._loop
         call = loop.sending_data(self._number, pdv.context_id, control, pdv.data)
-        return _Job(call.make, self, call.forget, tell, in_order=True)
+        return _Job(call.make, self, call.forget, in_order=True)
 
     def _aborting(self) -> _Job:
         call = self._server._loop.sending(self._number, encode(Abort(0, 0)))
@@ -189,8 +189,8 @@ class ServedAssociation(Served):
         self._refuse_if_over()
         job = self._sending(pdv)
         if self._waiting or not job.run():
-            kept = PDV(pdv.context_id, pdv.is_command, pdv.is_last, _kept(pdv.data))
-            self._wait_with(self._sending(kept, self._check_kept))
+            job.tell = self._check_kept
+            self._wait_with(job)
         else:
             self._raise_unless_sent(job.status, pdv)
 
@@ -225,12 +225,6 @@ class ServedAssociation(Served):
         self._resume()
 
 
-def _kept(data: bytes | memoryview) -> bytes | memoryview:
-    """The bytes themselves where nobody can change them, else a copy."""
-    owner = data.obj if isinstance(data, memoryview) else data
-    return data if isinstance(owner, bytes) else bytes(data)
-
-
 Handler = Callable[[ServedAssociation, PDV], None]
 OnEnd = Callable[[ServedAssociation, Record], None]
 
@@ -254,7 +248,7 @@ class _Job:
         self.in_order = in_order
         self._do = do
         self.again = again
-        self._tell = tell
+        self.tell = tell
         self.tried = self.is_kept = False
         self.status: int | None = None
         """What came of it; `_lib.CLOSED` where the association was over before."""
@@ -273,8 +267,8 @@ class _Job:
                 self.again()
                 return False
             self.status = status
-        if self._tell is not None:
-            self._tell(self.status)
+        if self.tell is not None:
+            self.tell(self.status)
         self._done.set()
         return True
 
