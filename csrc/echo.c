@@ -148,7 +148,7 @@ int ltdic_decode_echo(ltdic_echo *echo, ltdic_bytes command)
     return LTDIC_OK;
 }
 
-int ltdic__announces_data_set(ltdic_bytes command)
+int ltdic_announces_data_set(ltdic_bytes command)
 {
     uint32_t at = 0, least = 0; /* elements are in ascending order */
     while (command.size >= ELEMENT_HEADER && at < command.size - ELEMENT_HEADER + 1) {

@@ -62,10 +62,6 @@ static inline const ltdic_options *ltdic__effective(const ltdic_options *given, 
  * wipe.c. NULL is nothing. */
 void ltdic__wipe(void *data, size_t size);
 
-/* Does a command set say that a data set follows (PS3.7 E.1)? 1, 0; -1 where that is not found;
- * echo.c. */
-int ltdic__announces_data_set(ltdic_bytes command);
-
 /* Milliseconds on a clock that never goes back; net.c. */
 uint64_t ltdic__now(void);
 /* As ltdic_net_close, and LTDIC_CLOSED says why; net.c. */

@@ -453,6 +453,9 @@ typedef struct ltdic_echo {
 LTDIC_API int ltdic_encode_echo(ltdic_buffer *out, const ltdic_echo *echo);
 /** @return LTDIC_OK, LTDIC_ERR_BAD_VALUE where `command` is no whole command set of a C-ECHO */
 LTDIC_API int ltdic_decode_echo(ltdic_echo *echo, ltdic_bytes command);
+/** Does a command set say that a data set follows (PS3.7 E.1)?
+ *  @return 1, 0; -1 where that is not found */
+LTDIC_API int ltdic_announces_data_set(ltdic_bytes command);
 
 /* ---- association ------------------------------------------------------------------------- */
 

@@ -485,7 +485,7 @@ int ltdic_served_send_data(ltdic_server *server, ltdic_served_id served, const l
         a->waits = true;
         ltdic__net_hold(a->net, true);
     } else if (status == LTDIC_OK && data->control == 3) {
-        a->announced = ltdic__announces_data_set(data->data) == 1;
+        a->announced = ltdic_announces_data_set(data->data) == 1;
     }
     return status;
 }
@@ -593,7 +593,7 @@ static void receive_echo(ltdic_served *a, const ltdic_indication *i)
 static void receive_data(ltdic_server *s, ltdic_served *a, const ltdic_indication *i)
 {
     const ltdic_piece *p = &i->piece;
-    const bool alone = p->first && p->control == 3 && ltdic__announces_data_set(p->data) == 0;
+    const bool alone = p->first && p->control == 3 && ltdic_announces_data_set(p->data) == 0;
     a->between = (p->control & 3) == 2 || alone;
     const bool verification = (a->answer.verification[p->id / 8] >> p->id % 8 & 1) != 0;
     if (verification && (s->wanted & LTDIC_WANT_VERIFICATION) == 0) {

@@ -272,6 +272,12 @@ def decode_echo(command: bytes) -> Echo | None:
     return _echo(echo) if lib.ltdic_decode_echo(echo, _bytes_of(command)) == 0 else None
 
 
+def announces_data_set(command: Buffer) -> bool:
+    """`ltdic_announces_data_set`; False where it cannot be read."""
+    with ffi.from_buffer(command) as raw:
+        return bool(lib.ltdic_announces_data_set((raw, len(raw))) == 1)
+
+
 ECHO_REQUEST: int = lib.LTDIC_C_ECHO_RQ
 ECHO_RESPONSE: int = lib.LTDIC_C_ECHO_RSP
 

@@ -13,7 +13,7 @@ from typing import Any, cast
 from . import _lib
 from ._fork import cut_off, watch
 from ._lib import Buffer
-from ._turns import AsyncTurns, announces_data_set
+from ._turns import AsyncTurns
 from .association import (
     CLOSING_TIME,
     Association,
@@ -347,7 +347,7 @@ class Link(asyncio.Protocol):
             async with aclosing(_parts_of(data)) as parts:
                 async for is_last, part in parts:
                     self._give(PDV(context_id, is_command, is_last, part))
-                    opens = is_command and not is_begun and announces_data_set(part)
+                    opens = is_command and not is_begun and _lib.announces_data_set(part)
                     is_begun = not is_last
                     await self._wait_for_room(timeout)
         finally:

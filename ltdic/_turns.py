@@ -8,34 +8,15 @@ send a command; the data set may come from any of them.
 from __future__ import annotations
 
 import asyncio
-import struct
 import threading
 from collections import deque
 from contextlib import suppress
 
 from .errors import LocalError
 
-NO_DATA_SET = 0x0101
-"""Command Data Set Type (0000,0800) of a command without a data set (PS3.7 E.1)."""
-DATA_SET_TYPE = 0x0800
-
 SENDING = "another thread is sending"
 BROKEN = "a command or data set was not sent to its end: only abort is left to do (PS3.8 E.1)"
 OPEN = "another thread has sent a command, and not yet the data set that it announces (PS3.7 6.3.1)"
-
-
-def announces_data_set(command: bytes | memoryview) -> bool:
-    """Whether a command set says that a data set follows. False where it cannot be read."""
-    at, element = 0, -1
-    while at + 8 <= len(command):
-        last = element
-        group, element, size = struct.unpack_from("<HHL", command, at)
-        if group != 0 or not last < element <= DATA_SET_TYPE:  # they are in ascending order
-            return False
-        if element == DATA_SET_TYPE and size == 2 and at + 10 <= len(command):
-            return bool(struct.unpack_from("<H", command, at + 8)[0] != NO_DATA_SET)
-        at += 8 + size
-    return False
 
 
 _thread = threading.local()

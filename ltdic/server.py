@@ -21,7 +21,7 @@ from ._arguments import HOST_AND_PORT, one, pair
 from ._decisions import Decision, Decisions, Undecided
 from ._strangers import stranger_of
 from ._times import seconds_of
-from ._turns import Signal, Turns, announces_data_set
+from ._turns import Signal, Turns
 from .admission import Admission
 from .association import (
     DEFAULT_IDLE,
@@ -105,7 +105,7 @@ class ServedAssociation(Served):
             self._turns.begin(is_command, not is_here, self._server._timeout)
             for is_last, part in parts_of(data):
                 send(PDV(context_id, is_command, is_last, part))
-                opens = is_command and not is_begun and announces_data_set(part)
+                opens = is_command and not is_begun and _lib.announces_data_set(part)
                 is_begun = not is_last
         finally:
             self._turns.end(opens, broken=is_begun)
