@@ -1275,7 +1275,7 @@ asyncio.run(main())
 
 def test_a_process_does_not_wait_for_a_decision_that_nobody_needs() -> None:
     command = [sys.executable, "-c", LONG_DECISION, encode(REQUEST).hex()]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=HERE, timeout=TIMEOUT)
     assert (ran.returncode, ran.stderr) == (0, "")
 
 
