@@ -594,7 +594,7 @@ static ltdic_reject refusal(const ltdic_admission *a, ltdic_bytes rq, identity *
         return (ltdic_reject){1, 2, 1};
     }
     const uint32_t least = a->least_max_length;
-    const uint32_t max_length = least != 0 ? ltdic__max_length_of(rq) : 0;
+    const uint32_t max_length = least != 0 ? ltdic_max_length_of(rq) : 0;
     return max_length != 0 && max_length < least ? (ltdic_reject){1, 1, 1} : let_in;
 }
 

@@ -660,8 +660,7 @@ int ltdic_association_send(ltdic_association *association, ltdic_bytes pdu, uint
     return LTDIC_OK;
 }
 
-/* Bytes of data in a PDU to the peer: an even number; 0 where its maximum leaves no room. */
-static uint32_t fragment_size(const ltdic_association *a)
+uint32_t ltdic__fragment_size(const ltdic_association *a)
 {
     const uint32_t peer_max = a->ul.requestor ? a->agreed.acceptor_max : a->agreed.requestor_max;
     const uint32_t most = peer_max == 0 ? LARGEST_PDU : peer_max < INT32_MAX ? peer_max : INT32_MAX;
@@ -684,7 +683,7 @@ static int check_data(ltdic_association *a, const ltdic_pdv *data, uint64_t wire
     if (!message_takes(&after, data->id, data->control)) {
         return LTDIC_ERR_WRONG_STATE;
     }
-    if (fragment_size(a) == 0) {
+    if (ltdic__fragment_size(a) == 0) {
         return LTDIC_ERR_TOO_LARGE;
     }
     if (is_full(a) || (before > 0 && before + wire > LTDIC_MAX_QUEUE)) {
@@ -714,7 +713,7 @@ static void lend(ltdic_association *a, const ltdic_pdv *data, uint64_t wire, uin
 int ltdic_association_send_data(ltdic_association *association, const ltdic_pdv *data, uint64_t now)
 {
     ltdic_effects effects;
-    const uint32_t fragment = fragment_size(association);
+    const uint32_t fragment = ltdic__fragment_size(association);
     const uint64_t given = association->odd.count + (uint64_t)data->data.size;
     const uint64_t size = given & ~(uint64_t)1;
     const uint64_t pdus = size == 0 || fragment == 0 ? 1 : (size - 1) / fragment + 1;

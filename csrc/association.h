@@ -82,7 +82,9 @@ void ltdic__association_init(ltdic_association *a);
 void ltdic__association_reset(ltdic_association *a);
 void ltdic__association_clear(ltdic_association *a);
 bool ltdic__association_has_room(const ltdic_association *a); /* half of it, to send */
-size_t ltdic__output_size(const ltdic_output *output);        /* bytes */
+/* Bytes of data in a PDU to the peer: an even number; 0 where its maximum leaves no room. */
+uint32_t ltdic__fragment_size(const ltdic_association *a);
+size_t ltdic__output_size(const ltdic_output *output); /* bytes */
 
 /* Where the titles of an RQ are (PS3.8 table 9-11). */
 enum { CALLED_AT = 10, CALLING_AT = 26 };
@@ -109,7 +111,6 @@ ltdic_bytes ltdic__items_of(ltdic_bytes pdu);
 ltdic_bytes ltdic__sub_items_of(ltdic_bytes context);
 /* The value of the next item of this type; false after the last one. */
 bool ltdic__next_item(ltdic_bytes *rest, uint8_t type, ltdic_bytes *value);
-uint32_t ltdic__max_length_of(ltdic_bytes pdu); /* 0: no limit, or no item 51 */
 /* Set the bit of a context ID, of 256; false where it was set before. */
 bool ltdic__take_bit(uint8_t *bits, uint8_t id);
 

@@ -74,6 +74,7 @@ void ltdic__net_hold(ltdic_net *net, bool held);
 uint64_t ltdic__net_taken(const ltdic_net *net);
 /* At most half of what may wait to be sent does; net.c. */
 bool ltdic__net_has_room(const ltdic_net *net);
+uint32_t ltdic__net_fragment_size(const ltdic_net *net); /* as ltdic__fragment_size */
 
 /* A handle is a serial number and, in its lowest bits, a place in a table: the handle of what was
  * freed is not found. Where pointers have 32 bits the serial number starts again after 262,143

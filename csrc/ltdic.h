@@ -456,6 +456,9 @@ LTDIC_API int ltdic_decode_echo(ltdic_echo *echo, ltdic_bytes command);
 /** Does a command set say that a data set follows (PS3.7 E.1)?
  *  @return 1, 0; -1 where that is not found */
 LTDIC_API int ltdic_announces_data_set(ltdic_bytes command);
+/** The maximum length of an A-ASSOCIATE-RQ or -AC that was decoded without a fault (PS3.8 D.1).
+ *  @return 0: no limit, or none is announced */
+LTDIC_API uint32_t ltdic_max_length_of(ltdic_bytes pdu);
 
 /* ---- association ------------------------------------------------------------------------- */
 
@@ -963,7 +966,8 @@ LTDIC_API void ltdic_server_wake(ltdic_server *server);
 
 /** As ltdic_net_send; LTDIC_ERR_WRONG_STATE also where the association has ended. */
 LTDIC_API int ltdic_served_send(ltdic_server *server, ltdic_served_id served, ltdic_bytes pdu);
-/** As ltdic_net_send_data. After LTDIC_ERR_ROOM, LTDIC_SERVED_ROOM tells when to try again. */
+/** As ltdic_net_send_data. After LTDIC_ERR_ROOM, which also comes where others have to have their
+ *  turn first, LTDIC_SERVED_ROOM tells when to try again. */
 LTDIC_API int ltdic_served_send_data(ltdic_server *server, ltdic_served_id served,
                                      const ltdic_pdv *data);
 /** What is known of an association; NULL where it is over and the batch that told so, too. */

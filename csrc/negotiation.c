@@ -58,7 +58,7 @@ bool ltdic__has_application_context(ltdic_bytes rq)
            is_same_uid((ltdic_bytes){(const uint8_t *)dicom, sizeof dicom - 1}, name);
 }
 
-uint32_t ltdic__max_length_of(ltdic_bytes pdu)
+uint32_t ltdic_max_length_of(ltdic_bytes pdu)
 {
     ltdic_bytes rest = ltdic__items_of(pdu), information, value;
     while (ltdic__next_item(&rest, USER_INFORMATION, &information)) {
@@ -99,8 +99,8 @@ int ltdic__agree(agreement *out, ltdic_bytes rq, ltdic_bytes ac, bool ours)
     ltdic_bytes proposals[256] = {{NULL, 0}}, rest, context;
     uint8_t answered[32] = {0};
     size_t unanswered = 0;
-    *out = (agreement){.requestor_max = ltdic__max_length_of(rq),
-                       .acceptor_max = ltdic__max_length_of(ac)};
+    *out = (agreement){.requestor_max = ltdic_max_length_of(rq),
+                       .acceptor_max = ltdic_max_length_of(ac)};
     for (rest = ltdic__items_of(rq); ltdic__next_item(&rest, PROPOSED, &context);) {
         if (proposals[context.data[0]].data == NULL) { /* of the same ID, the first counts */
             proposals[context.data[0]] = context;

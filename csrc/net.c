@@ -1341,6 +1341,11 @@ bool ltdic__net_has_room(const ltdic_net *net)
     return ltdic__association_has_room(&net->association);
 }
 
+uint32_t ltdic__net_fragment_size(const ltdic_net *net)
+{
+    return ltdic__fragment_size(&net->association);
+}
+
 void ltdic__net_hold(ltdic_net *net, bool held)
 {
     net->association.held = held && !net->association.lost;

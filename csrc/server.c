@@ -21,6 +21,8 @@ enum {
     CLOSING_STEP = 20,    /* ms between two looks at what is left then */
     ACCEPT_RETRY = 100,   /* ms until accepting is tried again when memory ran out */
     ID_BITS = 24,         /* of an ltdic_served_id, for the place; the others are a serial number */
+    MOST_WORK = 4 << 20,  /* that one association may make by sending before others have a turn */
+    PDU_WORK = 1024,      /* of a PDU, in bytes of data that take as long */
     FIRST_PART = 64, /* places in the first part of the table; each next one has twice as many */
     PARTS = ID_BITS - 6
 };
@@ -43,14 +45,15 @@ struct ltdic_served {
     place *place;
     ltdic_net *net; /* NULL: it has ended, and goes with the next batch */
     ltdic_answer answer;
-    uint64_t since; /* when the request came */
-    bool requested; /* an A-ASSOCIATE-RQ was there */
-    bool accepted;  /* and was answered with an A-ASSOCIATE-AC */
-    bool told;      /* the user knows of it */
-    bool between;   /* no message has begun that is not at its end */
-    bool waits;     /* the user has more to send than there is room for */
-    bool announced; /* the last command that the user sent says that a data set follows */
-    bool releases;  /* the peer has asked for release, and that waits for what is to be sent */
+    uint64_t since;     /* when the request came */
+    bool requested;     /* an A-ASSOCIATE-RQ was there */
+    bool accepted;      /* and was answered with an A-ASSOCIATE-AC */
+    bool told;          /* the user knows of it */
+    bool between;       /* no message has begun that is not at its end */
+    bool waits;         /* the user has more to send than there is room for */
+    bool announced;     /* the last command that the user sent says that a data set follows */
+    bool releases;      /* the peer has asked for release, and that waits for what is to be sent */
+    uint64_t run, work; /* what it has made by sending since this run */
     ltdic_report report;
 };
 
@@ -69,6 +72,7 @@ struct ltdic_server {
     place *free_places;
     size_t places;
     uint64_t serial; /* of the last number given */
+    uint64_t runs;
     ltdic_event_row events[BATCH_EVENTS];
     size_t count;
     block data;
@@ -474,13 +478,29 @@ int ltdic_served_send(ltdic_server *server, ltdic_served_id served, ltdic_bytes 
     return a == NULL || a->net == NULL ? LTDIC_ERR_WRONG_STATE : send_pdu(a, pdu);
 }
 
+/* One at a time sends so much that a peer which takes everything cannot keep others waiting. */
+static bool takes_turn(ltdic_served *a, size_t size)
+{
+    const uint64_t fragment = ltdic__net_fragment_size(a->net);
+    if (a->run != a->server->runs) {
+        a->run = a->server->runs;
+        a->work = 0;
+    }
+    if (a->work >= MOST_WORK) {
+        return false;
+    }
+    a->work += size + PDU_WORK * (size / (fragment == 0 ? 1 : fragment) + 1);
+    return true;
+}
+
 int ltdic_served_send_data(ltdic_server *server, ltdic_served_id served, const ltdic_pdv *data)
 {
     ltdic_served *a = find(server, served);
     if (a == NULL || a->net == NULL) {
         return LTDIC_ERR_WRONG_STATE;
     }
-    const int status = ltdic_net_send_data(a->net, data);
+    const bool has_turn = takes_turn(a, data->data.size);
+    const int status = has_turn ? ltdic_net_send_data(a->net, data) : LTDIC_ERR_ROOM;
     if (status == LTDIC_ERR_ROOM) {
         a->waits = true;
         ltdic__net_hold(a->net, true);
@@ -885,6 +905,7 @@ static void resume_all(ltdic_server *s)
 static void begin_batch(ltdic_server *s, unsigned wanted)
 {
     free_all(&s->ended);
+    s->runs++;
     s->wanted = wanted;
     s->count = 0;
     wipe_data(s);

@@ -278,6 +278,12 @@ def announces_data_set(command: Buffer) -> bool:
         return bool(lib.ltdic_announces_data_set((raw, len(raw))) == 1)
 
 
+def max_length_of(pdu: Buffer) -> int:
+    """`ltdic_max_length_of`"""
+    with ffi.from_buffer(pdu) as raw:
+        return int(lib.ltdic_max_length_of((raw, len(raw))))
+
+
 ECHO_REQUEST: int = lib.LTDIC_C_ECHO_RQ
 ECHO_RESPONSE: int = lib.LTDIC_C_ECHO_RSP
 

@@ -16,6 +16,7 @@ from ._lib import Buffer
 from ._turns import AsyncTurns
 from .association import (
     CLOSING_TIME,
+    PART,
     Association,
     Event,
     Parts,
@@ -44,14 +45,14 @@ ABORTED = "the association is over: it was aborted"
 
 
 async def _parts_of(
-    data: Sendable | AsyncIterable[Buffer],
+    data: Sendable | AsyncIterable[Buffer], size: int
 ) -> AsyncGenerator[tuple[bool, bytes | memoryview], None]:
     """As `parts_of`."""
     if not isinstance(data, AsyncIterable):
-        for last_and_part in parts_of(data):
+        for last_and_part in parts_of(data, size):
             yield last_and_part
         return
-    parts = Parts()
+    parts = Parts(size)
     async for piece in data:
         for part in parts.feed(piece):
             yield False, part
@@ -339,12 +340,13 @@ class Link(asyncio.Protocol):
         context_id: int,
         is_command: bool,
         timeout: float | None,
+        size: int = PART,
     ) -> None:
-        """Send a whole command or data set, in the task's turn."""
+        """Send a whole command or data set, in the task's turn, in parts of `size` bytes."""
         opens = is_begun = False
         try:
             await self.turns.begin(is_command, timeout)
-            async with aclosing(_parts_of(data)) as parts:
+            async with aclosing(_parts_of(data, size)) as parts:
                 async for is_last, part in parts:
                     self._give(PDV(context_id, is_command, is_last, part))
                     opens = is_command and not is_begun and _lib.announces_data_set(part)
@@ -363,7 +365,8 @@ class Link(asyncio.Protocol):
         self.turn(most=1)
 
     async def _wait_for_room(self, timeout: float | None) -> None:
-        """Wait until the transport takes more."""
+        """Wait until the transport takes more, and others have had their turn."""
+        await asyncio.sleep(0)
         left, deadline = self._untaken(), deadline_of(timeout)
         while self._is_to_wait() and self.association.established:
             try:

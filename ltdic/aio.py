@@ -405,7 +405,7 @@ class AsyncServedAssociation(Served):
         message after the other. Raises `LocalError` where the association is over."""
         context_id = self._context_id_of(context)
         try:
-            await self._link.send(data, context_id, is_command, self._timeout)
+            await self._link.send(data, context_id, is_command, self._timeout, self._part_size)
         except AssociationTimeout:
             self._link.abort()
             raise

@@ -93,7 +93,9 @@ FIRST = 32
 SENT_AS_PDUS = frozenset(PDU_NAMES) - {DataTransfer.type}
 """PDU types; data is cut into P-DATA-TF by the engine."""
 PART = 0x80000
-"""Bytes of a command or data set that are given to the engine at once."""
+"""Bytes of a command or data set that are given to the engine at once, at most."""
+PART_PDUS = 2048
+"""P-DATA-TF that these may become, at most."""
 
 # ---- events ----------------------------------------------------------------------------------
 
@@ -743,19 +745,19 @@ Sendable: TypeAlias = Buffer | BinaryIO | Iterable[Buffer]
 
 
 class Parts:
-    """Pieces of any size into parts that can be sent: as large as the engine takes, and with the
-    last one known."""
+    """Pieces of any size into parts of `size` bytes at most, with the last one known."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: int) -> None:
+        self._size = size
         self._held = b""
 
     def feed(self, data: Buffer) -> Iterator[memoryview]:
         """The parts that are not the last."""
         whole = memoryview(self._held + bytes(data) if self._held else data).cast("B")
         at = 0
-        while len(whole) - at > PART:
-            yield whole[at : at + PART]
-            at += PART
+        while len(whole) - at > self._size:
+            yield whole[at : at + self._size]
+            at += self._size
         self._held = bytes(whole[at:])
 
     def end(self) -> bytes:
@@ -765,9 +767,16 @@ class Parts:
         return self._held
 
 
-def parts_of(data: Sendable) -> Iterator[tuple[bool, bytes | memoryview]]:
-    """What there is to send in parts that can be sent, each with whether it is the last."""
-    parts = Parts()
+def part_size(pdu: bytes) -> int:
+    """Bytes of data to give to the engine at once, for the peer that has sent this A-ASSOCIATE-RQ
+    or -AC: they take about a millisecond at most, however small its PDUs have to be."""
+    most = _lib.max_length_of(pdu)
+    return min(PART, PART_PDUS * (max(most, 8) - 6 & ~1)) if most else PART
+
+
+def parts_of(data: Sendable, size: int = PART) -> Iterator[tuple[bool, bytes | memoryview]]:
+    """What there is to send in parts of `size` bytes, each with whether it is the last."""
+    parts = Parts(size)
     for piece in pieces_of(data):
         for part in parts.feed(piece):
             yield False, part
@@ -823,6 +832,10 @@ class Served:
         """True from the A-ASSOCIATE-AC on, until it is released, aborted or lost, which may be
         before its connection has ended."""
         return self._established
+
+    @cached_property
+    def _part_size(self) -> int:
+        return part_size(self._request)
 
     def _context_id_of(self, context: int | str) -> int:
         """Nothing is decoded for an ID."""

@@ -103,7 +103,7 @@ class ServedAssociation(Served):
         self._turns.refuse_nested()
         try:
             self._turns.begin(is_command, not is_here, self._server._timeout)
-            for is_last, part in parts_of(data):
+            for is_last, part in parts_of(data, self._part_size):
                 send(PDV(context_id, is_command, is_last, part))
                 opens = is_command and not is_begun and _lib.announces_data_set(part)
                 is_begun = not is_last

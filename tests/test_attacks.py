@@ -79,6 +79,7 @@ from ltdic import (
     encode,
 )
 from ltdic._ffi import lib
+from ltdic.association import part_size
 from ltdic.l_dicom import *  # noqa: F403
 
 # ruff: noqa: F405
@@ -1102,6 +1103,37 @@ def test_a_requestor_that_takes_little_at_once_delays_nobody(serve: Serve) -> No
             assert take_echo(honest) == n
         assert len(peer.read(14 * MIB)) == 14 * MIB
         assert sent.wait(TIMEOUT)
+
+
+@pytest.mark.parametrize("most", [0, 6, 8, 9, 10, 100, 16384, 0x40000, 0xFFFFFFFF])
+def test_a_part_is_as_many_pdus_as_a_moment_has_time_for(most: int) -> None:
+    size = part_size(encode(replace(REQUEST, user_info=UserInformation(most, "1.2.3"))))
+    fragment = max(2, (most or 1 << 32) - 6) & ~1
+    assert size % 2 == 0
+    assert size == MIB // 2 or size == 2048 * fragment < MIB // 2
+
+
+def test_a_requestor_that_takes_little_but_all_leaves_others_their_turn(serve: Serve) -> None:
+    def handler(association: Any, pdv: PDV) -> Iterator[Any]:
+        yield association.send(bytes(2 * MIB), context=pdv.context_id, is_command=True)
+
+    def taken(peer: Peer) -> None:
+        with suppress(OSError):
+            peer.read(14 * MIB)
+
+    with serve(handler=handler) as host, ExitStack() as stack:
+        honest, peer = opened(stack, host, REQUEST), opened(stack, host, TAKES_LITTLE)
+        honest.associate()
+        peer.associate()
+        reader = threading.Thread(target=taken, args=(peer,))
+        reader.start()
+        peer.send(p_data(b"ab", True))
+        echoes = 0
+        while reader.is_alive():
+            honest.send(echo_request(echoes % 65536))
+            assert take_echo(honest) == echoes % 65536
+            echoes += 1
+        assert echoes > 10
 
 
 def test_a_large_request_in_small_pieces_is_received_in_time_that_grows_with_it() -> None:

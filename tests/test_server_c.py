@@ -742,20 +742,37 @@ def test_the_user_may_release_and_both_sides_at_once() -> None:
         assert server.counters == Counters(connections=2, accepted=2, released=2)
 
 
-def fill(served: Served, block: bytes = bytes(200_000)) -> int:
-    """Send parts of a command until there is no room; how many bytes."""
-    sent = 0
-    while send_data(served, block, COMMAND) == OK:
-        sent += len(block)
-    assert send_data(served, block, COMMAND) == ROOM
-    return sent
+def fill(server: Server, served: Served, block: bytes = bytes(200_000)) -> None:
+    """Send parts of a command until the peer's system and the own one take no more."""
+    while True:
+        while send_data(served, block, COMMAND) == OK:
+            pass
+        assert send_data(served, block, COMMAND) == ROOM
+        if server.run(50) == (NEED_MORE, []):
+            return
+
+
+def test_one_association_sends_so_much_and_then_others_have_their_turn() -> None:
+    """Its peer takes everything, in PDUs of 2 bytes of data."""
+    with serving(wanted=DATA) as server:
+        small = request(contexts=PROPOSED, user_info=UserInformation(8, "1.2.3"))
+        peer = server.associate(encode(small))
+        served = server.of(ACCEPTED)[0].served
+        for _ in range(3):
+            sent = 0
+            while send_data(served, bytes(1024), COMMAND) == OK:
+                sent += 1024
+                peer.poll()
+                peer.inbox.clear()
+            assert sent == 8192  # 4096 PDUs
+            assert [event.kind for event in server.run(50)[1]] == [ROOM_MADE]
 
 
 def test_who_found_no_room_is_told_when_half_of_it_is_free() -> None:
     with serving(wanted=DATA) as server:
         peer = server.associate(encode(request(contexts=PROPOSED)))
         served = server.of(ACCEPTED)[0].served
-        fill(served)
+        fill(server, served)
         assert server.run(50) == (NEED_MORE, [])
         told: list[Event] = []
         while not told:
@@ -772,15 +789,15 @@ def test_no_data_is_told_of_a_peer_for_whom_there_is_no_room() -> None:
     with serving(wanted=DATA) as server:
         peer = server.associate(encode(request(contexts=PROPOSED)))
         served = server.of(ACCEPTED)[0].served
-        fill(served)
+        fill(server, served)
         peer.send(p_data(*MESSAGE))
         assert server.run(50) == (NEED_MORE, [])
         while not server.of(RECEIVED):
             peer.poll()
             peer.inbox.clear()
             server.run(10)
-        assert [event.kind for event in server.events] == [ACCEPTED, ROOM_MADE, RECEIVED, RECEIVED]
-        fill(served)
+        assert [event.kind for event in server.events[-3:]] == [ROOM_MADE, RECEIVED, RECEIVED]
+        fill(server, served)
         peer.send(encode(Abort(0, 0)))
         assert server.ended()[0].outcome == "aborted"
 
