@@ -41,6 +41,8 @@ MOST_REST = 8 * MOST_HELD
 """Bytes that are read of a connection that is lost."""
 MOST_WORK = 64
 """Events of one link that are dealt with before others have their turn."""
+MOST_TURN = 0.002
+"""Seconds that one task sends before others have their turn."""
 ABORTED = "the association is over: it was aborted"
 
 
@@ -346,12 +348,16 @@ class Link(asyncio.Protocol):
         opens = is_begun = False
         try:
             await self.turns.begin(is_command, timeout)
+            turn = time.monotonic()
             async with aclosing(_parts_of(data, size)) as parts:
                 async for is_last, part in parts:
                     self._give(PDV(context_id, is_command, is_last, part))
                     opens = is_command and not is_begun and _lib.announces_data_set(part)
                     is_begun = not is_last
                     await self._wait_for_room(timeout)
+                    if time.monotonic() - turn > MOST_TURN:
+                        await asyncio.sleep(0)
+                        turn = time.monotonic()
         finally:
             self.turns.end(opens, broken=is_begun)
             if not self.closed:
@@ -365,8 +371,7 @@ class Link(asyncio.Protocol):
         self.turn(most=1)
 
     async def _wait_for_room(self, timeout: float | None) -> None:
-        """Wait until the transport takes more, and others have had their turn."""
-        await asyncio.sleep(0)
+        """Wait until the transport takes more."""
         left, deadline = self._untaken(), deadline_of(timeout)
         while self._is_to_wait() and self.association.established:
             try:
