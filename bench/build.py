@@ -31,14 +31,14 @@ def _compiled(name: str, sources: list[Path], compiler: str, *flags: str) -> Pat
         raise Missing(compiler)
     OUT.mkdir(parents=True, exist_ok=True)
     target = OUT / name
-    inputs = [*sources, *CSRC.glob("*.h"), *CONTENDERS.glob("*.h")]
+    inputs = [*sources, *CSRC.rglob("*.h"), *CONTENDERS.glob("*.h")]
     if not target.exists() or target.stat().st_mtime < max(p.stat().st_mtime for p in inputs):
         _run([compiler, *map(str, sources), *flags, "-o", str(target)])
     return target
 
 
 def _of_ltdic() -> list[Path]:
-    return sorted(CSRC.glob("*.c"))
+    return sorted(CSRC.glob("*/*.c"))
 
 
 @cache

@@ -141,4 +141,4 @@ def get_include() -> str:
 
 def get_sources() -> list[str]:
     """The C files to compile with `-I` of `get_include()`, and nothing else."""
-    return sorted(str(path) for path in Path(get_include()).glob("*.c"))
+    return sorted(str(path) for path in Path(get_include()).glob("*/*.c"))

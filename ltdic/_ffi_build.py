@@ -30,7 +30,7 @@ def trampolines(text: str) -> str:
 
 
 # Relative to the project: setuptools wants it so, and builds from there.
-sources = sorted(os.path.relpath(path, CSRC.parent) for path in CSRC.glob("*.c"))
+sources = sorted(os.path.relpath(path, CSRC.parent) for path in CSRC.glob("*/*.c"))
 cdef = "".join(declarations(header) for header in HEADERS)
 
 ffibuilder = FFI()
@@ -41,7 +41,7 @@ ffibuilder.set_source(
     '#include "ltdic.h"',
     sources=sources,
     include_dirs=["csrc"],
-    depends=[os.path.relpath(path, CSRC.parent) for path in CSRC.glob("*.h")],
+    depends=[os.path.relpath(path, CSRC.parent) for path in CSRC.rglob("*.h")],
     define_macros=[("LTDIC_STATIC", None)],
     extra_compile_args=["-std=c11", "-fvisibility=hidden"] if os.name != "nt" else [],
 )

@@ -123,7 +123,7 @@ def test_to_read_an_object_by_index_is_twice_the_work_for_twice_as_much(
     counted, program = toolchain.folder / "counted.o", toolchain.folder / "walk"
     compile_it = [toolchain.cc, "-std=c11", "-O2", "-DLTDIC_STATIC", "-I", ltdic.get_include()]
     compile_it += [*STRICT, *toolchain.flags]
-    associate = Path(ltdic.get_include()) / "associate.c"
+    associate = Path(ltdic.get_include()) / "l_dicom" / "associate.c"
     run(*compile_it, "-fsanitize-coverage=trace-pc", "-c", associate, "-o", counted)
     run(*compile_it, SOURCES / "walk.c", counted, toolchain.library, "-pthread", "-o", program)
     for half, whole in [("4 400", "4 800"), ("60 20", "120 20")]:  # contexts, syntaxes in each

@@ -288,6 +288,6 @@ def test_the_codec_calls_no_allocator(codec_toolchain: Toolchain) -> None:
         printed = run("nm", "--undefined-only", folder / f"{name}.o")
         return {re.sub("^_+|@.*", "", line.split()[-1]) for line in printed.splitlines()}
 
-    for name in ("pdu", "pdu_decode", "pdu_encode", "stream", "status"):
+    for name in ("framing", "text", "rejects", "pdu_decode", "pdu_encode", "stream", "status"):
         assert not called_by(name) & allocators
     assert called_by("net") & allocators

@@ -26,7 +26,7 @@ from conftest import (
 )
 
 CSRC = HERE.parent / "csrc"
-EXAMPLES = sorted((CSRC / "examples").glob("*.c"))
+EXAMPLES = sorted((CSRC / "examples").glob("*/*.c"))
 
 pytestmark = pytest.mark.skipif(
     shutil.which("cmake") is None or shutil.which("pkg-config") is None,

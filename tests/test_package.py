@@ -40,9 +40,11 @@ def test_the_version_is_written_once() -> None:
 
 
 def test_the_sources_are_those_of_the_tree() -> None:
-    tree = {path.name for path in (HERE.parent / "csrc").glob("*.[ch]")}
+    tree = {
+        path.name for path in (HERE.parent / "csrc").rglob("*.[ch]") if "examples" not in path.parts
+    }
     installed = {Path(path).name for path in ltdic.get_sources()}
-    installed |= {path.name for path in Path(ltdic.get_include()).glob("*.h")}
+    installed |= {path.name for path in Path(ltdic.get_include()).rglob("*.h")}
     assert installed == tree
 
 

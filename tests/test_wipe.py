@@ -80,7 +80,8 @@ def reaches(used: dict[str, set[str]], function: str, wanted: str) -> bool:
 
 
 def source_of(name: str) -> Path:
-    return Path(ltdic.get_include()) / f"{name}.c"
+    (source,) = (Path(path) for path in ltdic.get_sources() if Path(path).stem == name)
+    return source
 
 
 @pytest.mark.parametrize("name", WIPING)
@@ -94,7 +95,7 @@ def test_what_may_hold_a_passcode_ends_with_a_call_that_wipes(
 WIPE_AND_FREE = """
 #include <stddef.h>
 static inline __attribute__((always_inline)) void ltdic__wipe(void *data, size_t size);
-#include "wipe.c"
+#include "codec/wipe.c"
 #include <stdlib.h>
 void wipe_and_free(void *data, size_t size)
 {

@@ -8,7 +8,7 @@
  * is left over but less than a PDU. Two mains, as in fuzz_pdu.c. */
 #define PREFIXES 300
 #include "fuzz.h"
-#include "internal.h"
+#include "l_dicom/associate.h"
 
 enum { PATIENCE = 1000, LARGEST_CHUNK = 200 };
 

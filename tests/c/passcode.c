@@ -2,7 +2,7 @@
 /* Is the passcode of a user identity still in a block of memory when that is freed? Linked with
  * -Wl,--wrap=free,--wrap=realloc, so that every block that the library gives back is searched. */
 #define _GNU_SOURCE
-#include "internal.h"
+#include "l_dicom/associate.h"
 
 #undef NDEBUG
 #include <assert.h>

@@ -14,7 +14,7 @@ static void *allocate(size_t count, size_t size)
 }
 
 #define calloc allocate
-#include "handles.c"
+#include "l_dicom/handles.c"
 
 #undef NDEBUG
 #include <assert.h>

@@ -4,8 +4,9 @@
  * is counted is the same on every machine. Prints the count for each two arguments: contexts, and
  * transfer syntaxes in each. And what is read from objects whose items came in another order than
  * the standard's. */
-#include "bytes.h"
-#include "internal.h"
+#include "codec/framing.h"
+#include "codec/items.h"
+#include "l_dicom/associate.h"
 
 #undef NDEBUG
 #include <assert.h>

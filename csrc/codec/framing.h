@@ -1,12 +1,33 @@
 /* SPDX-License-Identifier: MIT */
-/* The header of a PDU: type, length, limits (PS3.8 9.3.1). Internal. */
-#ifndef LTDIC_FRAME_H
-#define LTDIC_FRAME_H
+/* The header of a PDU: type, length, limits (PS3.8 9.3.1); and where a fault is. Internal. */
+#ifndef LTDIC_FRAMING_H
+#define LTDIC_FRAMING_H
 
 #include "bytes.h"
-#include "internal.h"
 
-enum { FIXED_FIELDS = 68 }; /* of an RQ or AC, after the header */
+enum {
+    HEADER = 6,       /* bytes: type, reserved, length */
+    FIXED_FIELDS = 68 /* bytes of an RQ or AC between the header and the first item */
+};
+
+/* Options with a value for each field: those that `given` has, and the defaults; in `room`. */
+const ltdic_options *ltdic__completed(const ltdic_options *given, ltdic_options *room);
+size_t ltdic__values_start(uint8_t type); /* offset of the first value of a PDU */
+
+static inline int ltdic__fault_at(ltdic_fault *fault, int status, uint64_t offset, uint64_t need)
+{
+    fault->status = status;
+    fault->offset = offset;
+    fault->need = need;
+    return status;
+}
+
+/* The options in force: those given or, from a caller who knows less of them, their like in `room`.
+ */
+static inline const ltdic_options *ltdic__effective(const ltdic_options *given, ltdic_options *room)
+{
+    return given != NULL && given->size >= sizeof *given ? given : ltdic__completed(given, room);
+}
 
 /* What a PDU length may be. */
 static inline int length_status(uint8_t type, uint32_t length, const ltdic_options *options)

@@ -6,7 +6,9 @@
  * ltdic_association_next. */
 #include "association.h"
 
-#include "bytes.h"
+#include "codec/framing.h"
+#include "codec/items.h"
+#include "walk.h"
 
 #include <assert.h>
 
@@ -31,27 +33,6 @@ typedef struct mark {
     uint32_t each;       /* size of every PDU but the last */
     uint8_t type;
 } mark;
-
-/* ---- memory ------------------------------------------------------------------------------ */
-
-bool ltdic__reserve_secret(block *b, size_t size)
-{
-    if (b->room - b->end >= size) {
-        return true;
-    }
-    const size_t used = block_size(b), most = size > b->room ? size : b->room;
-    block larger = {0};
-    if (most > SIZE_MAX - used || !block_reserve(&larger, used + most)) {
-        return false;
-    }
-    if (used > 0) {
-        block_put(&larger, b->data + b->start, used);
-    }
-    ltdic__wipe(b->data, b->end);
-    free(b->data);
-    *b = larger;
-    return true;
-}
 
 /* ---- life -------------------------------------------------------------------------------- */
 
@@ -95,14 +76,14 @@ static void drop_queue(ltdic_association *a)
 static void forget_proposal(ltdic_association *a)
 {
     ltdic__wipe(a->proposal.data, a->proposal.room);
-    block_free(&a->proposal);
+    buffer_free(&a->proposal);
 }
 
 void ltdic__association_clear(ltdic_association *a)
 {
     forget_proposal(a);
-    block_free(&a->command);
-    block_free(&a->marks);
+    buffer_free(&a->command);
+    buffer_free(&a->marks);
     drop_queue(a);
 }
 
@@ -168,16 +149,16 @@ void ltdic__association_reset(ltdic_association *a)
     a->cause_offset = 0;
     a->lost = a->broken = a->held = a->no_echo = false;
     forget_proposal(a);
-    block_free(&a->command);
+    buffer_free(&a->command);
 }
 
 /* What the provider refused, and why, stays: its A-ASSOCIATE-RJ may be told of only now. */
 static void end(ltdic_association *a, int status)
 {
     const ltdic_reject refusal = a->ul.refusal;
-    const block refused = refusal.result != 0 ? a->proposal : (block){0};
+    const buffer refused = refusal.result != 0 ? a->proposal : (buffer){0};
     if (refusal.result != 0) {
-        a->proposal = (block){0};
+        a->proposal = (buffer){0};
     }
     a->over_offset = a->cause_offset;
     ltdic__association_reset(a);
@@ -233,7 +214,7 @@ uint64_t ltdic_association_deadline(const ltdic_association *association)
 static bool extend_mark(ltdic_association *a, uint8_t type, uint64_t size, uint64_t each)
 {
     mark last;
-    if (a->lost || size != each || block_size(&a->marks) == 0) {
+    if (a->lost || size != each || buffer_size(&a->marks) == 0) {
         return false;
     }
     uint8_t *place = a->marks.data + a->marks.end - sizeof last;
@@ -257,7 +238,7 @@ static bool add_mark(ltdic_association *a, uint8_t type, uint64_t size, uint64_t
                     .limit = a->lost ? a->sent : UINT64_MAX,
                     .each = (uint32_t)each,
                     .type = type};
-    if (!block_append(&a->marks, &m, sizeof m)) {
+    if (!buffer_append(&a->marks, &m, sizeof m)) {
         return false;
     }
     a->submitted = m.end;
@@ -267,7 +248,7 @@ static bool add_mark(ltdic_association *a, uint8_t type, uint64_t size, uint64_t
 
 static bool is_full(const ltdic_association *a)
 {
-    return block_size(&a->marks) >= MAX_MARKS * sizeof(mark);
+    return buffer_size(&a->marks) >= MAX_MARKS * sizeof(mark);
 }
 
 /* An empty chunk for so many bytes, or NULL when out of memory. */
@@ -299,7 +280,7 @@ static void enqueue(ltdic_association *a, chunk *c)
 static chunk *copy_of(ltdic_association *a, ltdic_bytes pdu)
 {
     chunk *c = NULL;
-    if (ltdic_association_keep(a) == LTDIC_OK && block_reserve(&a->marks, sizeof(mark))) {
+    if (ltdic_association_keep(a) == LTDIC_OK && buffer_reserve(&a->marks, sizeof(mark))) {
         c = new_chunk(pdu.size);
     }
     if (c != NULL) {
@@ -481,7 +462,7 @@ int ltdic_association_keep(ltdic_association *association)
 static bool report_sent(ltdic_association *a, ltdic_indication *indication, uint64_t horizon)
 {
     mark m;
-    if (block_size(&a->marks) == 0) {
+    if (buffer_size(&a->marks) == 0) {
         return false;
     }
     memcpy(&m, a->marks.data + a->marks.start, sizeof m);
@@ -495,7 +476,7 @@ static bool report_sent(ltdic_association *a, ltdic_indication *indication, uint
                                      .size = until - m.start};
     m.start = until;
     if (m.start == m.end) {
-        block_drop(&a->marks, sizeof m);
+        buffer_drop(&a->marks, sizeof m);
     } else {
         memcpy(a->marks.data + a->marks.start, &m, sizeof m);
     }
@@ -579,7 +560,7 @@ static bool is_accepted(const ltdic_association *a, uint8_t id)
 
 static ltdic_bytes proposal_of(const ltdic_association *a)
 {
-    return (ltdic_bytes){a->proposal.data, block_size(&a->proposal)};
+    return (ltdic_bytes){a->proposal.data, buffer_size(&a->proposal)};
 }
 
 /* Nothing is sent that would cost the peer its place in the stream. */
@@ -597,7 +578,7 @@ static int check_associate(ltdic_association *a, ltdic_bytes pdu)
         return ltdic__agree(&a->agreed, proposal_of(a), pdu, true);
     }
     forget_proposal(a);
-    return block_append(&a->proposal, pdu.data, pdu.size) ? LTDIC_OK : LTDIC_ERR_MEMORY;
+    return buffer_append(&a->proposal, pdu.data, pdu.size) ? LTDIC_OK : LTDIC_ERR_MEMORY;
 }
 
 /* What may go wrong, before anything is changed. */
@@ -689,7 +670,7 @@ static int check_data(ltdic_association *a, const ltdic_pdv *data, uint64_t wire
     if (is_full(a) || (before > 0 && before + wire > LTDIC_MAX_QUEUE)) {
         return LTDIC_ERR_ROOM;
     }
-    return ltdic_association_keep(a) == LTDIC_OK && block_reserve(&a->marks, sizeof(mark))
+    return ltdic_association_keep(a) == LTDIC_OK && buffer_reserve(&a->marks, sizeof(mark))
                ? LTDIC_OK
                : LTDIC_ERR_MEMORY;
 }
@@ -765,7 +746,7 @@ static ltdic_fault fault_of(int status)
 static void remember_request(ltdic_association *a, ltdic_bytes rq)
 {
     forget_proposal(a);
-    if (!block_append(&a->proposal, rq.data, rq.size)) {
+    if (!buffer_append(&a->proposal, rq.data, rq.size)) {
         a->ul.refusal = (ltdic_reject){2, 3, 1};
     } else if (!ltdic__has_application_context(rq)) {
         a->ul.refusal = (ltdic_reject){1, 1, 2};
@@ -814,24 +795,24 @@ static bool look_for_echo(ltdic_association *a, ltdic_indication *indication)
 {
     const ltdic_piece *p = &indication->piece;
     const bool ends = p->last && (p->control & LAST) != 0;
-    const size_t before = block_size(&a->command);
+    const size_t before = buffer_size(&a->command);
     ltdic_bytes command = p->data;
     if ((p->control & COMMAND) == 0) {
         return true;
     }
     a->no_echo = a->no_echo || p->data.size > MAX_COMMAND - before;
     if (!a->no_echo && (before > 0 || !ends)) {
-        if (!block_append(&a->command, p->data.data, p->data.size)) {
+        if (!buffer_append(&a->command, p->data.data, p->data.size)) {
             return false;
         }
-        command = (ltdic_bytes){a->command.data, block_size(&a->command)};
+        command = (ltdic_bytes){a->command.data, buffer_size(&a->command)};
     }
     if (ends) {
         if (!a->no_echo) {
             ltdic_decode_echo(&indication->echo, command);
         }
         a->no_echo = false;
-        block_free(&a->command);
+        buffer_free(&a->command);
     }
     return true;
 }

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* From bytes to rows: PS3.8 9.3, PS3.7 D.3.3. Every check stands in the order of the bytes. */
-#include "bytes.h"
-#include "frame.h"
-#include "internal.h"
+#include "framing.h"
+#include "items.h"
 #include "text.h"
 
 static inline ltdic_bytes without_pad(ltdic_bytes uid)
@@ -837,4 +836,18 @@ int ltdic_decode(ltdic_items *out, ltdic_bytes in, const ltdic_options *options,
         fault->status = full && fault->status == LTDIC_OK ? LTDIC_ERR_ROOM : fault->status;
     }
     return fault->status;
+}
+
+int ltdic_next_pdv(ltdic_bytes *rest, ltdic_pdv *pdv)
+{
+    if (rest->size < 6) {
+        return LTDIC_NEED_MORE;
+    }
+    const size_t length = load_u32(rest->data);
+    pdv->id = rest->data[4];
+    pdv->control = rest->data[5];
+    pdv->data = (ltdic_bytes){rest->data + 6, length - 2};
+    rest->data += 4 + length;
+    rest->size -= 4 + length;
+    return LTDIC_OK;
 }

@@ -3,7 +3,10 @@
  *
  * Only this face has these: handles that are never used again, and callbacks, which are called with
  * the handle looked up anew before each one, since the one before may have freed it. */
-#include "internal.h"
+#include "associate.h"
+
+#include "codec/items.h"
+#include "net/net.h"
 
 #include <limits.h>
 #include <stdlib.h>
@@ -421,7 +424,7 @@ static void dispatch_received(HDICOMNET hNet, const ltdic_indication *i)
     L_INT code = code_of(i->status);
     const bool good = code == DICOM_SUCCESS, data = i->type == PDU_DATA_TRANSFER;
     const bool request = i->type == PDU_ASSOCIATE_REQUEST;
-    L_UCHAR *buffer = (L_UCHAR *)(uintptr_t)i->pdu.data; /* callbacks have no const */
+    L_UCHAR *pdu = (L_UCHAR *)(uintptr_t)i->pdu.data; /* callbacks have no const */
     associate *a = good && !data ? take_associate(hNet, i->pdu) : NULL;
     if (good && a == NULL && (request || i->type == PDU_ASSOCIATE_ACCEPT)) {
         refuse_associate(hNet, request);
@@ -432,7 +435,7 @@ static void dispatch_received(HDICOMNET hNet, const ltdic_indication *i)
         code = DICOM_ERROR_PROTOCOL;
     }
     if (!request || code == DICOM_SUCCESS) { /* who was refused has not called */
-        CALL(hNet, pfnReceive, (hNet, code, i->type, buffer, (L_UINT32)i->pdu.size, e->user_data));
+        CALL(hNet, pfnReceive, (hNet, code, i->type, pdu, (L_UINT32)i->pdu.size, e->user_data));
     }
     if (code == DICOM_SUCCESS && data) {
         dispatch_data(hNet, i);

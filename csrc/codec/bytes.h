@@ -8,6 +8,25 @@
 #include <stdbool.h>
 #include <string.h>
 
+/* For what is done for each of many items: as fast as a loop of its own, and in one place. (Who
+ * counts branches wants it once.) */
+#ifndef ALWAYS_INLINE
+#ifdef __GNUC__
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+#else
+#define ALWAYS_INLINE inline
+#endif
+#endif
+
+static inline bool has_bit(uint16_t set, uint8_t bit)
+{
+    return bit < 16 && (set >> bit & 1) != 0;
+}
+
+/* Set memory that may hold a passcode to 0, in a way that no compiler removes, before it is freed.
+ * NULL: nothing is done. */
+void ltdic__wipe(void *data, size_t size);
+
 static inline uint32_t load_u16(const uint8_t *p)
 {
     return (uint32_t)p[0] << 8 | p[1];

@@ -8,9 +8,10 @@
  * The table is in segments, which never move and are never freed: a look-up takes no lock and may
  * come at any time. Nothing else takes one either, so fork() finds none taken. Place 0 is not used:
  * as a place it means none, and NULL is not found there. */
-#include "internal.h"
+#include "handles.h"
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdlib.h>
 
 enum { SEGMENT_BITS = PLACE_BITS / 2, SEGMENT = 1 << SEGMENT_BITS };

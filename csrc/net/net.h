@@ -20,7 +20,7 @@
 #define USE_EPOLL 0
 #endif
 
-#include "association.h"
+#include "engine/association.h"
 
 #include <netdb.h>
 #include <stdatomic.h>
@@ -77,7 +77,7 @@ struct ltdic_net {
     uint8_t quick_acks;                   /* how often to acknowledge at once; EVERY_ACK: always */
     struct addrinfo *addresses, *address; /* all, and the next to try */
     struct addrinfo *local;
-    block in;
+    buffer in;
     ltdic_association association;
 };
 
@@ -137,6 +137,20 @@ static inline void list_splice(node *to, node *from)
         list_insert_before(to, l);
     }
 }
+
+/* Milliseconds on a clock that never goes back */
+uint64_t ltdic__now(void);
+/* As ltdic_net_close, and LTDIC_CLOSED says why */
+void ltdic__net_end(ltdic_net *net, int status);
+
+/* Look at no data and no release of the peer until `held` is false again: what is to be sent goes
+ * first */
+void ltdic__net_hold(ltdic_net *net, bool held);
+/* Bytes that the peer's system has taken, as far as that is known */
+uint64_t ltdic__net_taken(const ltdic_net *net);
+/* At most half of what may wait to be sent does */
+bool ltdic__net_has_room(const ltdic_net *net);
+uint32_t ltdic__net_fragment_size(const ltdic_net *net); /* as ltdic__fragment_size */
 
 /* The endpoint may have an event: it gets its turn. net.c. */
 void ltdic__make_ready(ltdic_net *net);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The state machine of PS3.8 9.2: table 9-10 and the actions of tables 9-6 to 9-9, both as data.
  * It does not know whether it called or was called until the table asks (AR-8). */
-#include "bytes.h"
+#include "codec/bytes.h"
 
 enum { S1 = 1, S2, S3, S4, S5, S6, S7, S8, S9, S10, S11, S12, S13, STATES };
 

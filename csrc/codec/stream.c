@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* A byte stream into PDUs, with P-DATA-TF handed out as it comes (PS3.8 9.3.1, 9.3.5). The checks
  * of a PDV are those of pdu_decode.c, each as soon as its bytes are there. */
-#include "bytes.h"
-#include "frame.h"
-#include "internal.h"
+#include "framing.h"
 
 enum { PDV_LENGTH = 4, PDV_HEADER = 6 };
 

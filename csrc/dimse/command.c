@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The command sets of C-ECHO (PS3.7 9.3.5): elements of group 0000 in Implicit VR Little Endian. */
-#include "bytes.h"
-#include "internal.h"
+#include "codec/bytes.h"
+#include "codec/text.h"
 
 enum { ELEMENT_HEADER = 8, NO_DATA_SET = 0x0101 };
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* From rows to bytes: PS3.8 9.3, PS3.7 D.3.3. The mirror of pdu_decode.c. */
 #include "bytes.h"
-#include "internal.h"
+#include "framing.h"
+#include "items.h"
 #include "text.h"
 
 typedef struct encoder {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* What each status is called, what it means, and which A-ABORT reason a peer gets for it. */
-#include "internal.h"
+#include "items.h"
 
 /* Reasons of PS3.8 table 9-26. */
 enum {

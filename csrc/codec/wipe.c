@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Wiping of memory that may hold a passcode. A plain memset before free is no use: compilers remove
- * stores to memory that nobody reads any more. */
-#include "internal.h"
-
-#include <string.h>
+/* Wipes memory that may hold a passcode. A memset before free is no use: compilers remove stores to
+ * memory that nobody reads any more. */
+#include "bytes.h"
 
 void ltdic__wipe(void *data, size_t size)
 {

@@ -321,7 +321,7 @@ static void push(ltdic_net *net)
 static void bound_unfinished(ltdic_net *net)
 {
     ltdic_net *listener = net->listener;
-    const size_t size = net->association.held ? 0 : block_size(&net->in);
+    const size_t size = net->association.held ? 0 : buffer_size(&net->in);
     count_unfinished(net, size > LEAST_UNFINISHED ? size : 0);
     while (listener->max_unfinished != 0 && listener->unfinished > listener->max_unfinished) {
         ltdic_net *first = NET_OF(listener->begun.next, begun);
@@ -344,22 +344,22 @@ static void wipe_buffer(const ltdic_net *net)
 /* Room to read into: the loop's spare buffer where this endpoint has none or only a small one. */
 static bool take_buffer(ltdic_net *net)
 {
-    block *in = &net->in;
+    buffer *in = &net->in;
     if (in->room >= READ_SIZE) {
-        return net->secret ? ltdic__reserve_secret(in, 1) : block_reserve(in, 1);
+        return net->secret ? ltdic__reserve_secret(in, 1) : buffer_reserve(in, 1);
     }
     uint8_t *data = net->loop->spare != NULL ? net->loop->spare : malloc(READ_SIZE);
     if (data == NULL) {
         return false;
     }
     net->loop->spare = NULL;
-    const size_t size = block_size(in);
+    const size_t size = buffer_size(in);
     if (size > 0) {
         memcpy(data, in->data + in->start, size);
     }
     wipe_buffer(net);
     free(in->data);
-    *in = (block){data, 0, size, READ_SIZE};
+    *in = (buffer){data, 0, size, READ_SIZE};
     return true;
 }
 
@@ -372,15 +372,15 @@ static void drop_buffer(ltdic_net *net)
     } else {
         free(net->in.data);
     }
-    net->in = (block){0};
+    net->in = (buffer){0};
     net->secret = false;
 }
 
 /* Keep no more than what is unread: an endpoint that waits costs what it has received. */
 static void give_buffer_back(ltdic_net *net)
 {
-    block *in = &net->in;
-    const size_t size = net->transport == OPEN ? block_size(in) : 0;
+    buffer *in = &net->in;
+    const size_t size = net->transport == OPEN ? buffer_size(in) : 0;
     const bool secret = net->secret;
     if (size > 0 && (in->room < READ_SIZE || size > in->room / 2)) {
         return;
@@ -393,7 +393,7 @@ static void give_buffer_back(ltdic_net *net)
         memcpy(small, in->data + in->start, size);
     }
     drop_buffer(net);
-    *in = (block){small, 0, size, size};
+    *in = (buffer){small, 0, size, size};
     net->secret = secret && size > 0;
 }
 
@@ -433,7 +433,7 @@ static void fill(ltdic_net *net)
         net->ended = LTDIC_ERR_MEMORY;
         return;
     }
-    block *in = &net->in;
+    buffer *in = &net->in;
     const size_t room = in->room - in->end;
     const uint64_t before = net->read_at;
     ssize_t size;
@@ -462,7 +462,7 @@ static bool take(ltdic_net *net, ltdic_indication *indication)
 {
     const ltdic_net *l = net->listener;
     ltdic_association *a = &net->association;
-    const size_t size = block_size(&net->in);
+    const size_t size = buffer_size(&net->in);
     ltdic_bytes in = {size > 0 ? net->in.data + net->in.start : NULL, size};
     if (a->ul.state == 2) {
         const bool full =
@@ -501,7 +501,7 @@ static bool has_left(ltdic_net *net)
 /* It has data that is not looked at until there is room to send: nothing is read behind that. */
 static bool waits_to_send(const ltdic_net *net)
 {
-    return net->association.held && block_size(&net->in) > 0;
+    return net->association.held && buffer_size(&net->in) > 0;
 }
 
 /* Is there more to read? At most one read in a round, so that one peer cannot keep the others
@@ -539,13 +539,13 @@ static void read_first(ltdic_net *net)
     const uint64_t deadline = deadline_of(net);
     const bool late = deadline != 0 && net->read_at < deadline && deadline <= ltdic__now();
     const bool due = !net->spent && net->can_read && net->association.ul.state != 1 &&
-                     block_size(&net->in) < READ_SIZE;
+                     buffer_size(&net->in) < READ_SIZE;
     if (net->ended != LTDIC_OK || (!late && !due) || waits_to_send(net)) {
         return;
     }
     net->spent = true;
     fill(net);
-    if (late && net->ended != LTDIC_OK && block_size(&net->in) == 0) {
+    if (late && net->ended != LTDIC_OK && buffer_size(&net->in) == 0) {
         ltdic_association_closed(&net->association, net->ended, net->read_at);
     }
 }
@@ -1016,7 +1016,7 @@ static void destroy(ltdic_net *net)
 {
     ltdic__association_clear(&net->association);
     wipe_buffer(net);
-    block_free(&net->in);
+    buffer_free(&net->in);
     free(net);
 }
 
@@ -1027,7 +1027,7 @@ void ltdic_net_done(ltdic_net *net)
         destroy(net);
         return;
     }
-    if (block_size(&net->in) == 0) { /* else each of those that are ready has one of its own */
+    if (buffer_size(&net->in) == 0) { /* else each of those that are ready has one of its own */
         drop_buffer(net);
     }
     ltdic__make_ready(net);

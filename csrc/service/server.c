@@ -4,9 +4,11 @@
  *
  * An association whose release was asked for stays held until the next batch, so that its user has
  * dealt with all data before the answer goes out. */
-#include "block.h"
-#include "bytes.h"
-#include "net.h"
+#include "codec/buffer.h"
+#include "codec/bytes.h"
+#include "codec/text.h"
+#include "engine/walk.h"
+#include "net/net.h"
 
 #include <limits.h>
 #include <stdatomic.h>
@@ -75,7 +77,7 @@ struct ltdic_server {
     uint64_t runs;
     ltdic_event_row events[BATCH_EVENTS];
     size_t count;
-    block data;
+    buffer data;
     unsigned wanted;
     bool secret;    /* an A-ASSOCIATE-RQ is in the data, and maybe a passcode in that */
     bool gave_data; /* of the last batch: this one is expected to be as large */
@@ -256,7 +258,7 @@ void ltdic_server_free(ltdic_server *server)
     free_all(&server->ended);
     ltdic_loop_free(server->loop);
     wipe_data(server);
-    block_free(&server->data);
+    buffer_free(&server->data);
     free_places(server);
     free(server);
 }
@@ -313,19 +315,19 @@ const ltdic_counters *ltdic_server_counters(const ltdic_server *server)
 
 static bool is_full(const ltdic_server *s)
 {
-    return s->count == BATCH_EVENTS || block_size(&s->data) >= BATCH_BYTES;
+    return s->count == BATCH_EVENTS || buffer_size(&s->data) >= BATCH_BYTES;
 }
 
 static bool reserve(ltdic_server *s, size_t size)
 {
-    return s->secret ? ltdic__reserve_secret(&s->data, size) : block_reserve(&s->data, size);
+    return s->secret ? ltdic__reserve_secret(&s->data, size) : buffer_reserve(&s->data, size);
 }
 
 static bool append(ltdic_server *s, ltdic_bytes bytes)
 {
     const bool room = bytes.size == 0 || reserve(s, bytes.size);
     if (room) {
-        block_put(&s->data, bytes.data, bytes.size);
+        buffer_put(&s->data, bytes.data, bytes.size);
     }
     return room;
 }
@@ -334,7 +336,7 @@ static bool append(ltdic_server *s, ltdic_bytes bytes)
 static bool put_event(ltdic_server *s, ltdic_served *a, ltdic_event_row event, ltdic_bytes bytes)
 {
     event.served = atomic_load(&a->place->id);
-    event.offset = block_size(&s->data);
+    event.offset = buffer_size(&s->data);
     event.length = bytes.size;
     if (s->count == BATCH_EVENTS || !append(s, bytes)) {
         return false;
@@ -564,7 +566,7 @@ static void admit(ltdic_server *s, ltdic_served *a, ltdic_bytes rq, ltdic_bytes 
         ltdic__net_end(a->net, LTDIC_ERR_MEMORY);
         return;
     }
-    block_put(&s->data, accept.data, accept.size);
+    buffer_put(&s->data, accept.data, accept.size);
     s->events[s->count - 1].length += accept.size;
 }
 
@@ -658,10 +660,10 @@ static void receive_pdu(ltdic_server *s, ltdic_served *a, const ltdic_indication
 static void receive_refused(ltdic_served *a)
 {
     const ltdic_association *inside = &a->net->association;
-    const block *rq = &inside->proposal;
+    const buffer *rq = &inside->proposal;
     if (rq->data != NULL) {
-        a->report.received += block_size(rq);
-        remember(a, (ltdic_bytes){rq->data + rq->start, block_size(rq)});
+        a->report.received += buffer_size(rq);
+        remember(a, (ltdic_bytes){rq->data + rq->start, buffer_size(rq)});
     }
     set_outcome(a, LTDIC_OUTCOME_REJECTED, LTDIC_OK, inside->ul.refusal);
 }
@@ -912,7 +914,7 @@ static void begin_batch(ltdic_server *s, unsigned wanted)
     s->data.start = s->data.end = 0;
     if (s->gave_data) {
         s->gave_data = false;
-        block_reserve(&s->data, BATCH_ROOM); /* else it grows */
+        buffer_reserve(&s->data, BATCH_ROOM); /* else it grows */
     }
 }
 
@@ -972,7 +974,7 @@ int ltdic_server_run(ltdic_server *server, ltdic_batch *batch, unsigned wanted, 
 uint8_t *ltdic_server_take_data(ltdic_server *server)
 {
     uint8_t *data = server->data.data;
-    server->data = (block){0};
+    server->data = (buffer){0};
     server->gave_data = data != NULL;
     return data;
 }

@@ -2,8 +2,12 @@
 /* Associate objects: the rows of a PDU over text of their own, so that encoding is one call and a
  * received PDU becomes an object by copying. Rows stand in the order of ltdic_kind, which is the
  * order of the PDU; contexts keep theirs. Text is NUL-terminated and never moves down. */
-#include "bytes.h"
-#include "internal.h"
+#include "associate.h"
+
+#include "codec/buffer.h"
+#include "codec/bytes.h"
+#include "codec/items.h"
+#include "codec/text.h"
 
 #include <stdlib.h>
 

@@ -1,37 +1,38 @@
 /* SPDX-License-Identifier: MIT */
-/* Memory that grows at its end and is used up from its start. Internal. */
-#ifndef LTDIC_BLOCK_H
-#define LTDIC_BLOCK_H
+/* A buffer that grows at its end and is consumed from its start; also one that may hold a
+ * passcode. Internal. */
+#ifndef LTDIC_BUFFER_H
+#define LTDIC_BUFFER_H
 
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct block {
+typedef struct buffer {
     uint8_t *data;
     size_t start, end, room; /* in use: from start to end */
-} block;
+} buffer;
 
-static inline size_t block_size(const block *b)
+static inline size_t buffer_size(const buffer *b)
 {
     return b->end - b->start;
 }
 
-static inline void block_free(block *b)
+static inline void buffer_free(buffer *b)
 {
     free(b->data);
-    *b = (block){0};
+    *b = (buffer){0};
 }
 
 /* Make room for `size` bytes at the end. False when out of memory, and nothing has changed. */
-static inline bool block_reserve(block *b, size_t size)
+static inline bool buffer_reserve(buffer *b, size_t size)
 {
     if (b->room - b->end >= size) {
         return true;
     }
     if (b->start > 0) {
-        memmove(b->data, b->data + b->start, block_size(b));
+        memmove(b->data, b->data + b->start, buffer_size(b));
         b->end -= b->start;
         b->start = 0;
     }
@@ -49,7 +50,7 @@ static inline bool block_reserve(block *b, size_t size)
 }
 
 /* Where there is room. */
-static inline void block_put(block *b, const void *data, size_t size)
+static inline void buffer_put(buffer *b, const void *data, size_t size)
 {
     if (size > 0) {
         memcpy(b->data + b->end, data, size);
@@ -57,22 +58,25 @@ static inline void block_put(block *b, const void *data, size_t size)
     }
 }
 
-static inline bool block_append(block *b, const void *data, size_t size)
+static inline bool buffer_append(buffer *b, const void *data, size_t size)
 {
-    if (!block_reserve(b, size)) {
+    if (!buffer_reserve(b, size)) {
         return false;
     }
-    block_put(b, data, size);
+    buffer_put(b, data, size);
     return true;
 }
 
 /* The first bytes are used up; with the last of them goes the memory. */
-static inline void block_drop(block *b, size_t size)
+static inline void buffer_drop(buffer *b, size_t size)
 {
     b->start += size;
     if (b->start == b->end) {
-        block_free(b);
+        buffer_free(b);
     }
 }
+
+/* As buffer_reserve, for memory that may hold a passcode: what it moves from is wiped. */
+bool ltdic__reserve_secret(buffer *b, size_t size);
 
 #endif

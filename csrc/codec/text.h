@@ -5,13 +5,22 @@
 #define LTDIC_TEXT_H
 
 #include "bytes.h"
-#include "internal.h"
 
 #include <string.h>
 
 #ifdef __SSE2__
 #include <emmintrin.h>
 #endif
+
+enum { UID_MAX = 64, TITLE_SIZE = 16 };
+
+ltdic_bytes ltdic__without_spaces(ltdic_bytes text); /* at both ends, where they mean nothing */
+ltdic_bytes ltdic__until_nul(ltdic_bytes text);
+ltdic_bytes ltdic__trimmed(ltdic_bytes text); /* both: the value that lenient mode takes */
+bool ltdic__title_is_legal(ltdic_bytes title);
+bool ltdic__uid_is_legal(ltdic_bytes uid);
+bool ltdic__short_or_long_uid_is_legal(ltdic_bytes uid); /* any length; for uid_is_legal alone */
+bool ltdic__version_name_is_legal(ltdic_bytes name);
 
 /* ---- titles, names */
 

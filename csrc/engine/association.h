@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* The inside of an association, so that an endpoint of net.c can hold one, and what negotiation.c
- * finds out for it. Internal. */
+/* The inside of an association, so that an endpoint can hold one. Internal. */
 #ifndef LTDIC_ASSOCIATION_H
 #define LTDIC_ASSOCIATION_H
 
-#include "block.h"
-#include "internal.h"
+#include "codec/buffer.h"
+#include "codec/bytes.h"
+#include "negotiation.h"
 
 /* Where a direction is in its messages (PS3.8 E.1); after a command a data set may follow. */
 enum { BETWEEN = 0, IN_COMMAND, AFTER_COMMAND, IN_DATA };
@@ -38,12 +38,6 @@ typedef struct loan {
     uint8_t id, control;
 } loan;
 
-/* What was negotiated, as far as data must keep to it. */
-typedef struct agreement {
-    uint32_t requestor_max, acceptor_max; /* PDU length that each side takes; 0: any */
-    uint8_t accepted[32];                 /* a bit for each context ID */
-} agreement;
-
 struct ltdic_association {
     ltdic_ul ul;
     ltdic_stream stream;
@@ -54,9 +48,9 @@ struct ltdic_association {
     message sending, receiving;
     odd_byte odd; /* of the command or data set being sent */
     loan lent;
-    block proposal; /* the RQ, until it is answered; one that the provider refused, longer */
-    block command;  /* of the message being received, where it comes in pieces */
-    block marks;    /* a mark for each stretch of PDUs whose end has not been told */
+    buffer proposal; /* the RQ, until it is answered; one that the provider refused, longer */
+    buffer command;  /* of the message being received, where it comes in pieces */
+    buffer marks;    /* a mark for each stretch of PDUs whose end has not been told */
     chunk *queue, *queue_last;
     size_t queued;            /* bytes in it */
     uint64_t submitted, sent; /* bytes, ever */
@@ -73,10 +67,6 @@ struct ltdic_association {
     bool no_echo; /* the command being received is too long for one */
 };
 
-/* Room for more in memory that may hold a passcode: nothing stays behind. False when out of
- * memory, and nothing has changed. */
-bool ltdic__reserve_secret(block *b, size_t size);
-
 void ltdic__association_init(ltdic_association *a);
 /* Begin anew, but tell first what is still to be told of the last time. */
 void ltdic__association_reset(ltdic_association *a);
@@ -85,38 +75,5 @@ bool ltdic__association_has_room(const ltdic_association *a); /* half of it, to 
 /* Bytes of data in a PDU to the peer: an even number; 0 where its maximum leaves no room. */
 uint32_t ltdic__fragment_size(const ltdic_association *a);
 size_t ltdic__output_size(const ltdic_output *output); /* bytes */
-
-/* Where the titles of an RQ are (PS3.8 table 9-11). */
-enum { CALLED_AT = 10, CALLING_AT = 26 };
-
-/* Items of an RQ or AC (PS3.8 9.3.2, 9.3.3) and its sub-items. */
-enum {
-    ITEMS_START = 74,
-    APPLICATION_CONTEXT_ITEM = 0x10,
-    PROPOSED = 0x20,
-    ANSWERED = 0x21,
-    ABSTRACT_SYNTAX = 0x30,
-    TRANSFER_SYNTAX = 0x40,
-    USER_INFORMATION = 0x50,
-    MAX_LENGTH = 0x51,
-    CLASS_UID = 0x52,
-    VERSION_NAME = 0x55,
-    USER_IDENTITY = 0x58,
-    USER_IDENTITY_RESPONSE = 0x59
-};
-
-/* Walks over PDUs in which ltdic_decode has found no fault; negotiation.c. */
-ltdic_bytes ltdic__title_at(ltdic_bytes rq, size_t offset); /* trimmed; NULs may be inside */
-ltdic_bytes ltdic__items_of(ltdic_bytes pdu);
-ltdic_bytes ltdic__sub_items_of(ltdic_bytes context);
-/* The value of the next item of this type; false after the last one. */
-bool ltdic__next_item(ltdic_bytes *rest, uint8_t type, ltdic_bytes *value);
-/* Set the bit of a context ID, of 256; false where it was set before. */
-bool ltdic__take_bit(uint8_t *bits, uint8_t id);
-
-/* What follows for data from an RQ and its AC, both decoded before; `ours` is an AC that we are to
- * send. @return LTDIC_OK, LTDIC_ERR_BAD_VALUE (upper-layer faults of an AC); negotiation.c */
-int ltdic__agree(agreement *out, ltdic_bytes rq, ltdic_bytes ac, bool ours);
-bool ltdic__has_application_context(ltdic_bytes rq);
 
 #endif

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /* Who is let in (PS3.8 table 9-21, PS3.7 D.3.3.7.3), and the A-ASSOCIATE-AC that says so. */
-#include "association.h"
-#include "bytes.h"
+#include "codec/buffer.h"
+#include "codec/framing.h"
+#include "codec/items.h"
+#include "codec/text.h"
+#include "engine/walk.h"
 
 #include <stdlib.h>
 

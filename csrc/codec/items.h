@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: MIT */
+/* Items of an A-ASSOCIATE-RQ and -AC (PS3.8 9.3.2, 9.3.3, annex D; PS3.7 D.3.3): types, sizes,
+ * places; and the UIDs that every implementation knows. Internal. */
+#ifndef LTDIC_ITEMS_H
+#define LTDIC_ITEMS_H
+
+#include "ltdic.h"
+
+enum { ITEM_HEADER = 4, CONTEXT_HEADER = 8 }; /* bytes before the value */
+enum { TITLES_RESERVED = 32 };                /* bytes after the titles (PS3.8 table 9-11) */
+
+/* Where the titles of an RQ are (PS3.8 table 9-11). */
+enum { CALLED_AT = 10, CALLING_AT = 26 };
+
+/* Items of an RQ or AC (PS3.8 9.3.2, 9.3.3) and its sub-items. */
+enum {
+    ITEMS_START = 74,
+    APPLICATION_CONTEXT_ITEM = 0x10,
+    PROPOSED = 0x20,
+    ANSWERED = 0x21,
+    ABSTRACT_SYNTAX = 0x30,
+    TRANSFER_SYNTAX = 0x40,
+    USER_INFORMATION = 0x50,
+    MAX_LENGTH = 0x51,
+    CLASS_UID = 0x52,
+    VERSION_NAME = 0x55,
+    USER_IDENTITY = 0x58,
+    USER_IDENTITY_RESPONSE = 0x59
+};
+
+#define APPLICATION_CONTEXT \
+    "1.2.840.10008.3.1.1.1" /* DICOM's, and there is no other (PS3.7 A.2.1) */
+/* Ours (PS3.7 D.3.3.2): a UID from a UUID (PS3.5 B.2), nobody else's. */
+#define IMPLEMENTATION_CLASS_UID "2.25.241763158246035163327937512061234408329"
+#define IMPLEMENTATION_VERSION_NAME "LTDIC_" LTDIC_VERSION
+#define VERIFICATION "1.2.840.10008.1.1" /* the SOP class of C-ECHO (PS3.4 A.4) */
+
+#endif

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: MIT */
+/* The outcome of an A-ASSOCIATE-RQ and its A-ASSOCIATE-AC (PS3.8 7.1.1, D.1). Internal. */
+#ifndef LTDIC_NEGOTIATION_H
+#define LTDIC_NEGOTIATION_H
+
+#include "ltdic.h"
+
+#include <stdbool.h>
+
+/* What was negotiated, as far as data must keep to it. */
+typedef struct agreement {
+    uint32_t requestor_max, acceptor_max; /* PDU length that each side takes; 0: any */
+    uint8_t accepted[32];                 /* a bit for each context ID */
+} agreement;
+
+/* What follows for data from an RQ and its AC, both decoded before; `ours` is an AC that we are to
+ * send. @return LTDIC_OK, LTDIC_ERR_BAD_VALUE (upper-layer faults of an AC) */
+int ltdic__agree(agreement *out, ltdic_bytes rq, ltdic_bytes ac, bool ours);
+bool ltdic__has_application_context(ltdic_bytes rq);
+
+#endif
