@@ -8,6 +8,8 @@
 
 #include "codec/framing.h"
 #include "codec/items.h"
+#include "negotiation.h"
+#include "outbox.h"
 #include "walk.h"
 
 #include <assert.h>
@@ -16,60 +18,58 @@ enum {
     ARTIM_DEFAULT = 30000,
     ECHO_AT = 10, /* bytes of an RQ that its AC repeats (PS3.8 9.3.3) */
     ECHO_SIZE = 64,
-    DATA_HEADER = 12,      /* of a P-DATA-TF and of its only PDV */
     LARGEST_PDU = 1048576, /* PDU length sent to a peer that takes any */
-    MOST_PARTS = 64,       /* of an ltdic_output */
-    MAX_MARKS = 1024,      /* stretches of PDUs that have not been told */
     MAX_ANSWERS = 10240,   /* bytes of A-ABORT that wait for a peer that goes on after its end */
-    MAX_COMMAND = 1024,    /* bytes of a command that may be a C-ECHO */
-    COMMAND = 1,           /* of a message control header (PS3.8 E.2) */
-    LAST = 2
+    MAX_COMMAND = 1024     /* bytes of a command that may be a C-ECHO */
 };
 
-/* A stretch of PDUs given to us to send, as far as the user has not been told what became of it. */
-typedef struct mark {
-    uint64_t start, end; /* in the stream of all bytes sent */
-    uint64_t limit;      /* what ends after it has not been sent, and will not be */
-    uint32_t each;       /* size of every PDU but the last */
-    uint8_t type;
-} mark;
+/* Where a direction is in its messages (PS3.8 E.1); after a command a data set may follow. */
+enum { BETWEEN = 0, IN_COMMAND, AFTER_COMMAND, IN_DATA };
+
+typedef struct message {
+    uint8_t id;
+    uint8_t place;
+} message;
+
+struct ltdic_association {
+    ltdic_ul ul;
+    ltdic_stream stream;
+    agreement agreed;
+    uint32_t max_associate;  /* largest PDU length of an RQ or AC that is taken */
+    uint32_t response, idle; /* ms; 0: for ever */
+    uint64_t response_deadline, idle_deadline;
+    message sending, receiving;
+    odd_byte odd; /* of the command or data set being sent */
+    outbox out;
+    buffer proposal;       /* the RQ, until it is answered; one that the provider refused, longer */
+    buffer command;        /* of the message being received, where it comes in pieces */
+    uint64_t horizon;      /* submitted, when the last bytes of the peer came */
+    size_t heard;          /* bytes of the peer that were left over the last time */
+    int cause;             /* why the association will end, if that is known */
+    uint64_t cause_offset; /* of the field at fault in its PDU */
+    int over_status;
+    uint64_t over_offset;
+    bool over;    /* LTDIC_CLOSED is to be told */
+    bool broken;  /* what comes has no PDU boundaries any more */
+    bool held;    /* neither data nor a release is looked at: what waits to be sent goes first */
+    bool no_echo; /* the command being received is too long for one */
+};
 
 /* ---- life -------------------------------------------------------------------------------- */
 
-void ltdic__association_init(ltdic_association *a)
+static ltdic_bytes proposal_of(const ltdic_association *a)
 {
-    *a = (ltdic_association){.max_associate = LTDIC_MAX_ASSOCIATE};
-    ltdic_ul_init(&a->ul, ARTIM_DEFAULT);
+    return (ltdic_bytes){a->proposal.data, buffer_size(&a->proposal)};
 }
 
 ltdic_association *ltdic_association_new(void)
 {
     ltdic_association *a = malloc(sizeof *a);
     if (a != NULL) {
-        ltdic__association_init(a);
+        *a = (ltdic_association){.max_associate = LTDIC_MAX_ASSOCIATE};
+        ltdic_ul_init(&a->ul, ARTIM_DEFAULT);
     }
     return a;
-}
-
-/* A passcode may be in an A-ASSOCIATE-RQ. The rest of a P-DATA-TF that begins with the same byte is
- * wiped, too: harmless, and rare. */
-static void free_chunk(chunk *c)
-{
-    if (c->data[0] == LTDIC_ASSOCIATE_RQ) {
-        ltdic__wipe(c->data, c->end);
-    }
-    free(c);
-}
-
-static void drop_queue(ltdic_association *a)
-{
-    while (a->queue != NULL) {
-        chunk *first = a->queue;
-        a->queue = first->next;
-        free_chunk(first);
-    }
-    a->queue_last = NULL;
-    a->queued = 0;
 }
 
 /* A passcode may be in it. */
@@ -79,18 +79,12 @@ static void forget_proposal(ltdic_association *a)
     buffer_free(&a->proposal);
 }
 
-void ltdic__association_clear(ltdic_association *a)
-{
-    forget_proposal(a);
-    buffer_free(&a->command);
-    buffer_free(&a->marks);
-    drop_queue(a);
-}
-
 void ltdic_association_free(ltdic_association *association)
 {
     if (association != NULL) {
-        ltdic__association_clear(association);
+        forget_proposal(association);
+        buffer_free(&association->command);
+        ltdic__outbox_clear(&association->out);
         free(association);
     }
 }
@@ -120,25 +114,63 @@ int ltdic_association_expects_more(const ltdic_association *association)
            association->heard > 0;
 }
 
-/* What has not been sent by now never will be. */
-static void drop_output(ltdic_association *a)
+bool ltdic__association_is_over(const ltdic_association *a)
 {
-    for (size_t at = a->marks.start; at < a->marks.end; at += sizeof(mark)) {
-        mark m;
-        memcpy(&m, a->marks.data + at, sizeof m);
-        if (m.end > a->sent && m.limit == UINT64_MAX) {
-            m.limit = a->sent;
-            memcpy(a->marks.data + at, &m, sizeof m);
-        }
+    return a->over;
+}
+
+bool ltdic__association_is_lost(const ltdic_association *a)
+{
+    return a->out.lost;
+}
+
+bool ltdic__association_is_held(const ltdic_association *a)
+{
+    return a->held && !a->out.lost;
+}
+
+void ltdic__association_hold(ltdic_association *a, bool held)
+{
+    a->held = held;
+}
+
+bool ltdic__association_is_between_messages(const ltdic_association *a, bool data_set_follows)
+{
+    const uint8_t place = a->sending.place;
+    return place == BETWEEN || (place == AFTER_COMMAND && !data_set_follows);
+}
+
+bool ltdic__association_has_room(const ltdic_association *a)
+{
+    return ltdic__outbox_size(&a->out) <= LTDIC_MAX_QUEUE / 2 && !ltdic__outbox_is_full(&a->out);
+}
+
+uint64_t ltdic__association_bytes_sent(const ltdic_association *a)
+{
+    return a->out.sent;
+}
+
+uint32_t ltdic__association_response_time(const ltdic_association *a)
+{
+    return a->response;
+}
+
+void ltdic__association_refuse_next(ltdic_association *a, ltdic_reject codes)
+{
+    if (a->ul.state == 2) {
+        a->ul.refusal = codes;
     }
-    a->sent = a->submitted;
-    a->lent = (loan){.size = 0};
-    drop_queue(a);
+}
+
+ltdic_bytes ltdic__association_refused(const ltdic_association *a, ltdic_reject *codes)
+{
+    *codes = a->ul.refusal;
+    return proposal_of(a);
 }
 
 void ltdic__association_reset(ltdic_association *a)
 {
-    drop_output(a);
+    ltdic__outbox_drop(&a->out);
     ltdic_ul_init(&a->ul, a->ul.artim);
     a->stream = (ltdic_stream){0};
     a->agreed = (agreement){0};
@@ -147,7 +179,7 @@ void ltdic__association_reset(ltdic_association *a)
     a->odd = (odd_byte){0};
     a->cause = LTDIC_OK;
     a->cause_offset = 0;
-    a->lost = a->broken = a->held = a->no_echo = false;
+    a->out.lost = a->broken = a->held = a->no_echo = false;
     forget_proposal(a);
     buffer_free(&a->command);
 }
@@ -210,210 +242,27 @@ uint64_t ltdic_association_deadline(const ltdic_association *association)
 
 /* ---- sending ----------------------------------------------------------------------------- */
 
-/* PDUs of the same type and size as those of the last mark make that one longer. */
-static bool extend_mark(ltdic_association *a, uint8_t type, uint64_t size, uint64_t each)
-{
-    mark last;
-    if (a->lost || size != each || buffer_size(&a->marks) == 0) {
-        return false;
-    }
-    uint8_t *place = a->marks.data + a->marks.end - sizeof last;
-    memcpy(&last, place, sizeof last);
-    if (last.type != type || last.each != each || (last.end - last.start) % each != 0 ||
-        last.limit != UINT64_MAX) {
-        return false;
-    }
-    last.end = a->submitted += size;
-    memcpy(place, &last, sizeof last);
-    return true;
-}
-
-static bool add_mark(ltdic_association *a, uint8_t type, uint64_t size, uint64_t each)
-{
-    if (extend_mark(a, type, size, each)) {
-        return true;
-    }
-    const mark m = {.start = a->submitted,
-                    .end = a->submitted + size,
-                    .limit = a->lost ? a->sent : UINT64_MAX,
-                    .each = (uint32_t)each,
-                    .type = type};
-    if (!buffer_append(&a->marks, &m, sizeof m)) {
-        return false;
-    }
-    a->submitted = m.end;
-    a->sent = a->lost ? m.end : a->sent;
-    return true;
-}
-
-static bool is_full(const ltdic_association *a)
-{
-    return buffer_size(&a->marks) >= MAX_MARKS * sizeof(mark);
-}
-
-/* An empty chunk for so many bytes, or NULL when out of memory. */
-static chunk *new_chunk(uint64_t size)
-{
-    chunk *c = size > SIZE_MAX - sizeof *c ? NULL : malloc(sizeof *c + (size_t)size);
-    if (c != NULL) {
-        c->next = NULL;
-        c->start = c->end = 0;
-    }
-    return c;
-}
-
-static void put_bytes(chunk *c, ltdic_bytes bytes)
-{
-    memcpy(c->data + c->end, bytes.data, bytes.size);
-    c->end += bytes.size;
-}
-
-static void enqueue(ltdic_association *a, chunk *c)
-{
-    *(a->queue == NULL ? &a->queue : &a->queue_last->next) = c;
-    a->queue_last = c;
-    a->queued += c->end;
-}
-
-/* A copy of a PDU to enqueue, with room for its mark; NULL when out of memory. What is lent goes
- * first, so that the queue can grow behind it. */
-static chunk *copy_of(ltdic_association *a, ltdic_bytes pdu)
-{
-    chunk *c = NULL;
-    if (ltdic_association_keep(a) == LTDIC_OK && buffer_reserve(&a->marks, sizeof(mark))) {
-        c = new_chunk(pdu.size);
-    }
-    if (c != NULL) {
-        put_bytes(c, pdu);
-    }
-    return c;
-}
-
-/* Send what copy_of gave. */
-static void send_copy(ltdic_association *a, chunk *c)
-{
-    add_mark(a, c->data[0], c->end, c->end);
-    if (a->lost) {
-        free_chunk(c);
-    } else {
-        enqueue(a, c);
-    }
-}
-
 void ltdic_association_lost(ltdic_association *association)
 {
-    if (!association->lost) {
-        drop_output(association);
-        association->lost = true;
-        association->held = false;
-    }
-}
-
-static size_t put_part(ltdic_output *out, const uint8_t *data, size_t size)
-{
-    out->parts[out->count++] = (ltdic_bytes){data, size};
-    return size;
-}
-
-/* The header of the P-DATA-TF whose data begins at `from`. */
-static void write_header(uint8_t *h, const loan *l, uint64_t from, size_t size)
-{
-    const bool last = from + size == l->before.count + l->data.size;
-    h[0] = LTDIC_DATA_TF;
-    h[1] = 0;
-    store_u32(h + 2, size + 6);
-    store_u32(h + 6, size + 2);
-    h[10] = l->id;
-    h[11] = last ? l->control : (uint8_t)(l->control & ~LAST);
-    h[DATA_HEADER] = l->before.value;
-}
-
-/* Of what is lent, as many parts as there is room for. */
-static void put_loan(ltdic_output *out, const loan *l)
-{
-    size_t headers = 0;
-    for (uint64_t at = l->done; at < l->size && out->count + 2 <= MOST_PARTS;) {
-        const uint64_t from = at / (l->fragment + DATA_HEADER) * l->fragment;
-        const uint64_t left = l->before.count + l->data.size - from;
-        const size_t size = left < l->fragment ? (size_t)left : l->fragment;
-        const size_t head = DATA_HEADER + (from == 0 ? l->before.count : 0U);
-        size_t inside = (size_t)(at % (l->fragment + DATA_HEADER));
-        if (inside < head) {
-            uint8_t *header = out->headers[headers++];
-            write_header(header, l, from, size);
-            at += put_part(out, header + inside, head - inside);
-            inside = head;
-        }
-        inside -= DATA_HEADER;
-        if (size > inside) {
-            const uint8_t *data = l->data.data + (from + inside - l->before.count);
-            at += put_part(out, data, size - inside);
-        }
-    }
+    ltdic__outbox_lose(&association->out);
 }
 
 void ltdic_association_output(const ltdic_association *association, ltdic_output *output)
 {
-    output->count = 0;
-    for (const chunk *c = association->queue; c != NULL && output->count < MOST_PARTS;
-         c = c->next) {
-        put_part(output, c->data + c->start, c->end - c->start);
-    }
-    put_loan(output, &association->lent);
-}
-
-size_t ltdic__output_size(const ltdic_output *output)
-{
-    size_t size = 0;
-    for (size_t i = 0; i < output->count; i++) {
-        size += output->parts[i].size;
-    }
-    return size;
-}
-
-static void take_from_loan(ltdic_association *a, size_t size)
-{
-    a->lent.done += size;
-    if (a->lent.done == a->lent.size) {
-        a->lent = (loan){.size = 0};
-    }
-}
-
-/* The first bytes of the queue have gone; how many there were of `size`. */
-static size_t take_from_queue(ltdic_association *a, size_t size)
-{
-    size_t left = size;
-    while (a->queue != NULL && left > 0) {
-        chunk *first = a->queue;
-        const size_t taken = left < first->end - first->start ? left : first->end - first->start;
-        first->start += taken;
-        left -= taken;
-        if (first->start == first->end) {
-            a->queue = first->next;
-            free_chunk(first);
-        }
-    }
-    a->queued -= size - left;
-    return size - left;
+    ltdic__outbox_next(&association->out, output);
 }
 
 void ltdic_association_sent(ltdic_association *association, size_t size, uint64_t now)
 {
-    take_from_loan(association, size - take_from_queue(association, size));
-    association->sent += size;
+    ltdic__outbox_sent(&association->out, size);
     if (size > 0) {
         restart_idle(association, now);
     }
 }
 
-static size_t waiting(const ltdic_association *a)
+int ltdic_association_keep(ltdic_association *association)
 {
-    return a->queued + (size_t)(a->lent.size - a->lent.done);
-}
-
-bool ltdic__association_has_room(const ltdic_association *a)
-{
-    return waiting(a) <= LTDIC_MAX_QUEUE / 2 && !is_full(a);
+    return ltdic__outbox_keep(&association->out);
 }
 
 size_t ltdic_association_take(ltdic_association *association, ltdic_buffer *out, uint64_t now)
@@ -432,55 +281,7 @@ size_t ltdic_association_take(ltdic_association *association, ltdic_buffer *out,
         }
         ltdic_association_sent(association, out->size - before, now);
     }
-    return waiting(association);
-}
-
-int ltdic_association_keep(ltdic_association *association)
-{
-    const loan *l = &association->lent;
-    if (l->size == 0) {
-        return LTDIC_OK;
-    }
-    chunk *c = new_chunk(l->size - l->done);
-    if (c == NULL) {
-        ltdic_association_lost(association);
-        return LTDIC_ERR_MEMORY;
-    }
-    while (l->size > 0) {
-        ltdic_output out = {.count = 0};
-        put_loan(&out, l);
-        for (size_t i = 0; i < out.count; i++) {
-            put_bytes(c, out.parts[i]);
-        }
-        take_from_loan(association, ltdic__output_size(&out));
-    }
-    enqueue(association, c);
-    return LTDIC_OK;
-}
-
-/* Of what was submitted up to the horizon. */
-static bool report_sent(ltdic_association *a, ltdic_indication *indication, uint64_t horizon)
-{
-    mark m;
-    if (buffer_size(&a->marks) == 0) {
-        return false;
-    }
-    memcpy(&m, a->marks.data + a->marks.start, sizeof m);
-    const uint64_t until = m.end - m.start < m.each ? m.end : m.start + m.each;
-    if (until > a->sent || m.start >= horizon) {
-        return false;
-    }
-    *indication = (ltdic_indication){.kind = LTDIC_SENT,
-                                     .status = until <= m.limit ? LTDIC_OK : LTDIC_ERR_CLOSED,
-                                     .type = m.type,
-                                     .size = until - m.start};
-    m.start = until;
-    if (m.start == m.end) {
-        buffer_drop(&a->marks, sizeof m);
-    } else {
-        memcpy(a->marks.data + a->marks.start, &m, sizeof m);
-    }
-    return true;
+    return ltdic__outbox_size(&association->out);
 }
 
 /* ---- the machine's effects ---------------------------------------------------------------- */
@@ -495,13 +296,14 @@ static int cause_or(const ltdic_association *a, int status)
 static void apply(ltdic_association *a, const ltdic_effects *effects, int cause, uint64_t now)
 {
     const bool again = effects->action == LTDIC_AA_7;
-    if (effects->send != 0 && !(again && (is_full(a) || waiting(a) >= MAX_ANSWERS))) {
+    if (effects->send != 0 && !(again && (ltdic__outbox_is_full(&a->out) ||
+                                          ltdic__outbox_size(&a->out) >= MAX_ANSWERS))) {
         uint8_t pdu[LTDIC_FIXED_PDU_SIZE];
         ltdic_encode_fixed(pdu, effects->send, effects->codes);
         a->cause = again ? a->cause : cause;
-        chunk *copy = copy_of(a, (ltdic_bytes){pdu, sizeof pdu});
+        chunk *copy = ltdic__outbox_copy(&a->out, (ltdic_bytes){pdu, sizeof pdu});
         if (copy != NULL) {
-            send_copy(a, copy);
+            ltdic__outbox_send(&a->out, copy);
         } else {
             a->cause = cause_or(a, LTDIC_ERR_MEMORY);
             ltdic_association_lost(a);
@@ -558,11 +360,6 @@ static bool is_accepted(const ltdic_association *a, uint8_t id)
     return (a->agreed.accepted[id / 8] >> id % 8 & 1) != 0;
 }
 
-static ltdic_bytes proposal_of(const ltdic_association *a)
-{
-    return (ltdic_bytes){a->proposal.data, buffer_size(&a->proposal)};
-}
-
 /* Nothing is sent that would cost the peer its place in the stream. */
 static bool is_one_pdu(ltdic_bytes pdu)
 {
@@ -586,7 +383,7 @@ static int check(ltdic_association *a, ltdic_bytes pdu)
 {
     const uint8_t type = pdu.data[0];
     const int needed_state = type == LTDIC_ASSOCIATE_RQ ? 1 : type == LTDIC_ASSOCIATE_AC ? 3 : 0;
-    if (is_full(a) && type < LTDIC_RELEASE_RQ) { /* what ends it always goes */
+    if (ltdic__outbox_is_full(&a->out) && type < LTDIC_RELEASE_RQ) { /* what ends it always goes */
         return LTDIC_ERR_ROOM;
     }
     if (needed_state != 0 && a->ul.state != needed_state) {
@@ -613,9 +410,9 @@ static int send_event(ltdic_association *a, ltdic_effects *effects, chunk *copy,
     }
     const bool goes = effects->send != 0 || type == LTDIC_ASSOCIATE_RQ; /* AE-2 comes later */
     if (status == LTDIC_OK && goes) {
-        send_copy(a, copy);
+        ltdic__outbox_send(&a->out, copy);
     } else {
-        free_chunk(copy);
+        ltdic__outbox_discard(copy);
     }
     return status;
 }
@@ -629,7 +426,7 @@ int ltdic_association_send(ltdic_association *association, ltdic_bytes pdu, uint
     if (status != LTDIC_OK) {
         return status;
     }
-    chunk *copy = copy_of(association, pdu);
+    chunk *copy = ltdic__outbox_copy(&association->out, pdu);
     status = copy == NULL ? LTDIC_ERR_MEMORY : send_event(association, &effects, copy, now);
     if (status != LTDIC_OK) {
         return status;
@@ -639,6 +436,16 @@ int ltdic_association_send(ltdic_association *association, ltdic_bytes pdu, uint
     }
     set_deadlines(association, now);
     return LTDIC_OK;
+}
+
+int ltdic__association_withdraw(ltdic_association *a, ltdic_bytes abort, uint64_t now)
+{
+    const bool over = a->over; /* of the last connection */
+    const int over_status = a->over_status;
+    const int status = ltdic_association_send(a, abort, now);
+    a->over = over;
+    a->over_status = over_status;
+    return status;
 }
 
 uint32_t ltdic__fragment_size(const ltdic_association *a)
@@ -651,7 +458,7 @@ uint32_t ltdic__fragment_size(const ltdic_association *a)
 /* What may go wrong, before anything is changed. */
 static int check_data(ltdic_association *a, const ltdic_pdv *data, uint64_t wire)
 {
-    const uint64_t before = waiting(a);
+    const uint64_t before = ltdic__outbox_size(&a->out);
     message after = a->sending;
     if (a->ul.state != 6 && a->ul.state != 8) {
         return LTDIC_ERR_WRONG_STATE;
@@ -667,27 +474,26 @@ static int check_data(ltdic_association *a, const ltdic_pdv *data, uint64_t wire
     if (ltdic__fragment_size(a) == 0) {
         return LTDIC_ERR_TOO_LARGE;
     }
-    if (is_full(a) || (before > 0 && before + wire > LTDIC_MAX_QUEUE)) {
+    if (ltdic__outbox_is_full(&a->out) || (before > 0 && before + wire > LTDIC_MAX_QUEUE)) {
         return LTDIC_ERR_ROOM;
     }
-    return ltdic_association_keep(a) == LTDIC_OK && buffer_reserve(&a->marks, sizeof(mark))
+    return ltdic__outbox_keep(&a->out) == LTDIC_OK && ltdic__outbox_reserve_mark(&a->out)
                ? LTDIC_OK
                : LTDIC_ERR_MEMORY;
 }
 
 /* Lend it, but for a last byte that makes it odd: that goes before what comes next. */
-static void lend(ltdic_association *a, const ltdic_pdv *data, uint64_t wire, uint32_t fragment)
+static void lend(ltdic_association *a, const ltdic_pdv *data, uint64_t wire, uint64_t pdus)
 {
     const size_t over = (a->odd.count + data->data.size) % 2;
     const size_t size = data->data.size > over ? data->data.size - over : 0;
-    if (!a->lost) {
-        a->lent = (loan){.before = a->odd,
-                         .data = {data->data.data, size},
-                         .size = wire,
-                         .fragment = fragment,
-                         .id = data->id,
-                         .control = data->control};
-    }
+    const loan lent = {.before = a->odd,
+                       .data = {data->data.data, size},
+                       .size = wire,
+                       .fragment = ltdic__fragment_size(a),
+                       .id = data->id,
+                       .control = data->control};
+    ltdic__outbox_lend(&a->out, &lent, pdus);
     a->odd = (odd_byte){over != 0 ? data->data.data[size] : 0, (uint8_t)over};
 }
 
@@ -710,8 +516,7 @@ int ltdic_association_send_data(ltdic_association *association, const ltdic_pdv 
             data->data.size == 1 ? (odd_byte){data->data.data[0], 1} : association->odd;
         return LTDIC_OK;
     }
-    add_mark(association, LTDIC_DATA_TF, wire, pdus == 1 ? wire : (uint64_t)fragment + DATA_HEADER);
-    lend(association, data, wire, fragment);
+    lend(association, data, wire, pdus);
     return LTDIC_OK;
 }
 
@@ -873,7 +678,7 @@ static int next_piece(ltdic_association *a, ltdic_piece *piece, ltdic_bytes *in,
  * looked at, as far as it comes before them. */
 static bool is_held(const ltdic_association *a, ltdic_bytes in)
 {
-    return a->held && in_states(a, 1U << 6 | 1U << 7) &&
+    return ltdic__association_is_held(a) && in_states(a, 1U << 6 | 1U << 7) &&
            (a->stream.pdu_left > 0 || in.data[0] == LTDIC_DATA_TF ||
             in.data[0] == LTDIC_RELEASE_RQ);
 }
@@ -975,7 +780,7 @@ static uint64_t horizon_of(ltdic_association *a, size_t received)
         return UINT64_MAX;
     }
     if (received > a->heard) {
-        a->horizon = a->submitted;
+        a->horizon = a->out.submitted;
     }
     a->heard = received;
     return a->horizon;
@@ -985,7 +790,7 @@ int ltdic_association_next(ltdic_association *association, ltdic_indication *ind
                            ltdic_bytes *in, uint64_t now)
 {
     bool tell = false;
-    if (report_sent(association, indication, horizon_of(association, in->size)) ||
+    if (ltdic__outbox_report(&association->out, indication, horizon_of(association, in->size)) ||
         report_over(association, indication)) {
         return LTDIC_OK;
     }
@@ -994,7 +799,7 @@ int ltdic_association_next(ltdic_association *association, ltdic_indication *ind
     }
     association->heard = association->over ? 0 : in->size;
     tell = tell || expire(association, indication, now);
-    tell = tell || report_sent(association, indication, UINT64_MAX) ||
+    tell = tell || ltdic__outbox_report(&association->out, indication, UINT64_MAX) ||
            report_over(association, indication);
     return tell ? LTDIC_OK : LTDIC_NEED_MORE;
 }

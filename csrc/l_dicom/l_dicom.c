@@ -5,6 +5,7 @@
  * the handle looked up anew before each one, since the one before may have freed it. */
 #include "associate.h"
 
+#include "codec/bytes.h"
 #include "codec/items.h"
 #include "net/net.h"
 

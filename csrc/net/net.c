@@ -6,6 +6,9 @@
  * a rejection followed by a reset is a rejection. */
 #include "net.h"
 
+#include "codec/bytes.h"
+#include "engine/outbox.h"
+
 #include <errno.h>
 #include <limits.h>
 #include <netinet/in.h>
@@ -158,13 +161,13 @@ static uint64_t attempt_deadline(const ltdic_net *net)
 static uint64_t deadline_of(const ltdic_net *net)
 {
     return net->transport == CONNECTING ? attempt_deadline(net)
-           : net->transport == OPEN     ? ltdic_association_deadline(&net->association)
+           : net->transport == OPEN     ? ltdic_association_deadline(net->association)
                                         : 0;
 }
 
 static void count_association(ltdic_net *net)
 {
-    const int state = net->association.ul.state;
+    const int state = ltdic_association_state(net->association);
     const bool associated = state >= 3 && state <= 12;
     ltdic_net *listener = net->listener;
     if (listener == NULL || associated == net->associated) {
@@ -279,12 +282,12 @@ static bool send_some(ltdic_net *net, const ltdic_output *output)
 {
     const ptrdiff_t sent = ltdic__send_parts(net->fd, output);
     if (sent < 0 && errno != EAGAIN && errno != EWOULDBLOCK) {
-        ltdic_association_lost(&net->association);
+        ltdic_association_lost(net->association);
         net->can_read = true;
         return false;
     }
     if (sent > 0) {
-        ltdic_association_sent(&net->association, (size_t)sent, ltdic__now());
+        ltdic_association_sent(net->association, (size_t)sent, ltdic__now());
     }
     if (sent < 0 || (size_t)sent < ltdic__output_size(output)) {
         net->can_write = false;
@@ -300,7 +303,7 @@ static void flush(ltdic_net *net)
 {
     ltdic_output output;
     while (net->transport == OPEN && net->can_write) {
-        ltdic_association_output(&net->association, &output);
+        ltdic_association_output(net->association, &output);
         if (output.count == 0 || !send_some(net, &output)) {
             return;
         }
@@ -311,7 +314,7 @@ static void flush(ltdic_net *net)
 static void push(ltdic_net *net)
 {
     flush(net);
-    ltdic_association_keep(&net->association);
+    ltdic_association_keep(net->association);
     settle(net);
     ltdic__make_ready(net);
 }
@@ -321,12 +324,12 @@ static void push(ltdic_net *net)
 static void bound_unfinished(ltdic_net *net)
 {
     ltdic_net *listener = net->listener;
-    const size_t size = net->association.held ? 0 : buffer_size(&net->in);
+    const size_t size = ltdic__association_is_held(net->association) ? 0 : buffer_size(&net->in);
     count_unfinished(net, size > LEAST_UNFINISHED ? size : 0);
     while (listener->max_unfinished != 0 && listener->unfinished > listener->max_unfinished) {
         ltdic_net *first = NET_OF(listener->begun.next, begun);
         count_unfinished(first, 0);
-        ltdic_association_fail(&first->association, LTDIC_ERR_CONGESTION, ltdic__now());
+        ltdic_association_fail(first->association, LTDIC_ERR_CONGESTION, ltdic__now());
         push(first);
     }
 }
@@ -403,9 +406,9 @@ static void give_buffer_back(ltdic_net *net)
  * the peer has been seen to wait. Others need not pay for it. */
 static void acknowledge(ltdic_net *net)
 {
-    const bool answered = net->association.sent != net->sent_then;
+    const bool answered = ltdic__association_bytes_sent(net->association) != net->sent_then;
     if (net->quick_acks == 0 || answered || net->can_read ||
-        !ltdic_association_expects_more(&net->association)) {
+        !ltdic_association_expects_more(net->association)) {
         return;
     }
     if (net->quick_acks != EVERY_ACK) {
@@ -420,7 +423,7 @@ static void keep_first(ltdic_net *net, ltdic_bytes received)
 {
     const size_t left = MOST_FIRST - net->first_size;
     const size_t size = received.size < left ? received.size : left;
-    if (net->association.ul.state == 2 && size > 0) {
+    if (ltdic_association_state(net->association) == 2 && size > 0) {
         memcpy(net->first + net->first_size, received.data, size);
         net->first_size = (uint8_t)(net->first_size + size);
     }
@@ -438,15 +441,15 @@ static void fill(ltdic_net *net)
     const uint64_t before = net->read_at;
     ssize_t size;
     net->read_at = ltdic__now();
-    net->sent_then = net->association.sent;
-    if (net->read_at - before >= STALL && ltdic_association_expects_more(&net->association)) {
+    net->sent_then = ltdic__association_bytes_sent(net->association);
+    if (net->read_at - before >= STALL && ltdic_association_expects_more(net->association)) {
         net->quick_acks = EVERY_ACK;
     }
     do {
         size = recv(net->fd, in->data + in->end, room, 0);
     } while (size < 0 && errno == EINTR);
     if (size > 0) {
-        net->secret = net->secret || net->association.ul.state == 2;
+        net->secret = net->secret || ltdic_association_state(net->association) == 2;
         keep_first(net, (ltdic_bytes){in->data + in->end, (size_t)size});
         in->end += (size_t)size;
         net->can_read = (size_t)size == room || net->hung_up;
@@ -461,18 +464,17 @@ static void fill(ltdic_net *net)
 static bool take(ltdic_net *net, ltdic_indication *indication)
 {
     const ltdic_net *l = net->listener;
-    ltdic_association *a = &net->association;
+    ltdic_association *a = net->association;
     const size_t size = buffer_size(&net->in);
     ltdic_bytes in = {size > 0 ? net->in.data + net->in.start : NULL, size};
-    if (a->ul.state == 2) {
-        const bool full =
-            l != NULL && l->max_associations != 0 && l->associations >= l->max_associations;
-        a->ul.refusal = full ? (ltdic_reject){2, 3, 2} : (ltdic_reject){0, 0, 0};
-    }
+    const bool full =
+        l != NULL && l->max_associations != 0 && l->associations >= l->max_associations;
+    ltdic__association_refuse_next(a, full ? (ltdic_reject){2, 3, 2} : (ltdic_reject){0, 0, 0});
     int status = ltdic_association_next(a, indication, &in, ltdic__now());
-    const uint64_t sent = a->sent;
+    const uint64_t sent = ltdic__association_bytes_sent(a);
     flush(net);
-    if (status == LTDIC_NEED_MORE && a->sent != sent) { /* an answer of the provider's has gone */
+    if (status == LTDIC_NEED_MORE &&
+        ltdic__association_bytes_sent(a) != sent) { /* the provider's answer has gone */
         status = ltdic_association_next(a, indication, &in, ltdic__now());
     }
     net->in.start = net->in.end - in.size;
@@ -501,22 +503,23 @@ static bool has_left(ltdic_net *net)
 /* It has data that is not looked at until there is room to send: nothing is read behind that. */
 static bool waits_to_send(const ltdic_net *net)
 {
-    return net->association.held && buffer_size(&net->in) > 0;
+    return ltdic__association_is_held(net->association) && buffer_size(&net->in) > 0;
 }
 
 /* Is there more to read? At most one read in a round, so that one peer cannot keep the others
  * waiting. Where there will never be any more, the association learns it. */
 static bool read_on(ltdic_net *net)
 {
-    const bool asked = net->association.ul.state != 1;
+    const bool asked = ltdic_association_state(net->association) != 1;
     if (!asked && has_left(net)) {
         net->ended = LTDIC_ERR_CLOSED;
     }
-    if (net->ended == LTDIC_OK && asked && net->association.lost && !net->can_read) {
+    if (net->ended == LTDIC_OK && asked && ltdic__association_is_lost(net->association) &&
+        !net->can_read) {
         net->ended = LTDIC_ERR_CLOSED; /* nothing more will come of it */
     }
     if (net->ended != LTDIC_OK) {
-        ltdic_association_closed(&net->association, net->ended, ltdic__now());
+        ltdic_association_closed(net->association, net->ended, ltdic__now());
         return true;
     }
     if (!asked || !net->can_read || waits_to_send(net)) {
@@ -538,7 +541,8 @@ static void read_first(ltdic_net *net)
 {
     const uint64_t deadline = deadline_of(net);
     const bool late = deadline != 0 && net->read_at < deadline && deadline <= ltdic__now();
-    const bool due = !net->spent && net->can_read && net->association.ul.state != 1 &&
+    const bool due = !net->spent && net->can_read &&
+                     ltdic_association_state(net->association) != 1 &&
                      buffer_size(&net->in) < READ_SIZE;
     if (net->ended != LTDIC_OK || (!late && !due) || waits_to_send(net)) {
         return;
@@ -546,7 +550,7 @@ static void read_first(ltdic_net *net)
     net->spent = true;
     fill(net);
     if (late && net->ended != LTDIC_OK && buffer_size(&net->in) == 0) {
-        ltdic_association_closed(&net->association, net->ended, net->read_at);
+        ltdic_association_closed(net->association, net->ended, net->read_at);
     }
 }
 
@@ -686,8 +690,8 @@ static void connected(ltdic_net *net)
     net->cause = (ltdic_cause){0, 0};
     ltdic__free_addresses(&net->addresses);
     ltdic__free_addresses(&net->local);
-    if (net->association.ul.state == 4) {
-        ltdic_association_opened(&net->association, LTDIC_EVT_CONNECTED, ltdic__now());
+    if (ltdic_association_state(net->association) == 4) {
+        ltdic_association_opened(net->association, LTDIC_EVT_CONNECTED, ltdic__now());
     }
     settle(net);
 }
@@ -695,7 +699,7 @@ static void connected(ltdic_net *net)
 static void not_connected(ltdic_net *net)
 {
     close_socket(net);
-    ltdic__association_reset(&net->association);
+    ltdic__association_reset(net->association);
     ltdic__make_ready(net);
 }
 
@@ -783,7 +787,7 @@ static void lose(ltdic_net *net)
     net->watched = false;
     net->ended = LTDIC_ERR_CLOSED;
     net->cause = (ltdic_cause){ECONNABORTED, 0};
-    ltdic_association_lost(&net->association);
+    ltdic_association_lost(net->association);
     ltdic__make_ready(net);
 }
 
@@ -1014,7 +1018,7 @@ int ltdic_loop_next(ltdic_loop *loop, ltdic_net **net, ltdic_indication *indicat
 
 static void destroy(ltdic_net *net)
 {
-    ltdic__association_clear(&net->association);
+    ltdic_association_free(net->association);
     wipe_buffer(net);
     buffer_free(&net->in);
     free(net);
@@ -1038,14 +1042,16 @@ void ltdic_net_done(ltdic_net *net)
 ltdic_net *ltdic_net_new(ltdic_loop *loop, void *owner)
 {
     ltdic_net *net = reserve_timer(loop) ? calloc(1, sizeof *net) : NULL;
-    if (net == NULL) {
+    ltdic_association *association = net != NULL ? ltdic_association_new() : NULL;
+    if (association == NULL) {
+        free(net);
         return NULL;
     }
     loop->count++;
     net->loop = loop;
     net->owner = owner;
     net->fd = net->pending_fd = -1;
-    ltdic__association_init(&net->association);
+    net->association = association;
     net->max_unfinished = LTDIC_MAX_UNFINISHED;
     list_insert_before(&loop->all, &net->all);
     list_init(&net->ready);
@@ -1075,12 +1081,12 @@ void *ltdic_net_owner(const ltdic_net *net)
 
 void ltdic_net_set_timeouts(ltdic_net *net, const ltdic_timeouts *timeouts)
 {
-    ltdic_association_set_timeouts(&net->association, timeouts);
+    ltdic_association_set_timeouts(net->association, timeouts);
 }
 
 void ltdic_net_limit_associate(ltdic_net *net, uint32_t bytes)
 {
-    ltdic_association_limit_associate(&net->association, bytes);
+    ltdic_association_limit_associate(net->association, bytes);
 }
 
 void ltdic_net_limit_unfinished(ltdic_net *listener, uint64_t bytes)
@@ -1148,7 +1154,7 @@ static void set_default_limit(ltdic_net *listener)
 int ltdic_net_listen(ltdic_net *net, const ltdic_address *address, int backlog)
 {
     ltdic__renew(net->loop);
-    if (net->transport != CLOSED || net->association.over) {
+    if (net->transport != CLOSED || ltdic__association_is_over(net->association)) {
         return LTDIC_ERR_WRONG_STATE;
     }
     struct addrinfo *found;
@@ -1195,7 +1201,8 @@ static int take_pending(ltdic_net *listener)
 int ltdic_net_accept(ltdic_net *net, ltdic_net *listener)
 {
     ltdic__renew(net->loop);
-    if (listener->transport != LISTENING || net->transport != CLOSED || net->association.over) {
+    if (listener->transport != LISTENING || net->transport != CLOSED ||
+        ltdic__association_is_over(net->association)) {
         return LTDIC_ERR_WRONG_STATE;
     }
     const int status = take_pending(listener);
@@ -1211,7 +1218,7 @@ int ltdic_net_accept(ltdic_net *net, ltdic_net *listener)
     begin(net, OPEN);
     net->listener = listener;
     listener->connections++;
-    ltdic_association_opened(&net->association, LTDIC_EVT_ACCEPTED, ltdic__now());
+    ltdic_association_opened(net->association, LTDIC_EVT_ACCEPTED, ltdic__now());
     settle(net);
     return LTDIC_OK;
 }
@@ -1228,13 +1235,13 @@ static int resolve_both(ltdic_net *net, const ltdic_address *peer, const ltdic_a
 int ltdic_net_connect(ltdic_net *net, const ltdic_address *peer, const ltdic_address *local)
 {
     ltdic__renew(net->loop);
-    if (net->transport == OPEN && net->association.over) {
+    if (net->transport == OPEN && ltdic__association_is_over(net->association)) {
         close_socket(net); /* the user has just been told of what ended it */
     }
     if (net->transport != CLOSED) {
         return LTDIC_ERR_WRONG_STATE;
     }
-    const uint32_t patience = net->association.response;
+    const uint32_t patience = ltdic__association_response_time(net->association);
     int status = resolve_both(net, peer, local);
     net->address = net->addresses;
     net->tried = net->can_read = net->can_write = net->hung_up = false;
@@ -1265,8 +1272,8 @@ ltdic_cause ltdic_net_cause(const ltdic_net *net)
 int ltdic_net_detach(ltdic_net *net)
 {
     ltdic__renew(net->loop);
-    if (net->fd < 0 || net->transport != OPEN || net->association.ul.state != 1 ||
-        net->association.over) {
+    if (net->fd < 0 || net->transport != OPEN || ltdic_association_state(net->association) != 1 ||
+        ltdic__association_is_over(net->association)) {
         return -1;
     }
     const int fd = net->fd;
@@ -1284,21 +1291,19 @@ ltdic_bytes ltdic_net_first(const ltdic_net *net)
 int ltdic_net_send(ltdic_net *net, ltdic_bytes pdu)
 {
     ltdic__renew(net->loop);
-    ltdic_association *a = &net->association;
+    ltdic_association *a = net->association;
     const bool request = pdu.data[0] == LTDIC_ASSOCIATE_RQ;
-    const bool up = net->transport == OPEN && !a->over;
+    const bool up = net->transport == OPEN && !ltdic__association_is_over(a);
     if (request && !up && net->transport != CONNECTING) {
         return LTDIC_ERR_WRONG_STATE;
     }
-    const bool asked = a->ul.state == 4, over = a->over;
-    const int over_status = a->over_status;
-    const int status = ltdic_association_send(a, pdu, ltdic__now());
+    const bool withdraws = ltdic_association_state(a) == 4 && pdu.data[0] == LTDIC_ABORT;
+    const int status = withdraws ? ltdic__association_withdraw(a, pdu, ltdic__now())
+                                 : ltdic_association_send(a, pdu, ltdic__now());
     if (status == LTDIC_OK && request && up) { /* through Sta4, although the transport is there */
         ltdic_association_opened(a, LTDIC_EVT_CONNECTED, ltdic__now());
     }
-    if (asked && a->ul.state == 1) { /* it has not been up, so it has no end; the last one may */
-        a->over = over;
-        a->over_status = over_status;
+    if (status == LTDIC_OK && withdraws) {
         close_socket(net);
     }
     if (status == LTDIC_OK) {
@@ -1310,7 +1315,7 @@ int ltdic_net_send(ltdic_net *net, ltdic_bytes pdu)
 int ltdic_net_send_data(ltdic_net *net, const ltdic_pdv *data)
 {
     ltdic__renew(net->loop);
-    const int status = ltdic_association_send_data(&net->association, data, ltdic__now());
+    const int status = ltdic_association_send_data(net->association, data, ltdic__now());
     if (status == LTDIC_OK) {
         push(net);
     }
@@ -1321,10 +1326,10 @@ void ltdic__net_end(ltdic_net *net, int status)
 {
     ltdic__renew(net->loop);
     flush(net);
-    if (net->transport == OPEN && !net->association.over) {
-        ltdic_association_closed(&net->association, status, ltdic__now());
+    if (net->transport == OPEN && !ltdic__association_is_over(net->association)) {
+        ltdic_association_closed(net->association, status, ltdic__now());
     } else if (net->transport == CONNECTING) {
-        ltdic__association_reset(&net->association);
+        ltdic__association_reset(net->association);
     }
     close_socket(net);
     ltdic__make_ready(net);
@@ -1332,23 +1337,24 @@ void ltdic__net_end(ltdic_net *net, int status)
 
 uint64_t ltdic__net_taken(const ltdic_net *net)
 {
-    const uint64_t gone = net->association.sent, left = ltdic__unacknowledged(net->fd);
+    const uint64_t gone = ltdic__association_bytes_sent(net->association),
+                   left = ltdic__unacknowledged(net->fd);
     return gone > left ? gone - left : 0;
 }
 
 bool ltdic__net_has_room(const ltdic_net *net)
 {
-    return ltdic__association_has_room(&net->association);
+    return ltdic__association_has_room(net->association);
 }
 
 uint32_t ltdic__net_fragment_size(const ltdic_net *net)
 {
-    return ltdic__fragment_size(&net->association);
+    return ltdic__fragment_size(net->association);
 }
 
 void ltdic__net_hold(ltdic_net *net, bool held)
 {
-    net->association.held = held && !net->association.lost;
+    ltdic__association_hold(net->association, held);
     ltdic__make_ready(net);
 }
 
@@ -1359,7 +1365,7 @@ void ltdic_net_close(ltdic_net *net)
 
 int ltdic_net_state(const ltdic_net *net)
 {
-    return net->association.ul.state;
+    return ltdic_association_state(net->association);
 }
 
 int ltdic_net_is_connected(const ltdic_net *net)

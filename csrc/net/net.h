@@ -20,6 +20,7 @@
 #define USE_EPOLL 0
 #endif
 
+#include "codec/buffer.h"
 #include "engine/association.h"
 
 #include <netdb.h>
@@ -78,7 +79,7 @@ struct ltdic_net {
     struct addrinfo *addresses, *address; /* all, and the next to try */
     struct addrinfo *local;
     buffer in;
-    ltdic_association association;
+    ltdic_association *association;
 };
 
 struct ltdic_loop {

@@ -659,13 +659,13 @@ static void receive_pdu(ltdic_server *s, ltdic_served *a, const ltdic_indication
  * no memory for it. */
 static void receive_refused(ltdic_served *a)
 {
-    const ltdic_association *inside = &a->net->association;
-    const buffer *rq = &inside->proposal;
-    if (rq->data != NULL) {
-        a->report.received += buffer_size(rq);
-        remember(a, (ltdic_bytes){rq->data + rq->start, buffer_size(rq)});
+    ltdic_reject codes;
+    const ltdic_bytes rq = ltdic__association_refused(a->net->association, &codes);
+    if (rq.size > 0) {
+        a->report.received += rq.size;
+        remember(a, rq);
     }
-    set_outcome(a, LTDIC_OUTCOME_REJECTED, LTDIC_OK, inside->ul.refusal);
+    set_outcome(a, LTDIC_OUTCOME_REJECTED, LTDIC_OK, codes);
 }
 
 /* Tell the user who waits for room that there is some, once it is worth while. */
@@ -825,8 +825,7 @@ void ltdic_server_close(ltdic_server *server, uint32_t milliseconds)
 /* The user has begun a message that is not at its end. */
 static bool is_sending(const ltdic_served *a)
 {
-    const uint8_t at = a->net->association.sending.place;
-    return at == IN_COMMAND || at == IN_DATA || (at == AFTER_COMMAND && a->announced);
+    return !ltdic__association_is_between_messages(a->net->association, a->announced);
 }
 
 /* Neither side has begun a message that is not at its end. */
