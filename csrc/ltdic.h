@@ -750,6 +750,13 @@ LTDIC_API void ltdic_loop_free(ltdic_loop *loop);
 /** Sleep until an endpoint may have something to tell, or for `milliseconds`, 0 or more.
  *  @return LTDIC_OK, LTDIC_NEED_MORE when the time is up, LTDIC_ERR_INTERRUPTED */
 LTDIC_API int ltdic_loop_wait(ltdic_loop *loop, int milliseconds);
+/** For a loop inside another one: a descriptor that is readable when ltdic_loop_wait has something
+ * to find, -1 where the system has poll(2) alone; and how long the other one may sleep at most
+ * until it calls ltdic_loop_wait: `milliseconds`, or fewer. They hold until the next call with the
+ * loop or an endpoint of it; the descriptor, which belongs to the loop, as long as the loop does.
+ */
+LTDIC_API int ltdic_loop_fd(const ltdic_loop *loop);
+LTDIC_API int ltdic_loop_timeout(const ltdic_loop *loop, int milliseconds);
 /** Make ltdic_loop_wait return LTDIC_ERR_INTERRUPTED: the one that sleeps, else the next one. From
  *  any thread, and in a signal handler. */
 LTDIC_API void ltdic_loop_wake(ltdic_loop *loop);

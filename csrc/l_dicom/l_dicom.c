@@ -7,7 +7,8 @@
 
 #include "codec/bytes.h"
 #include "codec/items.h"
-#include "net/net.h"
+#include "net/endpoint.h"
+#include "net/loop.h"
 
 #include <limits.h>
 #include <stdlib.h>

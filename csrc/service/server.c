@@ -7,8 +7,10 @@
 #include "codec/buffer.h"
 #include "codec/bytes.h"
 #include "codec/text.h"
+#include "engine/association.h"
 #include "engine/walk.h"
-#include "net/net.h"
+#include "net/endpoint.h"
+#include "net/loop.h"
 
 #include <limits.h>
 #include <stdatomic.h>
@@ -86,9 +88,8 @@ struct ltdic_server {
     uint64_t grace, abort_at, end_at; /* when closing */
 };
 
-#define RESUMING_OF(pointer) \
-    ((ltdic_served *)(void *)((char *)(pointer)-offsetof(ltdic_served, resuming)))
-#define SERVED_OF(pointer) ((ltdic_served *)(void *)((char *)(pointer)-offsetof(ltdic_served, all)))
+#define RESUMING_OF(pointer) CONTAINER_OF(pointer, ltdic_served, resuming)
+#define SERVED_OF(pointer) CONTAINER_OF(pointer, ltdic_served, all)
 
 /* ---- numbers ------------------------------------------------------------------------------ */
 
@@ -483,7 +484,7 @@ int ltdic_served_send(ltdic_server *server, ltdic_served_id served, ltdic_bytes 
 /* One at a time sends so much that a peer which takes everything cannot keep others waiting. */
 static bool takes_turn(ltdic_served *a, size_t size)
 {
-    const uint64_t fragment = ltdic__net_fragment_size(a->net);
+    const uint64_t fragment = ltdic__fragment_size(ltdic__net_association(a->net));
     if (a->run != a->server->runs) {
         a->run = a->server->runs;
         a->work = 0;
@@ -660,7 +661,7 @@ static void receive_pdu(ltdic_server *s, ltdic_served *a, const ltdic_indication
 static void receive_refused(ltdic_served *a)
 {
     ltdic_reject codes;
-    const ltdic_bytes rq = ltdic__association_refused(a->net->association, &codes);
+    const ltdic_bytes rq = ltdic__association_refused(ltdic__net_association(a->net), &codes);
     if (rq.size > 0) {
         a->report.received += rq.size;
         remember(a, rq);
@@ -671,7 +672,7 @@ static void receive_refused(ltdic_served *a)
 /* Tell the user who waits for room that there is some, once it is worth while. */
 static void tell_of_room(ltdic_served *a)
 {
-    if (a->waits && ltdic__net_has_room(a->net)) {
+    if (a->waits && ltdic__association_has_room(ltdic__net_association(a->net))) {
         const ltdic_event_row event = {.kind = LTDIC_SERVED_ROOM};
         a->waits = !put_event(a->server, a, event, (ltdic_bytes){NULL, 0});
         list_remove(&a->resuming);
@@ -825,7 +826,7 @@ void ltdic_server_close(ltdic_server *server, uint32_t milliseconds)
 /* The user has begun a message that is not at its end. */
 static bool is_sending(const ltdic_served *a)
 {
-    return !ltdic__association_is_between_messages(a->net->association, a->announced);
+    return !ltdic__association_is_between_messages(ltdic__net_association(a->net), a->announced);
 }
 
 /* Neither side has begun a message that is not at its end. */

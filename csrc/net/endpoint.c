@@ -1,0 +1,580 @@
+/* SPDX-License-Identifier: MIT */
+/* An endpoint: one association over one transport. It reads, sends, and asks the association for
+ * its indications.
+ *
+ * Bytes received before the end of a connection are always looked at first: a rejection followed by
+ * a reset is a rejection. */
+#include "system.h"
+
+#include "net.h"
+
+#include "codec/bytes.h"
+#include "engine/outbox.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    READ_SIZE = 262144, /* of one buffer that all share */
+    FIRST_ACKS = 8,
+    EVERY_ACK = 255,
+    STALL = 20 /* ms; systems delay acknowledgements by 40 */
+};
+
+static uint64_t deadline_of(const ltdic_net *net)
+{
+    return net->state == CONNECTING ? ltdic__attempt_deadline(net)
+           : net->state == OPEN     ? ltdic_association_deadline(net->association)
+                                    : 0;
+}
+
+void ltdic__settle(ltdic_net *net)
+{
+    ltdic__set_timer(&net->source, deadline_of(net));
+    ltdic__count_association(net);
+}
+
+int ltdic__watch(ltdic_net *net)
+{
+    source *s = &net->source;
+    const int status = ltdic__poller_add(s->loop->poller, s, net->fd, !s->can_write);
+    net->watched = status == LTDIC_OK;
+    return status;
+}
+
+static void stop_watching(ltdic_net *net)
+{
+    if (net->watched) {
+        ltdic__poller_remove(net->source.loop->poller, net->fd);
+        net->watched = false;
+    }
+}
+
+void ltdic__close_socket(ltdic_net *net)
+{
+    stop_watching(net);
+    if (net->state == LISTENING) {
+        ltdic__leave_children(net);
+    }
+    ltdic__drop_attempts(net);
+    net->transport->shut(&net->fd);
+    ltdic__close_fd(&net->pending_fd);
+    ltdic__free_addresses(&net->addresses);
+    ltdic__free_addresses(&net->local);
+    ltdic__leave_listener(net);
+    net->state = CLOSED;
+    net->source.kind = &ltdic__endpoint_kind;
+    net->told = net->source.can_read = net->source.can_write = net->source.hung_up = false;
+    ltdic__set_timer(&net->source, 0);
+}
+
+/* ---- sending ----------------------------------------------------------------------------- */
+
+/* One call of the transport. False when it takes no more for now, or nothing any more: then what
+ * the peer said before it went away may still be unread. */
+static bool send_some(ltdic_net *net, const ltdic_output *output)
+{
+    source *s = &net->source;
+    size_t sent;
+    const transport_result result = net->transport->send(net->fd, output, &sent);
+    if (result == TRANSPORT_LOST) {
+        ltdic_association_lost(net->association);
+        s->can_read = true;
+        return false;
+    }
+    if (sent > 0) {
+        ltdic_association_sent(net->association, sent, ltdic__now());
+    }
+    if (sent < ltdic__output_size(output)) {
+        s->can_write = false;
+        if (net->watched) {
+            ltdic__poller_want_write(s->loop->poller, s, net->fd);
+        }
+        return false;
+    }
+    return true;
+}
+
+static void flush(ltdic_net *net)
+{
+    ltdic_output output;
+    while (net->state == OPEN && net->source.can_write) {
+        ltdic_association_output(net->association, &output);
+        if (output.count == 0 || !send_some(net, &output)) {
+            return;
+        }
+    }
+}
+
+void ltdic__push(ltdic_net *net)
+{
+    flush(net);
+    ltdic_association_keep(net->association);
+    ltdic__settle(net);
+    ltdic__make_ready(&net->source);
+}
+
+/* ---- receiving --------------------------------------------------------------------------- */
+
+/* What an acceptor's connection has received first may have a passcode in it. */
+static void wipe_buffer(const ltdic_net *net)
+{
+    if (net->secret) {
+        ltdic__wipe(net->in.data, net->in.end);
+    }
+}
+
+/* Room to read into: the loop's spare buffer where this endpoint has none or only a small one. */
+static bool take_buffer(ltdic_net *net)
+{
+    buffer *in = &net->in;
+    if (in->room >= READ_SIZE) {
+        return net->secret ? ltdic__reserve_secret(in, 1) : buffer_reserve(in, 1);
+    }
+    uint8_t *data = net->source.loop->spare != NULL ? net->source.loop->spare : malloc(READ_SIZE);
+    if (data == NULL) {
+        return false;
+    }
+    net->source.loop->spare = NULL;
+    const size_t size = buffer_size(in);
+    if (size > 0) {
+        memcpy(data, in->data + in->start, size);
+    }
+    wipe_buffer(net);
+    free(in->data);
+    *in = (buffer){data, 0, size, READ_SIZE};
+    return true;
+}
+
+/* Where all in it has been read. */
+static void drop_buffer(ltdic_net *net)
+{
+    wipe_buffer(net);
+    if (net->in.room == READ_SIZE && net->source.loop->spare == NULL) {
+        net->source.loop->spare = net->in.data;
+    } else {
+        free(net->in.data);
+    }
+    net->in = (buffer){0};
+    net->secret = false;
+}
+
+/* Keep no more than what is unread: an endpoint that waits costs what it has received. */
+static void give_buffer_back(ltdic_net *net)
+{
+    buffer *in = &net->in;
+    const size_t size = net->state == OPEN ? buffer_size(in) : 0;
+    const bool secret = net->secret;
+    if (size > 0 && (in->room < READ_SIZE || size > in->room / 2)) {
+        return;
+    }
+    uint8_t *small = size > 0 ? malloc(size) : NULL;
+    if (size > 0 && small == NULL) {
+        return;
+    }
+    if (size > 0) {
+        memcpy(small, in->data + in->start, size);
+    }
+    drop_buffer(net);
+    *in = (buffer){small, 0, size, size};
+    net->secret = secret && size > 0;
+}
+
+/* A peer that leaves Nagle's algorithm on (RFC 896) holds its next small segment back until the one
+ * before it is acknowledged, which the system delays (RFC 1122 4.2.3.2) unless something is sent.
+ * So what leaves a message unfinished is acknowledged at once: in the beginning, and for good where
+ * the peer has been seen to wait. Others need not pay for it. */
+static void acknowledge(ltdic_net *net)
+{
+    const bool answered = ltdic__association_bytes_sent(net->association) != net->sent_then;
+    if (net->quick_acks == 0 || answered || net->source.can_read ||
+        !ltdic_association_expects_more(net->association)) {
+        return;
+    }
+    if (net->quick_acks != EVERY_ACK) {
+        net->quick_acks--;
+    }
+    net->sent_then = UINT64_MAX; /* once for each read */
+    ltdic__tcp_acknowledge(net->fd);
+}
+
+/* Before there is an A-ASSOCIATE-RQ. */
+static void keep_first(ltdic_net *net, ltdic_bytes received)
+{
+    const size_t left = MOST_FIRST - net->first_size;
+    const size_t size = received.size < left ? received.size : left;
+    if (ltdic_association_state(net->association) == 2 && size > 0) {
+        memcpy(net->first + net->first_size, received.data, size);
+        net->first_size = (uint8_t)(net->first_size + size);
+    }
+}
+
+/* One read. A reset counts as an end, after what came before it. */
+static void fill(ltdic_net *net)
+{
+    if (!take_buffer(net)) {
+        net->ended = LTDIC_ERR_MEMORY;
+        return;
+    }
+    buffer *in = &net->in;
+    const size_t room = in->room - in->end;
+    const uint64_t before = net->read_at;
+    size_t size;
+    net->read_at = ltdic__now();
+    net->sent_then = ltdic__association_bytes_sent(net->association);
+    if (net->read_at - before >= STALL && ltdic_association_expects_more(net->association)) {
+        net->quick_acks = EVERY_ACK;
+    }
+    const transport_result result = net->transport->read(net->fd, in->data + in->end, room, &size);
+    if (result == TRANSPORT_DONE) {
+        net->secret = net->secret || ltdic_association_state(net->association) == 2;
+        keep_first(net, (ltdic_bytes){in->data + in->end, size});
+        in->end += size;
+        net->source.can_read = size == room || net->source.hung_up;
+    } else if (result == TRANSPORT_WANT_READ) {
+        net->source.can_read = false;
+    } else {
+        net->ended = LTDIC_ERR_CLOSED;
+    }
+}
+
+bool ltdic__take(ltdic_net *net, ltdic_indication *indication)
+{
+    ltdic_association *a = net->association;
+    const size_t size = buffer_size(&net->in);
+    ltdic_bytes in = {size > 0 ? net->in.data + net->in.start : NULL, size};
+    const bool full = ltdic__is_full_of_associations(net->listener);
+    ltdic__association_refuse_next(a, full ? (ltdic_reject){2, 3, 2} : (ltdic_reject){0, 0, 0});
+    int status = ltdic_association_next(a, indication, &in, ltdic__now());
+    const uint64_t sent = ltdic__association_bytes_sent(a);
+    flush(net);
+    if (status == LTDIC_NEED_MORE &&
+        ltdic__association_bytes_sent(a) != sent) { /* the provider's answer has gone */
+        status = ltdic_association_next(a, indication, &in, ltdic__now());
+    }
+    net->in.start = net->in.end - in.size;
+    ltdic__settle(net);
+    if (net->listener != NULL && status == LTDIC_NEED_MORE) {
+        ltdic__bound_unfinished(net);
+    }
+    if (status == LTDIC_OK && indication->kind == LTDIC_CLOSED && net->state == OPEN) {
+        ltdic__close_socket(net);
+        drop_buffer(net);
+    }
+    return status == LTDIC_OK;
+}
+
+/* A requestor that has not asked yet: nothing is read, so that an early answer is kept in order,
+ * but a peer that left is noticed. */
+static bool has_left(ltdic_net *net)
+{
+    const transport_result result =
+        net->source.can_read ? net->transport->peek(net->fd) : TRANSPORT_DONE;
+    net->source.can_read = net->source.can_read && result != TRANSPORT_WANT_READ;
+    return result == TRANSPORT_END || result == TRANSPORT_LOST;
+}
+
+/* It has data that is not looked at until there is room to send: nothing is read behind that. */
+static bool waits_to_send(const ltdic_net *net)
+{
+    return ltdic__association_is_held(net->association) && buffer_size(&net->in) > 0;
+}
+
+/* Is there more to read? At most one read in a round, so that one peer cannot keep the others
+ * waiting. Where there will never be any more, the association learns it. */
+static bool read_on(ltdic_net *net)
+{
+    const bool asked = ltdic_association_state(net->association) != 1;
+    if (!asked && has_left(net)) {
+        net->ended = LTDIC_ERR_CLOSED;
+    }
+    if (net->ended == LTDIC_OK && asked && ltdic__association_is_lost(net->association) &&
+        !net->source.can_read) {
+        net->ended = LTDIC_ERR_CLOSED; /* nothing more will come of it */
+    }
+    if (net->ended != LTDIC_OK) {
+        ltdic_association_closed(net->association, net->ended, ltdic__now());
+        return true;
+    }
+    if (!asked || !net->source.can_read || waits_to_send(net)) {
+        return false;
+    }
+    if (net->source.spent) {
+        ltdic__make_ready_later(&net->source);
+        return false;
+    }
+    net->source.spent = true;
+    fill(net);
+    return true;
+}
+
+/* Read before anything is told: once in a round, since one who sends on whenever something has gone
+ * must hear the peer too; and once after a deadline has passed, since what came before it counts,
+ * also where this thread is late to look at it. */
+static void read_first(ltdic_net *net)
+{
+    const uint64_t deadline = deadline_of(net);
+    const bool late = deadline != 0 && net->read_at < deadline && deadline <= ltdic__now();
+    const bool due = !net->source.spent && net->source.can_read &&
+                     ltdic_association_state(net->association) != 1 &&
+                     buffer_size(&net->in) < READ_SIZE;
+    if (net->ended != LTDIC_OK || (!late && !due) || waits_to_send(net)) {
+        return;
+    }
+    net->source.spent = true;
+    fill(net);
+    if (late && net->ended != LTDIC_OK && buffer_size(&net->in) == 0) {
+        ltdic_association_closed(net->association, net->ended, net->read_at);
+    }
+}
+
+/* It is watched from when there is nothing more to be had without waiting. */
+static bool produce_open(ltdic_net *net, ltdic_indication *indication)
+{
+    flush(net);
+    read_first(net);
+    for (;;) {
+        do {
+            if (ltdic__take(net, indication)) {
+                return true;
+            }
+        } while (net->state == OPEN && read_on(net));
+        acknowledge(net);
+        const int status = net->state != OPEN || net->watched ? LTDIC_OK : ltdic__watch(net);
+        if (status == LTDIC_OK) {
+            return false;
+        }
+        net->ended = status;
+    }
+}
+
+/* ---- as a source of the loop --------------------------------------------------------------- */
+
+static bool produce(ltdic_net *net, ltdic_indication *indication)
+{
+    return net->state == OPEN             ? produce_open(net, indication)
+           : ltdic__take(net, indication) ? true /* left to tell of an old connection */
+           : net->state == CONNECTING     ? ltdic__finish_connecting(net, indication)
+                                          : false;
+}
+
+static bool next(source *s, ltdic_indication *indication)
+{
+    ltdic_net *net = net_of(s);
+    const bool produced = produce(net, indication);
+    if (!produced) {
+        give_buffer_back(net);
+    }
+    return produced;
+}
+
+/* Leave a connection to the parent process. */
+static void renew(source *s)
+{
+    ltdic_net *net = net_of(s);
+    if (net->state != OPEN && net->state != CONNECTING) {
+        return;
+    }
+    ltdic__drop_attempts(net);
+    ltdic__free_addresses(&net->addresses);
+    net->address = NULL;
+    net->transport->shut(&net->fd);
+    net->watched = false;
+    net->ended = LTDIC_ERR_CLOSED;
+    net->cause = ltdic__cause_aborted();
+    ltdic_association_lost(net->association);
+    ltdic__make_ready(s);
+}
+
+static void free_it(source *s)
+{
+    ltdic_net_free(net_of(s));
+}
+
+const source_kind ltdic__endpoint_kind = {next, renew, free_it};
+
+/* ---- life --------------------------------------------------------------------------------- */
+
+static void destroy(ltdic_net *net)
+{
+    ltdic_association_free(net->association);
+    wipe_buffer(net);
+    buffer_free(&net->in);
+    free(net);
+}
+
+void ltdic_net_done(ltdic_net *net)
+{
+    net->source.held = false;
+    if (net->dead) {
+        destroy(net);
+        return;
+    }
+    if (buffer_size(&net->in) == 0) { /* else each of those that are ready has one of its own */
+        drop_buffer(net);
+    }
+    ltdic__make_ready(&net->source);
+}
+
+ltdic_net *ltdic_net_new(ltdic_loop *loop, void *owner)
+{
+    ltdic_net *net = calloc(1, sizeof *net);
+    ltdic_association *association = net != NULL ? ltdic_association_new() : NULL;
+    if (association == NULL || !ltdic__loop_add(loop, &net->source)) {
+        ltdic_association_free(association);
+        free(net);
+        return NULL;
+    }
+    net->source.kind = &ltdic__endpoint_kind;
+    net->owner = owner;
+    net->fd = net->pending_fd = -1;
+    net->association = association;
+    net->transport = &ltdic__tcp;
+    net->max_unfinished = LTDIC_MAX_UNFINISHED;
+    list_init(&net->begun);
+    return net;
+}
+
+void ltdic_net_free(ltdic_net *net)
+{
+    ltdic__renew(net->source.loop);
+    flush(net);
+    ltdic__close_socket(net);
+    ltdic__loop_remove(&net->source);
+    if (net->source.held) {
+        net->dead = true;
+    } else {
+        destroy(net);
+    }
+}
+
+void *ltdic_net_owner(const ltdic_net *net)
+{
+    return net->owner;
+}
+
+void ltdic_net_set_timeouts(ltdic_net *net, const ltdic_timeouts *timeouts)
+{
+    ltdic_association_set_timeouts(net->association, timeouts);
+}
+
+void ltdic_net_limit_associate(ltdic_net *net, uint32_t bytes)
+{
+    ltdic_association_limit_associate(net->association, bytes);
+}
+
+void ltdic__enter(ltdic_net *net, enum net_state state)
+{
+    net->state = (uint8_t)state;
+    net->in.start = net->in.end = 0;
+    net->ended = LTDIC_OK;
+    net->read_at = 0;
+    net->quick_acks = FIRST_ACKS;
+    net->sent_then = UINT64_MAX;
+    net->first_size = 0;
+    ltdic__make_ready(&net->source);
+}
+
+int ltdic_net_detach(ltdic_net *net)
+{
+    ltdic__renew(net->source.loop);
+    if (net->fd < 0 || net->state != OPEN || ltdic_association_state(net->association) != 1 ||
+        ltdic__association_is_over(net->association)) {
+        return -1;
+    }
+    const int fd = net->fd;
+    stop_watching(net);
+    net->fd = -1;
+    ltdic__close_socket(net);
+    return fd;
+}
+
+ltdic_bytes ltdic_net_first(const ltdic_net *net)
+{
+    return (ltdic_bytes){net->first, net->first_size};
+}
+
+int ltdic_net_send(ltdic_net *net, ltdic_bytes pdu)
+{
+    ltdic__renew(net->source.loop);
+    ltdic_association *a = net->association;
+    const bool request = pdu.data[0] == LTDIC_ASSOCIATE_RQ;
+    const bool up = net->state == OPEN && !ltdic__association_is_over(a);
+    if (request && !up && net->state != CONNECTING) {
+        return LTDIC_ERR_WRONG_STATE;
+    }
+    const bool withdraws = ltdic_association_state(a) == 4 && pdu.data[0] == LTDIC_ABORT;
+    const int status = withdraws ? ltdic__association_withdraw(a, pdu, ltdic__now())
+                                 : ltdic_association_send(a, pdu, ltdic__now());
+    if (status == LTDIC_OK && request && up) { /* through Sta4, although the transport is there */
+        ltdic_association_opened(a, LTDIC_EVT_CONNECTED, ltdic__now());
+    }
+    if (status == LTDIC_OK && withdraws) {
+        ltdic__close_socket(net);
+    }
+    if (status == LTDIC_OK) {
+        ltdic__push(net);
+    }
+    return status;
+}
+
+int ltdic_net_send_data(ltdic_net *net, const ltdic_pdv *data)
+{
+    ltdic__renew(net->source.loop);
+    const int status = ltdic_association_send_data(net->association, data, ltdic__now());
+    if (status == LTDIC_OK) {
+        ltdic__push(net);
+    }
+    return status;
+}
+
+void ltdic__net_end(ltdic_net *net, int status)
+{
+    ltdic__renew(net->source.loop);
+    flush(net);
+    if (net->state == OPEN && !ltdic__association_is_over(net->association)) {
+        ltdic_association_closed(net->association, status, ltdic__now());
+    } else if (net->state == CONNECTING) {
+        ltdic__association_reset(net->association);
+    }
+    ltdic__close_socket(net);
+    ltdic__make_ready(&net->source);
+}
+
+uint64_t ltdic__net_taken(const ltdic_net *net)
+{
+    const uint64_t gone = ltdic__association_bytes_sent(net->association),
+                   left = ltdic__tcp_unacknowledged(net->fd);
+    return gone > left ? gone - left : 0;
+}
+
+const ltdic_association *ltdic__net_association(const ltdic_net *net)
+{
+    return net->association;
+}
+
+void ltdic__net_hold(ltdic_net *net, bool held)
+{
+    ltdic__association_hold(net->association, held);
+    ltdic__make_ready(&net->source);
+}
+
+void ltdic_net_close(ltdic_net *net)
+{
+    ltdic__net_end(net, LTDIC_OK);
+}
+
+int ltdic_net_state(const ltdic_net *net)
+{
+    return ltdic_association_state(net->association);
+}
+
+int ltdic_net_is_connected(const ltdic_net *net)
+{
+    return net->state == OPEN;
+}
+
+int ltdic_net_name(const ltdic_net *net, int peer, ltdic_buffer *host, uint16_t *port)
+{
+    return ltdic__tcp_name(net->fd, peer != 0, host, port);
+}

@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: MIT */
+/* Listeners, and what they count of the connections that they have accepted. */
+#include "system.h"
+
+#include "net.h"
+
+enum {
+    LEAST_BACKLOG = 1024,
+    ACCEPTS_PER_ROUND = 64, /* so that a flood of callers does not starve those who are in */
+    LEAST_UNFINISHED = 64   /* bytes of a PDU that is not whole, from which on they are counted */
+};
+
+/* ---- what is counted ---------------------------------------------------------------------- */
+
+void ltdic__count_association(ltdic_net *net)
+{
+    const int state = ltdic_association_state(net->association);
+    const bool associated = state >= 3 && state <= 12;
+    ltdic_net *listener = net->listener;
+    if (listener == NULL || associated == net->associated) {
+        return;
+    }
+    net->associated = associated;
+    if (associated) {
+        listener->associations++;
+    } else {
+        listener->associations--;
+    }
+}
+
+bool ltdic__is_full_of_associations(const ltdic_net *listener)
+{
+    return listener != NULL && listener->max_associations != 0 &&
+           listener->associations >= listener->max_associations;
+}
+
+static void count_unfinished(ltdic_net *net, uint64_t size)
+{
+    if (net->listener == NULL || size == net->unfinished) {
+        return;
+    }
+    net->listener->unfinished += size - net->unfinished;
+    net->unfinished = size;
+    if (size == 0) {
+        list_remove(&net->begun);
+    } else if (list_empty(&net->begun)) {
+        list_insert_before(&net->listener->begun, &net->begun);
+    }
+}
+
+void ltdic__bound_unfinished(ltdic_net *net)
+{
+    ltdic_net *listener = net->listener;
+    const size_t size = ltdic__association_is_held(net->association) ? 0 : buffer_size(&net->in);
+    count_unfinished(net, size > LEAST_UNFINISHED ? size : 0);
+    while (listener->max_unfinished != 0 && listener->unfinished > listener->max_unfinished) {
+        ltdic_net *first = CONTAINER_OF(listener->begun.next, ltdic_net, begun);
+        count_unfinished(first, 0);
+        ltdic_association_fail(first->association, LTDIC_ERR_CONGESTION, ltdic__now());
+        ltdic__push(first);
+    }
+}
+
+void ltdic__leave_listener(ltdic_net *net)
+{
+    ltdic_net *listener = net->listener;
+    if (listener == NULL) {
+        return;
+    }
+    count_unfinished(net, 0);
+    listener->associations -= net->associated;
+    listener->connections--;
+    net->listener = NULL;
+    net->associated = false;
+    ltdic__make_ready(&listener->source); /* it may have been full */
+}
+
+void ltdic__leave_children(ltdic_net *listener)
+{
+    const node *all = &listener->source.loop->all;
+    for (node *l = all->next; l != all; l = l->next) {
+        ltdic_net *net = net_of(CONTAINER_OF(l, source, all));
+        if (net->listener == listener) {
+            ltdic__leave_listener(net);
+        }
+    }
+}
+
+/* ---- callers ------------------------------------------------------------------------------ */
+
+static bool is_full(const ltdic_net *listener)
+{
+    return listener->max_connections != 0 && listener->connections >= listener->max_connections;
+}
+
+/* Fetch the connection that has waited longest, if there is one and the place is free.
+ * @return LTDIC_OK, also where there is none; LTDIC_ERR_MEMORY, _SYSTEM */
+static int fetch_pending(ltdic_net *net)
+{
+    source *s = &net->source;
+    if (net->pending_fd >= 0 || !s->can_read) {
+        return LTDIC_OK;
+    }
+    const transport_result result = ltdic__tcp_accept(net->fd, &net->pending_fd);
+    net->told = false;
+    s->can_read = result != TRANSPORT_WANT_READ;
+    if (result != TRANSPORT_LOST) {
+        return LTDIC_OK;
+    }
+    s->starved = s->loop->starved = true;
+    return ltdic__system_status();
+}
+
+static bool report_pending(ltdic_net *net, ltdic_indication *indication)
+{
+    if (is_full(net)) {
+        return false;
+    }
+    if (net->source.turns >= ACCEPTS_PER_ROUND) {
+        ltdic__make_ready_later(&net->source);
+        return false;
+    }
+    fetch_pending(net);
+    if (net->pending_fd < 0 || net->told) {
+        return false;
+    }
+    net->told = true;
+    *indication = (ltdic_indication){.kind = LTDIC_PENDING};
+    return true;
+}
+
+/* The end of an earlier connection of this ltdic_net is told first. */
+static bool next(source *s, ltdic_indication *indication)
+{
+    ltdic_net *net = net_of(s);
+    return ltdic__take(net, indication) || report_pending(net, indication);
+}
+
+/* Both processes listen then. */
+static void renew(source *s)
+{
+    ltdic_net *net = net_of(s);
+    ltdic__close_fd(&net->pending_fd);
+    if (net->watched) {
+        ltdic__watch(net);
+    }
+}
+
+static void free_it(source *s)
+{
+    ltdic_net_free(net_of(s));
+}
+
+const source_kind ltdic__listener_kind = {next, renew, free_it};
+
+/* ---- life --------------------------------------------------------------------------------- */
+
+void ltdic_net_limit_unfinished(ltdic_net *listener, uint64_t bytes)
+{
+    listener->max_unfinished = bytes;
+}
+
+void ltdic_net_set_limits(ltdic_net *listener, uint32_t associations, uint32_t connections)
+{
+    listener->max_associations = associations;
+    listener->max_connections = connections;
+    listener->limited = true;
+    ltdic__make_ready(&listener->source);
+}
+
+/* The rest of the process needs descriptors, too. */
+static void set_default_limit(ltdic_net *listener)
+{
+    const uint32_t most = ltdic__most_descriptors();
+    if (!listener->limited) {
+        listener->max_connections = most == UINT32_MAX ? 0 : most - most / 4;
+    }
+}
+
+static int listen_at(ltdic_net *net, const struct addrinfo *at, uint8_t family, int backlog)
+{
+    const bool both = family == LTDIC_IP_BOTH;
+    int status = ltdic__tcp_listen(&net->fd, at, both, backlog, &net->cause);
+    net->source.can_read = net->source.hung_up = false;
+    net->source.can_write = true; /* nothing to wait for there */
+    if (status == LTDIC_OK) {
+        status = ltdic__watch(net);
+        if (status != LTDIC_OK) {
+            net->cause = ltdic__system_cause();
+            ltdic__close_fd(&net->fd);
+        }
+    }
+    return status;
+}
+
+int ltdic_net_listen(ltdic_net *net, const ltdic_address *address, int backlog)
+{
+    ltdic__renew(net->source.loop);
+    if (net->state != CLOSED || ltdic__association_is_over(net->association)) {
+        return LTDIC_ERR_WRONG_STATE;
+    }
+    struct addrinfo *found;
+    const int most = backlog > LEAST_BACKLOG ? backlog : LEAST_BACKLOG;
+    int status = ltdic__resolve(&found, address, true, &net->cause);
+    for (const struct addrinfo *a = found; a != NULL; a = a->ai_next) {
+        status = listen_at(net, a, address->family, most);
+        if (status == LTDIC_OK) {
+            break;
+        }
+    }
+    ltdic__free_addresses(&found);
+    if (status != LTDIC_OK && address->family == LTDIC_IP_BOTH &&
+        !ltdic__is_in_use(net->cause)) { /* without IPv6 */
+        const ltdic_address v4 = {address->host, address->port, LTDIC_IP_V4};
+        return ltdic_net_listen(net, &v4, backlog);
+    }
+    if (status == LTDIC_OK) {
+        net->cause = (ltdic_cause){0, 0};
+        net->source.kind = &ltdic__listener_kind;
+        set_default_limit(net);
+        ltdic__enter(net, LISTENING);
+    }
+    return status;
+}
+
+/* The connection that waits, as far as there is one and it may be taken. */
+static int take_pending(ltdic_net *listener)
+{
+    int status = LTDIC_OK;
+    if (is_full(listener)) {
+        return LTDIC_NEED_MORE;
+    }
+    if (listener->pending_fd < 0) {
+        listener->source.can_read = true; /* perhaps; the system knows */
+        status = fetch_pending(listener);
+    }
+    ltdic__make_ready(&listener->source);
+    return listener->pending_fd >= 0 ? LTDIC_OK : status == LTDIC_OK ? LTDIC_NEED_MORE : status;
+}
+
+int ltdic_net_accept(ltdic_net *net, ltdic_net *listener)
+{
+    ltdic__renew(net->source.loop);
+    if (listener->state != LISTENING || net->state != CLOSED ||
+        ltdic__association_is_over(net->association)) {
+        return LTDIC_ERR_WRONG_STATE;
+    }
+    const int status = take_pending(listener);
+    if (status != LTDIC_OK) {
+        return status;
+    }
+    net->fd = listener->pending_fd;
+    listener->pending_fd = -1;
+    net->source.hung_up = false;
+    net->source.can_read = true; /* perhaps: most requestors do not wait */
+    net->source.can_write = true;
+    ltdic__enter(net, OPEN);
+    net->listener = listener;
+    listener->connections++;
+    ltdic_association_opened(net->association, LTDIC_EVT_ACCEPTED, ltdic__now());
+    ltdic__settle(net);
+    return LTDIC_OK;
+}

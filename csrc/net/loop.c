@@ -1,0 +1,330 @@
+/* SPDX-License-Identifier: MIT */
+/* The event loop: waits for sources, gives them their turns, and asks each for its indications. */
+#include "system.h"
+
+#include "loop.h"
+
+#include "transport.h"
+
+#include <limits.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <time.h>
+
+enum {
+    TURNS_PER_ROUND = 256, /* so that a source which is always ready does not starve the others */
+    STARVED_RETRY = 100,   /* ms until accepting is tried again when descriptors ran out */
+    EVENTS_PER_WAIT = 256,
+    LOOKS = 64,           /* at most, before sleeping: some 20 us */
+    SHORT_SLEEP = 100000, /* ns */
+    REST = 16             /* short sleeps until it is tried again whether looking pays */
+};
+
+/* ---- clock -------------------------------------------------------------------------------- */
+
+static uint64_t nanoseconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+uint64_t ltdic__now(void)
+{
+    return nanoseconds() / 1000000;
+}
+
+/* ---- sources ------------------------------------------------------------------------------ */
+
+bool ltdic__loop_add(ltdic_loop *loop, source *s)
+{
+    if (!ltdic__timers_reserve(&loop->timers, loop->count + 1)) {
+        return false;
+    }
+    loop->count++;
+    s->loop = loop;
+    list_init(&s->ready);
+    list_insert_before(&loop->all, &s->all);
+    return true;
+}
+
+void ltdic__loop_remove(source *s)
+{
+    list_remove(&s->all);
+    list_remove(&s->ready);
+    s->loop->count--;
+}
+
+void ltdic__make_ready(source *s)
+{
+    if (!s->held && list_empty(&s->ready)) {
+        list_insert_before(&s->loop->ready, &s->ready);
+    }
+}
+
+void ltdic__make_ready_later(source *s)
+{
+    if (list_empty(&s->ready)) {
+        list_insert_before(&s->loop->later, &s->ready);
+    }
+}
+
+void ltdic__begin_round(source *s)
+{
+    if (s->round != s->loop->round) {
+        s->round = s->loop->round;
+        s->turns = 0;
+        s->spent = false;
+    }
+}
+
+void ltdic__set_timer(source *s, uint64_t when)
+{
+    ltdic__timers_set(&s->loop->timers, s, when);
+}
+
+/* ---- fork --------------------------------------------------------------------------------- */
+
+static atomic_uint forks; /* how many lie between this process and the first loop */
+
+static void count_fork(void)
+{
+    atomic_fetch_add(&forks, 1);
+}
+
+static void watch_forks(void)
+{
+    pthread_atfork(NULL, NULL, count_fork);
+}
+
+static void close_alarm(ltdic_loop *loop)
+{
+    ltdic__close_fd(&loop->alarm[0]);
+    ltdic__close_fd(&loop->alarm[1]);
+}
+
+/* The poller and the pipe that wakes it. False where there is no memory or no descriptor. */
+static bool open_poller(ltdic_loop *loop)
+{
+    loop->poller = NULL;
+    if (!ltdic__open_pipe(loop->alarm)) {
+        return false;
+    }
+    loop->poller = ltdic__poller_new();
+    if (loop->poller == NULL ||
+        ltdic__poller_add(loop->poller, &loop->wake, loop->alarm[0], false) != LTDIC_OK) {
+        ltdic__poller_free(loop->poller);
+        loop->poller = NULL;
+        close_alarm(loop);
+        return false;
+    }
+    return true;
+}
+
+void ltdic__renew(ltdic_loop *loop)
+{
+    const unsigned now = atomic_load(&forks);
+    if (loop->forks == now) {
+        return;
+    }
+    ltdic__poller_free(loop->poller);
+    close_alarm(loop);
+    open_poller(loop);
+    for (node *l = loop->all.next; l != &loop->all; l = l->next) {
+        source *s = CONTAINER_OF(l, source, all);
+        s->kind->renew(s);
+    }
+    loop->forks = now;
+}
+
+/* ---- life --------------------------------------------------------------------------------- */
+
+ltdic_loop *ltdic_loop_new(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    ltdic_loop *loop = calloc(1, sizeof *loop);
+    if (loop == NULL) {
+        return NULL;
+    }
+    list_init(&loop->all);
+    list_init(&loop->ready);
+    list_init(&loop->later);
+    pthread_once(&once, watch_forks);
+    loop->forks = atomic_load(&forks);
+    loop->wake.can_write = true; /* nothing is written to its first end */
+    if (!open_poller(loop)) {
+        free(loop);
+        return NULL;
+    }
+    return loop;
+}
+
+void ltdic_loop_free(ltdic_loop *loop)
+{
+    for (node *n = loop->all.next, *next; n != &loop->all; n = next) {
+        next = n->next;
+        source *s = CONTAINER_OF(n, source, all);
+        s->kind->free(s);
+    }
+    ltdic__poller_free(loop->poller);
+    close_alarm(loop);
+    ltdic__timers_free(&loop->timers);
+    free(loop->spare);
+    free(loop);
+}
+
+void ltdic_loop_wake(ltdic_loop *loop)
+{
+    if (loop->forks != atomic_load(&forks)) { /* the pipe is the parent's, too */
+        loop->woken = true;
+    } else {
+        ltdic__ring_pipe(loop->alarm[1]);
+    }
+}
+
+int ltdic_loop_fd(const ltdic_loop *loop)
+{
+    return ltdic__poller_fd(loop->poller);
+}
+
+/* ---- waiting ------------------------------------------------------------------------------ */
+
+int ltdic_loop_timeout(const ltdic_loop *loop, int milliseconds)
+{
+    if (loop->woken || !list_empty(&loop->ready) || !list_empty(&loop->later)) {
+        return 0;
+    }
+    const int most = loop->starved && milliseconds > STARVED_RETRY ? STARVED_RETRY : milliseconds;
+    const uint64_t deadline = ltdic__timers_first(&loop->timers);
+    if (deadline == 0) {
+        return most;
+    }
+    const uint64_t now = ltdic__now();
+    const uint64_t left = deadline > now ? deadline - now : 0;
+    return left < (uint64_t)most ? (int)left : most;
+}
+
+/* One look at the poller: sources that are ready get a turn. @return as ltdic__poller_wait */
+static int look(ltdic_loop *loop, int milliseconds)
+{
+    readiness found[EVENTS_PER_WAIT];
+    const int count = ltdic__poller_wait(loop->poller, found, EVENTS_PER_WAIT, milliseconds);
+    for (int i = 0; i < count; i++) {
+        source *s = found[i].source;
+        if (s == &loop->wake) {
+            loop->woken = true;
+            continue;
+        }
+        s->can_read = s->can_read || found[i].read;
+        s->can_write = s->can_write || found[i].write;
+        s->hung_up = s->hung_up || found[i].hung_up;
+        ltdic__make_ready(s);
+    }
+    return count;
+}
+
+/* Looking has failed, or has not been tried: is it worth a try next time? */
+static void learn_from_sleep(ltdic_loop *loop, uint64_t slept)
+{
+    if (loop->looks > 0) {
+        loop->looks /= 2;
+        loop->rest = REST;
+    } else if (slept < SHORT_SLEEP && loop->rest-- <= 0) {
+        loop->looks = LOOKS;
+    }
+}
+
+/* To sleep and be woken takes longer than most peers take to answer. So where sleeps have been
+ * short look for a while first, as long as that finds something. */
+static int wait_for_events(ltdic_loop *loop, int milliseconds)
+{
+    int found = 0;
+    for (int i = 0; i < loop->looks && found == 0 && milliseconds > 0; i++) {
+        found = look(loop, 0);
+    }
+    if (found == 0) {
+        const uint64_t start = nanoseconds();
+        found = look(loop, milliseconds);
+        if (milliseconds > 0) {
+            learn_from_sleep(loop, nanoseconds() - start);
+        }
+    } else {
+        loop->looks = LOOKS;
+    }
+    return found;
+}
+
+/* Descriptors may be free again: listeners that found none try again. */
+static void wake_starved(ltdic_loop *loop)
+{
+    loop->starved = false;
+    for (node *l = loop->all.next; l != &loop->all; l = l->next) {
+        source *s = CONTAINER_OF(l, source, all);
+        if (s->starved) {
+            s->starved = false;
+            ltdic__make_ready(s);
+        }
+    }
+}
+
+/* A source that is held is not looked at until it is done. */
+static void expire(ltdic_loop *loop)
+{
+    const uint64_t now = ltdic__timers_first(&loop->timers) == 0 ? 0 : ltdic__now();
+    for (source *s; (s = ltdic__timers_take(&loop->timers, now)) != NULL;) {
+        ltdic__make_ready(s);
+    }
+}
+
+int ltdic_loop_wait(ltdic_loop *loop, int milliseconds)
+{
+    ltdic__renew(loop);
+    loop->round++;
+    list_splice(&loop->ready, &loop->later);
+    const int found = wait_for_events(loop, ltdic_loop_timeout(loop, milliseconds));
+    if (loop->starved) {
+        wake_starved(loop);
+    }
+    expire(loop);
+    if (loop->woken) {
+        loop->woken = false;
+        ltdic__drain_pipe(loop->alarm[0]);
+        return LTDIC_ERR_INTERRUPTED;
+    }
+    return !list_empty(&loop->ready) ? LTDIC_OK
+           : found < 0               ? LTDIC_ERR_INTERRUPTED
+                                     : LTDIC_NEED_MORE;
+}
+
+/* ---- turns -------------------------------------------------------------------------------- */
+
+/* The turn of one that was ready, and is not on the list any more. */
+static bool take_turn(source *s, ltdic_indication *indication)
+{
+    ltdic__begin_round(s);
+    if (s->turns == TURNS_PER_ROUND) {
+        ltdic__make_ready_later(s);
+        return false;
+    }
+    if (!s->kind->next(s, indication)) {
+        return false;
+    }
+    s->turns++;
+    s->held = true;
+    list_remove(&s->ready);
+    return true;
+}
+
+int ltdic_loop_next(ltdic_loop *loop, ltdic_net **net, ltdic_indication *indication)
+{
+    ltdic__renew(loop);
+    while (!list_empty(&loop->ready)) {
+        source *s = CONTAINER_OF(loop->ready.next, source, ready);
+        list_remove(&s->ready);
+        *net = (ltdic_net *)(void *)s; /* its first member */
+        if (take_turn(s, indication)) {
+            return LTDIC_OK;
+        }
+    }
+    return LTDIC_NEED_MORE;
+}

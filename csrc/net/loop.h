@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: MIT */
+/* The event loop, as the sources on it see it. A loop belongs to one thread; ltdic_loop_wake alone
+ * may be called from others. It goes in rounds: ltdic_loop_wait begins one, and in each a source
+ * that is ready has a limited number of turns. Internal. */
+#ifndef LTDIC_LOOP_H
+#define LTDIC_LOOP_H
+
+#include "poller.h"
+#include "source.h"
+#include "timers.h"
+
+#include <stdatomic.h>
+
+struct ltdic_loop {
+    node all, ready, later; /* of sources; `later`: ready in the next round */
+    timers timers;
+    poller *poller;
+    size_t count;   /* of sources that may have a timer */
+    uint8_t *spare; /* a READ_SIZE buffer that no endpoint uses now; endpoint.c */
+    unsigned round;
+    unsigned forks;    /* of this process, when the poller was made */
+    int looks, rest;   /* how often to look before sleeping, and when to try that again */
+    bool starved;      /* a listener found no descriptor to accept with */
+    atomic_bool woken; /* ltdic_loop_wake was called */
+    int alarm[2];      /* a pipe: a byte written to its second end wakes who waits */
+    source wake;       /* its first end */
+};
+
+/* Milliseconds on a clock that never goes back. */
+uint64_t ltdic__now(void);
+
+/* Put a source on a loop, which has a place for it in its timers. False when out of memory. */
+bool ltdic__loop_add(ltdic_loop *loop, source *s);
+void ltdic__loop_remove(source *s);
+
+/* The source may have an indication: it gets a turn. */
+void ltdic__make_ready(source *s);
+/* The same in the next round, for one that was just taken off the list of this one. */
+void ltdic__make_ready_later(source *s);
+/* Forget what the source did in earlier rounds. */
+void ltdic__begin_round(source *s);
+void ltdic__set_timer(source *s, uint64_t when); /* 0: none */
+
+/* Call before a loop is used: a child process makes what it shares with its parent anew. */
+void ltdic__renew(ltdic_loop *loop);
+
+#endif
