@@ -10,8 +10,12 @@
 #if !defined(_DEFAULT_SOURCE)
 #define _DEFAULT_SOURCE
 #endif
-#if !defined(_DARWIN_C_SOURCE)
+#if defined(__APPLE__)
 #define _DARWIN_C_SOURCE
+#elif defined(__NetBSD__)
+#define _NETBSD_SOURCE
+#elif defined(__OpenBSD__)
+#define _BSD_SOURCE
 #endif
 
 #define EPOLL 1
