@@ -146,7 +146,7 @@ typedef struct L_DICOMPDU *HDICOMPDU;
 #define COMMAND_DATASET_PRESENT 0x0000
 #define COMMAND_DATASET_ABSENT 0x0101
 
-/* What functions return and nError of a callback says: DICOM_SUCCESS, or a number above 0. [own] */
+/* Codes that functions return and callbacks get as nError: DICOM_SUCCESS, or above 0. [own] */
 #define DICOM_SUCCESS 0            /* [derived: its value: C++] */
 #define DICOM_ERROR_PARAMETER 1    /* an argument is out of range */
 #define DICOM_ERROR_HANDLE 2       /* unknown: freed, made up, or of another thread */
@@ -327,8 +327,8 @@ L_LTDIC_API L_INT L_DicomGetPeerInfo(HDICOMNET hNet, L_TCHAR *pszAddress, L_UINT
 /** Call the callbacks of everything that is ready on this thread. Never blocks. Inside 32 other
  *  pumps it does nothing. [parameters: own] */
 L_LTDIC_API L_VOID L_DicomBreathe(L_VOID);
-/** As L_DicomBreathe, but sleep until something of hNet, or of a handle accepted from the listener
- *  hNet, has been dispatched, or the time is up. Other handles are served meanwhile. [own]
+/** Work like L_DicomBreathe, but sleep until something of hNet, or of a handle accepted from the
+ * listener hNet, has been dispatched, or the time is up. Other handles are served meanwhile. [own]
  *  @return DICOM_SUCCESS, DICOM_ERROR_TIMEOUT, DICOM_ERROR_INTERRUPTED, DICOM_ERROR_HANDLE;
  *          DICOM_ERROR_STATE, at once and without a callback, inside 32 other pumps */
 L_LTDIC_API L_INT L_DicomWait(HDICOMNET hNet, L_UINT32 nMilliseconds);
@@ -356,7 +356,7 @@ L_LTDIC_API L_INT L_DicomSendAssociateReject(HDICOMNET hNet, L_UCHAR nResult, L_
 L_LTDIC_API L_INT L_DicomSendReleaseRequest(HDICOMNET hNet);
 /** [parameters: own] */
 L_LTDIC_API L_INT L_DicomSendReleaseResponse(HDICOMNET hNet);
-/** What was agreed: the accept that was received or sent, with the request's abstract syntaxes in
+/** The agreement: the accept that was received or sent, with the request's abstract syntaxes in
  *  its contexts, and without contexts that the request does not have. It belongs to the library and
  *  lives until hNet is freed, connects or accepts anew; L_DicomFreeAssociate does nothing to it.
  *  [own]
@@ -433,8 +433,8 @@ L_LTDIC_API const L_TCHAR *L_DicomGetImplementClass(HDICOMPDU hPDU);
 L_LTDIC_API L_INT L_DicomSetImplementVersion(HDICOMPDU hPDU, const L_TCHAR *pszName);
 L_LTDIC_API const L_TCHAR *L_DicomGetImplementVersion(HDICOMPDU hPDU);
 
-/* What follows is only carried: both sides' users decide what it means. Getters give FALSE, and
- * what PS3.7 takes absence for, where it is absent. */
+/* Sub-items that are only carried: both sides' users decide what they mean. Where one is absent,
+ * getters give FALSE and the value that PS3.7 takes absence for. */
 
 /** Asynchronous operations window (PS3.7 D.3.3.3); 0: any number. Absent: 1 and 1. */
 L_LTDIC_API L_INT L_DicomSetAsyncOperations(HDICOMPDU hPDU, L_UINT16 nInvoked, L_UINT16 nPerformed);

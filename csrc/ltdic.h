@@ -4,14 +4,15 @@
  *
  *  Layers, each usable without those below it in this file:
  *
- *    bytes, status   what everything else speaks
+ *    bytes, status   types shared by all layers: byte views, status codes, faults
  *    PDUs            decode and encode (PS3.8 9.3, PS3.7 annex D): no malloc, no I/O, no clock
  *    stream          a byte stream into PDUs, and P-DATA as it comes: the same
  *    upper layer     the state machine of PS3.8 table 9-10: no malloc, no I/O, no clock
  *    C-ECHO          its command sets (PS3.7 9.3.5): the same
  *    association     all of the above for one connection, between its user and its transport: bytes
  *                    and time in, indications and bytes out; no I/O, no clock
- *    net             sockets that turn the crank of associations; one loop serves many
+ *    net             event loop and non-blocking sockets; drives any number of associations on one
+ *                    thread
  *    admission       who is let in (PS3.8 7.1): a policy, and the answers it gives; no I/O
  *    server          an acceptor that keeps to an admission, with batches for its user
  *    L_Dicom         callbacks and handles, in l_dicom.h, included at the end
@@ -76,7 +77,7 @@ typedef struct ltdic_buffer {
 
 /* ---- status ------------------------------------------------------------------------------ */
 
-/** What a function has to say: 0 or more is no error. */
+/** Result of a call; a negative one is an error. */
 typedef enum ltdic_status {
     LTDIC_OK = 0,
     LTDIC_NEED_MORE = 1, /**< nothing wrong, nothing yet */
@@ -147,7 +148,7 @@ enum {
 #define LTDIC_MAX_ASSOCIATE 1048576 /* default of max_associate, bytes */
 #define LTDIC_FIXED_PDU_SIZE 10     /* of RJ, RELEASE and ABORT, header included */
 
-/** What a decoder lets through and tells. NULL where one is taken means max_associate
+/** Limits and modes of a decoder. NULL where one is taken means max_associate
  *  LTDIC_MAX_ASSOCIATE and 0 for the others; a field that `size` does not reach means the same. */
 typedef struct ltdic_options {
     size_t size;            /**< sizeof(ltdic_options), as the caller was compiled */
@@ -158,7 +159,7 @@ typedef struct ltdic_options {
     uint8_t reserved[6];    /**< 0 */
 } ltdic_options;
 
-/** What a row of a decoded PDU is about. In brackets: what `offset` and `length` cover, then the
+/** The kinds of rows of a decoded PDU. In brackets: what `offset` and `length` cover, then the
  *  other fields that are set. Text is already trimmed (titles: spaces; UIDs: a NUL pad), but when
  *  exact it is the whole field, and a cut at the first NUL and at the spaces around is to be made.
  */
@@ -307,7 +308,7 @@ typedef struct ltdic_stream {
     uint8_t id, control;
 } ltdic_stream;
 
-/** What a stream hands out: a whole PDU, or some of a PDV. */
+/** One piece that a stream hands out: a whole PDU, or a part of a PDV. */
 typedef struct ltdic_piece {
     ltdic_bytes data; /**< the PDU, header included; or bytes of the PDV's fragment, maybe none */
     uint8_t type;     /**< PDU type; LTDIC_DATA_TF: the rest is about the PDV */
@@ -400,7 +401,7 @@ typedef struct ltdic_ul {
                              result 0: it asks */
 } ltdic_ul;
 
-/** What the caller has to do now, in this order: open or send, tell, close. */
+/** The actions that the caller has to do now, in this order: open or send, tell, close. */
 typedef struct ltdic_effects {
     uint8_t action;     /**< ltdic_action, for whoever wants to watch */
     uint8_t open;       /**< 1: ask the transport to connect */
@@ -498,7 +499,7 @@ typedef enum ltdic_indication_kind {
     LTDIC_PENDING = 5    /**< net, listener: a connection waits for ltdic_net_accept */
 } ltdic_indication_kind;
 
-/** What happened. */
+/** One thing that happened on an association. */
 typedef struct ltdic_indication {
     int kind;        /**< ltdic_indication_kind */
     int status;      /**< ltdic_status */
@@ -563,7 +564,7 @@ LTDIC_API int ltdic_association_send(ltdic_association *association, ltdic_bytes
 LTDIC_API int ltdic_association_send_data(ltdic_association *association, const ltdic_pdv *data,
                                           uint64_t now);
 
-/** What is to be sent next, in order, for one writev. */
+/** The bytes to send next, in order, for one writev. */
 typedef struct ltdic_output {
     ltdic_bytes parts[64];
     size_t count;            /**< 0: nothing is */
@@ -599,9 +600,8 @@ LTDIC_API void ltdic_association_lost(ltdic_association *association);
  *          sent, or ltdic_association_deadline passes */
 LTDIC_API int ltdic_association_next(ltdic_association *association, ltdic_indication *indication,
                                      ltdic_bytes *in, uint64_t now);
-/** What ltdic_association_next has left is the beginning of a PDU of this size, which is looked at
- * when it is there whole; 0 where that is not so, as in a P-DATA-TF: then every byte may be of use.
- */
+/** The size of the PDU whose beginning ltdic_association_next has left: it is looked at when all of
+ *  it is there. 0: every byte may be of use, as in a P-DATA-TF. */
 LTDIC_API uint64_t ltdic_association_needs(const ltdic_association *association, ltdic_bytes left);
 /** When to call ltdic_association_next although nothing was received; 0: never. */
 LTDIC_API uint64_t ltdic_association_deadline(const ltdic_association *association);
@@ -615,7 +615,7 @@ LTDIC_API uint64_t ltdic_association_deadline(const ltdic_association *associati
  *  are not its business: the association refuses them before (1/2/2, 1/1/2). */
 typedef struct ltdic_admission ltdic_admission;
 
-/** What became of a request: in the hands of the caller until ltdic_admission_leave. */
+/** The decision about a request. The caller owns it until ltdic_admission_leave. */
 typedef struct ltdic_answer {
     ltdic_reject refusal; /**< what to reject it with (PS3.8 table 9-21); result 0: it is let in */
     uint8_t verification[32]; /**< let in: bit `id % 8` of byte `id / 8` is 1 for each context ID of
@@ -632,7 +632,7 @@ LTDIC_API ltdic_admission *ltdic_admission_new(void);
 /** Answers that it gave must not be left any more. Passcodes are wiped. */
 LTDIC_API void ltdic_admission_free(ltdic_admission *admission);
 
-/* What follows adds to what is let in. Everything given is copied.
+/* The next functions add to what is let in. Everything given is copied.
  * @return LTDIC_OK, LTDIC_ERR_BAD_VALUE for an illegal title or UID, LTDIC_ERR_MEMORY */
 
 /** A called AE title. Where there is one, others are refused: 1/1/7. */
@@ -731,7 +731,7 @@ typedef struct ltdic_address {
     uint8_t family;   /**< ltdic_family */
 } ltdic_address;
 
-/** What the system said. */
+/** The error of the system. */
 typedef struct ltdic_cause {
     int error;    /**< a value of errno, or 0 */
     int resolver; /**< what getaddrinfo returned, or 0: EAI_AGAIN may be better later */
@@ -775,9 +775,9 @@ LTDIC_API ltdic_net *ltdic_net_new(ltdic_loop *loop, void *owner);
 LTDIC_API void ltdic_net_free(ltdic_net *net);
 LTDIC_API void *ltdic_net_owner(const ltdic_net *net);
 
-/** As ltdic_association_set_timeouts. */
+/** Set the times of its association, like ltdic_association_set_timeouts. */
 LTDIC_API void ltdic_net_set_timeouts(ltdic_net *net, const ltdic_timeouts *timeouts);
-/** As ltdic_association_limit_associate. */
+/** Limit requests like ltdic_association_limit_associate. */
 LTDIC_API void ltdic_net_limit_associate(ltdic_net *net, uint32_t bytes);
 
 /** Listen. The backlog is at least 1024.
@@ -820,12 +820,12 @@ LTDIC_API ltdic_cause ltdic_net_cause(const ltdic_net *net);
  *  endpoint is closed by that, without an indication.
  *  @return the descriptor, which never blocks, or -1 */
 LTDIC_API int ltdic_net_detach(ltdic_net *net);
-/** What an acceptor's connection has received first: at most 32 bytes, until the endpoint is used
- *  again. To tell what it is that sends no A-ASSOCIATE-RQ. */
+/** The first bytes that an accepted connection received, at most 32, until the endpoint is used
+ *  again. They tell which protocol a peer speaks that sends no A-ASSOCIATE-RQ. */
 LTDIC_API ltdic_bytes ltdic_net_first(const ltdic_net *net);
 
-/** As ltdic_association_send and ltdic_association_send_data; what the system does not take at once
- *  is copied and goes later. */
+/** Send like ltdic_association_send and ltdic_association_send_data; bytes that the system does not
+ *  take at once are copied and sent later. */
 LTDIC_API int ltdic_net_send(ltdic_net *net, ltdic_bytes pdu);
 LTDIC_API int ltdic_net_send_data(ltdic_net *net, const ltdic_pdv *data);
 
@@ -851,7 +851,7 @@ typedef struct ltdic_server ltdic_server;
  *  the number of an association that has ended is harmless. 0 is none. */
 typedef uint64_t ltdic_served_id;
 
-/** What the user of a server wants to be told of, and to decide. */
+/** Events that the user of a server wants to be told of, and to decide. */
 enum {
     LTDIC_WANT_REQUESTS = 1, /**< whoever is admitted: the user answers, by ltdic_served_send */
     LTDIC_WANT_DATA = 2,     /**< data in other than Verification contexts, which is dropped else */
@@ -887,7 +887,7 @@ typedef struct ltdic_event_row {
     uint8_t id, control;
 } ltdic_event_row;
 
-/** What happened, in order. It belongs to the server, and lives until the next run. */
+/** Events in order. A batch belongs to the server, and lives until the next run. */
 typedef struct ltdic_batch {
     const ltdic_event_row *events;
     size_t count;
@@ -905,7 +905,7 @@ typedef enum ltdic_outcome {
     LTDIC_OUTCOME_FAULT = 7 /**< one on which something else came: status and offset say what */
 } ltdic_outcome;
 
-/** What is known of an association; text is as it came, in no particular encoding, with '?' for
+/** The report of an association; text is as it came, in no particular encoding, with '?' for
  * each NUL inside a title. */
 typedef struct ltdic_report {
     uint64_t received, sent; /**< bytes of PDUs */
@@ -920,7 +920,7 @@ typedef struct ltdic_report {
     uint8_t first_size;
 } ltdic_report;
 
-/** What has happened since the server was made. Each connection that is over is in one of accepted,
+/** Counts since the server was made. Each connection that is over is in one of accepted,
  *  rejected, unaccepted, no_request and faults; each accepted association is open or in one of
  *  released, aborted, timed_out and lost. */
 typedef struct ltdic_counters {
@@ -943,14 +943,14 @@ LTDIC_API ltdic_server *ltdic_server_new(ltdic_admission *admission);
 LTDIC_API void ltdic_server_free(ltdic_server *server);
 /** For what is accepted after it; as ltdic_association_set_timeouts. */
 LTDIC_API void ltdic_server_set_timeouts(ltdic_server *server, const ltdic_timeouts *timeouts);
-/** As ltdic_net_listen. */
+/** Listen like ltdic_net_listen. */
 LTDIC_API int ltdic_server_listen(ltdic_server *server, const ltdic_address *address, int backlog);
 /** Why ltdic_server_listen failed. */
 LTDIC_API ltdic_cause ltdic_server_cause(const ltdic_server *server);
 /** Connections beyond so many are left waiting in the system's backlog; 0: any number is taken. To
  *  begin with, three quarters of the descriptors that the process may have. */
 LTDIC_API void ltdic_server_limit_connections(ltdic_server *server, uint32_t most);
-/** As ltdic_net_limit_unfinished. */
+/** Limit unfinished requests like ltdic_net_limit_unfinished. */
 LTDIC_API void ltdic_server_limit_unfinished(ltdic_server *server, uint64_t bytes);
 /** Where it listens; as ltdic_net_name. */
 LTDIC_API int ltdic_server_name(const ltdic_server *server, ltdic_buffer *host, uint16_t *port);
@@ -971,13 +971,13 @@ LTDIC_API void ltdic_free_data(void *data);
 /** Make ltdic_server_run return soon: from any thread, and in a signal handler. */
 LTDIC_API void ltdic_server_wake(ltdic_server *server);
 
-/** As ltdic_net_send; LTDIC_ERR_WRONG_STATE also where the association has ended. */
+/** Send like ltdic_net_send; LTDIC_ERR_WRONG_STATE also where the association has ended. */
 LTDIC_API int ltdic_served_send(ltdic_server *server, ltdic_served_id served, ltdic_bytes pdu);
-/** As ltdic_net_send_data. After LTDIC_ERR_ROOM, which also comes where others have to have their
- *  turn first, LTDIC_SERVED_ROOM tells when to try again. */
+/** Send data like ltdic_net_send_data. After LTDIC_ERR_ROOM, which also comes where others have to
+ * have their turn first, LTDIC_SERVED_ROOM tells when to try again. */
 LTDIC_API int ltdic_served_send_data(ltdic_server *server, ltdic_served_id served,
                                      const ltdic_pdv *data);
-/** What is known of an association; NULL where it is over and the batch that told so, too. */
+/** The report of an association; NULL where it is over and the batch that told so, too. */
 LTDIC_API const ltdic_report *ltdic_served_report(const ltdic_server *server,
                                                   ltdic_served_id served);
 /** How far it is; LTDIC_PHASE_NONE where it is not known (any more). From any thread, until

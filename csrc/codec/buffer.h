@@ -76,7 +76,7 @@ static inline void buffer_drop(buffer *b, size_t size)
     }
 }
 
-/* As buffer_reserve, for memory that may hold a passcode: what it moves from is wiped. */
+/* Does the same as buffer_reserve for memory that may hold a passcode: the old memory is wiped. */
 bool ltdic__reserve_secret(buffer *b, size_t size);
 
 #endif

@@ -29,7 +29,7 @@ static inline const ltdic_options *ltdic__effective(const ltdic_options *given, 
     return given != NULL && given->size >= sizeof *given ? given : ltdic__completed(given, room);
 }
 
-/* What a PDU length may be. */
+/* Checks the length field of a PDU against its type and the limits. */
 static inline int length_status(uint8_t type, uint32_t length, const ltdic_options *options)
 {
     uint32_t least = 6, limit = options->max_pdata;
@@ -44,7 +44,7 @@ static inline int length_status(uint8_t type, uint32_t length, const ltdic_optio
                                           : LTDIC_OK;
 }
 
-/* Can these bytes start a PDU? */
+/* Checks the first bytes of a PDU: LTDIC_OK when the header is there and legal. */
 static inline int frame_header(ltdic_bytes in, const ltdic_options *options, ltdic_fault *fault)
 {
     if (in.size > 0 && (in.data[0] < LTDIC_ASSOCIATE_RQ || in.data[0] > LTDIC_ABORT)) {
@@ -57,7 +57,7 @@ static inline int frame_header(ltdic_bytes in, const ltdic_options *options, ltd
     return status == LTDIC_OK ? LTDIC_OK : ltdic__fault_at(fault, status, 2, 0);
 }
 
-/* The PDU that these bytes begin with, whole. */
+/* Finds the PDU at the start of these bytes, when all of it is there. */
 static inline int frame(ltdic_bytes *pdu, ltdic_bytes in, const ltdic_options *options,
                         ltdic_fault *fault)
 {

@@ -48,7 +48,7 @@ static ALWAYS_INLINE ltdic_item *add_row(rows *r, uint8_t kind, uint8_t type, si
     return row;
 }
 
-/* Of an A-ASSOCIATE-RQ or -AC. */
+/* State of decoding an A-ASSOCIATE-RQ or -AC. */
 typedef struct decoder {
     ltdic_fault fault;
     rows out;
@@ -229,7 +229,7 @@ static void ignore_item(decoder *d, uint8_t where, size_t from, size_t to)
     ignore(d, where, from, to);
 }
 
-/* Of a UID that is not legal. */
+/* Records the fault of a UID that is not legal. */
 static ltdic_bytes forbid_uid(decoder *d, ltdic_bytes whole, ltdic_bytes uid, size_t field)
 {
     forbid(d, uid.size == 0 || uid.size > UID_MAX, LTDIC_ERR_BAD_VALUE, field);
@@ -332,7 +332,7 @@ enum {
     SEEN_59 = 1 << 8
 };
 
-/* What is left of a sub-item after its last field. */
+/* Forbids bytes in a sub-item after its last field. */
 static void forbid_rest(decoder *d, const cursor *c)
 {
     forbid(d, left_in(c) > 0, LTDIC_ERR_TRAILING_BYTES, c->pos);
@@ -698,7 +698,7 @@ static void decode_associate(decoder *d, cursor c, ltdic_item *row)
 
 /* ---- all PDUs */
 
-/* What a decoder of one type is given: the rows so far, and of them that of the PDU. */
+/* Arguments of the decoder of one PDU type: the rows so far, and the row of the PDU. */
 typedef struct task {
     rows out;
     ltdic_item *row;

@@ -86,7 +86,7 @@ static size_t open_item(encoder *e, uint8_t type, uint8_t second)
     return e->w.pos - 2;
 }
 
-/* Of the row just taken, whose second byte is reserved. */
+/* Opens an item for the row just taken; its second byte is reserved. */
 static size_t open_plain_item(encoder *e, uint8_t type)
 {
     return open_item(e, type, header_of(e, ITEM_HEADER)[1]);

@@ -11,7 +11,7 @@ int ltdic_reject_is_defined(ltdic_reject reject)
            has_bit(reasons_defined[reject.source], reject.reason);
 }
 
-/* What is wrong with the bytes at `at`, where an RJ should be. */
+/* Finds the fault in the bytes at `at`, where an A-ASSOCIATE-RJ should be. */
 static int no_reject(ltdic_bytes in, size_t at, ltdic_fault *fault)
 {
     const ltdic_bytes rest = {in.data + at, in.size - at};

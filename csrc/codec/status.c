@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What each status is called, what it means, and which A-ABORT reason a peer gets for it. */
+/* The table of statuses: name, text, and the A-ABORT reason that a peer gets (PS3.8 table 9-26). */
 #include "items.h"
 
 /* Reasons of PS3.8 table 9-26. */

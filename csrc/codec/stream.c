@@ -17,7 +17,7 @@ static int need_more(const ltdic_stream *s, ltdic_bytes in, size_t more, ltdic_f
     return ltdic__fault_at(fault, LTDIC_NEED_MORE, s->offset + in.size, s->offset + more);
 }
 
-/* Of the PDV that starts here: all that its length can say. */
+/* Checks the length of the PDV that starts here. */
 static int check_length(const ltdic_stream *s, ltdic_bytes in, const ltdic_options *options,
                         ltdic_fault *fault)
 {
@@ -61,7 +61,7 @@ static int open_pdv(ltdic_stream *s, ltdic_bytes *in, const ltdic_options *optio
     return LTDIC_OK;
 }
 
-/* As much of the open PDV as is there. */
+/* Hands out the part of the open PDV that is there. */
 static int take_slice(ltdic_stream *s, ltdic_piece *piece, ltdic_bytes *in, bool first,
                       ltdic_fault *fault)
 {

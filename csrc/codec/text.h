@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What texts may be made of, without a branch for each byte: UIDs (PS3.8 annex F), titles and names
- * (PS3.5, VR AE). Internal. */
+/* Checks of text without a branch for each byte: UIDs (PS3.8 annex F), titles and names (PS3.5, VR
+ * AE). Internal. */
 #ifndef LTDIC_TEXT_H
 #define LTDIC_TEXT_H
 

@@ -184,7 +184,8 @@ void ltdic__association_reset(ltdic_association *a)
     buffer_free(&a->command);
 }
 
-/* What the provider refused, and why, stays: its A-ASSOCIATE-RJ may be told of only now. */
+/* Ends the association. A request that the provider refused is kept, with the codes: the sending of
+ * its A-ASSOCIATE-RJ may be told of only now. */
 static void end(ltdic_association *a, int status)
 {
     const ltdic_reject refusal = a->ul.refusal;
@@ -291,8 +292,9 @@ static int cause_or(const ltdic_association *a, int status)
     return a->cause != LTDIC_OK ? a->cause : status;
 }
 
-/* What the machine does by itself; `cause` is why, if the association ends by this. What comes
- * after its end (AA-7) is not why, and a peer that does not read gets only so many answers. */
+/* Does what the state machine decided. `cause` is why, if the association ends by this. A PDU that
+ * comes after the end (AA-7) is no cause, and a peer that does not read gets only so many answers.
+ */
 static void apply(ltdic_association *a, const ltdic_effects *effects, int cause, uint64_t now)
 {
     const bool again = effects->action == LTDIC_AA_7;
@@ -378,7 +380,7 @@ static int check_associate(ltdic_association *a, ltdic_bytes pdu)
     return buffer_append(&a->proposal, pdu.data, pdu.size) ? LTDIC_OK : LTDIC_ERR_MEMORY;
 }
 
-/* What may go wrong, before anything is changed. */
+/* Finds what may go wrong with a PDU to send, before anything is changed. */
 static int check(ltdic_association *a, ltdic_bytes pdu)
 {
     const uint8_t type = pdu.data[0];
@@ -455,7 +457,7 @@ uint32_t ltdic__fragment_size(const ltdic_association *a)
     return most < 6 ? 0 : (most - 6) & ~1U;
 }
 
-/* What may go wrong, before anything is changed. */
+/* Finds what may go wrong with data to send, before anything is changed. */
 static int check_data(ltdic_association *a, const ltdic_pdv *data, uint64_t wire)
 {
     const uint64_t before = ltdic__outbox_size(&a->out);
@@ -541,7 +543,7 @@ static bool receive_fault(ltdic_association *a, ltdic_indication *indication, ui
     return effects.tell;
 }
 
-/* What is not about a field. */
+/* A fault that is not about a field. */
 static ltdic_fault fault_of(int status)
 {
     return (ltdic_fault){.status = status};

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What an A-ASSOCIATE-RQ and its answer come to (PS3.8 7.1.1, D.1). It reads PDUs in which
- * ltdic_decode has found no fault, and goes by ID, never by place. */
+/* Computes what an A-ASSOCIATE-RQ and its A-ASSOCIATE-AC agree on (PS3.8 7.1.1, D.1). Both PDUs
+ * were decoded without a fault. Contexts are matched by ID, never by place. */
 #include "negotiation.h"
 
 #include "codec/text.h"

@@ -7,14 +7,14 @@
 
 #include <stdbool.h>
 
-/* What was negotiated, as far as data must keep to it. */
+/* The part of a negotiation that data must keep to. */
 typedef struct agreement {
     uint32_t requestor_max, acceptor_max; /* PDU length that each side takes; 0: any */
     uint8_t accepted[32];                 /* a bit for each context ID */
 } agreement;
 
-/* What follows for data from an RQ and its AC, both decoded before; `ours` is an AC that we are to
- * send. @return LTDIC_OK, LTDIC_ERR_BAD_VALUE (upper-layer faults of an AC) */
+/* Compute the agreement of an RQ and its AC, both decoded before; `ours`: we are to send the AC.
+ * @return LTDIC_OK, LTDIC_ERR_BAD_VALUE (upper-layer faults of an AC) */
 int ltdic__agree(agreement *out, ltdic_bytes rq, ltdic_bytes ac, bool ours);
 bool ltdic__has_application_context(ltdic_bytes rq);
 

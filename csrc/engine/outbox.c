@@ -222,7 +222,7 @@ static void write_header(uint8_t *h, const loan *l, uint64_t from, size_t size)
     h[DATA_HEADER] = l->before.value;
 }
 
-/* As many parts of the loan as there is room for. */
+/* Adds parts of the loan to the output while there is room. */
 static void put_loan(ltdic_output *out, const loan *l)
 {
     size_t headers = 0;

@@ -285,7 +285,7 @@ static L_INT code_of(int status)
     return DICOM_ERROR_SYSTEM;
 }
 
-/* What a call of ours says: there a bad value is the caller's. */
+/* The code that a function returns: a bad value is the caller's fault there. */
 static L_INT code_of_call(int status)
 {
     const bool argument = status == LTDIC_ERR_BAD_VALUE || status == LTDIC_ERR_TOO_LARGE;
@@ -717,8 +717,8 @@ L_INT L_DicomSendAssociateRequest(HDICOMNET hNet, HDICOMPDU hPDU)
     return code;
 }
 
-/* What `accept` answers to the request that the handle keeps: as the PDU to send, and as what is
- * then agreed. */
+/* The answer of `accept` to the request that the handle keeps: the PDU to send, and the agreement.
+ */
 static L_INT answer_request(const entry *e, associate *agreed, ltdic_buffer *pdu)
 {
     if (agreed == NULL || !ltdic__associate_answer(e->request, agreed)) {

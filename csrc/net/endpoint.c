@@ -116,7 +116,7 @@ void ltdic__push(ltdic_net *net)
 
 /* ---- receiving --------------------------------------------------------------------------- */
 
-/* What an acceptor's connection has received first may have a passcode in it. */
+/* Wipes an A-ASSOCIATE-RQ, in which a passcode may be. */
 static void wipe_buffer(const ltdic_net *net)
 {
     if (net->secret) {

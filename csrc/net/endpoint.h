@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What service/ and l_dicom/ may do with an endpoint beside the functions of ltdic.h. Internal. */
+/* Functions of endpoints that service/ and l_dicom/ use beside those of ltdic.h. Internal. */
 #ifndef LTDIC_ENDPOINT_H
 #define LTDIC_ENDPOINT_H
 
@@ -7,9 +7,9 @@
 
 #include <stdbool.h>
 
-/* As ltdic_net_close, and LTDIC_CLOSED says why. */
+/* Close like ltdic_net_close; LTDIC_CLOSED has this status. */
 void ltdic__net_end(ltdic_net *net, int status);
-/* As ltdic__association_hold: look at no data and no release of the peer. */
+/* Hold like ltdic__association_hold: no data and no release of the peer is looked at. */
 void ltdic__net_hold(ltdic_net *net, bool held);
 /* Bytes that the peer's system has taken, as far as that is known. */
 uint64_t ltdic__net_taken(const ltdic_net *net);

@@ -33,7 +33,7 @@ enum {
 
 typedef struct ltdic_served ltdic_served;
 
-/* What a number stands for. */
+/* One place in the table of associations: it is found by the number of its association. */
 typedef struct place {
     _Atomic(ltdic_served_id) id; /* 0: nothing */
     atomic_int phase;            /* ltdic_phase */
@@ -410,7 +410,7 @@ static void set_outcome(ltdic_served *a, ltdic_outcome outcome, int status, ltdi
     }
 }
 
-/* Of an end that nothing has announced. */
+/* The outcome of an end that no PDU has announced. */
 static ltdic_outcome outcome_of(int status)
 {
     return status == LTDIC_ERR_TIMEOUT  ? LTDIC_OUTCOME_TIMED_OUT
@@ -423,7 +423,8 @@ static ltdic_reject codes_of_abort(const uint8_t *pdu)
     return (ltdic_reject){0, pdu[8], pdu[9]};
 }
 
-/* What the association has not let pass: its A-ABORT is that of AA-8 (PS3.8 table 9-26). */
+/* Sets the outcome after a PDU that broke the protocol: the A-ABORT is that of AA-8 (PS3.8 table
+ * 9-26). */
 static void set_refused(ltdic_served *a, int status)
 {
     const ltdic_reject provider = {0, 2, ltdic_abort_reason(status)};
@@ -520,7 +521,7 @@ static int send_fixed(ltdic_served *a, uint8_t type, ltdic_reject codes)
     return send_pdu(a, (ltdic_bytes){pdu, sizeof pdu});
 }
 
-/* What cannot be answered for want of memory ends. */
+/* Sends a PDU of fixed size; without memory for it the connection ends. */
 static void send_or_end(ltdic_served *a, uint8_t type, ltdic_reject codes)
 {
     if (send_fixed(a, type, codes) == LTDIC_ERR_MEMORY) {
@@ -656,8 +657,8 @@ static void receive_pdu(ltdic_server *s, ltdic_served *a, const ltdic_indication
     }
 }
 
-/* What the provider refused has not been told; its answer is. There is no request where there was
- * no memory for it. */
+/* Reports a request that the provider refused: LTDIC_SENT of the A-ASSOCIATE-RJ is the first that
+ * is told of it. There is no request where there was no memory for it. */
 static void receive_refused(ltdic_served *a)
 {
     ltdic_reject codes;
