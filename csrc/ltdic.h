@@ -496,7 +496,9 @@ typedef enum ltdic_indication_kind {
                              reject, release, or an abort of our own, else the cause;
                              LTDIC_ERR_TIMEOUT where the peer left the closing to ARTIM */
     LTDIC_CONNECTED = 4, /**< net: the connection asked for is up, or has failed (status) */
-    LTDIC_PENDING = 5    /**< net, listener: a connection waits for ltdic_net_accept */
+    LTDIC_PENDING = 5,   /**< net, listener: a connection waits for ltdic_net_accept */
+    LTDIC_REFUSED = 6    /**< acceptor: the provider has refused an A-ASSOCIATE-RQ, with `codes`; it
+                             has not been RECEIVED, and its A-ASSOCIATE-RJ goes out (PS3.8 AE-6) */
 } ltdic_indication_kind;
 
 /** One thing that happened on an association. */
@@ -507,8 +509,9 @@ typedef struct ltdic_indication {
     uint64_t size;   /**< SENT: bytes of the PDU */
     uint64_t offset; /**< where a decoder's status is about the peer's bytes: of the field at fault,
                           from the first byte of its PDU */
-    ltdic_bytes pdu; /**< RECEIVED: the PDU as it came. Of a P-DATA-TF: what came since the last
-                          piece; all of them make the PDU */
+    ltdic_reject codes; /**< REFUSED */
+    ltdic_bytes pdu; /**< RECEIVED, REFUSED: the PDU as it came. Of a P-DATA-TF: what came since the
+                        last piece; all of them make the PDU */
     ltdic_piece piece; /**< RECEIVED, P-DATA-TF: the data in it. `control` says "last" only with the
                             last piece of the PDV */
     ltdic_echo echo;   /**< RECEIVED, P-DATA-TF: what the command is whose last piece this is */

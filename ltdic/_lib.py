@@ -227,6 +227,7 @@ ABORTED: int = lib.LTDIC_ERR_ABORTED
 
 _RECEIVED: int = lib.LTDIC_RECEIVED
 _SENT: int = lib.LTDIC_SENT
+_REFUSED: int = lib.LTDIC_REFUSED
 FOREVER = 0xFFFFFFFF
 """Milliseconds that stand for ever: 49 days."""
 
@@ -393,7 +394,7 @@ class Engine:
             kind = told.kind
             if kind == _RECEIVED:
                 return self._received(told)
-            if kind != _SENT:
+            if kind not in (_SENT, _REFUSED):
                 return Told(True, told.status, 0, 0, 0, 0, 0, None, told.offset)
         self._find_missing()
         return None

@@ -36,6 +36,7 @@ WRONG_STATE, BAD_VALUE = lib.LTDIC_ERR_WRONG_STATE, lib.LTDIC_ERR_BAD_VALUE
 ROOM, TOO_LARGE = lib.LTDIC_ERR_ROOM, lib.LTDIC_ERR_TOO_LARGE
 LOST, TIMEOUT, ABORTED = lib.LTDIC_ERR_CLOSED, lib.LTDIC_ERR_TIMEOUT, lib.LTDIC_ERR_ABORTED
 RECEIVED, SENT, CLOSED = lib.LTDIC_RECEIVED, lib.LTDIC_SENT, lib.LTDIC_CLOSED
+REFUSED = lib.LTDIC_REFUSED
 COMMAND, LAST = 1, 2
 
 ARTIM, RESPONSE, IDLE = 30_000, 20_000, 50_000
@@ -112,6 +113,7 @@ class Told(NamedTuple):
     pdu: bytes
     piece: Piece
     echo: Echo
+    codes: tuple[int, int, int]
 
 
 def contents(data: Any) -> bytes:
@@ -201,6 +203,7 @@ class Engine:
                 contents(indication.pdu),
                 Piece(contents(p.data), p.id, p.control, bool(p.first), bool(p.last), bool(p.end)),
                 echo_of(indication.echo),
+                (indication.codes.result, indication.codes.source, indication.codes.reason),
             )
             used = len(raw) - left.size
         del self.inbox[:used]
@@ -439,11 +442,13 @@ def test_the_transfer_syntax_of_a_refused_context_means_nothing() -> None:
         ({"application_context": "1.2.840.10008.3.1.1.2"}, (1, 1, 2)),
     ],
 )
-def test_the_provider_refuses_a_request_without_telling_it(
+def test_the_provider_refuses_a_request_and_says_so(
     changes: dict[str, Any], codes: tuple[int, int, int]
 ) -> None:
-    engine = engine_in(2)
-    assert engine.receive(encode(request(**changes))) == []
+    engine, wire = engine_in(2), encode(request(**changes))
+    told = engine.receive(wire)
+    assert [(t.kind, t.status, t.type, t.pdu) for t in told] == [(REFUSED, OK, 1, wire)]
+    assert told[0].codes == codes
     assert (engine.state, engine.deadline) == (13, engine.now + ARTIM)
     assert engine.take() == encode(AssociateReject(*codes))
     told = engine.closed()

@@ -41,7 +41,7 @@ struct ltdic_association {
     message sending, receiving;
     odd_byte odd; /* of the command or data set being sent */
     outbox out;
-    buffer proposal;       /* the RQ, until it is answered; one that the provider refused, longer */
+    buffer proposal;       /* the RQ, until it is answered */
     buffer command;        /* of the message being received, where it comes in pieces */
     uint64_t horizon;      /* submitted, when the last bytes of the peer came */
     size_t heard;          /* bytes of the peer that were left over the last time */
@@ -162,12 +162,6 @@ void ltdic__association_refuse_next(ltdic_association *a, ltdic_reject codes)
     }
 }
 
-ltdic_bytes ltdic__association_refused(const ltdic_association *a, ltdic_reject *codes)
-{
-    *codes = a->ul.refusal;
-    return proposal_of(a);
-}
-
 void ltdic__association_reset(ltdic_association *a)
 {
     ltdic__outbox_drop(&a->out);
@@ -184,19 +178,10 @@ void ltdic__association_reset(ltdic_association *a)
     buffer_free(&a->command);
 }
 
-/* Ends the association. A request that the provider refused is kept, with the codes: the sending of
- * its A-ASSOCIATE-RJ may be told of only now. */
 static void end(ltdic_association *a, int status)
 {
-    const ltdic_reject refusal = a->ul.refusal;
-    const buffer refused = refusal.result != 0 ? a->proposal : (buffer){0};
-    if (refusal.result != 0) {
-        a->proposal = (buffer){0};
-    }
     a->over_offset = a->cause_offset;
     ltdic__association_reset(a);
-    a->ul.refusal = refusal;
-    a->proposal = refused;
     a->over = true;
     a->over_status = status;
 }
@@ -590,10 +575,15 @@ static bool receive_pdu(ltdic_association *a, ltdic_indication *indication, ltdi
     }
     status = ltdic_ul_receive(&a->ul, &effects, pdu, now);
     const bool aborted = pdu.data[0] == LTDIC_ABORT && !had_ended;
+    const bool refused = pdu.data[0] == LTDIC_ASSOCIATE_RQ && effects.send == LTDIC_ASSOCIATE_RJ;
     set_received(indication, status, pdu.data[0], pdu);
+    if (refused) {
+        indication->kind = LTDIC_REFUSED;
+        indication->codes = effects.codes;
+    }
     apply(a, &effects, status != LTDIC_OK ? status : cause_or(a, aborted ? LTDIC_ERR_ABORTED : 0),
           now);
-    return effects.tell;
+    return effects.tell || refused;
 }
 
 /* Does this piece end a command set that is a C-ECHO? Longer ones are not looked at. False when out

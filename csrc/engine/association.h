@@ -29,7 +29,5 @@ uint64_t ltdic__association_bytes_sent(const ltdic_association *a);    /* ever *
 uint32_t ltdic__association_response_time(const ltdic_association *a); /* ms; 0: for ever */
 /* Bytes of data in a PDU to the peer: an even number; 0 where its maximum leaves no room. */
 uint32_t ltdic__fragment_size(const ltdic_association *a);
-/* The A-ASSOCIATE-RQ that the provider refused, and how; no bytes where there was no memory. */
-ltdic_bytes ltdic__association_refused(const ltdic_association *a, ltdic_reject *codes);
 
 #endif

@@ -457,6 +457,8 @@ static void dispatch(HDICOMNET hNet, const ltdic_indication *i)
     case LTDIC_CONNECTED:
         CALL(hNet, pfnConnect, (hNet, code, e->user_data));
         break;
+    case LTDIC_REFUSED: /* the user is told of the A-ASSOCIATE-RJ that is sent */
+        break;
     case LTDIC_SENT:
         CALL(hNet, pfnSend, (hNet, code, i->type, (L_UINT32)i->size, e->user_data));
         break;

@@ -657,17 +657,12 @@ static void receive_pdu(ltdic_server *s, ltdic_served *a, const ltdic_indication
     }
 }
 
-/* Reports a request that the provider refused: LTDIC_SENT of the A-ASSOCIATE-RJ is the first that
- * is told of it. There is no request where there was no memory for it. */
-static void receive_refused(ltdic_served *a)
+/* The provider has refused a request: the user is not asked. */
+static void receive_refused(ltdic_served *a, const ltdic_indication *i)
 {
-    ltdic_reject codes;
-    const ltdic_bytes rq = ltdic__association_refused(ltdic__net_association(a->net), &codes);
-    if (rq.size > 0) {
-        a->report.received += rq.size;
-        remember(a, rq);
-    }
-    set_outcome(a, LTDIC_OUTCOME_REJECTED, LTDIC_OK, codes);
+    a->report.received += i->pdu.size;
+    remember(a, i->pdu);
+    set_outcome(a, LTDIC_OUTCOME_REJECTED, LTDIC_OK, i->codes);
 }
 
 /* Tell the user who waits for room that there is some, once it is worth while. */
@@ -685,9 +680,6 @@ static void sent(ltdic_served *a, const ltdic_indication *i)
 {
     a->report.sent += i->status == LTDIC_OK ? i->size : 0;
     tell_of_room(a);
-    if (i->type == LTDIC_ASSOCIATE_RJ && !a->requested) {
-        receive_refused(a);
-    }
 }
 
 /* A connection has ended on which no A-ASSOCIATE-RQ came. One that was closed with nothing sent is
@@ -792,6 +784,9 @@ static void handle(ltdic_server *s, ltdic_net *net, const ltdic_indication *i)
         } else {
             receive_pdu(s, a, i);
         }
+        break;
+    case LTDIC_REFUSED:
+        receive_refused(a, i);
         break;
     case LTDIC_SENT:
         sent(a, i);
