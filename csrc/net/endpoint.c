@@ -31,7 +31,9 @@ static uint64_t deadline_of(const ltdic_net *net)
 void ltdic__settle(ltdic_net *net)
 {
     ltdic__set_timer(&net->source, deadline_of(net));
-    ltdic__count_association(net);
+    if (net->listener != NULL) {
+        ltdic__count_association(net);
+    }
 }
 
 int ltdic__watch(ltdic_net *net)

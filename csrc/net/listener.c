@@ -17,7 +17,7 @@ void ltdic__count_association(ltdic_net *net)
     const int state = ltdic_association_state(net->association);
     const bool associated = state >= 3 && state <= 12;
     ltdic_net *listener = net->listener;
-    if (listener == NULL || associated == net->associated) {
+    if (associated == net->associated) {
         return;
     }
     net->associated = associated;

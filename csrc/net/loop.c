@@ -55,41 +55,13 @@ void ltdic__loop_remove(source *s)
     s->loop->count--;
 }
 
-void ltdic__make_ready(source *s)
-{
-    if (!s->held && list_empty(&s->ready)) {
-        list_insert_before(&s->loop->ready, &s->ready);
-    }
-}
-
-void ltdic__make_ready_later(source *s)
-{
-    if (list_empty(&s->ready)) {
-        list_insert_before(&s->loop->later, &s->ready);
-    }
-}
-
-void ltdic__begin_round(source *s)
-{
-    if (s->round != s->loop->round) {
-        s->round = s->loop->round;
-        s->turns = 0;
-        s->spent = false;
-    }
-}
-
-void ltdic__set_timer(source *s, uint64_t when)
-{
-    ltdic__timers_set(&s->loop->timers, s, when);
-}
-
 /* ---- fork --------------------------------------------------------------------------------- */
 
-static atomic_uint forks; /* how many lie between this process and the first loop */
+atomic_uint ltdic__forks;
 
 static void count_fork(void)
 {
-    atomic_fetch_add(&forks, 1);
+    atomic_fetch_add(&ltdic__forks, 1);
 }
 
 static void watch_forks(void)
@@ -121,12 +93,8 @@ static bool open_poller(ltdic_loop *loop)
     return true;
 }
 
-void ltdic__renew(ltdic_loop *loop)
+void ltdic__renew_now(ltdic_loop *loop)
 {
-    const unsigned now = atomic_load(&forks);
-    if (loop->forks == now) {
-        return;
-    }
     ltdic__poller_free(loop->poller);
     close_alarm(loop);
     open_poller(loop);
@@ -134,7 +102,7 @@ void ltdic__renew(ltdic_loop *loop)
         source *s = CONTAINER_OF(l, source, all);
         s->kind->renew(s);
     }
-    loop->forks = now;
+    loop->forks = atomic_load(&ltdic__forks);
 }
 
 /* ---- life --------------------------------------------------------------------------------- */
@@ -150,7 +118,7 @@ ltdic_loop *ltdic_loop_new(void)
     list_init(&loop->ready);
     list_init(&loop->later);
     pthread_once(&once, watch_forks);
-    loop->forks = atomic_load(&forks);
+    loop->forks = atomic_load(&ltdic__forks);
     loop->wake.can_write = true; /* nothing is written to its first end */
     if (!open_poller(loop)) {
         free(loop);
@@ -175,7 +143,7 @@ void ltdic_loop_free(ltdic_loop *loop)
 
 void ltdic_loop_wake(ltdic_loop *loop)
 {
-    if (loop->forks != atomic_load(&forks)) { /* the pipe is the parent's, too */
+    if (loop->forks != atomic_load(&ltdic__forks)) { /* the pipe is the parent's, too */
         loop->woken = true;
     } else {
         ltdic__ring_pipe(loop->alarm[1]);

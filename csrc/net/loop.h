@@ -34,14 +34,48 @@ bool ltdic__loop_add(ltdic_loop *loop, source *s);
 void ltdic__loop_remove(source *s);
 
 /* The source may have an indication: it gets a turn. */
-void ltdic__make_ready(source *s);
+static inline void ltdic__make_ready(source *s)
+{
+    if (!s->held && list_empty(&s->ready)) {
+        list_insert_before(&s->loop->ready, &s->ready);
+    }
+}
+
 /* The same in the next round, for one that was just taken off the list of this one. */
-void ltdic__make_ready_later(source *s);
+static inline void ltdic__make_ready_later(source *s)
+{
+    if (list_empty(&s->ready)) {
+        list_insert_before(&s->loop->later, &s->ready);
+    }
+}
+
 /* Forget what the source did in earlier rounds. */
-void ltdic__begin_round(source *s);
-void ltdic__set_timer(source *s, uint64_t when); /* 0: none */
+static inline void ltdic__begin_round(source *s)
+{
+    if (s->round != s->loop->round) {
+        s->round = s->loop->round;
+        s->turns = 0;
+        s->spent = false;
+    }
+}
+
+/* Set, move or, with 0, stop the timer of a source. */
+static inline void ltdic__set_timer(source *s, uint64_t when)
+{
+    if (when != (s->timer == 0 ? 0 : s->wakes)) {
+        ltdic__timers_set(&s->loop->timers, s, when);
+    }
+}
+
+extern atomic_uint ltdic__forks; /* how many lie between this process and its first loop */
+void ltdic__renew_now(ltdic_loop *loop);
 
 /* Call before a loop is used: a child process makes what it shares with its parent anew. */
-void ltdic__renew(ltdic_loop *loop);
+static inline void ltdic__renew(ltdic_loop *loop)
+{
+    if (loop->forks != atomic_load_explicit(&ltdic__forks, memory_order_relaxed)) {
+        ltdic__renew_now(loop);
+    }
+}
 
 #endif

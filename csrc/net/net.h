@@ -89,8 +89,8 @@ uint64_t ltdic__attempt_deadline(const ltdic_net *net);
 /* ---- listener.c */
 
 extern const source_kind ltdic__listener_kind;
-void ltdic__count_association(ltdic_net *net);
-void ltdic__leave_listener(ltdic_net *net); /* of one that was accepted */
+void ltdic__count_association(ltdic_net *net); /* one that has a listener */
+void ltdic__leave_listener(ltdic_net *net);    /* of one that was accepted */
 void ltdic__leave_children(ltdic_net *listener);
 /* Nothing more can be used of what this has received: count it, and end the oldest connections
  * with a PDU that is not whole as far as the listener may not keep so much. */

@@ -51,9 +51,6 @@ static void stop(timers *t, source *s)
 
 void ltdic__timers_set(timers *t, source *s, uint64_t when)
 {
-    if (s->timer != 0 && s->wakes == when) {
-        return;
-    }
     stop(t, s);
     if (when != 0) {
         s->wakes = when;
