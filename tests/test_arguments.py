@@ -34,8 +34,8 @@ from ltdic import (
     l_dicom,
     lib,
 )
-from ltdic import layout as layout_module
-from ltdic.layout import lay_out
+from ltdic.cli import fields as fields_module
+from ltdic.cli.fields import lay_out
 from ltdic.retry import Attempts
 
 ALLOWED = (TypeError, ValueError, OSError, MemoryError, ltdic.Error)
@@ -657,4 +657,4 @@ def test_every_public_callable_is_tried() -> None:
     assert set(FUNCTIONS) | {"pEXT_CALLBACK"} == {
         name for name in l_dicom.__all__ if callable(getattr(l_dicom, name))
     }
-    assert layout_module.lay_out is lay_out
+    assert fields_module.lay_out is lay_out

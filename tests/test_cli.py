@@ -42,10 +42,10 @@ from ltdic import (
     Admission,
     AssociateReject,
     Server,
+    cli,
     encode,
 )
-from ltdic import __main__ as cli
-from ltdic._demo import Demo
+from ltdic.cli.demo import Demo
 
 
 def ltdic(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -23,8 +23,9 @@ from faces import Background, serving
 from test_aio import in_loop, is_done_before, next_step
 
 import ltdic
-from ltdic import ConnectionFailed, Retry, Server, _connecting, _echo, _lib, aio
+from ltdic import ConnectionFailed, Retry, Server, _connecting, _lib, aio
 from ltdic._ffi import lib
+from ltdic.cli import echo
 
 C = Path(__file__).parent / "c"
 LINUX = sys.platform == "linux"
@@ -407,10 +408,10 @@ def test_echo_tries_as_long_as_it_is_given_and_no_longer(
         tries.append(what)
         raise ConnectionFailed("no connection") from what()
 
-    monkeypatch.setattr(_echo, "time", clock)
-    monkeypatch.setattr(_echo, "connect", connect)
-    request = _echo.Request("host", 104, "CALLED", "CALLING", timeout, retries, False)
-    assert _echo.run_echo(request) == 69
+    monkeypatch.setattr(echo, "time", clock)
+    monkeypatch.setattr(echo, "connect", connect)
+    request = echo.Request("host", 104, "CALLED", "CALLING", timeout, retries, False)
+    assert echo.run_echo(request) == 69
     assert clock.now - 1000 <= timeout + 0.1
     if timeout == 30:
         assert len(tries) == 1 + retries
@@ -465,8 +466,8 @@ def test_echo_tries_again_where_the_resolver_may_know_later(
     monkeypatch.setattr(time, "sleep", lambda _: None)
     with Server((LOCALHOST, 0), timeout=TIMEOUT) as server:
         thread = Background(server.serve)
-        request = _echo.Request("localhost", server.address[1], "A", "B", TIMEOUT, 1, False)
-        assert _echo.run_echo(request) == 0
+        request = echo.Request("localhost", server.address[1], "A", "B", TIMEOUT, 1, False)
+        assert echo.run_echo(request) == 0
     thread.join()
     told = capsys.readouterr()
     assert told.out.startswith("OK  ")

@@ -39,8 +39,8 @@ from ltdic import (
     decode,
     encode,
 )
-from ltdic._dump import run_dump
-from ltdic.layout import lay_out
+from ltdic.cli.dump import run_dump
+from ltdic.cli.fields import lay_out
 
 REJECT = encode(AssociateReject(1, 1, 7))
 SECRET = AssociateRequest(
@@ -267,7 +267,7 @@ def test_uids_of_the_standard_have_their_names_in_text() -> None:
 
 
 def test_pydicom_is_not_imported_where_no_uid_is_to_be_named() -> None:
-    command = f"from ltdic._dump import run_dump; run_dump({REJECT.hex()!r}, False, False)"
+    command = f"from ltdic.cli.dump import run_dump; run_dump({REJECT.hex()!r}, False, False)"
     command += "; import sys; sys.exit('pydicom' in sys.modules)"
     subprocess.run([sys.executable, "-I", "-c", command], check=True, timeout=60)
 

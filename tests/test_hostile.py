@@ -21,7 +21,7 @@ from test_vectors import read_line
 
 import ltdic
 from ltdic import DecodeError, Decoder, IncompleteError, decode, encode
-from ltdic.layout import lay_out
+from ltdic.cli.fields import lay_out
 
 Group = Callable[[], Iterator[my.Case]]
 groups = pytest.mark.parametrize("group", my.GROUPS, ids=lambda group: group.__name__)

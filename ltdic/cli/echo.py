@@ -11,7 +11,20 @@ import time
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from ._terminal import (
+from ..association import SHORTEST
+from ..errors import (
+    AssociationAborted,
+    AssociationRejected,
+    AssociationTimeout,
+    ConnectionClosed,
+    ConnectionFailed,
+    Error,
+    LocalError,
+)
+from ..pdu import UserIdentity
+from ..retry import Attempts, Retry
+from ..sync import SyncAssociation, connect
+from .terminal import (
     EX_INTERRUPTED,
     EX_NOPERM,
     EX_OK,
@@ -24,19 +37,6 @@ from ._terminal import (
     clear_line,
     coloured,
 )
-from .association import SHORTEST
-from .errors import (
-    AssociationAborted,
-    AssociationRejected,
-    AssociationTimeout,
-    ConnectionClosed,
-    ConnectionFailed,
-    Error,
-    LocalError,
-)
-from .pdu import UserIdentity
-from .retry import Attempts, Retry
-from .sync import SyncAssociation, connect
 
 CONTEXT_RESULTS = {
     1: "refused by its user",

@@ -5,12 +5,12 @@ from __future__ import annotations
 from importlib import import_module
 from typing import NamedTuple
 
-from . import _lib
-from ._arguments import number_of, view_of
-from ._lib import Buffer
-from ._rules import ASSOCIATE, PDU_NAMES, items_at, items_of
-from .errors import DecodeError
-from .pdu import (
+from .. import _lib
+from .._arguments import number_of, view_of
+from .._lib import Buffer
+from .._rules import ASSOCIATE, PDU_NAMES, items_at, items_of
+from ..errors import DecodeError
+from ..pdu import (
     MAX_ASSOCIATE,
     Abort,
     AssociateReject,

@@ -8,9 +8,9 @@ import re
 import sys
 from pathlib import Path
 
-from ._rules import ASSOCIATE, clause_of
-from ._terminal import EX_DATAERR, EX_NOINPUT
-from .layout import Layout, lay_out
+from .._rules import ASSOCIATE, clause_of
+from .fields import Layout, lay_out
+from .terminal import EX_DATAERR, EX_NOINPUT
 
 _DIGITS = re.compile(rb"\s*+(?:0x)?([0-9a-fA-F\s]*+)")  # possessive: it never goes back
 

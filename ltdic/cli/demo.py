@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .l_dicom import (
+from ..l_dicom import (
     DICOM_SECURE_NONE,
     DICOM_SUCCESS,
     L_DicomAccept,
@@ -23,7 +23,7 @@ from .l_dicom import (
     L_DicomWait,
     pEXT_CALLBACK,
 )
-from .pdu import (
+from ..pdu import (
     AcseReason,
     AssociateReject,
     PresentationReason,
