@@ -40,7 +40,7 @@ from ltdic import (
     encode,
 )
 from ltdic.cli.dump import run_dump
-from ltdic.cli.fields import lay_out
+from ltdic.cli.fields import pdu_fields
 
 REJECT = encode(AssociateReject(1, 1, 7))
 SECRET = AssociateRequest(
@@ -179,10 +179,10 @@ def test_dump_names_the_clause_of_the_item_at_fault(ident: str, clause: str) -> 
 @pytest.mark.parametrize("vector", vectors("valid.json"))
 def test_every_valid_vector_is_laid_out_within_its_bounds(vector: dict[str, Any]) -> None:
     wire = bytes.fromhex(vector["hex"])
-    layout = lay_out(wire)
-    assert layout.size == len(wire)
-    assert all(6 <= field.offset <= len(wire) for field in layout.fields)
-    assert all(field.text.isascii() and field.text.isprintable() for field in layout.fields)
+    found = pdu_fields(wire)
+    assert found.size == len(wire)
+    assert all(6 <= field.offset <= len(wire) for field in found.fields)
+    assert all(field.text.isascii() and field.text.isprintable() for field in found.fields)
 
 
 # ---- JSON ----------------------------------------------------------------------------------------

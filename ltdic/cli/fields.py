@@ -33,8 +33,8 @@ class Field(NamedTuple):
     values: dict[str, object]
 
 
-class Layout(NamedTuple):
-    """A PDU laid out: its name, its size with the header, and its fields in order.
+class PDUFields(NamedTuple):
+    """A PDU field by field: its name, its size with the header, and its fields in order.
 
     Where there is a fault, the fields are those before it; there is no name and no size unless the
     whole PDU was there. `shown` are its bytes that hold no secret.
@@ -203,7 +203,7 @@ def _field(pdu: memoryview, row: _lib.Row, sound: bool) -> Field:
     return _pdv_field(row, value, sound) if kind == _lib.PDV else _hidden_field(row)
 
 
-# ---- layout ----------------------------------------------------------------------------------
+# ---- the whole PDU ---------------------------------------------------------------------------
 
 
 def _shown(row: _lib.Row, field: Field) -> range:
@@ -228,7 +228,7 @@ def _read(pdu: memoryview, rows: list[_lib.Row], sound: bool) -> tuple[list[Fiel
     return fields, shown
 
 
-def lay_out(data: Buffer, start: int = 0, *, strict: bool = False) -> Layout:
+def pdu_fields(data: Buffer, start: int = 0, *, strict: bool = False) -> PDUFields:
     """The first PDU of `data[start:]`, for a person to read; offsets count from its start.
 
     Text can be printed anywhere. What may belong to a user identity is not shown; in a damaged
@@ -242,8 +242,8 @@ def lay_out(data: Buffer, start: int = 0, *, strict: bool = False) -> Layout:
     error = error_of(*fault) if fault is not None else None
     around = [range(6), range(error.offset, error.offset + 1)] if error is not None else []
     if not rows:
-        return Layout("", 0, [], error, around)
-    lenient = lay_out(whole, start) if strict and error is not None else None
+        return PDUFields("", 0, [], error, around)
+    lenient = pdu_fields(whole, start) if strict and error is not None else None
     sound = error is None or (lenient is not None and lenient.fault is None)
     size, kind = 6 + rows[0][1], rows[0][3]
     pdu = whole[start : start + size]
@@ -255,4 +255,4 @@ def lay_out(data: Buffer, start: int = 0, *, strict: bool = False) -> Layout:
     elif error is not None:
         items = items_at(pdu, error.offset)
         shown += [range(at, at + 4) for at, item in items if item in items_of(pdu[0])]
-    return Layout(PDU_NAMES[kind], size, fields, error, shown)
+    return PDUFields(PDU_NAMES[kind], size, fields, error, shown)
