@@ -63,9 +63,9 @@ from .pdu import (
     decode_rejects,
     encode,
 )
+from .requestor import SyncAssociation, connect
 from .retry import Retry
 from .server import ServedAssociation, Server
-from .sync import SyncAssociation, connect
 
 __version__ = _lib.VERSION
 

@@ -344,7 +344,7 @@ def test_what_leaves_a_message_unfinished_is_acknowledged_at_once(
 ) -> None:
     """So that a peer with Nagle's algorithm on does not wait."""
     acknowledged: list[socket.socket] = []
-    monkeypatch.setattr(ltdic.sync, "acknowledge", acknowledged.append)
+    monkeypatch.setattr(ltdic.requestor, "acknowledge", acknowledged.append)
 
     def script(connection: socket.socket) -> None:
         connection.sendall(p_data(b"command!", is_command=True)[:-1])

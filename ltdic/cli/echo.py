@@ -22,8 +22,8 @@ from ..errors import (
     LocalError,
 )
 from ..pdu import UserIdentity
+from ..requestor import SyncAssociation, connect
 from ..retry import Attempts, Retry
-from ..sync import SyncAssociation, connect
 from .terminal import (
     EX_INTERRUPTED,
     EX_NOPERM,

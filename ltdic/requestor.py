@@ -1,4 +1,4 @@
-"""Blocking associations: sockets, `ssl`, and an `Association` between them and the user."""
+"""The blocking requestor: a socket, `ssl`, and an `Association` between them and the user."""
 
 from __future__ import annotations
 
