@@ -8,8 +8,9 @@ documented C API under its own names.
 
 from pathlib import Path
 
-from . import _lib, aio
+from . import aio
 from ._ffi import ffi, lib
+from ._native import codec
 from ._strangers import Stranger
 from .admission import ANY, Admission
 from .association import (
@@ -67,7 +68,7 @@ from .requestor import SyncAssociation, connect
 from .retry import Retry
 from .server import ServedAssociation, Server
 
-__version__ = _lib.VERSION
+__version__ = codec.VERSION
 
 __all__ = [
     "ANY",

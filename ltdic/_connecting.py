@@ -7,7 +7,7 @@ import os
 import socket
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from . import _lib
+from ._native import net
 
 ROUND = 500
 """Milliseconds: a signal that comes just before a wait is seen no later than this."""
@@ -20,7 +20,7 @@ Address = tuple[str, int]
 def dial(address: Address, local: Address | None, timeout: float | None) -> socket.socket:
     """A connection, which never blocks. Raises `OSError`."""
     _check_name(address[0])
-    dialer = _lib.Dialer()
+    dialer = net.Dialer()
     try:
         dialer.begin(address, local, timeout)
         while (found := dialer.wait(ROUND)) is None:
@@ -35,7 +35,7 @@ async def dial_async(
 ) -> socket.socket:
     """As `dial`; a thread waits, unless the connection is up at once. Cancelling leaves nothing."""
     _check_name(address[0])
-    dialer = _lib.Dialer()
+    dialer = net.Dialer()
     numeric = _is_numeric(address[0]) and (local is None or _is_numeric(local[0]))
     found: int | None = None
     if numeric:
@@ -62,7 +62,7 @@ async def dial_async(
         raise
 
 
-def _finish(dialer: _lib.Dialer, begin: tuple[Address, Address | None, float | None] | None) -> int:
+def _finish(dialer: net.Dialer, begin: tuple[Address, Address | None, float | None] | None) -> int:
     try:
         return dialer.finish() if begin is None else dialer.run(*begin)
     finally:

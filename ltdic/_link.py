@@ -10,9 +10,9 @@ from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import aclosing, suppress
 from typing import Any, cast
 
-from . import _lib
 from ._fork import cut_off, watch
-from ._lib import Buffer
+from ._native import engine
+from ._native.codec import Buffer
 from ._turns import AsyncTurns
 from .association import (
     CLOSING_TIME,
@@ -201,7 +201,7 @@ class Link(asyncio.Protocol):
         self._goes_on = False
         self.turn()
 
-    def happened(self, told: _lib.Told) -> None:
+    def happened(self, told: engine.Told) -> None:
         self.put(self.association._event(told))
         if told.echo is not None:
             self.put(echo_of(told.id, told.echo))
@@ -352,7 +352,7 @@ class Link(asyncio.Protocol):
             async with aclosing(_parts_of(data, size)) as parts:
                 async for is_last, part in parts:
                     self._give(PDV(context_id, is_command, is_last, part))
-                    opens = is_command and not is_begun and _lib.announces_data_set(part)
+                    opens = is_command and not is_begun and engine.announces_data_set(part)
                     is_begun = not is_last
                     await self._wait_for_room(timeout)
                     if time.monotonic() - turn > MOST_TURN:

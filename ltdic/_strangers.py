@@ -6,7 +6,7 @@ import logging
 import re
 from dataclasses import dataclass
 
-from . import _lib
+from ._native import codec
 
 logger = logging.getLogger("ltdic")
 
@@ -57,7 +57,7 @@ def stranger_of(
 ) -> Stranger:
     """`status` is a fault of the upper layer, or says how the connection ended."""
     protocol = protocol_of(first)
-    is_fault = _lib.is_fault(status)
+    is_fault = codec.is_fault(status)
     if protocol is not None:
         what = f"no association: it speaks {protocol}, not DICOM"
     elif is_fault:
@@ -66,8 +66,8 @@ def stranger_of(
         what = "no association: it sent no whole A-ASSOCIATE-RQ"
     else:
         what = "no association: it sent nothing"
-    fault = _lib.name_of(status) if is_fault else None
-    why = f" ({fault} at byte {offset}: {_lib.text_of(status)})" if is_fault else ""
+    fault = codec.name_of(status) if is_fault else None
+    why = f" ({fault} at byte {offset}: {codec.text_of(status)})" if is_fault else ""
     where = offset if is_fault else None
     return Stranger(peer, protocol, fault, where, seconds, f"{what}{why}, after {seconds:.3f} s")
 

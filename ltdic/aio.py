@@ -30,13 +30,13 @@ from functools import partial
 from types import TracebackType
 from typing import Any, NoReturn, cast
 
-from . import _lib
 from ._arguments import HOST_AND_PORT, one, pair
 from ._connecting import dial_async
 from ._decisions import Task, Threads, Undecided
 from ._fork import cut_off, watch
-from ._lib import Buffer
 from ._link import MOST_HELD, MOST_WORK, Link, peer_of
+from ._native import codec, engine, net, service
+from ._native.codec import Buffer
 from ._strangers import stranger_of, tls_stranger
 from ._times import seconds_of
 from .admission import Admission, Context
@@ -489,14 +489,14 @@ class _Acceptor(Link):
             self.settle()
             raise
 
-    def happened(self, told: _lib.Told) -> None:
+    def happened(self, told: engine.Told) -> None:
         if told.over:
             self._ended(told)
-        elif told.status == _lib.TIMEOUT:
+        elif told.status == codec.TIMEOUT:
             self._set_end(TIMED_OUT)
         elif told.status != 0:
-            codes = 0, 2, _lib.abort_reason(told.status)
-            text = f"aborted by us: {_lib.text_of(told.status)}"
+            codes = 0, 2, codec.abort_reason(told.status)
+            text = f"aborted by us: {codec.text_of(told.status)}"
             self._set_end(End("aborted", text, codes))
         else:
             _HAPPENED[told.type](self, told)
@@ -535,7 +535,7 @@ class _Acceptor(Link):
         self._record = Record(*titles_of(request), self.peer, True)
         self.begun = time.monotonic()
 
-    def _receive_request(self, told: _lib.Told) -> None:
+    def _receive_request(self, told: engine.Told) -> None:
         request = bytes(self.association._bytes_of(told))
         self._remember(request)
         judged = self._server._policy.judge(request, self.peer[0])
@@ -597,7 +597,7 @@ class _Acceptor(Link):
         self.association.send(reject)
         self._set_rejected(reject)
 
-    def _receive_data(self, told: _lib.Told) -> None:
+    def _receive_data(self, told: engine.Told) -> None:
         self._between = told.control & 3 == 2
         if told.id in self._verification:
             self._receive_echo(told)
@@ -606,12 +606,12 @@ class _Acceptor(Link):
             self.put(event)
             self._work()
 
-    def _receive_echo(self, told: _lib.Told) -> None:
+    def _receive_echo(self, told: engine.Told) -> None:
         """In a Verification context nothing but a C-ECHO request means anything (PS3.4 A.4)."""
         if not told.control & 2:
             return
         echo = told.echo
-        if echo is None or echo.field != _lib.ECHO_REQUEST:
+        if echo is None or echo.field != engine.ECHO_REQUEST:
             self.abort()
             return
         self._between = True
@@ -624,7 +624,7 @@ class _Acceptor(Link):
             if self.association.state == 6:
                 self.abort()
 
-    def _receive_release_request(self, told: _lib.Told) -> None:
+    def _receive_release_request(self, told: engine.Told) -> None:
         if self._working:
             self.put(ReleaseRequest())
         else:
@@ -635,12 +635,12 @@ class _Acceptor(Link):
             self.association.send(ReleaseResponse())
             self._set_end(RELEASED)
 
-    def _receive_release_response(self, told: _lib.Told) -> None:
+    def _receive_release_response(self, told: engine.Told) -> None:
         self._set_end(RELEASED)
         if self.association.state == 12:  # release collision (PS3.8 9.2.2)
             self.association.send(ReleaseResponse())
 
-    def _receive_abort(self, told: _lib.Told) -> None:
+    def _receive_abort(self, told: engine.Told) -> None:
         source, reason = self.association._bytes_of(told)[8:10]
         text = f"aborted by the peer (source {source}, reason {reason})"
         self._set_end(End("aborted", text, (0, source, reason)))
@@ -751,29 +751,29 @@ class _Acceptor(Link):
         if self._accepted is not None:
             self._accepted._established = False
 
-    def _ended(self, told: _lib.Told) -> None:
+    def _ended(self, told: engine.Told) -> None:
         if self._record is None:
             self._stranger_ended(told)
         else:
-            self._set_end(TIMED_OUT if told.status == _lib.TIMEOUT else LOST)
+            self._set_end(TIMED_OUT if told.status == codec.TIMEOUT else LOST)
             assert self._end is not None
             self._record.finish(self._end, self.begun, self.received, self.sent)
             self._tell_of_end(self._record)
         self._server._ended()
 
-    def _stranger_ended(self, told: _lib.Told) -> None:
+    def _stranger_ended(self, told: engine.Told) -> None:
         """A connection that was closed with nothing sent is counted only: probes do that."""
         seconds = time.monotonic() - self.begun
         counts, first = self._server._counts, self._first
         if first and self.tls is not None and not self.tls.established:
             counts["tls_failures"] += 1
-            why = str(self.tls.error or _lib.text_of(told.status))
+            why = str(self.tls.error or codec.text_of(told.status))
             tls_stranger(self.peer, first, why, seconds).log()
             return
         if self.tls is not None:
             first = self.association._first
-        counts["faults" if _lib.is_fault(told.status) else "no_request"] += 1
-        if first or told.status == _lib.TIMEOUT:
+        counts["faults" if codec.is_fault(told.status) else "no_request"] += 1
+        if first or told.status == codec.TIMEOUT:
             stranger_of(self.peer, told.status, told.offset, first, seconds).log()
 
     def _tell_of_end(self, record: Record) -> None:
@@ -809,7 +809,7 @@ class _Acceptor(Link):
         if self.tls is not None and not self.tls.established:
             self.cut()
         else:
-            self.association._fail(_lib.CONGESTION)
+            self.association._fail(codec.CONGESTION)
             self.turn()
 
     def forget(self) -> None:
@@ -834,7 +834,7 @@ class _Acceptor(Link):
                 task.cancel()
 
 
-_HAPPENED: dict[int, Callable[[_Acceptor, _lib.Told], None]] = {
+_HAPPENED: dict[int, Callable[[_Acceptor, engine.Told], None]] = {
     1: _Acceptor._receive_request,
     4: _Acceptor._receive_data,
     5: _Acceptor._receive_release_request,
@@ -868,7 +868,7 @@ async def _listen(host: str, port: int) -> socket.socket:
 
 async def _look_up(host: str, port: int) -> list[Any]:
     """As C does it: what is no domain name is known without the full stop at its end."""
-    name = _lib.encoded_host(host.strip("[]"))
+    name = net.encoded_host(host.strip("[]"))
     look_up = partial(asyncio.get_running_loop().getaddrinfo, port=port, type=socket.SOCK_STREAM)
     try:
         return await look_up(name)
@@ -1064,7 +1064,7 @@ class Server:
         if not self._closing:
             warnings.warn(f"{self!r} was not closed", ResourceWarning, source=self, stacklevel=2)
 
-    def _policy_of(self, admission: Admission) -> _lib.Policy:
+    def _policy_of(self, admission: Admission) -> service.Policy:
         return admission.policy(self._max_associations, self._handler is not None)
 
     async def __aenter__(self) -> Server:
@@ -1111,7 +1111,7 @@ class Server:
         else:
             self._loop.call_soon_threadsafe(self._take_rules, policy, admission)
 
-    def _take_rules(self, policy: _lib.Policy, admission: Admission) -> None:
+    def _take_rules(self, policy: service.Policy, admission: Admission) -> None:
         if self._policy.taking_rules(policy).make() != 0:
             raise MemoryError
         self._rules = admission
@@ -1194,7 +1194,7 @@ class Server:
             self._unfinished[link] = size
         else:
             self._unfinished.pop(link, None)
-        while self._unfinished_bytes > _lib.MAX_UNFINISHED:
+        while self._unfinished_bytes > net.MAX_UNFINISHED:
             first = next(iter(self._unfinished))
             self._count_unfinished(first, 0)
             first.end_for_congestion()

@@ -21,9 +21,9 @@ from functools import cached_property
 from operator import index
 from typing import Any, BinaryIO, NamedTuple, NoReturn, TypeAlias, TypeVar
 
-from . import _lib
 from ._arguments import HOST_AND_PORT, copy_of, each, number_of, one, pair, view_of, wrong_type
-from ._lib import Buffer
+from ._native import codec, engine, service
+from ._native.codec import Buffer
 from ._rules import PDU_NAMES
 from ._strangers import protocol_of
 from ._times import seconds_of
@@ -74,8 +74,8 @@ logger = logging.getLogger("ltdic")
 logger.addHandler(logging.NullHandler())
 
 # Those of the library (PS3.7 D.3.3.2), as C has them.
-IMPLEMENTATION_CLASS_UID = _lib.CLASS_UID_OF_LTDIC
-IMPLEMENTATION_VERSION_NAME = f"LTDIC_{_lib.VERSION}"
+IMPLEMENTATION_CLASS_UID = codec.CLASS_UID_OF_LTDIC
+IMPLEMENTATION_VERSION_NAME = f"LTDIC_{codec.VERSION}"
 
 DEFAULT_TIMEOUT = 30.0
 DEFAULT_IDLE = 600.0
@@ -210,7 +210,7 @@ class Association:
             raise wrong_type("clock", clock, "a function")
         self._clock = clock
         self._exact = exact
-        self._engine = _lib.Engine()
+        self._engine = engine.Engine()
         self.set_timeouts(timeout, idle)
         if not requestor:
             self._engine.accepted(self._now())
@@ -293,21 +293,21 @@ class Association:
             if told.echo is not None:
                 yield echo_of(told.id, told.echo)
 
-    def _next(self) -> _lib.Told | None:
+    def _next(self) -> engine.Told | None:
         now = self._now()
         told = self._engine.next(now)
         if told is None and self._eof and not self._over:
-            self._engine.closed(_lib.CLOSED, now)
+            self._engine.closed(codec.CLOSED, now)
             told = self._engine.next(now)
         self._over = self._over or (told is not None and told.over)
         return told
 
-    def _bytes_of(self, told: _lib.Told) -> memoryview:
+    def _bytes_of(self, told: engine.Told) -> memoryview:
         return self._view[told.start : told.end]
 
-    def _event(self, told: _lib.Told) -> Event:
+    def _event(self, told: engine.Told) -> Event:
         if told.over:
-            return Closed(_lib.name_of(told.status), _lib.text_of(told.status))
+            return Closed(codec.name_of(told.status), codec.text_of(told.status))
         if told.status != 0:
             return _fault_of(told, protocol_of(self._first))
         if told.type == DataTransfer.type:
@@ -344,7 +344,7 @@ class Association:
     def send_echo(self, context_id: int, message_id: int) -> None:
         """A C-ECHO-RQ (PS3.7 9.3.5.1)."""
         number = number_of("message_id", message_id, 0xFFFF)
-        command = _lib.encode_echo(_lib.ECHO_REQUEST, number, VERIFICATION)
+        command = engine.encode_echo(engine.ECHO_REQUEST, number, VERIFICATION)
         self.send(PDV(context_id, True, True, command))
 
     def answer_echo(self, echo: Echo) -> None:
@@ -353,7 +353,7 @@ class Association:
         uid = one("sop_class_uid", echo.sop_class_uid, str)
         if len(uid) > 64 or not is_like_uid(uid):
             raise ValueError(f"{uid!a} is no UID")
-        command = _lib.encode_echo(_lib.ECHO_RESPONSE, number, uid)
+        command = engine.encode_echo(engine.ECHO_RESPONSE, number, uid)
         self.send(PDV(echo.context_id, True, True, command))
 
     def data_to_send(self) -> bytes:
@@ -369,36 +369,36 @@ class Association:
         """A deadline may have passed: there may be events, and bytes to send."""
 
 
-def _fault_of(told: _lib.Told, protocol: str | None) -> Fault:
+def _fault_of(told: engine.Told, protocol: str | None) -> Fault:
     status = told.status
-    if status == _lib.TIMEOUT:
+    if status == codec.TIMEOUT:
         return Fault("timeout", "the peer has not answered in time", Abort(0, 0))
-    abort = Abort(2, _lib.abort_reason(status))
-    name, text = _lib.name_of(status), _lib.text_of(status)
-    if status == _lib.BAD_PDU_TYPE and protocol is not None:
+    abort = Abort(2, codec.abort_reason(status))
+    name, text = codec.name_of(status), codec.text_of(status)
+    if status == codec.BAD_PDU_TYPE and protocol is not None:
         return Fault(name, f"the peer speaks {protocol}, not DICOM", abort, protocol)
-    if status > _lib.ROOM:  # of a decoder
+    if status > codec.ROOM:  # of a decoder
         text = f"the peer sent a PDU with {name} at byte {told.offset}: {text}"
     return Fault(name, text, abort)
 
 
-def echo_of(context_id: int, echo: _lib.Echo) -> Echo:
-    request = echo.field == _lib.ECHO_REQUEST
+def echo_of(context_id: int, echo: engine.Echo) -> Echo:
+    request = echo.field == engine.ECHO_REQUEST
     return Echo(context_id, request, echo.message, echo.status, echo.sop_class)
 
 
 def error_of_send(status: int, what: str = "this") -> Exception:
     """The exception for what the engine did not take: `what`, in words."""
-    if status == _lib.MEMORY:
+    if status == codec.MEMORY:
         return MemoryError()
-    if status == _lib.ROOM:
+    if status == codec.ROOM:
         return LocalError(f"{what} was not sent: too much is waiting for the peer to take it")
-    if status == _lib.TOO_LARGE:
+    if status == codec.TOO_LARGE:
         return LocalError(
             f"{what} cannot be sent: the peer takes no data, its maximum length is below"
             f" {LEAST_MAX_LENGTH} bytes (PS3.8 D.1)"
         )
-    if status == _lib.BAD_VALUE:
+    if status == codec.BAD_VALUE:
         return LocalError(f"{what} cannot be sent: it does not fit what was negotiated (PS3.8 7)")
     return LocalError(f"{what} cannot be sent in this state of the association (PS3.8 9.2)")
 
@@ -407,12 +407,12 @@ def error_of_send_data(status: int, pdv: PDV) -> Exception:
     """The same for data."""
     kind = "a command" if pdv.is_command else "a data set"
     what = f"{kind} in context {pdv.context_id}"
-    if status == _lib.BAD_VALUE:
+    if status == codec.BAD_VALUE:
         return LocalError(
             f"{what} cannot be sent: the context was not accepted, or the whole has an odd number"
             " of bytes (PS3.8 E.1)"
         )
-    if status == _lib.WRONG_STATE:
+    if status == codec.WRONG_STATE:
         return LocalError(
             f"{what} cannot be sent now: data goes in an established association, a data set after"
             " a command in the same context (PS3.8 E.1)"
@@ -483,10 +483,10 @@ class Requestor:
         if not pdv.is_last:
             return
         command, self._echo = self._echo, b""
-        echo = _lib.decode_echo(command)
+        echo = engine.decode_echo(command)
         if echo is None:
             self._refuse_echo(f"{len(command)} bytes that are no command set of a C-ECHO")
-        if echo.field != _lib.ECHO_RESPONSE:
+        if echo.field != engine.ECHO_RESPONSE:
             self._refuse_echo("another C-ECHO-RQ")
         if echo.message not in self._asked:
             asked = ", ".join(map(str, sorted(self._asked)))
@@ -770,7 +770,7 @@ class Parts:
 def part_size(pdu: bytes) -> int:
     """Bytes of data to give to the engine at once, for the peer that has sent this A-ASSOCIATE-RQ
     or -AC: they take about a millisecond at most, however small its PDUs have to be."""
-    most = _lib.max_length_of(pdu)
+    most = engine.max_length_of(pdu)
     return min(PART, PART_PDUS * (max(most, 8) - 6 & ~1)) if most else PART
 
 
@@ -1045,33 +1045,35 @@ class Record:
 
 
 OUTCOMES = {
-    _lib.OUTCOME_REJECTED: "rejected",
-    _lib.OUTCOME_RELEASED: "released",
-    _lib.OUTCOME_ABORTED: "aborted",
-    _lib.OUTCOME_TIMED_OUT: "timed out",
-    _lib.OUTCOME_LOST: "lost",
+    service.OUTCOME_REJECTED: "rejected",
+    service.OUTCOME_RELEASED: "released",
+    service.OUTCOME_ABORTED: "aborted",
+    service.OUTCOME_TIMED_OUT: "timed out",
+    service.OUTCOME_LOST: "lost",
 }
 
 
-def record_of(report: _lib.Report) -> Record:
+def record_of(report: service.Report) -> Record:
     """What C knows of an association that is over."""
     record = Record(report.called, report.calling, (report.host, report.port), True)
     record.outcome, record.text = OUTCOMES[report.outcome], _text_of(report)
-    has_codes = report.outcome in (_lib.OUTCOME_REJECTED, _lib.OUTCOME_ABORTED)
+    has_codes = report.outcome in (service.OUTCOME_REJECTED, service.OUTCOME_ABORTED)
     record.codes = report.codes if has_codes else None
     record.seconds, record.received, record.sent = report.seconds, report.received, report.sent
     return record
 
 
-def _text_of(report: _lib.Report) -> str:
+def _text_of(report: service.Report) -> str:
     codes = report.codes
-    if report.outcome == _lib.OUTCOME_REJECTED:
+    if report.outcome == service.OUTCOME_REJECTED:
         return describe_reject(AssociateReject(*codes))
-    if report.outcome == _lib.OUTCOME_ABORTED and report.status == _lib.ABORTED:
+    if report.outcome == service.OUTCOME_ABORTED and report.status == codec.ABORTED:
         return f"aborted by the peer (source {codes[1]}, reason {codes[2]})"
-    if report.outcome == _lib.OUTCOME_ABORTED:
-        return f"aborted by us: {_lib.text_of(report.status)}" if report.status else "aborted by us"
-    return "connection lost" if report.outcome == _lib.OUTCOME_LOST else OUTCOMES[report.outcome]
+    if report.outcome == service.OUTCOME_ABORTED:
+        return (
+            f"aborted by us: {codec.text_of(report.status)}" if report.status else "aborted by us"
+        )
+    return "connection lost" if report.outcome == service.OUTCOME_LOST else OUTCOMES[report.outcome]
 
 
 def check_connections(most: int | None) -> None:

@@ -27,7 +27,7 @@ from typing import Any
 
 from ._arguments import one, view_of, wrong_type
 from ._ffi import ffi, lib
-from ._lib import Buffer
+from ._native.codec import Buffer
 
 # ---- constants -------------------------------------------------------------------------------
 

@@ -11,9 +11,9 @@ from struct import Struct
 from struct import error as StructError
 from typing import Any, ClassVar, Union
 
-from . import _lib
 from ._arguments import copy_of, each, number_of, one, view_of, wrong_type
-from ._lib import Buffer
+from ._native import codec
+from ._native.codec import Buffer
 from ._rules import TITLE, UID, VERSION_NAME, place_of
 from .errors import DecodeError, IncompleteError
 
@@ -464,27 +464,27 @@ def _latin(value: bytes) -> str:
 
 # Fields of user information that one row is enough for, from its text and from its bytes.
 _USER_TEXTS: dict[int, str] = {
-    _lib.CLASS_UID: "implementation_class_uid",
-    _lib.VERSION_NAME: "implementation_version_name",
+    codec.CLASS_UID: "implementation_class_uid",
+    codec.VERSION_NAME: "implementation_version_name",
 }
 _USER_FIELDS: dict[int, tuple[str, Callable[[bytes], Any]]] = {
-    _lib.MAX_LENGTH: ("max_length", lambda value: int.from_bytes(value, "big")),
-    _lib.ASYNC_OPERATIONS: ("async_ops", lambda value: AsyncOperations(*_COUNTS.unpack(value))),
-    _lib.USER_IDENTITY_RESPONSE: ("user_identity_response", UserIdentityResponse),
+    codec.MAX_LENGTH: ("max_length", lambda value: int.from_bytes(value, "big")),
+    codec.ASYNC_OPERATIONS: ("async_ops", lambda value: AsyncOperations(*_COUNTS.unpack(value))),
+    codec.USER_IDENTITY_RESPONSE: ("user_identity_response", UserIdentityResponse),
 }
 # Fields of several values: what a row begins one with, what others add to it, and what it is then.
-_BEGINS: dict[int, tuple[str, Callable[[_lib.Row, bytes], list[Any]]]] = {
-    _lib.ROLE: ("roles", lambda row, value: [_latin(value), row[4], row[5]]),
-    _lib.EXTENDED: ("extended", lambda row, value: [_latin(value)]),
-    _lib.COMMON_EXTENDED: ("common_extended", lambda row, value: [row[8], _latin(value)]),
-    _lib.USER_IDENTITY: ("user_identity", lambda row, value: [row[4], row[5], value]),
-    _lib.UNKNOWN_SUB_ITEM: ("unknown", lambda row, value: [row[3], value]),
+_BEGINS: dict[int, tuple[str, Callable[[codec.Row, bytes], list[Any]]]] = {
+    codec.ROLE: ("roles", lambda row, value: [_latin(value), row[4], row[5]]),
+    codec.EXTENDED: ("extended", lambda row, value: [_latin(value)]),
+    codec.COMMON_EXTENDED: ("common_extended", lambda row, value: [row[8], _latin(value)]),
+    codec.USER_IDENTITY: ("user_identity", lambda row, value: [row[4], row[5], value]),
+    codec.UNKNOWN_SUB_ITEM: ("unknown", lambda row, value: [row[3], value]),
 }
 _GOES_ON: dict[int, tuple[str, Callable[[bytes], Any]]] = {
-    _lib.EXTENDED_INFO: ("extended", bytes),
-    _lib.COMMON_SERVICE: ("common_extended", _latin),
-    _lib.COMMON_RELATED: ("common_extended", _latin),
-    _lib.USER_IDENTITY_SECOND: ("user_identity", bytes),
+    codec.EXTENDED_INFO: ("extended", bytes),
+    codec.COMMON_SERVICE: ("common_extended", _latin),
+    codec.COMMON_RELATED: ("common_extended", _latin),
+    codec.USER_IDENTITY_SECOND: ("user_identity", bytes),
 }
 _ENDS: dict[str, Callable[..., Any]] = {
     "roles": RoleSelection,
@@ -504,7 +504,7 @@ class _UserInformation:
         self.made = _Info()
         self._several: dict[str, list[list[Any]]] = {}
 
-    def add(self, row: _lib.Row, value: bytes) -> None:
+    def add(self, row: codec.Row, value: bytes) -> None:
         kind = row[2]
         if kind in _USER_FIELDS:
             name, make = _USER_FIELDS[kind]
@@ -525,7 +525,7 @@ class _UserInformation:
 
 
 def _associate(
-    data: Buffer, rows: list[_lib.Row], wire: bytes | None
+    data: Buffer, rows: list[codec.Row], wire: bytes | None
 ) -> AssociateRequest | AssociateAccept:
     """An RQ or AC. The first three rows are always the same, and most of the others are of
     contexts. All text is cut from one decoded text."""
@@ -546,11 +546,11 @@ def _associate(
             contexts.append(context)
         elif kind == _ABSTRACT:
             context[2] = text[offset:end]
-        elif kind == _lib.APPLICATION_CONTEXT:
+        elif kind == codec.APPLICATION_CONTEXT:
             application_context = text[offset:end]
-        elif kind == _lib.UNKNOWN_ITEM:
+        elif kind == codec.UNKNOWN_ITEM:
             unknown_items.append(UnknownItem(row[3], bytes(data[offset:end])))
-        elif kind == _lib.USER_INFORMATION or info is None:
+        elif kind == codec.USER_INFORMATION or info is None:
             info = info or _UserInformation()  # a second one continues the first
         elif kind in _USER_TEXTS:
             setattr(info.made, _USER_TEXTS[kind], text[offset:end])
@@ -571,7 +571,7 @@ def _associate(
     return made  # type: ignore[no-any-return]
 
 
-_CONTEXT, _ABSTRACT, _TRANSFER = _lib.CONTEXT, _lib.ABSTRACT_SYNTAX, _lib.TRANSFER_SYNTAX
+_CONTEXT, _ABSTRACT, _TRANSFER = codec.CONTEXT, codec.ABSTRACT_SYNTAX, codec.TRANSFER_SYNTAX
 
 
 def _proposed(context: list[Any]) -> Any:
@@ -586,11 +586,11 @@ def _answered(context: list[Any]) -> Any:
     return made
 
 
-def _data_transfer(data: Buffer, rows: list[_lib.Row], wire: bytes | None) -> DataTransfer:
+def _data_transfer(data: Buffer, rows: list[codec.Row], wire: bytes | None) -> DataTransfer:
     view = memoryview(data)
     values = []
     for offset, length, kind, _, ident, control, _, _, _ in rows:
-        if kind == _lib.PDV:
+        if kind == codec.PDV:
             part = view[offset : offset + length]
             value = _Value(ident, control & 1 != 0, control & 2 != 0, part, offset)
             value.__class__ = PDV
@@ -601,7 +601,7 @@ def _data_transfer(data: Buffer, rows: list[_lib.Row], wire: bytes | None) -> Da
     return pdu  # type: ignore[no-any-return]
 
 
-def _build(data: Buffer, rows: list[_lib.Row], exact: bool) -> PDU:
+def _build(data: Buffer, rows: list[codec.Row], exact: bool) -> PDU:
     pdu = rows[0]
     kind = pdu[3]
     wire = bytes(data) if exact else None
@@ -634,12 +634,12 @@ _KNOWN: dict[bytes, PDU] = {_fixed(pdu): pdu for pdu in _known()}
 
 def error_of(status: int, offset: int, need: int = 0, pdu: Buffer = b"") -> DecodeError:
     """The exception for a fault; of a `pdu` that is given, with the field at fault."""
-    if status == _lib.NEED_MORE:
+    if status == codec.NEED_MORE:
         return IncompleteError(offset, need, Abort(2, 0))
     place = place_of(pdu, offset) if pdu else ""
-    text = f"{_lib.text_of(status)}: {place}" if place else _lib.text_of(status)
-    reason = _lib.abort_reason(status)
-    return DecodeError(_lib.name_of(status), offset, text, Abort(2, reason))
+    text = f"{codec.text_of(status)}: {place}" if place else codec.text_of(status)
+    reason = codec.abort_reason(status)
+    return DecodeError(codec.name_of(status), offset, text, Abort(2, reason))
 
 
 def decode(
@@ -664,12 +664,12 @@ def decode(
     given = data if type(data) is bytes else view_of("data", data).toreadonly()
     if len(given) == _FIXED_SIZE and not exact and (known := _KNOWN.get(bytes(given))) is not None:
         return known
-    fault, rows = _lib.decode(given, 0, _lib.options(bool(strict), max_pdata, max_associate))
+    fault, rows = codec.decode(given, 0, codec.options(bool(strict), max_pdata, max_associate))
     if fault is not None:
         raise error_of(*fault, given)
     end = 6 + rows[0][1]
     if end < len(given):
-        raise error_of(_lib.TRAILING_BYTES, end)
+        raise error_of(codec.TRAILING_BYTES, end)
     return _build(given, rows, exact)
 
 
@@ -681,7 +681,7 @@ def decode_rejects(data: Buffer) -> memoryview:
     `DecodeError` with kind `unexpected_pdu` at a PDU of another type; the offset counts from the
     first byte of `data`, so that the `offset // 10` PDUs before it are good.
     """
-    fault, rows = _lib.decode_rejects(data)
+    fault, rows = codec.decode_rejects(data)
     if fault.status != 0:
         raise error_of(*fault)
     return rows
@@ -703,15 +703,15 @@ class Decoder:
         exact: bool = False,
     ) -> None:
         self._exact = exact
-        self._options = _lib.options(bool(strict), max_pdata, max_associate)
-        self._stream = _lib.Stream(self._options)
+        self._options = codec.options(bool(strict), max_pdata, max_associate)
+        self._stream = codec.Stream(self._options)
         self._data = memoryview(b"")  # being decoded, from _start on
         self._start = 0
         self._chunks: list[bytes] = []  # fed since
         self._pending = 0
         self._required = 1  # bytes from _start on that are worth a look
         self._need = 6
-        self._fault: _lib.Fault | None = None
+        self._fault: codec.Fault | None = None
 
     @property
     def pending(self) -> int:
@@ -780,7 +780,7 @@ class Decoder:
             if known is not None and not self._exact:
                 self._advance(start + _FIXED_SIZE)
                 return known
-            fault, rows = _lib.decode(self._data, start, self._options)
+            fault, rows = codec.decode(self._data, start, self._options)
             if fault is None:
                 size = 6 + rows[0][1]
                 view = self._data[start : start + size]
@@ -801,7 +801,7 @@ class Decoder:
             if piece.type == DataTransfer.type:
                 flags = bool(piece.control & 1), bool(piece.control & 2), piece.first, piece.last
                 return Fragment(piece.id, *flags, piece.pdu_ends, view)
-            fault_in, rows = _lib.decode(view, 0, self._options)
+            fault_in, rows = codec.decode(view, 0, self._options)
             if fault_in is None:
                 return _build(view, rows, self._exact)
             self._stop(fault_in)
@@ -814,8 +814,8 @@ class Decoder:
         if not self._left():
             self._data, self._start = memoryview(b""), 0
 
-    def _stop(self, fault: _lib.Fault) -> None:
-        if fault.status != _lib.NEED_MORE:
+    def _stop(self, fault: codec.Fault) -> None:
+        if fault.status != codec.NEED_MORE:
             self._fault = fault
             return
         self._need = fault.need
@@ -829,18 +829,18 @@ class Decoder:
 
 # Rows whose value is text.
 _TEXTS = {
-    _lib.CALLED_AE,
-    _lib.CALLING_AE,
-    _lib.APPLICATION_CONTEXT,
-    _lib.ABSTRACT_SYNTAX,
-    _lib.TRANSFER_SYNTAX,
-    _lib.CLASS_UID,
-    _lib.ROLE,
-    _lib.VERSION_NAME,
-    _lib.EXTENDED,
-    _lib.COMMON_EXTENDED,
-    _lib.COMMON_SERVICE,
-    _lib.COMMON_RELATED,
+    codec.CALLED_AE,
+    codec.CALLING_AE,
+    codec.APPLICATION_CONTEXT,
+    codec.ABSTRACT_SYNTAX,
+    codec.TRANSFER_SYNTAX,
+    codec.CLASS_UID,
+    codec.ROLE,
+    codec.VERSION_NAME,
+    codec.EXTENDED,
+    codec.COMMON_EXTENDED,
+    codec.COMMON_SERVICE,
+    codec.COMMON_RELATED,
 }
 
 
@@ -851,13 +851,13 @@ def _text_of(name: str, kind: int, value: Any) -> bytes:
         text = value.encode("latin-1")
     except UnicodeEncodeError:
         raise ValueError(f"{name}: {value!a} has characters outside Latin-1") from None
-    return text.strip(b" ") if kind in (_lib.CALLED_AE, _lib.CALLING_AE) else text
+    return text.strip(b" ") if kind in (codec.CALLED_AE, codec.CALLING_AE) else text
 
 
 _RULES = {
-    **dict.fromkeys(_TEXTS - {_lib.VERSION_NAME}, UID),
-    **dict.fromkeys((_lib.CALLED_AE, _lib.CALLING_AE), TITLE),
-    _lib.VERSION_NAME: VERSION_NAME,
+    **dict.fromkeys(_TEXTS - {codec.VERSION_NAME}, UID),
+    **dict.fromkeys((codec.CALLED_AE, codec.CALLING_AE), TITLE),
+    codec.VERSION_NAME: VERSION_NAME,
 }
 
 
@@ -865,7 +865,7 @@ class _Writer:
     """Collects rows, their values, and what field each row is, to name it when it is at fault."""
 
     def __init__(self) -> None:
-        self._rows: list[_lib.Row] = []
+        self._rows: list[codec.Row] = []
         self._values: list[bytes] = []
         self._size = 0
         self._names: list[str] = []
@@ -877,7 +877,7 @@ class _Writer:
             self._append(name, kind, encoded, 0, 0, 0, 0, 0, 0)
             return
         for code, number in codes.items():
-            limit = 0xFFFF if kind == _lib.PDU and code == "version" else 0xFF
+            limit = 0xFFFF if kind == codec.PDU and code == "version" else 0xFF
             codes[code] = number_of(f"{name}: {code}", number, limit)
         self._append(name, kind, encoded, *[codes.get(code, 0) for code in _CODES])
 
@@ -894,21 +894,21 @@ class _Writer:
         return self._rows == other._rows and self._values == other._values
 
     def encode(self) -> bytes:
-        data, fault = _lib.encode(self._rows, b"".join(self._values))
+        data, fault = codec.encode(self._rows, b"".join(self._values))
         if fault.status != 0:
             raise self._error(fault)
         return data
 
-    def _error(self, fault: _lib.Fault) -> ValueError:
+    def _error(self, fault: codec.Fault) -> ValueError:
         """The exception for a row that cannot be encoded: its name, its value unless that may be a
         secret, and the rule."""
         n = min(fault.offset, len(self._names) - 1)
         name, value, kind = self._names[n], self._values[n], self._rows[n][2]
-        if fault.status == _lib.TOO_LARGE:
+        if fault.status == codec.TOO_LARGE:
             return ValueError(f"{name}: {len(value)} bytes, in an item of at most 65535")
         rule = _RULES.get(kind)
-        if fault.status != _lib.BAD_VALUE or rule is None:
-            return ValueError(f"{name}: {_lib.text_of(fault.status)}")
+        if fault.status != codec.BAD_VALUE or rule is None:
+            return ValueError(f"{name}: {codec.text_of(fault.status)}")
         text = value.decode("latin-1")
         may_be_shown = len(text) <= 80 and text.isascii() and text.isprintable()
         shown = repr(text) if may_be_shown else f"{len(text)} characters, not shown"
@@ -922,7 +922,7 @@ class _Writer:
         """
         mine: dict[int, deque[int]] = defaultdict(deque)
         for n, row in enumerate(self._rows):
-            if row[2] != _lib.USER_INFORMATION:  # there may be more of it in `wire`
+            if row[2] != codec.USER_INFORMATION:  # there may be more of it in `wire`
                 mine[row[2]].append(n)
         like, received, changed = _Writer(), set(), False
         others = _Others()
@@ -936,7 +936,7 @@ class _Writer:
                     return None
                 n = mine[row[2]].popleft()
                 codes = self._rows[n][3:]
-                if row[2] == _lib.PDV:  # six bits of the control byte are reserved
+                if row[2] == codec.PDV:  # six bits of the control byte are reserved
                     codes = (*codes[:2], codes[2] | row[5] & 0xFC, *codes[3:])
                 is_other = codes[1:] != row[4:]
                 if plain == self._values[n]:
@@ -949,7 +949,7 @@ class _Writer:
             return None
         if changed:
             self._refuse_all_but(received)
-        data, fault = _lib.encode(like._rows, b"".join(like._values))
+        data, fault = codec.encode(like._rows, b"".join(like._values))
         return data if fault.status == 0 else None
 
     def _refuse_all_but(self, received: set[int]) -> None:
@@ -963,14 +963,14 @@ class _Writer:
         judged.encode()
 
 
-_IN_CONTEXT = {0x30: _lib.ABSTRACT_SYNTAX, 0x40: _lib.TRANSFER_SYNTAX}
+_IN_CONTEXT = {0x30: codec.ABSTRACT_SYNTAX, 0x40: codec.TRANSFER_SYNTAX}
 _IN_USER_INFORMATION = {
-    0x51: _lib.MAX_LENGTH,
-    0x52: _lib.CLASS_UID,
-    0x53: _lib.ASYNC_OPERATIONS,
-    0x55: _lib.VERSION_NAME,
-    0x58: _lib.USER_IDENTITY,
-    0x59: _lib.USER_IDENTITY_RESPONSE,
+    0x51: codec.MAX_LENGTH,
+    0x52: codec.CLASS_UID,
+    0x53: codec.ASYNC_OPERATIONS,
+    0x55: codec.VERSION_NAME,
+    0x58: codec.USER_IDENTITY,
+    0x59: codec.USER_IDENTITY_RESPONSE,
 }
 # Where bytes that mean nothing are: the `id` of their rows.
 _IN_PDU, _IN_SUB_ITEM = 0, 2
@@ -988,40 +988,40 @@ class _Others:
         self._kinds: dict[int, bool] = {}  # the last item of a kind: is it another one?
         self._item = 0  # the kind of the item that rows are of
 
-    def add(self, row: _lib.Row, is_other: bool) -> None:
-        if row[2] in (_lib.HEADER, _lib.IGNORED):
+    def add(self, row: codec.Row, is_other: bool) -> None:
+        if row[2] in (codec.HEADER, codec.IGNORED):
             return
         if row[3]:  # the first row of an item has its type
             self._item = row[2]
             self._kinds[self._item] = False
         self._kinds[self._item] |= is_other
 
-    def have_replaced(self, row: _lib.Row, value: bytes) -> bool:
+    def have_replaced(self, row: codec.Row, value: bytes) -> bool:
         """Are these bytes that mean nothing, of an item that is another one?"""
-        return row[2] == _lib.IGNORED and self._kinds.get(self._kind_of(row, value), False)
+        return row[2] == codec.IGNORED and self._kinds.get(self._kind_of(row, value), False)
 
-    def _kind_of(self, row: _lib.Row, value: bytes) -> int:
+    def _kind_of(self, row: codec.Row, value: bytes) -> int:
         """The kind of the item that these bytes repeat or belong to; 0: of none."""
         if row[4] == _IN_PDU:  # or the reserved bytes, before there is one
-            return _lib.APPLICATION_CONTEXT
-        if row[4] == _IN_SUB_ITEM or self._item == _lib.CONTEXT:
+            return codec.APPLICATION_CONTEXT
+        if row[4] == _IN_SUB_ITEM or self._item == codec.CONTEXT:
             return self._item
-        is_context = self._item in (_lib.ABSTRACT_SYNTAX, _lib.TRANSFER_SYNTAX)
+        is_context = self._item in (codec.ABSTRACT_SYNTAX, codec.TRANSFER_SYNTAX)
         return (_IN_CONTEXT if is_context else _IN_USER_INFORMATION).get(value[0], 0)
 
 
-def _rows_for_every_byte(wire: bytes) -> Iterator[tuple[_lib.Row, bytes, bytes | None]]:
+def _rows_for_every_byte(wire: bytes) -> Iterator[tuple[codec.Row, bytes, bytes | None]]:
     """Rows of an exact decoding with their bytes, and with their value, where they have one."""
-    fault, received = _lib.decode(wire, 0, _lib.options(False, 0, 0, exact=True))
+    fault, received = codec.decode(wire, 0, codec.options(False, 0, 0, exact=True))
     if fault is not None:
-        raise ValueError(f"wire: {_lib.text_of(fault.status)}")
-    plain = iter(_lib.decode(wire, 0, _lib.options(False, 0, 0))[1])
+        raise ValueError(f"wire: {codec.text_of(fault.status)}")
+    plain = iter(codec.decode(wire, 0, codec.options(False, 0, 0))[1])
     for row in received:
-        if row[2] in (_lib.HEADER, _lib.IGNORED):
+        if row[2] in (codec.HEADER, codec.IGNORED):
             yield row, wire[row[0] : row[0] + row[1]], None
-        elif row[2] in (_lib.PDU, _lib.CONTEXT, _lib.USER_INFORMATION):
+        elif row[2] in (codec.PDU, codec.CONTEXT, codec.USER_INFORMATION):
             next(plain)  # what they contain follows
-            yield row, b"", None if row[2] == _lib.USER_INFORMATION else b""
+            yield row, b"", None if row[2] == codec.USER_INFORMATION else b""
         else:
             trimmed = next(plain)
             value = wire[trimmed[0] : trimmed[0] + trimmed[1]]
@@ -1036,71 +1036,71 @@ def _number(name: str, value: int, size: int) -> bytes:
 
 
 def _add_user_info(w: _Writer, info: UserInformation) -> None:
-    w.add("user_info", _lib.USER_INFORMATION)
+    w.add("user_info", codec.USER_INFORMATION)
     if info.max_length is not None:
-        w.add("max_length", _lib.MAX_LENGTH, _number("max_length", info.max_length, 4))
+        w.add("max_length", codec.MAX_LENGTH, _number("max_length", info.max_length, 4))
     if info.implementation_class_uid is not None:
-        w.add("implementation_class_uid", _lib.CLASS_UID, info.implementation_class_uid)
+        w.add("implementation_class_uid", codec.CLASS_UID, info.implementation_class_uid)
     if info.async_ops is not None:
         window = one("async_ops", info.async_ops, AsyncOperations)
         counts = window.invoked, window.performed
         value = b"".join(_number("async_ops", count, 2) for count in counts)
-        w.add("async_ops", _lib.ASYNC_OPERATIONS, value)
+        w.add("async_ops", codec.ASYNC_OPERATIONS, value)
     for role in each("roles", info.roles, RoleSelection):
-        w.add("roles", _lib.ROLE, role.sop_class_uid, id=role.scu, result=role.scp)
+        w.add("roles", codec.ROLE, role.sop_class_uid, id=role.scu, result=role.scp)
     if info.implementation_version_name is not None:
-        w.add("implementation_version_name", _lib.VERSION_NAME, info.implementation_version_name)
+        w.add("implementation_version_name", codec.VERSION_NAME, info.implementation_version_name)
     for extended in each("extended", info.extended, ExtendedNegotiation):
-        w.add("extended", _lib.EXTENDED, extended.sop_class_uid)
-        w.add("extended", _lib.EXTENDED_INFO, extended.info)
+        w.add("extended", codec.EXTENDED, extended.sop_class_uid)
+        w.add("extended", codec.EXTENDED_INFO, extended.info)
     name = "common_extended"
     for common in each(name, info.common_extended, CommonExtendedNegotiation):
-        w.add(name, _lib.COMMON_EXTENDED, common.sop_class_uid, version=common.version)
-        w.add(name, _lib.COMMON_SERVICE, common.service_class_uid)
+        w.add(name, codec.COMMON_EXTENDED, common.sop_class_uid, version=common.version)
+        w.add(name, codec.COMMON_SERVICE, common.service_class_uid)
         for uid in each("related", common.related, str, "texts"):
-            w.add(name, _lib.COMMON_RELATED, uid)
+            w.add(name, codec.COMMON_RELATED, uid)
     if info.user_identity is not None:
         who = one("user_identity", info.user_identity, UserIdentity)
         w.add(
             "user_identity",
-            _lib.USER_IDENTITY,
+            codec.USER_IDENTITY,
             who.primary,
             id=who.type,
             result=who.response_requested,
         )
-        w.add("user_identity", _lib.USER_IDENTITY_SECOND, who.secondary)
+        w.add("user_identity", codec.USER_IDENTITY_SECOND, who.secondary)
     if info.user_identity_response is not None:
         name = "user_identity_response"
         told = one(name, info.user_identity_response, UserIdentityResponse)
-        w.add(name, _lib.USER_IDENTITY_RESPONSE, told.response)
+        w.add(name, codec.USER_IDENTITY_RESPONSE, told.response)
     for item in each("unknown", info.unknown, UnknownItem):
-        w.add("unknown", _lib.UNKNOWN_SUB_ITEM, item.value, type=item.type)
+        w.add("unknown", codec.UNKNOWN_SUB_ITEM, item.value, type=item.type)
 
 
 def _add_associate(w: _Writer, pdu: AssociateRequest | AssociateAccept) -> None:
     is_request = isinstance(pdu, AssociateRequest)
     code = AssociateRequest.type if is_request else AssociateAccept.type  # not of a subclass
-    w.add("protocol_version", _lib.PDU, type=code, version=pdu.protocol_version)
-    w.add("called_ae", _lib.CALLED_AE, pdu.called_ae)
-    w.add("calling_ae", _lib.CALLING_AE, pdu.calling_ae)
+    w.add("protocol_version", codec.PDU, type=code, version=pdu.protocol_version)
+    w.add("called_ae", codec.CALLED_AE, pdu.called_ae)
+    w.add("calling_ae", codec.CALLING_AE, pdu.calling_ae)
     if pdu.application_context is not None:
-        w.add("application_context", _lib.APPLICATION_CONTEXT, pdu.application_context)
+        w.add("application_context", codec.APPLICATION_CONTEXT, pdu.application_context)
     kind: Any = ProposedContext if is_request else ContextResult
     for context in each("contexts", pdu.contexts, kind):
         if isinstance(context, ProposedContext):
-            w.add("contexts", _lib.CONTEXT, id=context.id)
+            w.add("contexts", codec.CONTEXT, id=context.id)
             if context.abstract_syntax is not None:
-                w.add("abstract_syntax", _lib.ABSTRACT_SYNTAX, context.abstract_syntax)
+                w.add("abstract_syntax", codec.ABSTRACT_SYNTAX, context.abstract_syntax)
             for uid in each("transfer_syntaxes", context.transfer_syntaxes, str, "texts"):
-                w.add("transfer_syntaxes", _lib.TRANSFER_SYNTAX, uid)
+                w.add("transfer_syntaxes", codec.TRANSFER_SYNTAX, uid)
         else:
-            w.add("contexts", _lib.CONTEXT, id=context.id, result=context.result)
+            w.add("contexts", codec.CONTEXT, id=context.id, result=context.result)
             if context.transfer_syntax is not None:
-                w.add("transfer_syntax", _lib.TRANSFER_SYNTAX, context.transfer_syntax)
+                w.add("transfer_syntax", codec.TRANSFER_SYNTAX, context.transfer_syntax)
     if pdu.user_info is not None:
         _add_user_info(w, one("user_info", pdu.user_info, UserInformation))
     for item in each("unknown_items", pdu.unknown_items, UnknownItem):
-        w.add("unknown_items", _lib.UNKNOWN_ITEM, item.value, type=item.type)
+        w.add("unknown_items", codec.UNKNOWN_ITEM, item.value, type=item.type)
 
 
 def _rows_of(pdu: PDU) -> _Writer:
@@ -1109,19 +1109,19 @@ def _rows_of(pdu: PDU) -> _Writer:
     if isinstance(pdu, (AssociateRequest, AssociateAccept)):
         _add_associate(w, pdu)
     elif isinstance(pdu, DataTransfer):
-        w.add("pdvs", _lib.PDU, type=DataTransfer.type)
+        w.add("pdvs", codec.PDU, type=DataTransfer.type)
         for pdv in each("pdvs", pdu.pdvs, PDV):
             control = bool(pdv.is_command) | bool(pdv.is_last) << 1
-            w.add("pdvs", _lib.PDV, pdv.data, id=pdv.context_id, result=control)
+            w.add("pdvs", codec.PDV, pdv.data, id=pdv.context_id, result=control)
     elif isinstance(pdu, AssociateReject):
         codes = pdu.result, pdu.source, pdu.reason
-        w.add("reject", _lib.PDU, type=3, result=codes[0], source=codes[1], reason=codes[2])
+        w.add("reject", codec.PDU, type=3, result=codes[0], source=codes[1], reason=codes[2])
     elif isinstance(pdu, Abort):
-        w.add("abort", _lib.PDU, type=Abort.type, source=pdu.source, reason=pdu.reason)
+        w.add("abort", codec.PDU, type=Abort.type, source=pdu.source, reason=pdu.reason)
     elif isinstance(pdu, ReleaseRequest):
-        w.add("pdu", _lib.PDU, type=ReleaseRequest.type)
+        w.add("pdu", codec.PDU, type=ReleaseRequest.type)
     elif isinstance(pdu, ReleaseResponse):
-        w.add("pdu", _lib.PDU, type=ReleaseResponse.type)
+        w.add("pdu", codec.PDU, type=ReleaseResponse.type)
     else:
         raise wrong_type("pdu", pdu, "a PDU")
     return w

@@ -16,9 +16,9 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from . import _lib
 from ._arguments import HOST_AND_PORT, one, pair
 from ._decisions import Decision, Decisions, Undecided
+from ._native import codec, engine, service
 from ._strangers import stranger_of
 from ._times import seconds_of
 from ._turns import Signal, Turns
@@ -83,7 +83,7 @@ class ServedAssociation(Served):
     def established(self) -> bool:
         """True from the A-ASSOCIATE-AC on, until it is released, aborted or lost, which may be
         before its connection has ended. From any thread."""
-        return self._phase() == _lib.PHASE_OPEN
+        return self._phase() == service.PHASE_OPEN
 
     def send(self, data: Sendable, *, context: int | str, is_command: bool = False) -> None:
         """Send a whole command or data set, as `SyncAssociation.send` does.
@@ -105,7 +105,7 @@ class ServedAssociation(Served):
             self._turns.begin(is_command, not is_here, self._server._timeout)
             for is_last, part in parts_of(data, self._part_size):
                 send(PDV(context_id, is_command, is_last, part))
-                opens = is_command and not is_begun and _lib.announces_data_set(part)
+                opens = is_command and not is_begun and engine.announces_data_set(part)
                 is_begun = not is_last
         finally:
             self._turns.end(opens, broken=is_begun)
@@ -161,12 +161,12 @@ class ServedAssociation(Served):
 
     def _refuse_if_over(self) -> None:
         if self._over.is_set:
-            self._raise_if_over(_lib.CLOSED)
+            self._raise_if_over(codec.CLOSED)
 
     def _raise_if_over(self, status: int | None) -> None:
         if status and self._is_late:
             raise AssociationTimeout("the peer has not taken what was sent in time")
-        if status == _lib.CLOSED:
+        if status == codec.CLOSED:
             raise LocalError("the association is over")
 
     def _raise_unless_sent(self, status: int | None, pdv: PDV) -> None:
@@ -251,7 +251,7 @@ class _Job:
         self.tell = tell
         self.tried = self.is_kept = False
         self.status: int | None = None
-        """What came of it; `_lib.CLOSED` where the association was over before."""
+        """What came of it; `codec.CLOSED` where the association was over before."""
         self._done = Signal()
         self._given_up = False
 
@@ -262,8 +262,8 @@ class _Job:
         self.tried = True
         if self.status is None:
             is_over = self.association is not None and self.association._over.is_set
-            status = _lib.CLOSED if is_over else self._do()
-            if status == _lib.ROOM and self.again is not None:
+            status = codec.CLOSED if is_over else self._do()
+            if status == codec.ROOM and self.again is not None:
                 self.again()
                 return False
             self.status = status
@@ -329,7 +329,7 @@ class Server:
         self._timeout = seconds_of("timeout", timeout)
         self._undefined: Counter[tuple[str, int, int, int]] = Counter()
         check_connections(max_connections)
-        self._loop = _lib.ServerLoop(self._policy, self._timeout, seconds_of("idle", idle))
+        self._loop = service.ServerLoop(self._policy, self._timeout, seconds_of("idle", idle))
         if max_connections is not None:
             self._loop.limit_connections(max_connections)
         self._served: dict[int, ServedAssociation] = {}
@@ -408,7 +408,7 @@ class Server:
         else:
             logger.error("there was no memory for another admission; the one before it stays")
 
-    def _policy_of(self, admission: Admission) -> _lib.Policy:
+    def _policy_of(self, admission: Admission) -> service.Policy:
         return admission.policy(self._max_associations, self._handler is not None)
 
     def serve(self, until: float | Callable[[], bool] | None = None) -> None:
@@ -502,12 +502,12 @@ class Server:
         """Serve for a moment, and deal with what has happened."""
         self._dispatch_all()  # what an exception has left
         if self._closing:
-            self._loop.close(_lib.milliseconds(self._timeout))
+            self._loop.close(engine.milliseconds(self._timeout))
         self._run_jobs()
         status = self._loop.run(self._wanted(wants_ends), self._patience(end))
         self._dispatch_all()
         self._abort_late()
-        if status == _lib.CLOSED:
+        if status == codec.CLOSED:
             self._over = True
             self._end_calls()
 
@@ -543,24 +543,24 @@ class Server:
             self._answer(decision)
 
     def _wanted(self, ends: bool) -> int:
-        wanted = _lib.WANT_REQUESTS if self._rules.on_request is not None else 0
+        wanted = service.WANT_REQUESTS if self._rules.on_request is not None else 0
         if self._handler is not None or self._on_end is not None:
-            wanted |= _lib.WANT_DATA
-        wanted |= 0 if self._rules.answer_verification else _lib.WANT_VERIFICATION
-        return wanted | (_lib.WANT_ENDS if ends or logger.isEnabledFor(logging.INFO) else 0)
+            wanted |= service.WANT_DATA
+        wanted |= 0 if self._rules.answer_verification else service.WANT_VERIFICATION
+        return wanted | (service.WANT_ENDS if ends or logger.isEnabledFor(logging.INFO) else 0)
 
     # ---- what has happened. An event may be dispatched again after an exception.
 
-    def _begun(self, event: _lib.ServedEvent) -> ServedAssociation:
+    def _begun(self, event: service.ServedEvent) -> ServedAssociation:
         if event.served not in self._served:
             new = ServedAssociation(self, event.served, bytes(event.data))
             self._served[event.served] = new
         return self._served[event.served]
 
-    def _accepted(self, event: _lib.ServedEvent) -> None:
+    def _accepted(self, event: service.ServedEvent) -> None:
         self._begun(event)
 
-    def _requested(self, event: _lib.ServedEvent) -> None:
+    def _requested(self, event: service.ServedEvent) -> None:
         association = self._begun(event)
         if association._decision is None:
             on_request = self._rules.on_request
@@ -575,11 +575,11 @@ class Server:
             self._loop.sending(event.served, BUSY).make()
             self._forget(association)
 
-    def _room(self, event: _lib.ServedEvent) -> None:
+    def _room(self, event: service.ServedEvent) -> None:
         if event.served in self._served:
             self._served[event.served]._resume()
 
-    def _data(self, event: _lib.ServedEvent) -> None:
+    def _data(self, event: service.ServedEvent) -> None:
         association, handler = self._served.get(event.served), self._handler
         if association is None or handler is None or association._is_aborted:
             return
@@ -592,7 +592,7 @@ class Server:
 
     def _call_user(
         self,
-        event: _lib.ServedEvent,
+        event: service.ServedEvent,
         function: Callable[[ServedAssociation, Any], Any],
         association: ServedAssociation,
         what: Any,
@@ -622,7 +622,7 @@ class Server:
             logger.error("the handler failed; its association is aborted", exc_info=error)
         association.abort()
 
-    def _ended(self, event: _lib.ServedEvent) -> None:
+    def _ended(self, event: service.ServedEvent) -> None:
         association, report = self._served.get(event.served), event.report
         if association is not None:
             association._end()
@@ -638,9 +638,12 @@ class Server:
         self._served.pop(event.served, None)
 
     def _tell_of_end(
-        self, event: _lib.ServedEvent, report: _lib.Report, association: ServedAssociation | None
+        self,
+        event: service.ServedEvent,
+        report: service.Report,
+        association: ServedAssociation | None,
     ) -> None:
-        if report.outcome in (_lib.OUTCOME_NO_REQUEST, _lib.OUTCOME_FAULT):
+        if report.outcome in (service.OUTCOME_NO_REQUEST, service.OUTCOME_FAULT):
             peer = report.host, report.port
             how = report.status, report.offset, report.first, report.seconds
             stranger_of(peer, *how).log()
@@ -671,7 +674,7 @@ class Server:
         status = self._loop.sending(association._number, pdu).make()
         if status == 0 and pdu[0] == AssociateReject.type:
             codes = pdu[7], pdu[8], pdu[9]
-            if not _lib.is_defined(*codes):
+            if not codec.is_defined(*codes):
                 self._undefined["sent", *codes] += 1
         return int(status)
 
@@ -725,18 +728,18 @@ class Server:
         self._run_jobs()
 
 
-_DISPATCH: dict[int, Callable[[Server, _lib.ServedEvent], None]] = {
-    _lib.SERVED_REQUEST: Server._requested,
-    _lib.SERVED_ACCEPTED: Server._accepted,
-    _lib.SERVED_DATA: Server._data,
-    _lib.SERVED_ENDED: Server._ended,
-    _lib.SERVED_ROOM: Server._room,
+_DISPATCH: dict[int, Callable[[Server, service.ServedEvent], None]] = {
+    service.SERVED_REQUEST: Server._requested,
+    service.SERVED_ACCEPTED: Server._accepted,
+    service.SERVED_DATA: Server._data,
+    service.SERVED_ENDED: Server._ended,
+    service.SERVED_ROOM: Server._room,
 }
 
 
 def _decide(association: ServedAssociation, on_request: Any) -> bytes:
     """The answer, in a thread of its own; none where the requestor has left."""
-    if association._phase() != _lib.PHASE_ASKING:
+    if association._phase() != service.PHASE_ASKING:
         return b""
     try:
         return answer_of(on_request(association), association)

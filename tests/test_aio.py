@@ -336,7 +336,7 @@ async def test_an_echo_that_was_cancelled_does_not_answer_the_next_one() -> None
         receive_exactly_one(connection)
         receive_exactly_one(connection)
         for message in (1, 2):
-            command = ltdic._lib.encode_echo(0x8030, message, "1.2.840.10008.1.1")
+            command = ltdic._native.engine.encode_echo(0x8030, message, "1.2.840.10008.1.1")
             connection.sendall(p_data(command, True, context=1))
         drained(connection)
 
@@ -701,7 +701,7 @@ async def test_a_server_that_may_not_read_does_not_spin() -> None:
 
 @in_loop
 async def test_who_asks_for_echoes_and_never_reads_is_aborted() -> None:
-    command = ltdic._lib.encode_echo(0x30, 1, "1.2.840.10008.1.1")
+    command = ltdic._native.engine.encode_echo(0x30, 1, "1.2.840.10008.1.1")
     wire = p_data(command, True, context=1) * 1000
     before = memory_in_use()
     async with server(timeout=SHORT) as to:

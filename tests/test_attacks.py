@@ -73,7 +73,6 @@ from ltdic import (
     ProposedContext,
     UserInformation,
     _decisions,
-    _lib,
     aio,
     decode,
     encode,
@@ -685,7 +684,7 @@ def test_requests_that_are_not_whole_have_64_mib_together(
 
 def limit_unfinished(host: Host, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     if isinstance(host.server, aio.Server):
-        monkeypatch.setattr(_lib, "MAX_UNFINISHED", size)
+        monkeypatch.setattr(ltdic._native.net, "MAX_UNFINISHED", size)
     else:
         lib.ltdic_server_limit_unfinished(host.server._loop._server, size)
 
@@ -955,7 +954,7 @@ def test_senders_that_wait_are_not_tried_again_for_what_others_send(
         with ltdic.connect(*host.server.address, contexts=[CT], timeout=TIMEOUT) as association:
             eventually(lambda: len(host.server.open) == 21)
             served = host.server.open[-1]
-            monkeypatch.setattr(_lib, "lib", counting)
+            monkeypatch.setattr(ltdic._native.service, "lib", counting)
             eventually(has_settled)
             counting.sizes.clear()
             for _ in range(100):

@@ -21,13 +21,12 @@ from ltdic import (
     Decoder,
     Fragment,
     IncompleteError,
-    _lib,
     decode,
     encode,
 )
 from ltdic import pdu as pdu_module
 from ltdic._ffi import ffi
-from ltdic._lib import ROW
+from ltdic._native import codec
 from ltdic.pdu import AcseReason, PresentationReason, RejectResult, RejectSource, UserReason
 
 DEFINED = [
@@ -578,7 +577,7 @@ def test_rejects_in_bulk_end_where_there_is_none(after: str, kind: str, offset: 
 
 
 def test_a_row_is_laid_out_as_in_c() -> None:
-    assert ROW.size == ffi.sizeof("ltdic_item")
+    assert codec.ROW.size == ffi.sizeof("ltdic_item")
     names = ["offset", "length", "kind", "type", "id", "result", "source", "reason", "version"]
     assert [name for name, _ in ffi.typeof("ltdic_item").fields] == names
 
@@ -594,7 +593,7 @@ def test_more_rows_than_expected_are_fetched_in_a_second_call() -> None:
 
 @pytest.mark.parametrize("wire", pdu_module._KNOWN, ids=bytes.hex)
 def test_a_pdu_that_is_made_once_is_what_decoding_makes(wire: bytes) -> None:
-    fault, rows = _lib.decode(wire, 0, _lib.options(True, 0, 0))
+    fault, rows = codec.decode(wire, 0, codec.options(True, 0, 0))
     long_way = pdu_module._build(wire, rows, False)
     assert fault is None
     assert (decode(wire), type(decode(wire))) == (long_way, type(long_way))

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn, TypeVar
 
-from .. import __version__, _lib
+from .. import __version__
+from .._native import codec, service
 from .._times import seconds_of
 from ..association import check_address
 from ..pdu import AssociateReject, UserIdentity
@@ -79,7 +80,7 @@ def argument(rule: str) -> Callable[[Callable[[str], T]], Callable[[str], T]]:
 @argument("an AE title: 1 to 16 characters of ISO 646 without backslash and controls")
 def title(text: str) -> str:
     """An AE title (PS3.5 6.2)."""
-    policy = _lib.Policy()
+    policy = service.Policy()
     policy.add_called(text)
     return text.strip(" ")
 
@@ -123,7 +124,7 @@ def count(text: str) -> int:
 @argument("codes R/S/D: result, source and reason, one of the 16 combinations of PS3.8 table 9-21")
 def codes(text: str) -> AssociateReject:
     result, source, reason = (int(part) for part in text.split("/"))
-    if not all(0 <= code <= 255 for code in (result, source, reason)) or not _lib.is_defined(
+    if not all(0 <= code <= 255 for code in (result, source, reason)) or not codec.is_defined(
         result, source, reason
     ):
         raise ValueError

@@ -5,9 +5,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import NamedTuple
 
-from .. import _lib
 from .._arguments import number_of, view_of
-from .._lib import Buffer
+from .._native import codec
+from .._native.codec import Buffer
 from .._rules import ASSOCIATE, PDU_NAMES, items_at, items_of
 from ..errors import DecodeError
 from ..pdu import (
@@ -51,34 +51,34 @@ class PDUFields(NamedTuple):
 
 # Depth and name of the field that a row becomes, by the kind of the row.
 _UIDS = {
-    _lib.APPLICATION_CONTEXT: (0, "application context"),
-    _lib.ABSTRACT_SYNTAX: (1, "abstract syntax"),
-    _lib.TRANSFER_SYNTAX: (1, "transfer syntax"),
-    _lib.CLASS_UID: (1, "implementation class UID"),
-    _lib.ROLE: (1, "role selection"),
-    _lib.EXTENDED: (1, "SOP class extended negotiation"),
-    _lib.COMMON_EXTENDED: (1, "SOP class common extended negotiation"),
-    _lib.COMMON_SERVICE: (2, "service class"),
-    _lib.COMMON_RELATED: (2, "related general SOP class"),
+    codec.APPLICATION_CONTEXT: (0, "application context"),
+    codec.ABSTRACT_SYNTAX: (1, "abstract syntax"),
+    codec.TRANSFER_SYNTAX: (1, "transfer syntax"),
+    codec.CLASS_UID: (1, "implementation class UID"),
+    codec.ROLE: (1, "role selection"),
+    codec.EXTENDED: (1, "SOP class extended negotiation"),
+    codec.COMMON_EXTENDED: (1, "SOP class common extended negotiation"),
+    codec.COMMON_SERVICE: (2, "service class"),
+    codec.COMMON_RELATED: (2, "related general SOP class"),
 }
 _NAMES = {
-    _lib.CALLED_AE: (0, "called AE title"),
-    _lib.CALLING_AE: (0, "calling AE title"),
-    _lib.VERSION_NAME: (1, "implementation version name"),
+    codec.CALLED_AE: (0, "called AE title"),
+    codec.CALLING_AE: (0, "calling AE title"),
+    codec.VERSION_NAME: (1, "implementation version name"),
 }
 _NUMBERS = {
-    _lib.MAX_LENGTH: (1, "maximum length"),
-    _lib.ASYNC_OPERATIONS: (1, "asynchronous operations"),
+    codec.MAX_LENGTH: (1, "maximum length"),
+    codec.ASYNC_OPERATIONS: (1, "asynchronous operations"),
 }
 # The values of these are never shown: a user identity with a damaged type byte is one of them.
 _HIDDEN = {
-    _lib.USER_INFORMATION: (0, "user information"),
-    _lib.EXTENDED_INFO: (2, "application information"),
-    _lib.USER_IDENTITY: (1, "user identity"),
-    _lib.USER_IDENTITY_SECOND: (2, "user identity, secondary field"),
-    _lib.USER_IDENTITY_RESPONSE: (1, "user identity response"),
-    _lib.UNKNOWN_ITEM: (0, "unknown item"),
-    _lib.UNKNOWN_SUB_ITEM: (1, "unknown sub-item"),
+    codec.USER_INFORMATION: (0, "user information"),
+    codec.EXTENDED_INFO: (2, "application information"),
+    codec.USER_IDENTITY: (1, "user identity"),
+    codec.USER_IDENTITY_SECOND: (2, "user identity, secondary field"),
+    codec.USER_IDENTITY_RESPONSE: (1, "user identity response"),
+    codec.UNKNOWN_ITEM: (0, "unknown item"),
+    codec.UNKNOWN_SUB_ITEM: (1, "unknown sub-item"),
 }
 
 
@@ -95,7 +95,7 @@ def _uid_name(uid: str) -> str | None:
     return str(entry[0]) if entry else None
 
 
-def _uid_field(row: _lib.Row, value: bytes) -> Field:
+def _uid_field(row: codec.Row, value: bytes) -> Field:
     depth, name = _UIDS[row[2]]
     uid = _text_of(value)
     uid_name = _uid_name(uid)
@@ -106,7 +106,7 @@ def _uid_field(row: _lib.Row, value: bytes) -> Field:
         values = {"size": len(value)}
     elif uid_name is not None:
         text, values["uid_name"] = f"{text} ({uid_name})", uid_name
-    if row[2] == _lib.ROLE:
+    if row[2] == codec.ROLE:
         text = f"{text}, SCU {row[4]}, SCP {row[5]}"
         values |= {"scu": row[4], "scp": row[5]}
     return Field(row[0], depth, name, text, values)
@@ -121,7 +121,7 @@ def _titles_are_in_place(pdu: memoryview) -> bool:
     return all(map(is_like_name, titles)) and not any(pdu[42:74])
 
 
-def _name_field(row: _lib.Row, value: bytes, may_be_shown: bool) -> Field:
+def _name_field(row: codec.Row, value: bytes, may_be_shown: bool) -> Field:
     depth, name = _NAMES[row[2]]
     text = _text_of(value)
     if may_be_shown and is_like_name(text):
@@ -129,9 +129,9 @@ def _name_field(row: _lib.Row, value: bytes, may_be_shown: bool) -> Field:
     return Field(row[0], depth, name, f"{len(value)} bytes, not shown", {"size": len(value)})
 
 
-def _number_field(row: _lib.Row, value: bytes) -> Field:
+def _number_field(row: codec.Row, value: bytes) -> Field:
     depth, name = _NUMBERS[row[2]]
-    if row[2] == _lib.MAX_LENGTH:
+    if row[2] == codec.MAX_LENGTH:
         number = int.from_bytes(value, "big")
         return Field(row[0], depth, name, str(number), {"value": number})
     invoked, performed = int.from_bytes(value[:2], "big"), int.from_bytes(value[2:], "big")
@@ -139,22 +139,22 @@ def _number_field(row: _lib.Row, value: bytes) -> Field:
     return Field(row[0], depth, name, text, {"invoked": invoked, "performed": performed})
 
 
-def _hidden_field(row: _lib.Row) -> Field:
+def _hidden_field(row: codec.Row) -> Field:
     depth, name = _HIDDEN[row[2]]
     text = f"{row[1]} bytes, not shown"
     values: dict[str, object] = {"size": row[1]}
-    if row[2] == _lib.USER_INFORMATION:
+    if row[2] == codec.USER_INFORMATION:
         text = f"{row[1]} bytes"
-    elif row[2] == _lib.USER_IDENTITY:
+    elif row[2] == codec.USER_IDENTITY:
         text = f"type {row[4]}, response requested {row[5]}, {text}"
         values |= {"type": row[4], "response_requested": row[5]}
-    elif row[2] in (_lib.UNKNOWN_ITEM, _lib.UNKNOWN_SUB_ITEM):
+    elif row[2] in (codec.UNKNOWN_ITEM, codec.UNKNOWN_SUB_ITEM):
         name = f"{name} {row[3]:02X}"
         values["type"] = row[3]
     return Field(row[0], depth, name, text, values)
 
 
-def _pdv_field(row: _lib.Row, value: bytes, may_be_shown: bool) -> Field:
+def _pdv_field(row: codec.Row, value: bytes, may_be_shown: bool) -> Field:
     is_command, is_last = bool(row[5] & 1), bool(row[5] & 2)
     values: dict[str, object] = {"context": row[4], "command": is_command, "last": is_last}
     values["size"] = row[1]
@@ -167,7 +167,7 @@ def _pdv_field(row: _lib.Row, value: bytes, may_be_shown: bool) -> Field:
     return Field(row[0], 0, "PDV", text, values)
 
 
-def _context_field(row: _lib.Row) -> Field:
+def _context_field(row: codec.Row) -> Field:
     text = str(row[4])
     values: dict[str, object] = {"id": row[4]}
     if row[3] == 0x21:
@@ -175,7 +175,7 @@ def _context_field(row: _lib.Row) -> Field:
     return Field(row[0], 0, "presentation context", text, values)
 
 
-def _codes(pdu: _lib.Row) -> list[Field]:
+def _codes(pdu: codec.Row) -> list[Field]:
     kind, result, source, reason, version = pdu[3], pdu[5], pdu[6], pdu[7], pdu[8]
     if kind == AssociateReject.type:
         text = str(AssociateReject(result, source, reason))
@@ -189,40 +189,40 @@ def _codes(pdu: _lib.Row) -> list[Field]:
     return []
 
 
-def _field(pdu: memoryview, row: _lib.Row, sound: bool) -> Field:
+def _field(pdu: memoryview, row: codec.Row, sound: bool) -> Field:
     kind, value = row[2], bytes(pdu[row[0] : row[0] + row[1]])
     if kind in _UIDS:
         return _uid_field(row, value)
     if kind in _NAMES:
-        is_title = kind != _lib.VERSION_NAME
+        is_title = kind != codec.VERSION_NAME
         return _name_field(row, value, _titles_are_in_place(pdu) if is_title else sound)
     if kind in _NUMBERS:
         return _number_field(row, value)
-    if kind == _lib.CONTEXT:
+    if kind == codec.CONTEXT:
         return _context_field(row)
-    return _pdv_field(row, value, sound) if kind == _lib.PDV else _hidden_field(row)
+    return _pdv_field(row, value, sound) if kind == codec.PDV else _hidden_field(row)
 
 
 # ---- the whole PDU ---------------------------------------------------------------------------
 
 
-def _shown(row: _lib.Row, field: Field) -> range:
+def _shown(row: codec.Row, field: Field) -> range:
     """The bytes that a field shows."""
     start, end = row[0], row[0] + row[1]
-    if row[2] == _lib.USER_IDENTITY:
+    if row[2] == codec.USER_IDENTITY:
         return range(start - 4, start - 2)  # type, response requested
-    if "size" in field.values or row[2] == _lib.CONTEXT:
+    if "size" in field.values or row[2] == codec.CONTEXT:
         return range(0)
-    return range(start, end + 2) if row[2] == _lib.ROLE else range(start, end)
+    return range(start, end + 2) if row[2] == codec.ROLE else range(start, end)
 
 
-def _read(pdu: memoryview, rows: list[_lib.Row], sound: bool) -> tuple[list[Field], list[range]]:
+def _read(pdu: memoryview, rows: list[codec.Row], sound: bool) -> tuple[list[Field], list[range]]:
     """The fields of a PDU, and its bytes that are headers of items or shown by a field."""
     fields, shown = _codes(rows[0]), []
     for row in rows[1:]:
-        if row[2] == _lib.HEADER:
+        if row[2] == codec.HEADER:
             shown.append(range(row[0], row[0] + row[1]))
-        elif row[2] != _lib.IGNORED:
+        elif row[2] != codec.IGNORED:
             fields.append(_field(pdu, row, sound))
             shown.append(_shown(row, fields[-1]))
     return fields, shown
@@ -236,8 +236,8 @@ def pdu_fields(data: Buffer, start: int = 0, *, strict: bool = False) -> PDUFiel
     """
     whole = view_of("data", data)
     start = number_of("start", start, len(whole))
-    fault, rows = _lib.decode(
-        whole, start, _lib.options(bool(strict), 0, MAX_ASSOCIATE, exact=True)
+    fault, rows = codec.decode(
+        whole, start, codec.options(bool(strict), 0, MAX_ASSOCIATE, exact=True)
     )
     error = error_of(*fault) if fault is not None else None
     around = [range(6), range(error.offset, error.offset + 1)] if error is not None else []
