@@ -9,6 +9,7 @@ documented C API under its own names.
 from pathlib import Path
 
 from . import aio
+from ._codec import Decoder, decode, decode_rejects, encode
 from ._ffi import ffi, lib
 from ._native import codec
 from ._strangers import Stranger
@@ -45,7 +46,6 @@ from .pdu import (
     CommonExtendedNegotiation,
     ContextResult,
     DataTransfer,
-    Decoder,
     ExtendedNegotiation,
     Fragment,
     PresentationReason,
@@ -60,9 +60,6 @@ from .pdu import (
     UserIdentityResponse,
     UserInformation,
     UserReason,
-    decode,
-    decode_rejects,
-    encode,
 )
 from .requestor import SyncAssociation, connect
 from .retry import Retry

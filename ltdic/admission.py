@@ -11,8 +11,9 @@ from types import NoneType
 from typing import Any, SupportsIndex, TypeAlias
 
 from ._arguments import each, number_of, one, wrong_type
+from ._codec import MAX_ASSOCIATE
 from ._native import codec, service
-from .pdu import MAX_ASSOCIATE, Abort, AssociateAccept, AssociateReject, ProposedContext
+from .pdu import Abort, AssociateAccept, AssociateReject, ProposedContext
 
 IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
 EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"

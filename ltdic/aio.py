@@ -31,6 +31,7 @@ from types import TracebackType
 from typing import Any, NoReturn, cast
 
 from ._arguments import HOST_AND_PORT, one, pair
+from ._codec import encode
 from ._connecting import dial_async
 from ._decisions import Task, Threads, Undecided
 from ._fork import cut_off, watch
@@ -87,7 +88,6 @@ from .pdu import (
     ReleaseRequest,
     ReleaseResponse,
     UserIdentity,
-    encode,
 )
 from .retry import Attempts, Retry
 from .tls import Tls, check_tls

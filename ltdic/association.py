@@ -22,6 +22,7 @@ from operator import index
 from typing import Any, BinaryIO, NamedTuple, NoReturn, TypeAlias, TypeVar
 
 from ._arguments import HOST_AND_PORT, copy_of, each, number_of, one, pair, view_of, wrong_type
+from ._codec import decode, encode
 from ._native import codec, engine, service
 from ._native.codec import Buffer
 from ._rules import PDU_NAMES
@@ -62,8 +63,6 @@ from .pdu import (
     RoleSelection,
     UserIdentity,
     UserInformation,
-    decode,
-    encode,
     is_like_uid,
 )
 from .tls import check_tls

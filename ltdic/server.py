@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from ._arguments import HOST_AND_PORT, one, pair
+from ._codec import encode
 from ._decisions import Decision, Decisions, Undecided
 from ._native import codec, engine, service
 from ._strangers import stranger_of
@@ -42,14 +43,7 @@ from .association import (
     record_of,
 )
 from .errors import AssociationTimeout, Error, LocalError
-from .pdu import (
-    PDV,
-    Abort,
-    AssociateAccept,
-    AssociateReject,
-    ReleaseRequest,
-    encode,
-)
+from .pdu import PDV, Abort, AssociateAccept, AssociateReject, ReleaseRequest
 
 ROUND = 0.5
 """Seconds: a signal that came between two sleeps is seen no later than this."""

@@ -21,10 +21,10 @@ from ltdic import (
     Decoder,
     Fragment,
     IncompleteError,
+    _codec,
     decode,
     encode,
 )
-from ltdic import pdu as pdu_module
 from ltdic._ffi import ffi
 from ltdic._native import codec
 from ltdic.pdu import AcseReason, PresentationReason, RejectResult, RejectSource, UserReason
@@ -591,10 +591,10 @@ def test_more_rows_than_expected_are_fetched_in_a_second_call() -> None:
 # ---- short cuts, against the long way --------------------------------------------------------
 
 
-@pytest.mark.parametrize("wire", pdu_module._KNOWN, ids=bytes.hex)
+@pytest.mark.parametrize("wire", _codec._KNOWN, ids=bytes.hex)
 def test_a_pdu_that_is_made_once_is_what_decoding_makes(wire: bytes) -> None:
     fault, rows = codec.decode(wire, 0, codec.options(True, 0, 0))
-    long_way = pdu_module._build(wire, rows, False)
+    long_way = _codec._build(wire, rows, False)
     assert fault is None
     assert (decode(wire), type(decode(wire))) == (long_way, type(long_way))
     assert decode(bytearray(wire), strict=True) is decode(wire)
@@ -603,8 +603,8 @@ def test_a_pdu_that_is_made_once_is_what_decoding_makes(wire: bytes) -> None:
 
 @given(my.pdus)
 def test_what_is_encoded_at_once_is_what_rows_make(pdu: Any) -> None:
-    at_once = pdu_module._encode_at_once(pdu)
-    assert at_once in (None, pdu_module._rows_of(pdu).encode())
+    at_once = _codec._encode_at_once(pdu)
+    assert at_once in (None, _codec._rows_of(pdu).encode())
     assert (at_once is None) == isinstance(pdu, (ltdic.AssociateRequest, ltdic.AssociateAccept))
 
 

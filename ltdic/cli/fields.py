@@ -6,18 +6,12 @@ from importlib import import_module
 from typing import NamedTuple
 
 from .._arguments import number_of, view_of
+from .._codec import MAX_ASSOCIATE, error_of
 from .._native import codec
 from .._native.codec import Buffer
 from .._rules import ASSOCIATE, PDU_NAMES, items_at, items_of
 from ..errors import DecodeError
-from ..pdu import (
-    MAX_ASSOCIATE,
-    Abort,
-    AssociateReject,
-    error_of,
-    is_like_name,
-    is_like_uid,
-)
+from ..pdu import Abort, AssociateReject, is_like_name, is_like_uid
 
 
 class Field(NamedTuple):
