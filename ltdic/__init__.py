@@ -12,17 +12,9 @@ from . import aio
 from ._codec import Decoder, decode, decode_rejects, encode
 from ._ffi import ffi, lib
 from ._native import codec
-from ._strangers import Stranger
 from .admission import ANY, Admission
-from .association import (
-    Association,
-    Closed,
-    Counters,
-    Echo,
-    Fault,
-    NegotiatedContext,
-    Record,
-)
+from .association import Association, Closed, Echo, Fault, NegotiatedContext
+from .counters import Counters, Record, Stranger
 from .errors import (
     AssociationAborted,
     AssociationRejected,

@@ -34,28 +34,21 @@ from ._arguments import HOST_AND_PORT, one, pair
 from ._codec import encode
 from ._connecting import dial_async
 from ._decisions import Task, Threads, Undecided
+from ._first_bytes import FIRST
 from ._fork import cut_off, watch
 from ._link import MOST_HELD, MOST_WORK, Link, peer_of
 from ._native import codec, engine, net, service
 from ._native.codec import Buffer
-from ._strangers import stranger_of, tls_stranger
 from ._times import seconds_of
 from .admission import Admission, Context
 from .association import (
-    ABORTED_BY_US,
     DEFAULT_IDLE,
     DEFAULT_MAX_LENGTH,
     DEFAULT_TIMEOUT,
     FAILED_DECISION,
-    FIRST,
-    RELEASED,
-    RELEASED_BY_PEER,
     SHORTEST,
-    Counters,
-    End,
     Event,
     Opened,
-    Record,
     Security,
     Sendable,
     Served,
@@ -68,15 +61,25 @@ from .association import (
     connections_allowed,
     context_id_of,
     deadline_of,
-    describe_reject,
     echo_of,
-    end_of_error,
     failure,
     left_of,
-    logger,
     request_of,
     security_of,
     titles_of,
+)
+from .counters import (
+    ABORTED_BY_US,
+    RELEASED,
+    RELEASED_BY_PEER,
+    Counters,
+    End,
+    Record,
+    describe_reject,
+    end_of_error,
+    logger,
+    stranger_of,
+    tls_stranger,
 )
 from .errors import AssociationTimeout, Error, LocalError
 from .pdu import (

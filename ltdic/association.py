@@ -6,27 +6,25 @@ What the blocking and the asyncio face have in common stands here, too.
 from __future__ import annotations
 
 import fcntl
-import logging
 import resource
 import socket
 import ssl
 import termios
 import time
 from array import array
-from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from operator import index
 from typing import Any, BinaryIO, NamedTuple, NoReturn, TypeAlias, TypeVar
 
 from ._arguments import HOST_AND_PORT, copy_of, each, number_of, one, pair, view_of, wrong_type
 from ._codec import decode, encode
-from ._native import codec, engine, service
+from ._first_bytes import FIRST, protocol_of
+from ._native import codec, engine
 from ._native.codec import Buffer
 from ._rules import PDU_NAMES
-from ._strangers import protocol_of
 from ._times import seconds_of
 from .admission import (
     LEAST_MAX_LENGTH,
@@ -37,6 +35,7 @@ from .admission import (
     propose,
     uid_of,
 )
+from .counters import Record
 from .errors import (
     AssociationAborted,
     AssociationRejected,
@@ -69,9 +68,6 @@ from .tls import check_tls
 
 T = TypeVar("T")
 
-logger = logging.getLogger("ltdic")
-logger.addHandler(logging.NullHandler())
-
 # Those of the library (PS3.7 D.3.3.2), as C has them.
 IMPLEMENTATION_CLASS_UID = codec.CLASS_UID_OF_LTDIC
 IMPLEMENTATION_VERSION_NAME = f"LTDIC_{codec.VERSION}"
@@ -87,8 +83,6 @@ EMPTY_SIZE = 12
 """Bytes on the wire of a P-DATA-TF whose PDV has no data."""
 MOST_ECHO = 1024
 """Bytes of a command set that may be a C-ECHO."""
-FIRST = 32
-"""Bytes that a peer has sent first are kept, to tell what it speaks."""
 SENT_AS_PDUS = frozenset(PDU_NAMES) - {DataTransfer.type}
 """PDU types; data is cut into P-DATA-TF by the engine."""
 PART = 0x80000
@@ -958,121 +952,7 @@ def _check_window(asked: AsyncOperations | None, told: AsyncOperations | None) -
             raise ValueError(f"operations {name} are {chosen}, of {most} that were proposed")
 
 
-# ---- what is counted and logged ----------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Counters:
-    """What has happened at a server since it was made.
-
-    Each connection that is over is counted in one of `accepted`, `rejected`, `unaccepted`,
-    `no_request`, `faults` and `tls_failures`; each association that was accepted is `open`, or in
-    one of `released`, `aborted`, `timed_out` and `lost`.
-    """
-
-    connections: int = 0
-    """Taken from the system."""
-    tls_failures: int = 0
-    """Without a TLS handshake that succeeded."""
-    no_request: int = 0
-    """Without a whole A-ASSOCIATE-RQ."""
-    faults: int = 0
-    """On which something else came than an A-ASSOCIATE-RQ."""
-    unaccepted: int = 0
-    """Requests that ended before they were answered, or by an A-ABORT."""
-    accepted: int = 0
-    """Requests that were answered with A-ASSOCIATE-AC."""
-    open: int = 0
-    """Associations now."""
-    released: int = 0
-    aborted: int = 0
-    """By the peer, by the user, or for what broke PS3.8."""
-    timed_out: int = 0
-    lost: int = 0
-    """Associations whose connection ended without a word."""
-    rejected: Counter[tuple[str, int, int, int]] = field(default_factory=Counter)
-    """By direction, result, source and reason; a server's direction is `sent`."""
-
-
-@dataclass
-class Record:
-    """What became of an association: for `on_end`, and in the log."""
-
-    called_ae: str
-    calling_ae: str
-    peer: tuple[str, int]
-    """Address and port."""
-    served: bool
-    """True at an acceptor, so that the peer is the one who calls."""
-    outcome: str = ""
-    """`rejected`, `released`, `aborted`, `timed out` or `lost`."""
-    text: str = ""
-    """The outcome in words."""
-    codes: tuple[int, int, int] | None = None
-    """Result, source and reason of a rejection; 0, source and reason of an A-ABORT."""
-    seconds: float = 0.0
-    """From the request, or the connecting, to the end of the connection."""
-    received: int = 0
-    """Bytes of PDUs."""
-    sent: int = 0
-
-    def finish(self, end: End, begun: float, received: int, sent: int) -> None:
-        """Complete it, and log it."""
-        self.outcome, self.text, self.codes = end
-        self.seconds = time.monotonic() - begun
-        self.received, self.sent = received, sent
-        self.log()
-
-    def log(self) -> None:
-        """One line at INFO, and this as the record's attribute `association`. What the peer chose
-        is escaped."""
-        if not logger.isEnabledFor(logging.INFO):
-            return
-        where = f" at {self.peer[0]} port {self.peer[1]}"
-        logger.info(
-            "%a%s -> %a%s: %s after %.3f s, %d bytes received, %d sent",
-            self.calling_ae,
-            where if self.served else "",
-            self.called_ae,
-            "" if self.served else where,
-            self.text,
-            self.seconds,
-            self.received,
-            self.sent,
-            extra={"association": self},
-        )
-
-
-OUTCOMES = {
-    service.OUTCOME_REJECTED: "rejected",
-    service.OUTCOME_RELEASED: "released",
-    service.OUTCOME_ABORTED: "aborted",
-    service.OUTCOME_TIMED_OUT: "timed out",
-    service.OUTCOME_LOST: "lost",
-}
-
-
-def record_of(report: service.Report) -> Record:
-    """What C knows of an association that is over."""
-    record = Record(report.called, report.calling, (report.host, report.port), True)
-    record.outcome, record.text = OUTCOMES[report.outcome], _text_of(report)
-    has_codes = report.outcome in (service.OUTCOME_REJECTED, service.OUTCOME_ABORTED)
-    record.codes = report.codes if has_codes else None
-    record.seconds, record.received, record.sent = report.seconds, report.received, report.sent
-    return record
-
-
-def _text_of(report: service.Report) -> str:
-    codes = report.codes
-    if report.outcome == service.OUTCOME_REJECTED:
-        return describe_reject(AssociateReject(*codes))
-    if report.outcome == service.OUTCOME_ABORTED and report.status == codec.ABORTED:
-        return f"aborted by the peer (source {codes[1]}, reason {codes[2]})"
-    if report.outcome == service.OUTCOME_ABORTED:
-        return (
-            f"aborted by us: {codec.text_of(report.status)}" if report.status else "aborted by us"
-        )
-    return "connection lost" if report.outcome == service.OUTCOME_LOST else OUTCOMES[report.outcome]
+# ---- what every server checks --------------------------------------------------------------------
 
 
 def check_connections(most: int | None) -> None:
@@ -1098,33 +978,3 @@ def connections_allowed(most: int | None) -> int:
         return most
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 0 if soft == resource.RLIM_INFINITY else max(1, min(soft * 3 // 4, 0x7FFFFFFF))
-
-
-def describe_reject(reject: AssociateReject) -> str:
-    """The sentence of a rejection as a part of another."""
-    text = str(reject)
-    return text[0].lower() + text[1:].rstrip(".")
-
-
-class End(NamedTuple):
-    """How an association ended: the first fields of a `Record` about it."""
-
-    outcome: str
-    text: str
-    codes: tuple[int, int, int] | None = None
-
-
-RELEASED = End("released", "released")
-RELEASED_BY_PEER = End("released", "released by the peer")
-ABORTED_BY_US = End("aborted", "aborted by us", (0, 0, 0))
-
-
-def end_of_error(error: Error) -> End:
-    if isinstance(error, AssociationRejected):
-        return End("rejected", describe_reject(error.reject), error.codes)
-    if isinstance(error, AssociationAborted):
-        codes = 0, int(error.abort.source), int(error.abort.reason)
-        return End("aborted", str(error), codes)
-    if isinstance(error, AssociationTimeout):
-        return End("timed out", str(error))
-    return End("lost" if isinstance(error, ConnectionClosed) else "aborted", str(error))

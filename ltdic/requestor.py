@@ -18,15 +18,11 @@ from ._fork import cut_off, has, watch
 from ._turns import BROKEN
 from .admission import Context
 from .association import (
-    ABORTED_BY_US,
     CLOSING_TIME,
     DEFAULT_MAX_LENGTH,
     DEFAULT_TIMEOUT,
-    RELEASED,
-    RELEASED_BY_PEER,
     SHORTEST,
     Association,
-    End,
     Event,
     Opened,
     Security,
@@ -37,7 +33,6 @@ from .association import (
     check_connect,
     context_id_of,
     deadline_of,
-    end_of_error,
     end_of_tls,
     error_of_event,
     failure,
@@ -48,6 +43,7 @@ from .association import (
     size_of,
     unacknowledged,
 )
+from .counters import ABORTED_BY_US, RELEASED, RELEASED_BY_PEER, End, end_of_error
 from .errors import AssociationTimeout, Error, LocalError
 from .pdu import (
     PDV,

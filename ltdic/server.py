@@ -20,7 +20,6 @@ from ._arguments import HOST_AND_PORT, one, pair
 from ._codec import encode
 from ._decisions import Decision, Decisions, Undecided
 from ._native import codec, engine, service
-from ._strangers import stranger_of
 from ._times import seconds_of
 from ._turns import Signal, Turns
 from .admission import Admission
@@ -28,8 +27,6 @@ from .association import (
     DEFAULT_IDLE,
     DEFAULT_TIMEOUT,
     FAILED_DECISION,
-    Counters,
-    Record,
     Sendable,
     Served,
     answer_of,
@@ -38,10 +35,9 @@ from .association import (
     check_server,
     error_of_send,
     error_of_send_data,
-    logger,
     parts_of,
-    record_of,
 )
+from .counters import Counters, Record, logger, record_of, stranger_of
 from .errors import AssociationTimeout, Error, LocalError
 from .pdu import PDV, Abort, AssociateAccept, AssociateReject, ReleaseRequest
 

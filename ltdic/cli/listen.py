@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import aio
-from .._strangers import Stranger
 from ..admission import Admission
-from ..association import Counters, Record, logger
+from ..counters import Counters, Record, Stranger, logger
 from ..pdu import AssociateReject
 from ..server import Server
 from .terminal import EX_OK, EX_UNAVAILABLE, GREEN, RED, YELLOW, coloured, shown
