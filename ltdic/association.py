@@ -281,32 +281,34 @@ class Association:
         The data of a `PDV` is a view of what was received: `is_last` is true where the command or
         data set ends. It may have less than the peer's PDV had, as data comes.
         """
-        while (told := self._next()) is not None:
-            yield self._event(told)
-            if told.echo is not None:
-                yield echo_of(told.id, told.echo)
+        while (indication := self._next()) is not None:
+            yield self._event(indication)
+            if indication.echo is not None:
+                yield echo_of(indication.id, indication.echo)
 
-    def _next(self) -> engine.Told | None:
+    def _next(self) -> engine.Indication | None:
         now = self._now()
-        told = self._engine.next(now)
-        if told is None and self._eof and not self._over:
+        indication = self._engine.next(now)
+        if indication is None and self._eof and not self._over:
             self._engine.closed(codec.CLOSED, now)
-            told = self._engine.next(now)
-        self._over = self._over or (told is not None and told.over)
-        return told
+            indication = self._engine.next(now)
+        self._over = self._over or (indication is not None and indication.over)
+        return indication
 
-    def _bytes_of(self, told: engine.Told) -> memoryview:
-        return self._view[told.start : told.end]
+    def _bytes_of(self, indication: engine.Indication) -> memoryview:
+        return self._view[indication.start : indication.end]
 
-    def _event(self, told: engine.Told) -> Event:
-        if told.over:
-            return Closed(codec.name_of(told.status), codec.text_of(told.status))
-        if told.status != 0:
-            return _fault_of(told, protocol_of(self._first))
-        if told.type == DataTransfer.type:
-            control = told.control
-            return PDV(told.id, bool(control & 1), bool(control & 2), self._bytes_of(told))
-        return decode(self._bytes_of(told), max_associate=0, exact=self._exact)
+    def _event(self, indication: engine.Indication) -> Event:
+        if indication.over:
+            return Closed(codec.name_of(indication.status), codec.text_of(indication.status))
+        if indication.status != 0:
+            return _fault_of(indication, protocol_of(self._first))
+        if indication.type == DataTransfer.type:
+            control = indication.control
+            return PDV(
+                indication.id, bool(control & 1), bool(control & 2), self._bytes_of(indication)
+            )
+        return decode(self._bytes_of(indication), max_associate=0, exact=self._exact)
 
     def send(self, what: PDU | PDV) -> None:
         """A PDU other than a P-DATA-TF, as the user; or as a `PDV` a command, a data set, or a part
@@ -362,8 +364,8 @@ class Association:
         """A deadline may have passed: there may be events, and bytes to send."""
 
 
-def _fault_of(told: engine.Told, protocol: str | None) -> Fault:
-    status = told.status
+def _fault_of(indication: engine.Indication, protocol: str | None) -> Fault:
+    status = indication.status
     if status == codec.TIMEOUT:
         return Fault("timeout", "the peer has not answered in time", Abort(0, 0))
     abort = Abort(2, codec.abort_reason(status))
@@ -371,7 +373,7 @@ def _fault_of(told: engine.Told, protocol: str | None) -> Fault:
     if status == codec.BAD_PDU_TYPE and protocol is not None:
         return Fault(name, f"the peer speaks {protocol}, not DICOM", abort, protocol)
     if status > codec.ROOM:  # of a decoder
-        text = f"the peer sent a PDU with {name} at byte {told.offset}: {text}"
+        text = f"the peer sent a PDU with {name} at byte {indication.offset}: {text}"
     return Fault(name, text, abort)
 
 
@@ -522,8 +524,8 @@ class Requestor:
                 self.association.send(ReleaseResponse())
 
 
-class Opened:
-    """An association that a requestor has opened."""
+class RequestorAssociationBase:
+    """What the associations of all requestors have in common."""
 
     def __init__(
         self,
@@ -804,8 +806,8 @@ def titles_of(request: bytes) -> tuple[str, str]:
     return called.decode("latin-1"), calling.decode("latin-1")
 
 
-class Served:
-    """An association of a server, as its handler and `on_request` see it."""
+class ServedAssociationBase:
+    """What the associations of all servers have in common, as a handler and `on_request` see it."""
 
     def __init__(self, request: bytes, accept: bytes, peer: tuple[str, int]) -> None:
         self._request, self._accept = request, accept
@@ -884,7 +886,7 @@ FAILED_DECISION = AssociateReject(2, 1, 1)
 """Where a decision in Python failed: a retry may work."""
 
 
-def answer_of(decision: object, association: Served) -> bytes:
+def answer_of(decision: object, association: ServedAssociationBase) -> bytes:
     """What a request is answered with: what `on_request` returned, or the AC of the admission."""
     if decision is None or decision is True:
         return association._accept

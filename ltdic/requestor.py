@@ -15,7 +15,7 @@ from types import TracebackType
 
 from ._connecting import dial
 from ._fork import cut_off, has, watch
-from ._turns import BROKEN
+from ._message_order import BROKEN
 from .admission import Context
 from .association import (
     CLOSING_TIME,
@@ -24,7 +24,7 @@ from .association import (
     SHORTEST,
     Association,
     Event,
-    Opened,
+    RequestorAssociationBase,
     Security,
     Sendable,
     Steps,
@@ -148,7 +148,7 @@ def _connect_once(
     return association
 
 
-class SyncAssociation(Opened):
+class SyncAssociation(RequestorAssociationBase):
     """An association that `connect` has opened. A context manager: it is released at the end, or
     aborted where an exception leaves the block. One thread at a time, but for `abort`."""
 

@@ -18,17 +18,17 @@ from typing import Any
 
 from ._arguments import HOST_AND_PORT, one, pair
 from ._codec import encode
-from ._decisions import Decision, Decisions, Undecided
+from ._message_order import MessageOrder, Signal
 from ._native import codec, engine, service
+from ._on_request import Decision, Decisions, Undecided
 from ._times import seconds_of
-from ._turns import Signal, Turns
 from .admission import Admission
 from .association import (
     DEFAULT_IDLE,
     DEFAULT_TIMEOUT,
     FAILED_DECISION,
     Sendable,
-    Served,
+    ServedAssociationBase,
     answer_of,
     check_address,
     check_connections,
@@ -46,7 +46,7 @@ ROUND = 0.5
 BUSY = encode(AssociateReject(2, 3, 1))
 
 
-class ServedAssociation(Served):
+class ServedAssociation(ServedAssociationBase):
     """An association of a `Server`, as its handler and `on_request` see it.
 
     Its methods may be called from any thread while the server serves, so that a handler can leave
@@ -58,7 +58,7 @@ class ServedAssociation(Served):
         self._server = server
         self._number = number
         self._decision: Decision | None = None
-        self._turns = Turns()
+        self._order = MessageOrder()
         self._waiting: deque[_Job] = deque()
         """What is sent when the peer has taken more of what was sent before."""
         self._is_aborted = False
@@ -90,26 +90,26 @@ class ServedAssociation(Served):
         is_here = self._server._is_here()
         send = self._send_here if is_here else self._send_there
         opens = is_begun = False
-        self._turns.refuse_nested()
+        self._order.refuse_nested()
         try:
-            self._turns.begin(is_command, not is_here, self._server._timeout)
+            self._order.begin(is_command, not is_here, self._server._timeout)
             for is_last, part in parts_of(data, self._part_size):
                 send(PDV(context_id, is_command, is_last, part))
                 opens = is_command and not is_begun and engine.announces_data_set(part)
                 is_begun = not is_last
         finally:
-            self._turns.end(opens, broken=is_begun)
+            self._order.end(opens, broken=is_begun)
 
     def release(self) -> None:
         """Ask the peer for release (PS3.8 7.2), between two messages, after what was sent before.
         `wait` and `on_end` tell of the end. Raises `LocalError` in the wrong state, and on the
         thread that serves while another one is sending."""
-        self._turns.refuse_nested()
+        self._order.refuse_nested()
         try:
-            self._turns.begin(True, not self._server._is_here(), self._server._timeout)
+            self._order.begin(True, not self._server._is_here(), self._server._timeout)
             self._release()
         finally:
-            self._turns.end(False)
+            self._order.end(False)
 
     def _release(self) -> None:
         self._refuse_if_over()
@@ -211,7 +211,7 @@ class ServedAssociation(Served):
 
     def _end(self) -> None:
         self._over.set()
-        self._turns.stop()
+        self._order.stop()
         self._resume()
 
 

@@ -72,7 +72,7 @@ from ltdic import (
     LocalError,
     ProposedContext,
     UserInformation,
-    _decisions,
+    _on_request,
     aio,
     decode,
     encode,
@@ -532,7 +532,7 @@ def test_more_requests_than_may_wait_for_a_decision_are_refused_at_once(serve: S
 def test_the_bytes_that_wait_for_decisions_are_bounded(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_decisions, "MOST_UNDECIDED_BYTES", 5 * 70_000, raising=False)
+    monkeypatch.setattr(_on_request, "MOST_UNDECIDED_BYTES", 5 * 70_000, raising=False)
     large = proposing(1)
     with gated(serve) as (host, gate), ExitStack() as stack:
         peers = [opened(stack, host, large) for _ in range(5)]

@@ -45,9 +45,9 @@ def encode_echo(field: int, message: int, sop_class: str) -> bytes:
     return bytes(ffi.buffer(data, out.size))
 
 
-def _echo(told: Any) -> Echo:
-    sop_class = ffi.string(told.sop_class).decode("latin-1")
-    return Echo(told.field, told.message, told.status, sop_class)
+def _echo(indication: Any) -> Echo:
+    sop_class = ffi.string(indication.sop_class).decode("latin-1")
+    return Echo(indication.field, indication.message, indication.status, sop_class)
 
 
 def decode_echo(command: bytes) -> Echo | None:
@@ -72,7 +72,7 @@ _RECEIVED: int = lib.LTDIC_RECEIVED
 _SENT: int = lib.LTDIC_SENT
 
 
-class Told(NamedTuple):
+class Indication(NamedTuple):
     """An `ltdic_indication` of what was received, or of the end; bytes `start` to `end` of the
     input are the PDU, or the data of a P-DATA-TF."""
 
@@ -170,15 +170,15 @@ class Engine:
     def lost(self) -> None:
         lib.ltdic_association_lost(self._association)
 
-    def next(self, now: int) -> Told | None:
+    def next(self, now: int) -> Indication | None:
         """`ltdic_association_next`; what was sent is not told."""
-        told = self._indication
-        while lib.ltdic_association_next(self._association, told, self._in, now) == 0:
-            kind = told.kind
+        indication = self._indication
+        while lib.ltdic_association_next(self._association, indication, self._in, now) == 0:
+            kind = indication.kind
             if kind == _RECEIVED:
-                return self._received(told)
+                return self._received(indication)
             if kind != _SENT:
-                return Told(True, told.status, 0, 0, 0, 0, 0, None, told.offset)
+                return Indication(True, indication.status, 0, 0, 0, 0, 0, None, indication.offset)
         self._find_missing()
         return None
 
@@ -188,15 +188,17 @@ class Engine:
             size = int(lib.ltdic_association_needs(self._association, self._in[0]))
             self._missing = max(0, size - int(self._in.size))
 
-    def _received(self, told: Any) -> Told:
-        status, kind, echo = told.status, told.type, None
-        what = told.pdu if kind != 4 or status else told.piece.data
+    def _received(self, indication: Any) -> Indication:
+        status, kind, echo = indication.status, indication.type, None
+        what = indication.pdu if kind != 4 or status else indication.piece.data
         start = int(what.data - self._base) if what.size else 0
-        piece = told.piece
-        if told.echo.field:
-            echo = _echo(told.echo)
+        piece = indication.piece
+        if indication.echo.field:
+            echo = _echo(indication.echo)
         end = start + what.size
-        return Told(False, status, kind, start, end, piece.id, piece.control, echo, told.offset)
+        return Indication(
+            False, status, kind, start, end, piece.id, piece.control, echo, indication.offset
+        )
 
     def send(self, pdu: bytes, now: int) -> int:
         status = int(lib.ltdic_association_send(self._association, bytes_of(pdu), now))

@@ -67,12 +67,12 @@ class Dialer:
         """The descriptor of the connection; None where so many milliseconds, or a signal, or
         `cancel` came first. Raises `OSError`."""
         lib.ltdic_loop_wait(self._loop, most)
-        net, told = ffi.new("ltdic_net **"), ffi.new("ltdic_indication *")
-        if lib.ltdic_loop_next(self._loop, net, told) != 0:
+        net, indication = ffi.new("ltdic_net **"), ffi.new("ltdic_indication *")
+        if lib.ltdic_loop_next(self._loop, net, indication) != 0:
             return None
         lib.ltdic_net_done(self._net)
-        if told.status != 0:
-            raise error_of_cause(told.status, lib.ltdic_net_cause(self._net))
+        if indication.status != 0:
+            raise error_of_cause(indication.status, lib.ltdic_net_cause(self._net))
         return int(lib.ltdic_net_detach(self._net))
 
     def run(self, address: tuple[str, int], local: Any, timeout: float | None) -> int:
