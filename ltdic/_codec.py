@@ -17,7 +17,6 @@ from .errors import DecodeError, IncompleteError
 from .pdu import (
     PDU,
     PDV,
-    REASONS,
     Abort,
     AssociateAccept,
     AssociateReject,
@@ -29,7 +28,6 @@ from .pdu import (
     ExtendedNegotiation,
     Fragment,
     ProposedContext,
-    RejectResult,
     ReleaseRequest,
     ReleaseResponse,
     RoleSelection,
@@ -235,9 +233,8 @@ def _build(data: Buffer, rows: list[codec.Row], exact: bool) -> PDU:
 
 
 def _known() -> Iterator[PDU]:
-    for result in RejectResult:
-        for source, reason in REASONS:
-            yield AssociateReject(result, source, reason)
+    for codes in codec.DEFINED_REJECTS:
+        yield AssociateReject(*codes)
     for reason in range(7):
         yield Abort(2, reason)
     yield from (Abort(0, 0), ReleaseRequest(), ReleaseResponse())

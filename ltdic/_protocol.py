@@ -16,7 +16,10 @@ from ._native import engine
 from ._native.codec import Buffer
 from .association import (
     CLOSING_TIME,
+    MOST_HELD,
+    NOT_TAKEN,
     PART,
+    WAS_ABORTED,
     Association,
     Event,
     Parts,
@@ -35,15 +38,12 @@ from .errors import AssociationTimeout, Error, LocalError
 from .pdu import PDV, Abort
 from .tls import Tls
 
-MOST_HELD = 0x100000
-"""Bytes of data that wait for whoever receives them; with more, reading stops."""
 MOST_REST = 8 * MOST_HELD
 """Bytes that are read of a connection that is lost."""
 MOST_WORK = 64
 """Events of one association that are dealt with before the loop goes on."""
 MOST_SENDING = 0.002
 """Seconds that one task sends before the loop goes on."""
-ABORTED = "the association is over: it was aborted"
 
 
 async def _parts_of(
@@ -316,7 +316,7 @@ class AssociationProtocol(asyncio.Protocol):
         """The next event; one that ends the association is raised."""
         while (event := self.take()) is None:
             if self.aborted or self.closed:
-                raise LocalError(ABORTED)
+                raise LocalError(WAS_ABORTED)
             await self.change()
         error = self.error_of(event)
         if error is not None:
@@ -332,7 +332,7 @@ class AssociationProtocol(asyncio.Protocol):
 
     def raise_if_over(self) -> None:
         if self.aborted:
-            raise LocalError(ABORTED)
+            raise LocalError(WAS_ABORTED)
         if self._last is not None and (error := self.error_of(self._last)) is not None:
             raise error
 
@@ -381,8 +381,7 @@ class AssociationProtocol(asyncio.Protocol):
                 before, left = left, self._untaken()
                 if left >= before:
                     self.association.send(Abort(0, 0))
-                    text = "the peer has not taken what was sent in time"
-                    raise AssociationTimeout(text) from None
+                    raise AssociationTimeout(NOT_TAKEN) from None
                 deadline = deadline_of(timeout)  # it takes it, slowly
 
     def _untaken(self) -> int:

@@ -43,6 +43,8 @@ def uid_of(name: str) -> str:
         raise ValueError(f"{name!a} is no UID and no keyword of PS3.6") from None
 
 
+DEFAULT_MAX_LENGTH = 0x40000
+"""Bytes of the largest P-DATA-TF that is taken, where nobody has said another one."""
 LEAST_MAX_LENGTH = 8
 """Bytes: a PDV header and two of data."""
 
@@ -137,7 +139,7 @@ class Admission:
     """What is supported. A context of another abstract syntax is answered with result 3, one
     without a transfer syntax from here with 4; of several, the first from here is chosen. `ANY`
     supports everything, with the transfer syntax that is proposed first."""
-    max_length: int = 0x40000
+    max_length: int = DEFAULT_MAX_LENGTH
     """The largest P-DATA-TF that is taken (PS3.8 D.1), in bytes, at least 8; 0: no limit."""
     max_associate: int | None = None
     """The largest PDU length of an A-ASSOCIATE-RQ that is looked at, in bytes, from 100 to

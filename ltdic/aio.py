@@ -38,14 +38,18 @@ from ._fork import cut_off, watch
 from ._native import codec, engine, net, service
 from ._native.codec import Buffer
 from ._on_request import Task, Threads, Undecided
-from ._protocol import MOST_HELD, MOST_WORK, AssociationProtocol, peer_of
+from ._protocol import MOST_WORK, AssociationProtocol, peer_of
 from ._times import seconds_of
-from .admission import Admission, Context
+from .admission import DEFAULT_MAX_LENGTH, Admission, Context
 from .association import (
+    BUSY,
     DEFAULT_IDLE,
-    DEFAULT_MAX_LENGTH,
     DEFAULT_TIMEOUT,
     FAILED_DECISION,
+    IN_USE,
+    MOST_HELD,
+    NOT_ANSWERED,
+    OVER,
     SHORTEST,
     Event,
     RequestorAssociationBase,
@@ -201,7 +205,7 @@ class AsyncAssociation(RequestorAssociationBase):
     def _refuse_if_over(self) -> None:
         """What has come may be the end already."""
         if self._record is None or self._protocol.aborted:
-            raise LocalError("the association is over")
+            raise LocalError(OVER)
         try:
             self._protocol.raise_if_over()
         except Error as e:
@@ -222,9 +226,9 @@ class AsyncAssociation(RequestorAssociationBase):
     async def _run(self, steps: Steps[T], deadline: float | None = None) -> T:
         """Take the steps of a service."""
         if self._record is None:
-            raise LocalError("the association is over")
+            raise LocalError(OVER)
         if self._runner is not None and not self._runner.cancelling():
-            raise LocalError("another task uses the association")
+            raise LocalError(IN_USE.replace("thread", "task"))
         if deadline is None:
             deadline = deadline_of(self.timeout)
         self._runner = me = asyncio.current_task()
@@ -250,7 +254,7 @@ class AsyncAssociation(RequestorAssociationBase):
                 return await self._protocol.next()
         except TimeoutError:
             self._association.send(Abort(0, 0))
-            raise AssociationTimeout("the peer has not answered in time") from None
+            raise AssociationTimeout(NOT_ANSWERED) from None
 
     async def _fail(self, error: Error) -> NoReturn:
         """Raise it; where it was the end, or made it, when all is closed."""
@@ -850,8 +854,6 @@ _ACTIONS: dict[int, Callable[[_Acceptor, engine.Indication], None]] = {
     6: _Acceptor._receive_release_response,
     7: _Acceptor._receive_abort,
 }
-
-BUSY = AssociateReject(2, 3, 1)
 
 
 async def _listen(host: str, port: int) -> socket.socket:

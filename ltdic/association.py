@@ -74,7 +74,6 @@ IMPLEMENTATION_VERSION_NAME = f"LTDIC_{codec.VERSION}"
 
 DEFAULT_TIMEOUT = 30.0
 DEFAULT_IDLE = 600.0
-DEFAULT_MAX_LENGTH = 0x40000
 SHORTEST = 1e-3
 """Seconds: what is left of a time-out when there is nothing left."""
 CLOSING_TIME = 2.0
@@ -89,6 +88,17 @@ PART = 0x80000
 """Bytes of a command or data set that are given to the engine at once, at most."""
 PART_PDUS = 2048
 """P-DATA-TF that these may become, at most."""
+MOST_HELD = 0x100000
+"""Bytes of data that wait for whoever receives them; with more, reading stops."""
+
+# ---- sentences of errors that several faces raise ------------------------------------------------
+
+NOT_ANSWERED = "the peer has not answered in time"
+NOT_TAKEN = "the peer has not taken what was sent in time"
+OVER = "the association is over"
+WAS_ABORTED = f"{OVER}: it was aborted"
+IN_USE = "another thread uses the association"
+ODD = "a command or data set has an even number of bytes (PS3.8 E.1)"
 
 # ---- events ----------------------------------------------------------------------------------
 
@@ -367,7 +377,7 @@ class Association:
 def _fault_of(indication: engine.Indication, protocol: str | None) -> Fault:
     status = indication.status
     if status == codec.TIMEOUT:
-        return Fault("timeout", "the peer has not answered in time", Abort(0, 0))
+        return Fault("timeout", NOT_ANSWERED, Abort(0, 0))
     abort = Abort(2, codec.abort_reason(status))
     name, text = codec.name_of(status), codec.text_of(status)
     if status == codec.BAD_PDU_TYPE and protocol is not None:
@@ -758,7 +768,7 @@ class Parts:
     def end(self) -> bytes:
         """The last part."""
         if len(self._held) % 2:
-            raise ValueError("a command or data set has an even number of bytes (PS3.8 E.1)")
+            raise ValueError(ODD)
         return self._held
 
 
@@ -783,7 +793,7 @@ def pieces_of(data: Sendable) -> Iterable[Buffer]:
     if isinstance(data, (bytes, bytearray, memoryview)):
         whole = memoryview(data)
         if whole.nbytes % 2:
-            raise ValueError("a command or data set has an even number of bytes (PS3.8 E.1)")
+            raise ValueError(ODD)
         return (whole,)
     read = getattr(data, "read", None)
     if read is not None:
@@ -883,7 +893,9 @@ class ServedAssociationBase:
 
 
 FAILED_DECISION = AssociateReject(2, 1, 1)
-"""Where a decision in Python failed: a retry may work."""
+"""Answers a request whose decision in Python failed: a retry may work."""
+BUSY = AssociateReject(2, 3, 1)
+"""Answers a request while a server closes, and one too many for `on_request`."""
 
 
 def answer_of(decision: object, association: ServedAssociationBase) -> bytes:

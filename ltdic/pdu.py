@@ -235,7 +235,7 @@ class PresentationReason(IntEnum):
 
 _RESULTS = {int(r): r for r in RejectResult}
 _SOURCES = {int(s): s for s in RejectSource}
-REASONS: dict[tuple[int, int], IntEnum] = {
+_REASONS: dict[tuple[int, int], IntEnum] = {
     (int(source), int(reason)): reason
     for source, reasons in zip(
         RejectSource, (UserReason, AcseReason, PresentationReason), strict=True
@@ -302,7 +302,7 @@ class AssociateReject:
         result, source, reason = index(result), index(source), index(reason)
         set_field(self, "result", _RESULTS.get(result, result))
         set_field(self, "source", _SOURCES.get(source, source))
-        set_field(self, "reason", REASONS.get((source, reason), reason))
+        set_field(self, "reason", _REASONS.get((source, reason), reason))
         set_field(self, "wire", wire)
 
     @property

@@ -16,12 +16,17 @@ from types import TracebackType
 from ._connecting import dial
 from ._fork import cut_off, has, watch
 from ._message_order import BROKEN
-from .admission import Context
+from .admission import DEFAULT_MAX_LENGTH, Context
 from .association import (
     CLOSING_TIME,
-    DEFAULT_MAX_LENGTH,
     DEFAULT_TIMEOUT,
+    IN_USE,
+    MOST_HELD,
+    NOT_ANSWERED,
+    NOT_TAKEN,
+    OVER,
     SHORTEST,
+    WAS_ABORTED,
     Association,
     Event,
     RequestorAssociationBase,
@@ -54,12 +59,10 @@ from .pdu import (
     UserIdentity,
 )
 from .retry import Attempts, Retry
+from .tls import READ_SIZE
 
-READ_SIZE = 0x40000
 LONGEST = 0x7FFFFFFF
 """Milliseconds that poll(2) can wait at most."""
-MOST_HELD = 0x100000
-"""Bytes of data that are held for `receive` while something is sent; then reading stops."""
 
 
 def connect(
@@ -262,7 +265,7 @@ class SyncAssociation(RequestorAssociationBase):
         """For one thread at a time, and not for a signal handler that interrupts it. An abort that
         was asked for meanwhile is made at the end."""
         if not self._using.acquire(blocking=False):
-            raise LocalError("another thread uses the association")
+            raise LocalError(IN_USE)
         if self._is_used:
             self._using.release()
             raise LocalError("what a signal has interrupted uses the association")
@@ -280,7 +283,7 @@ class SyncAssociation(RequestorAssociationBase):
     def _abort_if_asked(self) -> None:
         if self._is_to_abort and self._record is not None:
             self._abort_here()
-            raise LocalError("the association is over: it was aborted")
+            raise LocalError(WAS_ABORTED)
 
     def __enter__(self) -> SyncAssociation:
         return self
@@ -306,7 +309,7 @@ class SyncAssociation(RequestorAssociationBase):
     def _run(self, steps: Steps[T], deadline: float | None = None) -> T:
         """Take the steps of a service."""
         if self._record is None:
-            raise LocalError("the association is over")
+            raise LocalError(OVER)
         deadline = deadline_of(self.timeout) if deadline is None else deadline
         self._is_late = False
         try:
@@ -326,7 +329,7 @@ class SyncAssociation(RequestorAssociationBase):
     def _refuse_if_over(self) -> None:
         """What has come is looked at first: it may be the end."""
         if self._record is None:
-            raise LocalError("the association is over")
+            raise LocalError(OVER)
         self._collect()
         self._raise_if_over()
 
@@ -350,7 +353,7 @@ class SyncAssociation(RequestorAssociationBase):
                 before, taken = taken, self._taken()
                 if taken <= before:  # whatever has come meanwhile is no reason to wait longer
                     self._association.send(Abort(0, 0))
-                    self._fail(AssociationTimeout("the peer has not taken what was sent in time"))
+                    self._fail(AssociationTimeout(NOT_TAKEN))
                 deadline = deadline_of(self.timeout)
             self._move(deadline)
             self._abort_if_asked()
@@ -413,7 +416,7 @@ class SyncAssociation(RequestorAssociationBase):
             was_late, self._is_late = self._is_late, True
             if was_late or not self._events:
                 self._association.send(Abort(0, 0))
-                self._fail(AssociationTimeout("the peer has not answered in time"))
+                self._fail(AssociationTimeout(NOT_ANSWERED))
 
     def _move(self, until: float | None) -> None:
         """Wait until the socket takes or gives something, and do it."""

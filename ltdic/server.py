@@ -24,9 +24,12 @@ from ._on_request import Decision, Decisions, Undecided
 from ._times import seconds_of
 from .admission import Admission
 from .association import (
+    BUSY,
     DEFAULT_IDLE,
     DEFAULT_TIMEOUT,
     FAILED_DECISION,
+    NOT_TAKEN,
+    OVER,
     Sendable,
     ServedAssociationBase,
     answer_of,
@@ -43,7 +46,6 @@ from .pdu import PDV, Abort, AssociateAccept, AssociateReject, ReleaseRequest
 
 ROUND = 0.5
 """Seconds: a signal that came between two sleeps is seen no later than this."""
-BUSY = encode(AssociateReject(2, 3, 1))
 
 
 class ServedAssociation(ServedAssociationBase):
@@ -155,9 +157,9 @@ class ServedAssociation(ServedAssociationBase):
 
     def _raise_if_over(self, status: int | None) -> None:
         if status and self._is_late:
-            raise AssociationTimeout("the peer has not taken what was sent in time")
+            raise AssociationTimeout(NOT_TAKEN)
         if status == codec.CLOSED:
-            raise LocalError("the association is over")
+            raise LocalError(OVER)
 
     def _raise_unless_sent(self, status: int | None, pdv: PDV) -> None:
         self._raise_if_over(status)
@@ -562,7 +564,7 @@ class Server:
         is_asked = self._undecided.add(event.served, len(event.data))
         if not is_asked or not self._decisions.ask(association._decision):
             logger.debug("too many requests wait for on_request; this one is rejected")
-            self._loop.sending(event.served, BUSY).make()
+            self._loop.sending(event.served, encode(BUSY)).make()
             self._forget(association)
 
     def _room(self, event: service.ServedEvent) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from functools import lru_cache
+from itertools import product
 from typing import Any, NamedTuple
 
 from .._arguments import view_of
@@ -85,6 +86,12 @@ def is_defined(result: int, source: int, reason: int) -> bool:
     """Is it one of the combinations of PS3.8 table 9-21?"""
     codes = result, source, reason
     return all(0 <= code <= 0xFF for code in codes) and bool(lib.ltdic_reject_is_defined(codes))
+
+
+DEFINED_REJECTS = tuple(
+    codes for codes in product(range(8), range(8), range(8)) if is_defined(*codes)
+)
+"""Result, source and reason of each rejection that PS3.8 table 9-21 defines."""
 
 
 def abort_reason(status: int) -> int:

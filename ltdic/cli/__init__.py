@@ -124,9 +124,7 @@ def count(text: str) -> int:
 @argument("codes R/S/D: result, source and reason, one of the 16 combinations of PS3.8 table 9-21")
 def codes(text: str) -> AssociateReject:
     result, source, reason = (int(part) for part in text.split("/"))
-    if not all(0 <= code <= 255 for code in (result, source, reason)) or not codec.is_defined(
-        result, source, reason
-    ):
+    if not codec.is_defined(result, source, reason):
         raise ValueError
     return AssociateReject(result, source, reason)
 
