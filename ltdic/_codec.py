@@ -41,6 +41,16 @@ MAX_ASSOCIATE = 1 << 20
 """Default limit of the PDU length of A-ASSOCIATE-RQ and -AC."""
 
 
+def flags_of(control: int) -> tuple[bool, bool]:
+    """Tell whether a message control header is of a command, and of the last fragment."""
+    return control & _COMMAND != 0, control & _LAST != 0
+
+
+def control_of(pdv: PDV) -> int:
+    """The message control header of a PDV."""
+    return (_COMMAND if pdv.is_command else 0) | (_LAST if pdv.is_last else 0)
+
+
 # ---- decode ----------------------------------------------------------------------------------
 
 _FIXED_SIZE = 10
@@ -185,6 +195,7 @@ def _associate(
     return made  # type: ignore[no-any-return]
 
 
+_COMMAND, _LAST = codec.COMMAND, codec.LAST
 _CONTEXT, _ABSTRACT, _TRANSFER = codec.CONTEXT, codec.ABSTRACT_SYNTAX, codec.TRANSFER_SYNTAX
 
 
@@ -206,7 +217,7 @@ def _data_transfer(data: Buffer, rows: list[codec.Row], wire: bytes | None) -> D
     for offset, length, kind, _, ident, control, _, _, _ in rows:
         if kind == codec.PDV:
             part = view[offset : offset + length]
-            value = _Value(ident, control & 1 != 0, control & 2 != 0, part, offset)
+            value = _Value(ident, control & _COMMAND != 0, control & _LAST != 0, part, offset)
             value.__class__ = PDV
             values.append(value)
     pdu = _Data(tuple(values))
@@ -412,7 +423,7 @@ class Decoder:
                 continue
             view = data[piece.start : piece.end]
             if piece.type == DataTransfer.type:
-                flags = bool(piece.control & 1), bool(piece.control & 2), piece.first, piece.last
+                flags = *flags_of(piece.control), piece.first, piece.last
                 return Fragment(piece.id, *flags, piece.pdu_ends, view)
             fault_in, rows = codec.decode(view, 0, self._options)
             if fault_in is None:
@@ -724,8 +735,7 @@ def _rows_of(pdu: PDU) -> _Writer:
     elif isinstance(pdu, DataTransfer):
         w.add("pdvs", codec.PDU, type=DataTransfer.type)
         for pdv in each("pdvs", pdu.pdvs, PDV):
-            control = bool(pdv.is_command) | bool(pdv.is_last) << 1
-            w.add("pdvs", codec.PDV, pdv.data, id=pdv.context_id, result=control)
+            w.add("pdvs", codec.PDV, pdv.data, id=pdv.context_id, result=control_of(pdv))
     elif isinstance(pdu, AssociateReject):
         codes = pdu.result, pdu.source, pdu.reason
         w.add("reject", codec.PDU, type=3, result=codes[0], source=codes[1], reason=codes[2])
@@ -763,8 +773,7 @@ def _encode_data(pdu: DataTransfer) -> bytes | None:
     size = 0
     for pdv in pdu.pdvs:
         data = memoryview(pdv.data)
-        control = bool(pdv.is_command) | bool(pdv.is_last) << 1
-        parts += _PDV_HEADER.pack(data.nbytes + 2, pdv.context_id, control), data
+        parts += _PDV_HEADER.pack(data.nbytes + 2, pdv.context_id, control_of(pdv)), data
         size += 6 + data.nbytes
     parts[0] = _DATA_HEADER.pack(DataTransfer.type, size)
     return b"".join(parts) if size else None

@@ -273,7 +273,7 @@ class AssociationProtocol(asyncio.Protocol):
         return held + self.transport.get_write_buffer_size()
 
     def _read_while_there_is_room(self) -> None:
-        deaf = self.association.state == 13 and self.unsent() >= MOST_HELD
+        deaf = self.association.state == engine.CLOSING and self.unsent() >= MOST_HELD
         reads = self._held < MOST_HELD and not deaf and not self._goes_on
         if reads != self._reads and not self.transport.is_closing():
             self._reads = reads

@@ -166,7 +166,7 @@ class AsyncAssociation(RequestorAssociationBase):
     async def release(self) -> None:
         """As `SyncAssociation.release`."""
         self._refuse_if_over()
-        if self._association.state == 8:  # the peer has asked first
+        if self._association.state == engine.RELEASE_REQUESTED:  # the peer has asked first
             await self._answer_release()
             return
         order = self._protocol.order
@@ -258,7 +258,7 @@ class AsyncAssociation(RequestorAssociationBase):
 
     async def _fail(self, error: Error) -> NoReturn:
         """Raise it; where it was the end, or made it, when all is closed."""
-        if self._association.state != 6 and not self._protocol.aborted:
+        if self._association.state != engine.OPEN and not self._protocol.aborted:
             await self._end(end_of_error(error))
         raise error
 
@@ -520,12 +520,12 @@ class _Acceptor(AssociationProtocol):
 
     def settle(self) -> None:
         """Give back what it does not need any more."""
-        state = 1 if self._over else self.association.state
-        if state == 1:
+        state = engine.IDLE if self._over else self.association.state
+        if state == engine.IDLE:
             self._server._count_unfinished(self, 0)
-        if state != 3:
+        if state != engine.REQUESTED:
             self._server._undecided.remove(self)
-        if self._place is not None and not 3 <= state <= 12:
+        if self._place is not None and not engine.is_under_way(state):
             self._server._policy.leave(self._place)
             self._place = None
         if self._is_to_release and not self.order.is_sending:
@@ -543,6 +543,11 @@ class _Acceptor(AssociationProtocol):
             self._remember(bytes(self.association._view))
             self._set_rejected(AssociateReject(*data[7:10]))
         self.write(data)
+
+    @property
+    def is_between_messages(self) -> bool:
+        """Is there no message that is received, handled or sent in part?"""
+        return self._between and not self._working and not self.order.is_open
 
     def _remember(self, request: bytes) -> None:
         self._record = Record(*titles_of(request), self.peer, True)
@@ -588,7 +593,7 @@ class _Acceptor(AssociationProtocol):
         except (Exception, SystemExit):
             logger.exception("on_request failed; the request is rejected")
             answer = encode(FAILED_DECISION)
-        if self.association.state == 3:
+        if self.association.state == engine.REQUESTED:
             self._answer(answer)
             self.step()
 
@@ -611,7 +616,7 @@ class _Acceptor(AssociationProtocol):
         self._set_rejected(reject)
 
     def _receive_data(self, indication: engine.Indication) -> None:
-        self._between = indication.control & 3 == 2
+        self._between = indication.control & (codec.COMMAND | codec.LAST) == codec.LAST
         if indication.id in self._verification:
             self._receive_echo(indication)
         elif self._server._handler is not None:
@@ -621,7 +626,7 @@ class _Acceptor(AssociationProtocol):
 
     def _receive_echo(self, indication: engine.Indication) -> None:
         """In a Verification context nothing but a C-ECHO request means anything (PS3.4 A.4)."""
-        if not indication.control & 2:
+        if not indication.control & codec.LAST:
             return
         echo = indication.echo
         if echo is None or echo.field != engine.ECHO_REQUEST:
@@ -634,7 +639,7 @@ class _Acceptor(AssociationProtocol):
         try:
             self.association.answer_echo(echo_of(indication.id, echo))
         except (LocalError, ValueError):  # it never reads, or its SOP class is no UID
-            if self.association.state == 6:
+            if self.association.state == engine.OPEN:
                 self.abort()
 
     def _receive_release_request(self, indication: engine.Indication) -> None:
@@ -644,13 +649,13 @@ class _Acceptor(AssociationProtocol):
             self._is_to_release = True
 
     def _answer_release(self) -> None:
-        if self.association.state == 8:
+        if self.association.state == engine.RELEASE_REQUESTED:
             self.association.send(ReleaseResponse())
             self._set_end(RELEASED)
 
     def _receive_release_response(self, indication: engine.Indication) -> None:
         self._set_end(RELEASED)
-        if self.association.state == 12:  # release collision (PS3.8 9.2.2)
+        if self.association.state == engine.RELEASE_COLLIDED:  # PS3.8 9.2.2
             self.association.send(ReleaseResponse())
 
     def _receive_abort(self, indication: engine.Indication) -> None:
@@ -700,7 +705,7 @@ class _Acceptor(AssociationProtocol):
     def _handler_failed(self, error: Exception) -> None:
         """In its `except`."""
         assert self._accepted is not None
-        if isinstance(error, LocalError) and self.association.state in (7, 9, 10, 11, 12):
+        if isinstance(error, LocalError) and engine.asks_for_release(self.association.state):
             logger.debug("the handler's association is being released: %s", error)
             return
         if isinstance(error, Error) and not self._accepted.established:
@@ -716,13 +721,13 @@ class _Acceptor(AssociationProtocol):
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if task.cancelled() and 3 <= self.association.state <= 12:
+        if task.cancelled() and engine.is_under_way(self.association.state):
             self._abandoned()
         self._leave()
 
     def _abandoned(self) -> None:
         """Its task was cancelled, but not by `cancel`: nobody would answer the peer."""
-        if self.association.state == 3:
+        if self.association.state == engine.REQUESTED:
             logger.error("on_request was cancelled; the request is rejected")
             self._reject(FAILED_DECISION)
             self.step()
@@ -738,9 +743,9 @@ class _Acceptor(AssociationProtocol):
         self.step()
 
     def abort(self) -> None:
-        if 3 <= self.association.state <= 12:
+        if engine.is_under_way(self.association.state):
             self.association.send(Abort(0, 0))
-        if self.association.state == 13:
+        if self.association.state == engine.CLOSING:
             self._set_end(ABORTED_BY_US)
             self.drop_all()
 
@@ -1286,19 +1291,14 @@ class Server:
     def _close_step(self, acceptor: _Acceptor) -> None:
         """One step towards the end of one association."""
         now, state = time.monotonic(), acceptor.association.state
-        if now >= self._end_at or (state == 2 and now >= self._grace):
+        if now >= self._end_at or (state == engine.CONNECTED and now >= self._grace):
             acceptor.stop()
-        elif state not in (1, 2, 13) and now >= self._abort_at:
+        elif engine.is_under_way(state) and now >= self._abort_at:
             acceptor.abort()
-        elif state == 3:
+        elif state == engine.REQUESTED:
             acceptor._reject(BUSY)
             acceptor.flush()
-        elif (
-            state == 6
-            and acceptor._between
-            and not acceptor._working
-            and not acceptor.order.is_open
-        ):
+        elif state == engine.OPEN and acceptor.is_between_messages:
             acceptor.association.send(ReleaseRequest())
             acceptor.flush()
 

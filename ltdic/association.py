@@ -20,7 +20,7 @@ from operator import index
 from typing import Any, BinaryIO, NamedTuple, NoReturn, TypeAlias, TypeVar
 
 from ._arguments import HOST_AND_PORT, copy_of, each, number_of, one, pair, view_of, wrong_type
-from ._codec import decode, encode
+from ._codec import control_of, decode, encode, flags_of
 from ._first_bytes import FIRST, protocol_of
 from ._native import codec, engine
 from ._native.codec import Buffer
@@ -237,7 +237,7 @@ class Association:
     @property
     def established(self) -> bool:
         """True while data can be sent or received."""
-        return self._engine.state in (6, 7, 8)
+        return engine.is_established(self._engine.state)
 
     @property
     def unused(self) -> int:
@@ -314,10 +314,7 @@ class Association:
         if indication.status != 0:
             return _fault_of(indication, protocol_of(self._first))
         if indication.type == DataTransfer.type:
-            control = indication.control
-            return PDV(
-                indication.id, bool(control & 1), bool(control & 2), self._bytes_of(indication)
-            )
+            return PDV(indication.id, *flags_of(indication.control), self._bytes_of(indication))
         return decode(self._bytes_of(indication), max_associate=0, exact=self._exact)
 
     def send(self, what: PDU | PDV) -> None:
@@ -330,9 +327,8 @@ class Association:
         `ValueError` for what cannot be encoded.
         """
         if isinstance(what, PDV):
-            control = bool(what.is_command) | bool(what.is_last) << 1
             ident, data = number_of("context_id", what.context_id, 0xFF), view_of("data", what.data)
-            status = self._engine.send_data(ident, control, data, self._now())
+            status = self._engine.send_data(ident, control_of(what), data, self._now())
             if status != 0:
                 raise error_of_send_data(status, what)
             return

@@ -16,6 +16,7 @@ from types import TracebackType
 from ._connecting import dial
 from ._fork import cut_off, has, watch
 from ._message_order import BROKEN
+from ._native import engine
 from .admission import DEFAULT_MAX_LENGTH, Context
 from .association import (
     CLOSING_TIME,
@@ -235,7 +236,7 @@ class SyncAssociation(RequestorAssociationBase):
         """End the association in order (PS3.8 7.2); data that still comes is dropped."""
         with self._used():
             self._refuse_if_over()
-            if self._association.state == 8:  # the peer has asked first
+            if self._association.state == engine.RELEASE_REQUESTED:  # the peer has asked first
                 self._answer_release()
                 return
             self._run(self._requestor.release())
@@ -322,7 +323,7 @@ class SyncAssociation(RequestorAssociationBase):
             result: T = e.value
             return result
         except Error as e:
-            if self._association.state != 6:
+            if self._association.state != engine.OPEN:
                 self._await_close(end_of_error(e))
             raise
 
@@ -493,7 +494,7 @@ class SyncAssociation(RequestorAssociationBase):
         self._events.clear()
         self._held = 0
         self._collect()
-        return self._association.state != 1
+        return self._association.state != engine.IDLE
 
     def _finish(self, end: End) -> None:
         """Close, and log; once."""

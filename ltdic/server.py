@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from ._arguments import HOST_AND_PORT, one, pair
-from ._codec import encode
+from ._codec import control_of, encode, flags_of
 from ._message_order import MessageOrder, Signal
 from ._native import codec, engine, service
 from ._on_request import Decision, Decisions, Undecided
@@ -167,9 +167,8 @@ class ServedAssociation(ServedAssociationBase):
             raise error_of_send_data(status, pdv)
 
     def _sending(self, pdv: PDV) -> _Job:
-        control = bool(pdv.is_command) | bool(pdv.is_last) << 1
         loop = self._server._loop
-        call = loop.sending_data(self._number, pdv.context_id, control, pdv.data)
+        call = loop.sending_data(self._number, pdv.context_id, control_of(pdv), pdv.data)
         return _Job(call.make, self, call.forget, in_order=True)
 
     def _aborting(self) -> _Job:
@@ -575,8 +574,7 @@ class Server:
         association, handler = self._served.get(event.served), self._handler
         if association is None or handler is None or association._is_aborted:
             return
-        control = event.control
-        pdv = PDV(event.id, bool(control & 1), bool(control & 2), event.data)
+        pdv = PDV(event.id, *flags_of(event.control), event.data)
         error = self._call_user(event, handler, association, pdv)
         if error is not None:
             self._handler_failed(association, error)

@@ -40,6 +40,10 @@ PDV: int = lib.LTDIC_PDV
 HEADER: int = lib.LTDIC_HEADER
 IGNORED: int = lib.LTDIC_IGNORED
 
+# Bits of the message control header of a PDV (PS3.8 E.2).
+COMMAND = 1
+LAST = 2
+
 NEED_MORE: int = lib.LTDIC_NEED_MORE
 BAD_PDU_TYPE: int = lib.LTDIC_ERR_BAD_PDU_TYPE
 BAD_VALUE: int = lib.LTDIC_ERR_BAD_VALUE

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import NamedTuple
 
 from .._arguments import number_of, view_of
-from .._codec import MAX_ASSOCIATE, error_of
+from .._codec import MAX_ASSOCIATE, error_of, flags_of
 from .._native import codec
 from .._native.codec import Buffer
 from .._rules import ASSOCIATE, PDU_NAMES, items_at, items_of
@@ -149,7 +149,7 @@ def _hidden_field(row: codec.Row) -> Field:
 
 
 def _pdv_field(row: codec.Row, value: bytes, may_be_shown: bool) -> Field:
-    is_command, is_last = bool(row[5] & 1), bool(row[5] & 2)
+    is_command, is_last = flags_of(row[5])
     values: dict[str, object] = {"context": row[4], "command": is_command, "last": is_last}
     values["size"] = row[1]
     shown = "not shown"
