@@ -539,7 +539,7 @@ class _Writer:
         return ValueError(f"{name} is {shown}: it has {rule}")
 
     def encode_like(self, wire: bytes) -> bytes | None:
-        """As `wire` was written, but for values that are others now.
+        """Encode in the way `wire` was written, but for values that are others now.
 
         None where there are rows that `wire` lacks, or the other way round. Repetitions of an item
         that is another one now are left out.
@@ -755,7 +755,7 @@ _DATA_HEADER, _PDV_HEADER = Struct(">BxI"), Struct(">IBB")
 
 
 def _encode_at_once(pdu: PDU) -> bytes | None:
-    """What needs no rows; None for the others, and for what has a fault that is to be named."""
+    """Encode a PDU that needs no rows; None for others, and for a fault that is to be named."""
     if type(pdu) not in _ENCODED_AT_ONCE:
         return None
     try:

@@ -33,7 +33,8 @@ def dial(address: Address, local: Address | None, timeout: float | None) -> sock
 async def dial_async(
     address: Address, local: Address | None, timeout: float | None
 ) -> socket.socket:
-    """As `dial`; a thread waits, unless the connection is up at once. Cancelling leaves nothing."""
+    """Connect as `dial` does; a thread waits, unless the connection is up at once. Cancelling
+    leaves nothing."""
     _check_name(address[0])
     dialer = net.Dialer()
     numeric = _is_numeric(address[0]) and (local is None or _is_numeric(local[0]))
@@ -76,7 +77,7 @@ def _close(waiting: Future[int]) -> None:
 
 
 def _check_name(host: str) -> None:
-    """What C would read as another name is no name."""
+    """Raises `OSError` for a text that C would read as another name."""
     if not host or "\0" in host:
         raise socket.gaierror(socket.EAI_NONAME, f"{host!a} is no name of a host")
 

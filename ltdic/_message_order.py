@@ -23,7 +23,7 @@ _thread = threading.local()
 
 
 def this_thread() -> object:
-    """What only this thread has: its number may be given to another one after it."""
+    """An object that only this thread has: its number may be given to another one after it."""
     if not hasattr(_thread, "identity"):
         _thread.identity = object()
     return _thread.identity
@@ -148,7 +148,7 @@ class AsyncMessageOrder:
         return self.is_sending or self._opener is not None
 
     async def begin(self, is_command: bool, patience: float | None) -> None:
-        """As `MessageOrder.begin`."""
+        """Wait as `MessageOrder.begin` does."""
         me, ticket = asyncio.current_task(), object()
         self._queue.append(ticket)
         try:
@@ -183,7 +183,7 @@ class AsyncMessageOrder:
         return True
 
     def end(self, opens: bool, broken: bool = False) -> None:
-        """As `MessageOrder.end`."""
+        """Let others send as `MessageOrder.end` does."""
         if self._sender is asyncio.current_task():
             self._is_broken = self._is_broken or broken
             self._opener = self._sender if opens else None
@@ -191,7 +191,7 @@ class AsyncMessageOrder:
             self._wake()
 
     def stop(self) -> None:
-        """As `MessageOrder.stop`."""
+        """The association is over: nobody has to wait."""
         self._over = True
         self._wake()
 

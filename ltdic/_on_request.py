@@ -111,7 +111,7 @@ class Threads:
 
 
 def _work(queue: SimpleQueue[bool], tasks: deque[Task], idle: deque[None]) -> None:
-    """What a thread does. It knows nothing of who has started it, which may be garbage."""
+    """Run tasks, in a thread. It knows nothing of who has started it, which may be garbage."""
     while queue.get():
         with suppress(IndexError):  # the task was forgotten
             tasks.popleft().run()

@@ -49,7 +49,7 @@ MOST_SENDING = 0.002
 async def _parts_of(
     data: Sendable | AsyncIterable[Buffer], size: int
 ) -> AsyncGenerator[tuple[bool, bytes | memoryview], None]:
-    """As `parts_of`."""
+    """Yield as `parts_of` does, of an asynchronous iterator, too."""
     if not isinstance(data, AsyncIterable):
         for last_and_part in parts_of(data, size):
             yield last_and_part
@@ -81,7 +81,7 @@ class AssociationProtocol(asyncio.Protocol):
         self.tls = tls
         self.association = Association(requestor=requestor, timeout=timeout, idle=idle)
         self.events: deque[Event] = deque()
-        """What has happened and waits to be taken."""
+        """The events that wait to be taken."""
         self._last: Event | None = None
         """The event that has ended the association."""
         self.received = self.sent = 0
@@ -172,8 +172,8 @@ class AssociationProtocol(asyncio.Protocol):
     # ---- one step
 
     def step(self, most: int = MOST_WORK) -> None:
-        """After whatever may have changed something: take what has happened, send what is to be
-        sent, and set the timer."""
+        """Take the events that there are, send what is to be sent, and set the timer. To be called
+        after everything that may have changed something."""
         self._take_events(most)
         self.flush()
         self.association._drop_used()

@@ -1,4 +1,4 @@
-"""What a time is, everywhere in the package."""
+"""Times in seconds, as all of the package takes them."""
 
 from __future__ import annotations
 

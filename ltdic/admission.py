@@ -136,9 +136,9 @@ class Admission:
     refuse_with: tuple[int, int, int] = (2, 3, 2)
     """Result, source and reason of the rejection beyond one of these limits."""
     contexts: Sequence[Context] | Any_ = ("Verification",)
-    """What is supported. A context of another abstract syntax is answered with result 3, one
-    without a transfer syntax from here with 4; of several, the first from here is chosen. `ANY`
-    supports everything, with the transfer syntax that is proposed first."""
+    """The contexts that are supported. One of another abstract syntax is answered with result 3,
+    one without a transfer syntax from here with 4; of several, the first from here is chosen.
+    `ANY` supports everything, with the transfer syntax that is proposed first."""
     max_length: int = DEFAULT_MAX_LENGTH
     """The largest P-DATA-TF that is taken (PS3.8 D.1), in bytes, at least 8; 0: no limit."""
     max_associate: int | None = None

@@ -135,7 +135,7 @@ class AsyncAssociation(RequestorAssociationBase):
                 pass
 
     async def echo(self) -> int:
-        """As `SyncAssociation.echo`."""
+        """Ask as `SyncAssociation.echo` does."""
         self._refuse_if_over()
         return await self._run(self._requestor.echo())
 
@@ -146,8 +146,8 @@ class AsyncAssociation(RequestorAssociationBase):
         context: int | str,
         is_command: bool = False,
     ) -> None:
-        """As `SyncAssociation.send`; the pieces may also come from an asynchronous iterator.
-        Whoever is cancelled in the middle of it has only `abort` left to do."""
+        """Send as `SyncAssociation.send` does; the pieces may also come from an asynchronous
+        iterator. Whoever is cancelled in the middle of it has only `abort` left to do."""
         context_id = context_id_of(self.contexts, context)
         self._refuse_if_over()
         try:
@@ -157,14 +157,15 @@ class AsyncAssociation(RequestorAssociationBase):
             await self._fail(e)
 
     async def receive(self, *, joined: bool = True, limit: int = 1 << 30) -> PDV | None:
-        """As `SyncAssociation.receive`. Whoever is cancelled loses nothing of what has come."""
+        """Receive as `SyncAssociation.receive` does. Whoever is cancelled loses nothing of what has
+        come."""
         pdv = await self._run(self._requestor.receive(joined, limit))
         if pdv is None:
             await self._answer_release()
         return pdv
 
     async def release(self) -> None:
-        """As `SyncAssociation.release`."""
+        """Release as `SyncAssociation.release` does."""
         self._refuse_if_over()
         if self._association.state == engine.RELEASE_REQUESTED:  # the peer has asked first
             await self._answer_release()
@@ -178,7 +179,8 @@ class AsyncAssociation(RequestorAssociationBase):
         await self._end(RELEASED)
 
     async def abort(self) -> None:
-        """As `SyncAssociation.abort`; from any task, where another one then gets `LocalError`."""
+        """Abort as `SyncAssociation.abort` does; from any task, where another one then gets
+        `LocalError`."""
         if self._record is not None:
             self._association.send(Abort(0, 0))
             self._protocol.aborted = True
@@ -203,7 +205,7 @@ class AsyncAssociation(RequestorAssociationBase):
     # ---- how it is done
 
     def _refuse_if_over(self) -> None:
-        """What has come may be the end already."""
+        """Raises the exception where what has come is the end already."""
         if self._record is None or self._protocol.aborted:
             raise LocalError(OVER)
         try:
@@ -286,7 +288,7 @@ class AsyncAssociation(RequestorAssociationBase):
 
 
 class _Connecting:
-    """What `connect` returns: to be awaited, or to be entered by `async with`."""
+    """The result of `connect`: to be awaited, or to be entered by `async with`."""
 
     def __init__(self, connecting: Coroutine[Any, Any, AsyncAssociation]) -> None:
         self._connecting = connecting
@@ -537,7 +539,7 @@ class _Acceptor(AssociationProtocol):
         self._leave()
 
     def flush(self) -> None:
-        """What the provider refuses has not been told, but is sent."""
+        """Send what is to be sent. A request that the provider refuses is known from this alone."""
         data = self.association.data_to_send()
         if self._record is None and data[:1] == b"\3":
             self._remember(bytes(self.association._view))
@@ -883,7 +885,7 @@ async def _listen(host: str, port: int) -> socket.socket:
 
 
 async def _look_up(host: str, port: int) -> list[Any]:
-    """As C does it: what is no domain name is known without the full stop at its end."""
+    """Look up as C does: what is no domain name is known without the full stop at its end."""
     name = net.encoded_host(host.strip("[]"))
     look_up = partial(asyncio.get_running_loop().getaddrinfo, port=port, type=socket.SOCK_STREAM)
     try:
@@ -1008,11 +1010,11 @@ def _call_in_thread(
 class Server:
     """An acceptor in asyncio: `async with Server(...) as server: await server.serve()`.
 
-    As `ltdic.Server`, with the same admission, but that `handler`, `on_request` and `on_end` may be
-    coroutine functions: the handler of an association is awaited for one `PDV` after the other,
-    while all the others go on, and is cancelled when its association ends. `tls` is the context of
-    a TLS server. One that is dropped without having been closed closes its port, with a
-    `ResourceWarning`, when its last association has ended.
+    It serves as `ltdic.Server` does, with the same admission, but `handler`, `on_request` and
+    `on_end` may be coroutine functions: the handler of an association is awaited for one `PDV`
+    after the other, while all the others go on, and is cancelled when its association ends. `tls`
+    is the context of a TLS server. One that is dropped without having been closed closes its port,
+    with a `ResourceWarning`, when its last association has ended.
     """
 
     def __init__(
@@ -1134,7 +1136,7 @@ class Server:
 
     @property
     def counters(self) -> Counters:
-        """What has happened so far."""
+        """The counts up to now."""
         counts = self._counts
         ended = {name: counts[name.replace("_", " ")] for name in _ENDED}
         return Counters(
@@ -1156,7 +1158,7 @@ class Server:
         return tuple(one for one in accepted if one is not None and one.established)
 
     async def serve(self, until: float | Callable[[], bool] | None = None) -> None:
-        """As `ltdic.Server.serve`. Connections are served whether it runs or not."""
+        """Serve as `ltdic.Server.serve` does. Connections are served whether it runs or not."""
         assert self._changed is not None
         most = None if callable(until) else seconds_of("until", until, zero=True)
         end = None if most is None else time.monotonic() + most
@@ -1169,7 +1171,7 @@ class Server:
         await self._finish()
 
     def close(self) -> None:
-        """As `ltdic.Server.close`; it, too, may be called from any thread."""
+        """Close as `ltdic.Server.close` does; it, too, may be called from any thread."""
         if self._loop is not None:
             with suppress(RuntimeError):  # the loop is gone, and so is everything
                 self._loop.call_soon_threadsafe(self._begin_to_close)
@@ -1203,8 +1205,8 @@ class Server:
         return bool(self._max_connections) and len(self._acceptors) >= self._max_connections
 
     def _count_unfinished(self, acceptor: _Acceptor, size: int) -> None:
-        """Of the connections with a PDU that is not whole end those that began first, as far as all
-        together have sent too much."""
+        """Count the bytes of PDUs that are not whole. Where all connections together have sent too
+        much of them, those that began first end."""
         self._unfinished_bytes += size - self._unfinished.get(acceptor, 0)
         if size > 0:
             self._unfinished[acceptor] = size
@@ -1216,8 +1218,8 @@ class Server:
             first.end_for_congestion()
 
     async def _in_thread(self, function: Callable[[Any], Any], argument: Any) -> Any:
-        """What the function returns, or raises, in a thread: there is no executor that anybody else
-        uses, and none that the process waits for at its end. Raises `NoThread`."""
+        """Call the function in a thread, and return or raise what it does. It is no executor that
+        anybody else uses, and none that the process waits for at its end. Raises `NoThread`."""
         assert self._loop is not None
         done: asyncio.Future[tuple[Any, BaseException | None]] = self._loop.create_future()
         task = Task(partial(_call_in_thread, self._loop, done, function, argument))

@@ -123,7 +123,7 @@ class Fault:
     text: str
     abort: Abort
     protocol: str | None = None
-    """What the peer speaks instead of DICOM, as far as its first bytes tell."""
+    """The protocol that the peer speaks instead of DICOM, as far as its first bytes tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ Event: TypeAlias = PDU | PDV | Echo | Fault | Closed
 
 
 class NegotiatedContext(NamedTuple):
-    """What became of one proposed context (PS3.8 table 9-18)."""
+    """The answer to one proposed context (PS3.8 table 9-18)."""
 
     id: int
     abstract_syntax: str | None
@@ -286,7 +286,7 @@ class Association:
         self._engine.lost()
 
     def events(self) -> Iterator[Event]:
-        """Yield what has happened; what the user does in between has its effect on what follows.
+        """Yield the events that there are; what the user does in between takes effect on the next.
 
         The data of a `PDV` is a view of what was received: `is_last` is true where the command or
         data set ends. It may have less than the peer's PDV had, as data comes.
@@ -531,7 +531,7 @@ class Requestor:
 
 
 class RequestorAssociationBase:
-    """What the associations of all requestors have in common."""
+    """The common part of the associations of requestors."""
 
     def __init__(
         self,
@@ -559,12 +559,12 @@ class RequestorAssociationBase:
 
     @property
     def request(self) -> AssociateRequest:
-        """What was proposed."""
+        """The A-ASSOCIATE-RQ that was sent."""
         return self._requestor.request
 
     @property
     def accept(self) -> AssociateAccept:
-        """What was answered."""
+        """The A-ASSOCIATE-AC that was received."""
         assert self._requestor.accept is not None
         return self._requestor.accept
 
@@ -650,7 +650,7 @@ EVENT_SIZE = 512
 
 
 def size_of(event: Event) -> int:
-    """What an event counts for while it waits: of empty ones there may be many, too."""
+    """The bytes that an event counts for while it waits: there may be many empty ones, too."""
     return EVENT_SIZE + (len(event.data) if isinstance(event, PDV) else 0)
 
 
@@ -776,7 +776,7 @@ def part_size(pdu: bytes) -> int:
 
 
 def parts_of(data: Sendable, size: int = PART) -> Iterator[tuple[bool, bytes | memoryview]]:
-    """What there is to send in parts of `size` bytes, each with whether it is the last."""
+    """Cut what is to be sent into parts of `size` bytes, each with whether it is the last."""
     parts = Parts(size)
     for piece in pieces_of(data):
         for part in parts.feed(piece):
@@ -785,7 +785,7 @@ def parts_of(data: Sendable, size: int = PART) -> Iterator[tuple[bool, bytes | m
 
 
 def pieces_of(data: Sendable) -> Iterable[Buffer]:
-    """What there is to send, piece by piece."""
+    """Iterate over what is to be sent, piece by piece."""
     if isinstance(data, (bytes, bytearray, memoryview)):
         whole = memoryview(data)
         if whole.nbytes % 2:
@@ -813,7 +813,7 @@ def titles_of(request: bytes) -> tuple[str, str]:
 
 
 class ServedAssociationBase:
-    """What the associations of all servers have in common, as a handler and `on_request` see it."""
+    """The common part of the associations of servers, as a handler and `on_request` see it."""
 
     def __init__(self, request: bytes, accept: bytes, peer: tuple[str, int]) -> None:
         self._request, self._accept = request, accept
@@ -849,25 +849,25 @@ class ServedAssociationBase:
 
     @property
     def called_ae(self) -> str:
-        """As the admission takes it: what follows a NUL in the field is a part of it, with `?` for
-        the NUL."""
+        """The title as the admission takes it: what follows a NUL in the field is a part of it,
+        with `?` for the NUL."""
         return titles_of(self._request)[0]
 
     @property
     def calling_ae(self) -> str:
-        """As `called_ae`."""
+        """The title, taken as `called_ae` is."""
         return titles_of(self._request)[1]
 
     @cached_property
     def request(self) -> AssociateRequest:
-        """What was proposed."""
+        """The A-ASSOCIATE-RQ that was sent."""
         pdu = decode(self._request, max_associate=0)
         assert isinstance(pdu, AssociateRequest)
         return pdu
 
     @property
     def accept(self) -> AssociateAccept:
-        """What is answered; to `on_request`, what the admission would answer."""
+        """The answer; to `on_request`, the one that the admission would give."""
         if self._decoded is None:
             pdu = decode(self._accept, max_associate=0)
             assert isinstance(pdu, AssociateAccept)
@@ -895,7 +895,7 @@ BUSY = AssociateReject(2, 3, 1)
 
 
 def answer_of(decision: object, association: ServedAssociationBase) -> bytes:
-    """What a request is answered with: what `on_request` returned, or the AC of the admission."""
+    """The PDU that answers a request: what `on_request` returned, or the AC of the admission."""
     if decision is None or decision is True:
         return association._accept
     if isinstance(decision, (AssociateReject, Abort)):

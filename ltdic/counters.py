@@ -1,4 +1,4 @@
-"""What has happened at a server, what became of an association, and how both are logged."""
+"""Counters of a server, records of associations and of other connections, and their log."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ logger.addHandler(logging.NullHandler())
 
 @dataclass(frozen=True)
 class Counters:
-    """What has happened at a server since it was made.
+    """Counts of a server since it was made.
 
     Each connection that is over is counted in one of `accepted`, `rejected`, `unaccepted`,
     `no_request`, `faults` and `tls_failures`; each association that was accepted is `open`, or in
@@ -58,7 +58,7 @@ class Counters:
 
 @dataclass
 class Record:
-    """What became of an association: for `on_end`, and in the log."""
+    """The end of an association and how it came about: for `on_end`, and in the log."""
 
     called_ae: str
     calling_ae: str
@@ -115,7 +115,7 @@ OUTCOMES = {
 
 
 def record_of(report: service.Report) -> Record:
-    """What C knows of an association that is over."""
+    """Make the record of a report of C about an association that is over."""
     record = Record(report.called, report.calling, (report.host, report.port), True)
     record.outcome, record.text = OUTCOMES[report.outcome], _text_of(report)
     has_codes = report.outcome in (service.OUTCOME_REJECTED, service.OUTCOME_ABORTED)
@@ -177,11 +177,11 @@ class Stranger:
     peer: tuple[str, int]
     """Address and port."""
     protocol: str | None
-    """What it speaks instead, as far as its first bytes tell."""
+    """The protocol that it speaks instead, as far as its first bytes tell."""
     fault: str | None
-    """What is wrong with what it sent, a kind of `DecodeError`; None: it sent too little."""
+    """The kind of `DecodeError` that it sent; None: it sent too little."""
     offset: int | None
-    """Of the field at fault, from the first byte of the PDU."""
+    """Place of the field at fault, from the first byte of the PDU."""
     seconds: float
     text: str
     """All that in words."""

@@ -139,7 +139,7 @@ class UnknownItem:
 
 @dataclass(frozen=True, slots=True)
 class UserInformation:
-    """What item 50 holds (PS3.7 D.3.3)."""
+    """The sub-items of item 50 (PS3.7 D.3.3)."""
 
     max_length: int | None = None
     implementation_class_uid: str | None = None
@@ -249,7 +249,7 @@ _SOURCE_WORDS = {
     2: "the service provider (ACSE)",
     3: "the service provider (presentation)",
 }
-# What the reason says, and what to do about it.
+# The meaning of each reason, and advice.
 _REASON_WORDS = {
     (1, 1): (
         "no reason given",
@@ -312,7 +312,7 @@ class AssociateReject:
 
     @property
     def advice(self) -> str:
-        """What an administrator should do."""
+        """A sentence about what an administrator should do."""
         known = _REASON_WORDS.get((self.source, self.reason))
         if known is None:
             return (

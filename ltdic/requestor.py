@@ -168,10 +168,10 @@ class SyncAssociation(RequestorAssociationBase):
         self._renegotiates = False
         """True while TLS has to read before it can write."""
         self._using = threading.RLock()
-        """Of the thread that uses it, whose signal handlers have it, too."""
+        """Held by the thread that uses it; its signal handlers have it, too."""
         self._is_used = False
         self._alarm: tuple[socket.socket, socket.socket] | None = socket.socketpair()
-        """What is sent to its second end wakes whoever waits for the socket."""
+        """A byte that is sent to its second end wakes whoever waits for the socket."""
         self._alarm_lock = threading.RLock()
         self._is_to_abort = False
         self._poll.register(self._alarm[0], select.POLLIN)
@@ -305,7 +305,7 @@ class SyncAssociation(RequestorAssociationBase):
         finally:
             self._finish(ABORTED_BY_US)  # where it was interrupted
 
-    # ---- the engine's crank
+    # ---- how it is done
 
     def _run(self, steps: Steps[T], deadline: float | None = None) -> T:
         """Take the steps of a service."""
@@ -328,7 +328,7 @@ class SyncAssociation(RequestorAssociationBase):
             raise
 
     def _refuse_if_over(self) -> None:
-        """What has come is looked at first: it may be the end."""
+        """Raises the exception where what has come is the end."""
         if self._record is None:
             raise LocalError(OVER)
         self._collect()
@@ -378,7 +378,7 @@ class SyncAssociation(RequestorAssociationBase):
             self._exchange(deadline)
 
     def _raise_if_over(self) -> None:
-        """What has come before the end, as far as nobody has received it, is lost with it."""
+        """Raises the exception of the end, if it has come; events before it are lost with it."""
         for event in self._events:
             error = self._error_of(event)
             if error is not None:
@@ -395,8 +395,8 @@ class SyncAssociation(RequestorAssociationBase):
         raise error
 
     def _collect(self) -> bool:
-        """Take what has happened, as far as there is room, and what is to be sent. True if there is
-        something to send."""
+        """Take the events that there is room for, and the bytes that are to be sent. True if there
+        are some."""
         if self._held < MOST_HELD:
             for event in self._association.events():
                 self._events.append(event)
@@ -490,7 +490,7 @@ class SyncAssociation(RequestorAssociationBase):
             self._finish(end)
 
     def _drop_all(self) -> bool:
-        """What still comes is of no interest; False after the last of it."""
+        """Drop all that has come, and still comes; False after the last of it."""
         self._events.clear()
         self._held = 0
         self._collect()

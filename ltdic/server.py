@@ -62,7 +62,7 @@ class ServedAssociation(ServedAssociationBase):
         self._decision: Decision | None = None
         self._order = MessageOrder()
         self._waiting: deque[_Job] = deque()
-        """What is sent when the peer has taken more of what was sent before."""
+        """Jobs that wait until the peer has taken more of what was sent before."""
         self._is_aborted = False
         """Has its user aborted it?"""
         self._is_released = False
@@ -186,7 +186,7 @@ class ServedAssociation(ServedAssociationBase):
             self._raise_unless_sent(job.status, pdv)
 
     def _check_kept(self, status: int) -> None:
-        """What was kept has been sent, or cannot be."""
+        """Abort where what was kept could not be sent."""
         if status != 0 and self.established:
             logger.error("what the handler sent cannot be sent; its association is aborted")
             self.abort()
@@ -221,7 +221,7 @@ OnEnd = Callable[[ServedAssociation, Record], None]
 
 
 class _Job:
-    """What is done on the thread that serves, once; again where there was no room. Whatever a
+    """A call that the thread that serves makes, once; again where there was no room. Whatever a
     signal handler raises, it may be run again."""
 
     def __init__(
@@ -242,7 +242,7 @@ class _Job:
         self.tell = tell
         self.tried = self.is_kept = False
         self.status: int | None = None
-        """What came of it; `codec.CLOSED` where the association was over before."""
+        """Its result; `codec.CLOSED` where the association was over before."""
         self._done = Signal()
         self._given_up = False
 
@@ -291,8 +291,8 @@ class Server:
     together that are not whole may have 64 MiB: beyond that the one that began first is ended by an
     A-ABORT. At most 256 requests, of 64 MiB together, wait for `on_request`; others are rejected
     with 2/3/1. `timeout`, in seconds, is the time for a request to be there, for the peer to close
-    at the end, and for `close`; `idle` the longest time without data; None is for ever. TLS
-    acceptors are `aio.Server`'s trade.
+    at the end, and for `close`; `idle` the longest time without data; None is for ever. For TLS
+    there is `aio.Server`.
 
     Only `serve` does anything; `close` may be called from any thread and in a signal handler. A
     server that is dropped without having been closed is closed then, with a `ResourceWarning`.
@@ -368,7 +368,7 @@ class Server:
 
     @property
     def counters(self) -> Counters:
-        """What has happened so far. From any thread; each number is one that was true."""
+        """The counts up to now. From any thread; each number is one that was true."""
         names, rejected = self._loop.counters()
         counted = Counter({("sent", *codes): count for codes, count in rejected.items()})
         return Counters(**names, rejected=counted + self._undefined.copy())
@@ -490,7 +490,7 @@ class Server:
             self._round(end, wants_ends=is_reached is not None)
 
     def _round(self, end: float | None, wants_ends: bool) -> None:
-        """Serve for a moment, and deal with what has happened."""
+        """Serve for a moment, and deal with the events of it."""
         self._dispatch_all()  # what an exception has left
         if self._closing:
             self._loop.close(engine.milliseconds(self._timeout))
@@ -540,7 +540,7 @@ class Server:
         wanted |= 0 if self._rules.answer_verification else service.WANT_VERIFICATION
         return wanted | (service.WANT_ENDS if ends or logger.isEnabledFor(logging.INFO) else 0)
 
-    # ---- what has happened. An event may be dispatched again after an exception.
+    # ---- events. One may be dispatched again after an exception.
 
     def _begun(self, event: service.ServedEvent) -> ServedAssociation:
         if event.served not in self._served:

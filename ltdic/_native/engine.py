@@ -12,12 +12,12 @@ FOREVER = 0xFFFFFFFF
 
 
 def milliseconds(seconds: float | None) -> int:
-    """As C counts them: 1 to `FOREVER`, which None is, too."""
+    """A time as C counts it: 1 to `FOREVER`, which None is, too."""
     return FOREVER if seconds is None else max(1, min(int(seconds * 1000), FOREVER))
 
 
 def timeouts(artim: float | None, response: float | None, idle: float | None) -> Any:
-    """In C, 0 is ever but for ARTIM, where it is the default."""
+    """An `ltdic_timeouts`. In C, 0 is for ever, but for ARTIM, where it is the default."""
     others = (0 if seconds is None else milliseconds(seconds) for seconds in (response, idle))
     return ffi.new("ltdic_timeouts *", (ffi.sizeof("ltdic_timeouts"), milliseconds(artim), *others))
 
@@ -111,7 +111,7 @@ class Indication(NamedTuple):
     control: int
     echo: Echo | None
     offset: int
-    """Of the field at fault, from the first byte of its PDU."""
+    """Place of the field at fault, from the first byte of its PDU."""
 
 
 class Engine:
@@ -125,7 +125,7 @@ class Engine:
         self._in = ffi.new("ltdic_bytes *")
         self.inbox = b""
         self._pieces: list[bytes] = []
-        """What has come of a PDU besides the inbox, while it is not whole."""
+        """The bytes of a PDU that have come after the inbox, while it is not whole."""
         self._in_pieces = 0
         """Bytes of them."""
         self._missing = 0
@@ -209,7 +209,7 @@ class Engine:
         return None
 
     def _find_missing(self) -> None:
-        """What is left may be a PDU that is of use only when it is whole."""
+        """Find how many bytes are missing where a PDU is of use only when it is whole."""
         if not self._pieces:
             size = int(lib.ltdic_association_needs(self._association, self._in[0]))
             self._missing = max(0, size - int(self._in.size))

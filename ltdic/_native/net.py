@@ -14,7 +14,8 @@ MAX_UNFINISHED: int = lib.LTDIC_MAX_UNFINISHED
 
 
 def encoded_host(host: str) -> bytes:
-    """As the resolver is asked for it. A NUL, at which C would stop, is as illegal as this."""
+    """The text that the resolver is asked for. A NUL, at which C would stop, becomes another
+    character that no name has."""
     text = host.replace("\0", "\n")
     return text.encode() if text.isascii() else text.encode("idna")
 
@@ -26,7 +27,7 @@ def address_of(host: str, port: int, family: int) -> tuple[Any, Any]:
 
 
 def error_of_cause(status: int, cause: Any) -> Exception:
-    """What the system said, as Python has it."""
+    """The exception that Python has for what the system said."""
     if status == codec.MEMORY:
         return MemoryError()
     if cause.resolver:

@@ -101,7 +101,7 @@ class Policy:
         return destructor
 
     def taking_rules(self, other: Policy) -> Call:
-        """What is in `other` holds here; places that are taken stay taken."""
+        """Prepare to take the rules of `other`; places that are taken stay taken."""
         take = lib.ltdic_admission_take_rules
         return Call(take, self.pointer, other.pointer, keep=other)
 
@@ -134,7 +134,7 @@ class Policy:
 
 
 def _c_text(text: str) -> bytes:
-    """A NUL, at which C would stop, is as illegal as this."""
+    """The text for C. A NUL, at which C would stop, becomes another character that is illegal."""
     return text.replace("\0", "\n").encode("utf-8", "surrogateescape")
 
 
@@ -195,7 +195,7 @@ def _text(array: Any) -> str:
 
 
 def _host(array: Any) -> str:
-    """Of a listener for both families IPv4 comes mapped into IPv6."""
+    """The address; a listener for both families has IPv4 mapped into IPv6."""
     return _text(array).removeprefix("::ffff:")
 
 
@@ -228,7 +228,7 @@ class Call:
         self._results: list[Any] = []
 
     def make(self) -> Any:
-        """What the function has returned."""
+        """Return what the function has returned."""
         if not self._results:
             self._results.extend(map(self._function, *self._arguments))
         return self._results[0]

@@ -48,7 +48,7 @@ CONTEXT_RESULTS = {
 
 @dataclass
 class Request:
-    """What was asked on the command line."""
+    """The arguments of the command."""
 
     host: str
     port: int
@@ -136,7 +136,7 @@ def _left(deadline: float) -> float:
 
 
 def _terminated(number: int, frame: object) -> NoReturn:
-    """As the system does, but the association is aborted first."""
+    """End as the system would have it, but abort the association first."""
     raise SystemExit(128 + number)
 
 

@@ -26,7 +26,7 @@ CLOSING = 15.0
 
 @dataclass(frozen=True)
 class Policy:
-    """What was asked on the command line."""
+    """The arguments of the command."""
 
     host: str
     port: int
