@@ -88,27 +88,30 @@ def _latin(value: bytes) -> str:
 
 # Fields of user information that one row is enough for, from its text and from its bytes.
 _USER_TEXTS: dict[int, str] = {
-    codec.CLASS_UID: "implementation_class_uid",
-    codec.VERSION_NAME: "implementation_version_name",
+    codec.KIND_CLASS_UID: "implementation_class_uid",
+    codec.KIND_VERSION_NAME: "implementation_version_name",
 }
 _USER_FIELDS: dict[int, tuple[str, Callable[[bytes], Any]]] = {
-    codec.MAX_LENGTH: ("max_length", lambda value: int.from_bytes(value, "big")),
-    codec.ASYNC_OPERATIONS: ("async_ops", lambda value: AsyncOperations(*_COUNTS.unpack(value))),
-    codec.USER_IDENTITY_RESPONSE: ("user_identity_response", UserIdentityResponse),
+    codec.KIND_MAX_LENGTH: ("max_length", lambda value: int.from_bytes(value, "big")),
+    codec.KIND_ASYNC_OPERATIONS: (
+        "async_ops",
+        lambda value: AsyncOperations(*_COUNTS.unpack(value)),
+    ),
+    codec.KIND_USER_IDENTITY_RESPONSE: ("user_identity_response", UserIdentityResponse),
 }
 # Fields of several values: what a row begins one with, what others add to it, and what it is then.
 _BEGINS: dict[int, tuple[str, Callable[[codec.Row, bytes], list[Any]]]] = {
-    codec.ROLE: ("roles", lambda row, value: [_latin(value), row[4], row[5]]),
-    codec.EXTENDED: ("extended", lambda row, value: [_latin(value)]),
-    codec.COMMON_EXTENDED: ("common_extended", lambda row, value: [row[8], _latin(value)]),
-    codec.USER_IDENTITY: ("user_identity", lambda row, value: [row[4], row[5], value]),
-    codec.UNKNOWN_SUB_ITEM: ("unknown", lambda row, value: [row[3], value]),
+    codec.KIND_ROLE: ("roles", lambda row, value: [_latin(value), row[4], row[5]]),
+    codec.KIND_EXTENDED: ("extended", lambda row, value: [_latin(value)]),
+    codec.KIND_COMMON_EXTENDED: ("common_extended", lambda row, value: [row[8], _latin(value)]),
+    codec.KIND_USER_IDENTITY: ("user_identity", lambda row, value: [row[4], row[5], value]),
+    codec.KIND_UNKNOWN_SUB_ITEM: ("unknown", lambda row, value: [row[3], value]),
 }
 _GOES_ON: dict[int, tuple[str, Callable[[bytes], Any]]] = {
-    codec.EXTENDED_INFO: ("extended", bytes),
-    codec.COMMON_SERVICE: ("common_extended", _latin),
-    codec.COMMON_RELATED: ("common_extended", _latin),
-    codec.USER_IDENTITY_SECOND: ("user_identity", bytes),
+    codec.KIND_EXTENDED_INFO: ("extended", bytes),
+    codec.KIND_COMMON_SERVICE: ("common_extended", _latin),
+    codec.KIND_COMMON_RELATED: ("common_extended", _latin),
+    codec.KIND_USER_IDENTITY_SECOND: ("user_identity", bytes),
 }
 _ENDS: dict[str, Callable[..., Any]] = {
     "roles": RoleSelection,
@@ -170,11 +173,11 @@ def _associate(
             contexts.append(context)
         elif kind == _ABSTRACT:
             context[2] = text[offset:end]
-        elif kind == codec.APPLICATION_CONTEXT:
+        elif kind == codec.KIND_APPLICATION_CONTEXT:
             application_context = text[offset:end]
-        elif kind == codec.UNKNOWN_ITEM:
+        elif kind == codec.KIND_UNKNOWN_ITEM:
             unknown_items.append(UnknownItem(row[3], bytes(data[offset:end])))
-        elif kind == codec.USER_INFORMATION or info is None:
+        elif kind == codec.KIND_USER_INFORMATION or info is None:
             info = info or _UserInformation()  # a second one continues the first
         elif kind in _USER_TEXTS:
             setattr(info.made, _USER_TEXTS[kind], text[offset:end])
@@ -196,7 +199,11 @@ def _associate(
 
 
 _COMMAND, _LAST = codec.COMMAND, codec.LAST
-_CONTEXT, _ABSTRACT, _TRANSFER = codec.CONTEXT, codec.ABSTRACT_SYNTAX, codec.TRANSFER_SYNTAX
+_CONTEXT, _ABSTRACT, _TRANSFER = (
+    codec.KIND_CONTEXT,
+    codec.KIND_ABSTRACT_SYNTAX,
+    codec.KIND_TRANSFER_SYNTAX,
+)
 
 
 def _proposed(context: list[Any]) -> Any:
@@ -215,7 +222,7 @@ def _data_transfer(data: Buffer, rows: list[codec.Row], wire: bytes | None) -> D
     view = memoryview(data)
     values = []
     for offset, length, kind, _, ident, control, _, _, _ in rows:
-        if kind == codec.PDV:
+        if kind == codec.KIND_PDV:
             part = view[offset : offset + length]
             value = _Value(ident, control & _COMMAND != 0, control & _LAST != 0, part, offset)
             value.__class__ = PDV
@@ -335,7 +342,7 @@ class Decoder:
         self._pending = 0
         self._required = 1  # bytes from _start on that are worth a look
         self._need = 6
-        self._fault: codec.Fault | None = None
+        self._fault: codec.NativeFault | None = None
 
     @property
     def pending(self) -> int:
@@ -438,7 +445,7 @@ class Decoder:
         if not self._left():
             self._data, self._start = memoryview(b""), 0
 
-    def _stop(self, fault: codec.Fault) -> None:
+    def _stop(self, fault: codec.NativeFault) -> None:
         if fault.status != codec.NEED_MORE:
             self._fault = fault
             return
@@ -453,18 +460,18 @@ class Decoder:
 
 # Rows whose value is text.
 _TEXTS = {
-    codec.CALLED_AE,
-    codec.CALLING_AE,
-    codec.APPLICATION_CONTEXT,
-    codec.ABSTRACT_SYNTAX,
-    codec.TRANSFER_SYNTAX,
-    codec.CLASS_UID,
-    codec.ROLE,
-    codec.VERSION_NAME,
-    codec.EXTENDED,
-    codec.COMMON_EXTENDED,
-    codec.COMMON_SERVICE,
-    codec.COMMON_RELATED,
+    codec.KIND_CALLED_AE,
+    codec.KIND_CALLING_AE,
+    codec.KIND_APPLICATION_CONTEXT,
+    codec.KIND_ABSTRACT_SYNTAX,
+    codec.KIND_TRANSFER_SYNTAX,
+    codec.KIND_CLASS_UID,
+    codec.KIND_ROLE,
+    codec.KIND_VERSION_NAME,
+    codec.KIND_EXTENDED,
+    codec.KIND_COMMON_EXTENDED,
+    codec.KIND_COMMON_SERVICE,
+    codec.KIND_COMMON_RELATED,
 }
 
 
@@ -475,13 +482,13 @@ def _text_of(name: str, kind: int, value: Any) -> bytes:
         text = value.encode("latin-1")
     except UnicodeEncodeError:
         raise ValueError(f"{name}: {value!a} has characters outside Latin-1") from None
-    return text.strip(b" ") if kind in (codec.CALLED_AE, codec.CALLING_AE) else text
+    return text.strip(b" ") if kind in (codec.KIND_CALLED_AE, codec.KIND_CALLING_AE) else text
 
 
 _RULES = {
-    **dict.fromkeys(_TEXTS - {codec.VERSION_NAME}, UID),
-    **dict.fromkeys((codec.CALLED_AE, codec.CALLING_AE), TITLE),
-    codec.VERSION_NAME: VERSION_NAME,
+    **dict.fromkeys(_TEXTS - {codec.KIND_VERSION_NAME}, UID),
+    **dict.fromkeys((codec.KIND_CALLED_AE, codec.KIND_CALLING_AE), TITLE),
+    codec.KIND_VERSION_NAME: VERSION_NAME,
 }
 
 
@@ -501,7 +508,7 @@ class _Writer:
             self._append(name, kind, encoded, 0, 0, 0, 0, 0, 0)
             return
         for code, number in codes.items():
-            limit = 0xFFFF if kind == codec.PDU and code == "version" else 0xFF
+            limit = 0xFFFF if kind == codec.KIND_PDU and code == "version" else 0xFF
             codes[code] = number_of(f"{name}: {code}", number, limit)
         self._append(name, kind, encoded, *[codes.get(code, 0) for code in _CODES])
 
@@ -523,7 +530,7 @@ class _Writer:
             raise self._error(fault)
         return data
 
-    def _error(self, fault: codec.Fault) -> ValueError:
+    def _error(self, fault: codec.NativeFault) -> ValueError:
         """The exception for a row that cannot be encoded: its name, its value unless that may be a
         secret, and the rule."""
         n = min(fault.offset, len(self._names) - 1)
@@ -546,7 +553,7 @@ class _Writer:
         """
         mine: dict[int, deque[int]] = defaultdict(deque)
         for n, row in enumerate(self._rows):
-            if row[2] != codec.USER_INFORMATION:  # there may be more of it in `wire`
+            if row[2] != codec.KIND_USER_INFORMATION:  # there may be more of it in `wire`
                 mine[row[2]].append(n)
         like, received, changed = _Writer(), set(), False
         others = _Others()
@@ -560,7 +567,7 @@ class _Writer:
                     return None
                 n = mine[row[2]].popleft()
                 codes = self._rows[n][3:]
-                if row[2] == codec.PDV:  # six bits of the control byte are reserved
+                if row[2] == codec.KIND_PDV:  # six bits of the control byte are reserved
                     codes = (*codes[:2], codes[2] | row[5] & 0xFC, *codes[3:])
                 is_other = codes[1:] != row[4:]
                 if plain == self._values[n]:
@@ -587,14 +594,14 @@ class _Writer:
         judged.encode()
 
 
-_IN_CONTEXT = {0x30: codec.ABSTRACT_SYNTAX, 0x40: codec.TRANSFER_SYNTAX}
+_IN_CONTEXT = {0x30: codec.KIND_ABSTRACT_SYNTAX, 0x40: codec.KIND_TRANSFER_SYNTAX}
 _IN_USER_INFORMATION = {
-    0x51: codec.MAX_LENGTH,
-    0x52: codec.CLASS_UID,
-    0x53: codec.ASYNC_OPERATIONS,
-    0x55: codec.VERSION_NAME,
-    0x58: codec.USER_IDENTITY,
-    0x59: codec.USER_IDENTITY_RESPONSE,
+    0x51: codec.KIND_MAX_LENGTH,
+    0x52: codec.KIND_CLASS_UID,
+    0x53: codec.KIND_ASYNC_OPERATIONS,
+    0x55: codec.KIND_VERSION_NAME,
+    0x58: codec.KIND_USER_IDENTITY,
+    0x59: codec.KIND_USER_IDENTITY_RESPONSE,
 }
 # Where bytes that mean nothing are: the `id` of their rows.
 _IN_PDU, _IN_SUB_ITEM = 0, 2
@@ -613,7 +620,7 @@ class _Others:
         self._item = 0  # the kind of the item that rows are of
 
     def add(self, row: codec.Row, is_other: bool) -> None:
-        if row[2] in (codec.HEADER, codec.IGNORED):
+        if row[2] in (codec.KIND_HEADER, codec.KIND_IGNORED):
             return
         if row[3]:  # the first row of an item has its type
             self._item = row[2]
@@ -622,15 +629,15 @@ class _Others:
 
     def have_replaced(self, row: codec.Row, value: bytes) -> bool:
         """Are these bytes that mean nothing, of an item that is another one?"""
-        return row[2] == codec.IGNORED and self._kinds.get(self._kind_of(row, value), False)
+        return row[2] == codec.KIND_IGNORED and self._kinds.get(self._kind_of(row, value), False)
 
     def _kind_of(self, row: codec.Row, value: bytes) -> int:
         """The kind of the item that these bytes repeat or belong to; 0: of none."""
         if row[4] == _IN_PDU:  # or the reserved bytes, before there is one
-            return codec.APPLICATION_CONTEXT
-        if row[4] == _IN_SUB_ITEM or self._item == codec.CONTEXT:
+            return codec.KIND_APPLICATION_CONTEXT
+        if row[4] == _IN_SUB_ITEM or self._item == codec.KIND_CONTEXT:
             return self._item
-        is_context = self._item in (codec.ABSTRACT_SYNTAX, codec.TRANSFER_SYNTAX)
+        is_context = self._item in (codec.KIND_ABSTRACT_SYNTAX, codec.KIND_TRANSFER_SYNTAX)
         return (_IN_CONTEXT if is_context else _IN_USER_INFORMATION).get(value[0], 0)
 
 
@@ -641,11 +648,11 @@ def _rows_for_every_byte(wire: bytes) -> Iterator[tuple[codec.Row, bytes, bytes 
         raise ValueError(f"wire: {codec.text_of(fault.status)}")
     plain = iter(codec.decode(wire, 0, codec.options(False, 0, 0))[1])
     for row in received:
-        if row[2] in (codec.HEADER, codec.IGNORED):
+        if row[2] in (codec.KIND_HEADER, codec.KIND_IGNORED):
             yield row, wire[row[0] : row[0] + row[1]], None
-        elif row[2] in (codec.PDU, codec.CONTEXT, codec.USER_INFORMATION):
+        elif row[2] in (codec.KIND_PDU, codec.KIND_CONTEXT, codec.KIND_USER_INFORMATION):
             next(plain)  # what they contain follows
-            yield row, b"", None if row[2] == codec.USER_INFORMATION else b""
+            yield row, b"", None if row[2] == codec.KIND_USER_INFORMATION else b""
         else:
             trimmed = next(plain)
             value = wire[trimmed[0] : trimmed[0] + trimmed[1]]
@@ -660,71 +667,73 @@ def _number(name: str, value: int, size: int) -> bytes:
 
 
 def _add_user_info(w: _Writer, info: UserInformation) -> None:
-    w.add("user_info", codec.USER_INFORMATION)
+    w.add("user_info", codec.KIND_USER_INFORMATION)
     if info.max_length is not None:
-        w.add("max_length", codec.MAX_LENGTH, _number("max_length", info.max_length, 4))
+        w.add("max_length", codec.KIND_MAX_LENGTH, _number("max_length", info.max_length, 4))
     if info.implementation_class_uid is not None:
-        w.add("implementation_class_uid", codec.CLASS_UID, info.implementation_class_uid)
+        w.add("implementation_class_uid", codec.KIND_CLASS_UID, info.implementation_class_uid)
     if info.async_ops is not None:
         window = one("async_ops", info.async_ops, AsyncOperations)
         counts = window.invoked, window.performed
         value = b"".join(_number("async_ops", count, 2) for count in counts)
-        w.add("async_ops", codec.ASYNC_OPERATIONS, value)
+        w.add("async_ops", codec.KIND_ASYNC_OPERATIONS, value)
     for role in each("roles", info.roles, RoleSelection):
-        w.add("roles", codec.ROLE, role.sop_class_uid, id=role.scu, result=role.scp)
+        w.add("roles", codec.KIND_ROLE, role.sop_class_uid, id=role.scu, result=role.scp)
     if info.implementation_version_name is not None:
-        w.add("implementation_version_name", codec.VERSION_NAME, info.implementation_version_name)
+        w.add(
+            "implementation_version_name", codec.KIND_VERSION_NAME, info.implementation_version_name
+        )
     for extended in each("extended", info.extended, ExtendedNegotiation):
-        w.add("extended", codec.EXTENDED, extended.sop_class_uid)
-        w.add("extended", codec.EXTENDED_INFO, extended.info)
+        w.add("extended", codec.KIND_EXTENDED, extended.sop_class_uid)
+        w.add("extended", codec.KIND_EXTENDED_INFO, extended.info)
     name = "common_extended"
     for common in each(name, info.common_extended, CommonExtendedNegotiation):
-        w.add(name, codec.COMMON_EXTENDED, common.sop_class_uid, version=common.version)
-        w.add(name, codec.COMMON_SERVICE, common.service_class_uid)
+        w.add(name, codec.KIND_COMMON_EXTENDED, common.sop_class_uid, version=common.version)
+        w.add(name, codec.KIND_COMMON_SERVICE, common.service_class_uid)
         for uid in each("related", common.related, str, "texts"):
-            w.add(name, codec.COMMON_RELATED, uid)
+            w.add(name, codec.KIND_COMMON_RELATED, uid)
     if info.user_identity is not None:
         who = one("user_identity", info.user_identity, UserIdentity)
         w.add(
             "user_identity",
-            codec.USER_IDENTITY,
+            codec.KIND_USER_IDENTITY,
             who.primary,
             id=who.type,
             result=who.response_requested,
         )
-        w.add("user_identity", codec.USER_IDENTITY_SECOND, who.secondary)
+        w.add("user_identity", codec.KIND_USER_IDENTITY_SECOND, who.secondary)
     if info.user_identity_response is not None:
         name = "user_identity_response"
         told = one(name, info.user_identity_response, UserIdentityResponse)
-        w.add(name, codec.USER_IDENTITY_RESPONSE, told.response)
+        w.add(name, codec.KIND_USER_IDENTITY_RESPONSE, told.response)
     for item in each("unknown", info.unknown, UnknownItem):
-        w.add("unknown", codec.UNKNOWN_SUB_ITEM, item.value, type=item.type)
+        w.add("unknown", codec.KIND_UNKNOWN_SUB_ITEM, item.value, type=item.type)
 
 
 def _add_associate(w: _Writer, pdu: AssociateRequest | AssociateAccept) -> None:
     is_request = isinstance(pdu, AssociateRequest)
     code = AssociateRequest.type if is_request else AssociateAccept.type  # not of a subclass
-    w.add("protocol_version", codec.PDU, type=code, version=pdu.protocol_version)
-    w.add("called_ae", codec.CALLED_AE, pdu.called_ae)
-    w.add("calling_ae", codec.CALLING_AE, pdu.calling_ae)
+    w.add("protocol_version", codec.KIND_PDU, type=code, version=pdu.protocol_version)
+    w.add("called_ae", codec.KIND_CALLED_AE, pdu.called_ae)
+    w.add("calling_ae", codec.KIND_CALLING_AE, pdu.calling_ae)
     if pdu.application_context is not None:
-        w.add("application_context", codec.APPLICATION_CONTEXT, pdu.application_context)
+        w.add("application_context", codec.KIND_APPLICATION_CONTEXT, pdu.application_context)
     kind: Any = ProposedContext if is_request else ContextResult
     for context in each("contexts", pdu.contexts, kind):
         if isinstance(context, ProposedContext):
-            w.add("contexts", codec.CONTEXT, id=context.id)
+            w.add("contexts", codec.KIND_CONTEXT, id=context.id)
             if context.abstract_syntax is not None:
-                w.add("abstract_syntax", codec.ABSTRACT_SYNTAX, context.abstract_syntax)
+                w.add("abstract_syntax", codec.KIND_ABSTRACT_SYNTAX, context.abstract_syntax)
             for uid in each("transfer_syntaxes", context.transfer_syntaxes, str, "texts"):
-                w.add("transfer_syntaxes", codec.TRANSFER_SYNTAX, uid)
+                w.add("transfer_syntaxes", codec.KIND_TRANSFER_SYNTAX, uid)
         else:
-            w.add("contexts", codec.CONTEXT, id=context.id, result=context.result)
+            w.add("contexts", codec.KIND_CONTEXT, id=context.id, result=context.result)
             if context.transfer_syntax is not None:
-                w.add("transfer_syntax", codec.TRANSFER_SYNTAX, context.transfer_syntax)
+                w.add("transfer_syntax", codec.KIND_TRANSFER_SYNTAX, context.transfer_syntax)
     if pdu.user_info is not None:
         _add_user_info(w, one("user_info", pdu.user_info, UserInformation))
     for item in each("unknown_items", pdu.unknown_items, UnknownItem):
-        w.add("unknown_items", codec.UNKNOWN_ITEM, item.value, type=item.type)
+        w.add("unknown_items", codec.KIND_UNKNOWN_ITEM, item.value, type=item.type)
 
 
 def _rows_of(pdu: PDU) -> _Writer:
@@ -733,18 +742,18 @@ def _rows_of(pdu: PDU) -> _Writer:
     if isinstance(pdu, (AssociateRequest, AssociateAccept)):
         _add_associate(w, pdu)
     elif isinstance(pdu, DataTransfer):
-        w.add("pdvs", codec.PDU, type=DataTransfer.type)
+        w.add("pdvs", codec.KIND_PDU, type=DataTransfer.type)
         for pdv in each("pdvs", pdu.pdvs, PDV):
-            w.add("pdvs", codec.PDV, pdv.data, id=pdv.context_id, result=control_of(pdv))
+            w.add("pdvs", codec.KIND_PDV, pdv.data, id=pdv.context_id, result=control_of(pdv))
     elif isinstance(pdu, AssociateReject):
         codes = pdu.result, pdu.source, pdu.reason
-        w.add("reject", codec.PDU, type=3, result=codes[0], source=codes[1], reason=codes[2])
+        w.add("reject", codec.KIND_PDU, type=3, result=codes[0], source=codes[1], reason=codes[2])
     elif isinstance(pdu, Abort):
-        w.add("abort", codec.PDU, type=Abort.type, source=pdu.source, reason=pdu.reason)
+        w.add("abort", codec.KIND_PDU, type=Abort.type, source=pdu.source, reason=pdu.reason)
     elif isinstance(pdu, ReleaseRequest):
-        w.add("pdu", codec.PDU, type=ReleaseRequest.type)
+        w.add("pdu", codec.KIND_PDU, type=ReleaseRequest.type)
     elif isinstance(pdu, ReleaseResponse):
-        w.add("pdu", codec.PDU, type=ReleaseResponse.type)
+        w.add("pdu", codec.KIND_PDU, type=ReleaseResponse.type)
     else:
         raise wrong_type("pdu", pdu, "a PDU")
     return w

@@ -383,7 +383,7 @@ def _fault_of(indication: engine.Indication, protocol: str | None) -> Fault:
     return Fault(name, text, abort)
 
 
-def echo_of(context_id: int, echo: engine.Echo) -> Echo:
+def echo_of(context_id: int, echo: engine.EchoCommand) -> Echo:
     request = echo.field == engine.ECHO_REQUEST
     return Echo(context_id, request, echo.message, echo.status, echo.sop_class)
 

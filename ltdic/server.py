@@ -20,7 +20,7 @@ from ._arguments import HOST_AND_PORT, one, pair
 from ._codec import control_of, encode, flags_of
 from ._message_order import MessageOrder, Signal
 from ._native import codec, engine, service
-from ._on_request import Decision, Decisions, Undecided
+from ._on_request import PendingDecision, PendingDecisions, Undecided
 from ._times import seconds_of
 from .admission import Admission
 from .association import (
@@ -59,7 +59,7 @@ class ServedAssociation(ServedAssociationBase):
         super().__init__(pdus[:size], pdus[size:], server._loop.peer(number))
         self._server = server
         self._number = number
-        self._decision: Decision | None = None
+        self._decision: PendingDecision | None = None
         self._order = MessageOrder()
         self._waiting: deque[_Job] = deque()
         """Jobs that wait until the peer has taken more of what was sent before."""
@@ -334,7 +334,7 @@ class Server:
         self._closing = False
         self._over = self._is_empty = False
         self._undecided = Undecided()
-        self._decisions = Decisions()
+        self._decisions = PendingDecisions()
         try:
             self._loop.listen(*address)
         except OSError:
@@ -559,7 +559,7 @@ class Server:
             def decide(association: ServedAssociation) -> bytes:
                 return _decide(association, on_request)
 
-            association._decision = Decision(association, decide, _late)
+            association._decision = PendingDecision(association, decide, _late)
         is_asked = self._undecided.add(event.served, len(event.data))
         if not is_asked or not self._decisions.ask(association._decision):
             logger.debug("too many requests wait for on_request; this one is rejected")
@@ -654,7 +654,7 @@ class Server:
         if association._decision is not None:
             self._decisions.forget(association._decision)
 
-    def _answer(self, decision: Decision) -> int:
+    def _answer(self, decision: PendingDecision) -> int:
         association, pdu = decision.subject, decision.answer
         self._undecided.remove(association._number)
         if not pdu or association._over.is_set:
@@ -738,7 +738,7 @@ def _decide(association: ServedAssociation, on_request: Any) -> bytes:
         return encode(FAILED_DECISION)
 
 
-def _late(decision: Decision) -> None:
+def _late(decision: PendingDecision) -> None:
     """In its thread."""
     server = decision.subject._server
     server._post(_Job(lambda: server._answer(decision)))

@@ -13,32 +13,32 @@ from .._ffi import ffi, lib
 Buffer = bytes | bytearray | memoryview
 
 # The kinds of a row: `ltdic_kind`.
-PDU: int = lib.LTDIC_PDU
-CALLED_AE: int = lib.LTDIC_CALLED_AE
-CALLING_AE: int = lib.LTDIC_CALLING_AE
-APPLICATION_CONTEXT: int = lib.LTDIC_APPLICATION_CONTEXT
-CONTEXT: int = lib.LTDIC_CONTEXT
-ABSTRACT_SYNTAX: int = lib.LTDIC_ABSTRACT_SYNTAX
-TRANSFER_SYNTAX: int = lib.LTDIC_TRANSFER_SYNTAX
-USER_INFORMATION: int = lib.LTDIC_USER_INFORMATION
-MAX_LENGTH: int = lib.LTDIC_MAX_LENGTH
-CLASS_UID: int = lib.LTDIC_CLASS_UID
-ASYNC_OPERATIONS: int = lib.LTDIC_ASYNC_OPERATIONS
-ROLE: int = lib.LTDIC_ROLE
-VERSION_NAME: int = lib.LTDIC_VERSION_NAME
-EXTENDED: int = lib.LTDIC_EXTENDED
-EXTENDED_INFO: int = lib.LTDIC_EXTENDED_INFO
-COMMON_EXTENDED: int = lib.LTDIC_COMMON_EXTENDED
-COMMON_SERVICE: int = lib.LTDIC_COMMON_SERVICE
-COMMON_RELATED: int = lib.LTDIC_COMMON_RELATED
-USER_IDENTITY: int = lib.LTDIC_USER_IDENTITY
-USER_IDENTITY_SECOND: int = lib.LTDIC_USER_IDENTITY_SECOND
-USER_IDENTITY_RESPONSE: int = lib.LTDIC_USER_IDENTITY_RESPONSE
-UNKNOWN_ITEM: int = lib.LTDIC_UNKNOWN_ITEM
-UNKNOWN_SUB_ITEM: int = lib.LTDIC_UNKNOWN_SUB_ITEM
-PDV: int = lib.LTDIC_PDV
-HEADER: int = lib.LTDIC_HEADER
-IGNORED: int = lib.LTDIC_IGNORED
+KIND_PDU: int = lib.LTDIC_PDU
+KIND_CALLED_AE: int = lib.LTDIC_CALLED_AE
+KIND_CALLING_AE: int = lib.LTDIC_CALLING_AE
+KIND_APPLICATION_CONTEXT: int = lib.LTDIC_APPLICATION_CONTEXT
+KIND_CONTEXT: int = lib.LTDIC_CONTEXT
+KIND_ABSTRACT_SYNTAX: int = lib.LTDIC_ABSTRACT_SYNTAX
+KIND_TRANSFER_SYNTAX: int = lib.LTDIC_TRANSFER_SYNTAX
+KIND_USER_INFORMATION: int = lib.LTDIC_USER_INFORMATION
+KIND_MAX_LENGTH: int = lib.LTDIC_MAX_LENGTH
+KIND_CLASS_UID: int = lib.LTDIC_CLASS_UID
+KIND_ASYNC_OPERATIONS: int = lib.LTDIC_ASYNC_OPERATIONS
+KIND_ROLE: int = lib.LTDIC_ROLE
+KIND_VERSION_NAME: int = lib.LTDIC_VERSION_NAME
+KIND_EXTENDED: int = lib.LTDIC_EXTENDED
+KIND_EXTENDED_INFO: int = lib.LTDIC_EXTENDED_INFO
+KIND_COMMON_EXTENDED: int = lib.LTDIC_COMMON_EXTENDED
+KIND_COMMON_SERVICE: int = lib.LTDIC_COMMON_SERVICE
+KIND_COMMON_RELATED: int = lib.LTDIC_COMMON_RELATED
+KIND_USER_IDENTITY: int = lib.LTDIC_USER_IDENTITY
+KIND_USER_IDENTITY_SECOND: int = lib.LTDIC_USER_IDENTITY_SECOND
+KIND_USER_IDENTITY_RESPONSE: int = lib.LTDIC_USER_IDENTITY_RESPONSE
+KIND_UNKNOWN_ITEM: int = lib.LTDIC_UNKNOWN_ITEM
+KIND_UNKNOWN_SUB_ITEM: int = lib.LTDIC_UNKNOWN_SUB_ITEM
+KIND_PDV: int = lib.LTDIC_PDV
+KIND_HEADER: int = lib.LTDIC_HEADER
+KIND_IGNORED: int = lib.LTDIC_IGNORED
 
 # Bits of the message control header of a PDV (PS3.8 E.2).
 COMMAND = 1
@@ -65,7 +65,7 @@ ROW = struct.Struct("=IIBBBBBBH")
 Row = tuple[int, int, int, int, int, int, int, int, int]
 
 
-class Fault(NamedTuple):
+class NativeFault(NamedTuple):
     """`ltdic_fault`."""
 
     status: int
@@ -137,7 +137,7 @@ class _Scratch:
 _scratches: list[_Scratch] = []
 
 
-def decode(data: Buffer, start: int, limits: Any) -> tuple[Fault | None, list[Row]]:
+def decode(data: Buffer, start: int, limits: Any) -> tuple[NativeFault | None, list[Row]]:
     """`ltdic_decode` on `data[start:]`; the rows, up to a fault, count from `start`."""
     try:
         scratch = _scratches.pop()
@@ -150,13 +150,13 @@ def decode(data: Buffer, start: int, limits: Any) -> tuple[Fault | None, list[Ro
             scratch.reserve(scratch.items.count)
             status = lib.ltdic_decode(scratch.items, bytes_in, limits, scratch.fault)
     rows = scratch.rows()
-    fault = Fault(status, scratch.fault.offset, scratch.fault.need) if status != 0 else None
+    fault = NativeFault(status, scratch.fault.offset, scratch.fault.need) if status != 0 else None
     if scratch.room <= _Scratch.MOST:
         _scratches.append(scratch)
     return fault, rows
 
 
-def decode_rejects(data: Buffer) -> tuple[Fault, memoryview]:
+def decode_rejects(data: Buffer) -> tuple[NativeFault, memoryview]:
     """`ltdic_decode_rejects`: what it says, and the rows before that."""
     fault, out = ffi.new("ltdic_fault *"), ffi.new("ltdic_buffer *")
     with ffi.from_buffer(view_of("data", data)) as raw:
@@ -165,7 +165,7 @@ def decode_rejects(data: Buffer) -> tuple[Fault, memoryview]:
             out.data, out.room = room, len(rows)
             status = lib.ltdic_decode_rejects(out, (raw, len(raw)), fault)
     view = memoryview(rows).toreadonly().cast("B", (len(rows) // 3, 3))
-    return Fault(status, fault.offset, fault.need), view[: out.size // 3]
+    return NativeFault(status, fault.offset, fault.need), view[: out.size // 3]
 
 
 class Piece(NamedTuple):
@@ -196,7 +196,7 @@ class Stream:
         """True in the middle of a P-DATA-TF."""
         return bool(self._stream.offset)
 
-    def next(self, data: Buffer, start: int) -> tuple[Fault, int, Piece | None]:
+    def next(self, data: Buffer, start: int) -> tuple[NativeFault, int, Piece | None]:
         """`ltdic_stream_next` on `data[start:]`: what it says, where it stopped, and the piece."""
         piece = self._piece
         with ffi.from_buffer(data) as raw:
@@ -204,7 +204,7 @@ class Stream:
             left.data, left.size = raw + start, len(raw) - start
             status = lib.ltdic_stream_next(self._stream, piece, left, self._limits, self._fault)
             at = len(raw) - left.size
-            fault = Fault(status, self._fault.offset, self._fault.need)
+            fault = NativeFault(status, self._fault.offset, self._fault.need)
             if status != 0:
                 return fault, at, None
             codes = piece.type, piece.id, piece.control
@@ -212,7 +212,7 @@ class Stream:
             return fault, at, Piece(at - piece.data.size, at, *codes, *flags)
 
 
-def encode(rows: list[Row], values: bytes) -> tuple[bytes, Fault]:
+def encode(rows: list[Row], values: bytes) -> tuple[bytes, NativeFault]:
     """`ltdic_encode`; a fault's offset is the number of the row."""
     fault, count = ffi.new("ltdic_fault *"), len(rows)
     packed = b"".join([ROW.pack(*row) for row in rows])
@@ -223,7 +223,8 @@ def encode(rows: list[Row], values: bytes) -> tuple[bytes, Fault]:
         data = ffi.new("uint8_t[]", room)
         out = ffi.new("ltdic_buffer *", (data, room, 0))
         status = lib.ltdic_encode(out, items, (ffi.from_buffer(values), len(values)), fault)
-    return bytes(ffi.buffer(data, out.size if status == 0 else 0)), Fault(status, fault.offset, 0)
+    encoded = bytes(ffi.buffer(data, out.size if status == 0 else 0))
+    return encoded, NativeFault(status, fault.offset, 0)
 
 
 def bytes_of(data: bytes) -> tuple[Any, int]:

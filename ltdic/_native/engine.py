@@ -52,7 +52,7 @@ ECHO_REQUEST: int = lib.LTDIC_C_ECHO_RQ
 ECHO_RESPONSE: int = lib.LTDIC_C_ECHO_RSP
 
 
-class Echo(NamedTuple):
+class EchoCommand(NamedTuple):
     """`ltdic_echo`."""
 
     field: int
@@ -71,12 +71,12 @@ def encode_echo(field: int, message: int, sop_class: str) -> bytes:
     return bytes(ffi.buffer(data, out.size))
 
 
-def _echo(indication: Any) -> Echo:
-    sop_class = ffi.string(indication.sop_class).decode("latin-1")
-    return Echo(indication.field, indication.message, indication.status, sop_class)
+def _echo(echo: Any) -> EchoCommand:
+    sop_class = ffi.string(echo.sop_class).decode("latin-1")
+    return EchoCommand(echo.field, echo.message, echo.status, sop_class)
 
 
-def decode_echo(command: bytes) -> Echo | None:
+def decode_echo(command: bytes) -> EchoCommand | None:
     """`ltdic_decode_echo`; None where it is no command set of a C-ECHO."""
     echo = ffi.new("ltdic_echo *")
     return _echo(echo) if lib.ltdic_decode_echo(echo, bytes_of(command)) == 0 else None
@@ -109,7 +109,7 @@ class Indication(NamedTuple):
     end: int
     id: int
     control: int
-    echo: Echo | None
+    echo: EchoCommand | None
     offset: int
     """Place of the field at fault, from the first byte of its PDU."""
 

@@ -45,34 +45,34 @@ class PDUFields(NamedTuple):
 
 # Depth and name of the field that a row becomes, by the kind of the row.
 _UIDS = {
-    codec.APPLICATION_CONTEXT: (0, "application context"),
-    codec.ABSTRACT_SYNTAX: (1, "abstract syntax"),
-    codec.TRANSFER_SYNTAX: (1, "transfer syntax"),
-    codec.CLASS_UID: (1, "implementation class UID"),
-    codec.ROLE: (1, "role selection"),
-    codec.EXTENDED: (1, "SOP class extended negotiation"),
-    codec.COMMON_EXTENDED: (1, "SOP class common extended negotiation"),
-    codec.COMMON_SERVICE: (2, "service class"),
-    codec.COMMON_RELATED: (2, "related general SOP class"),
+    codec.KIND_APPLICATION_CONTEXT: (0, "application context"),
+    codec.KIND_ABSTRACT_SYNTAX: (1, "abstract syntax"),
+    codec.KIND_TRANSFER_SYNTAX: (1, "transfer syntax"),
+    codec.KIND_CLASS_UID: (1, "implementation class UID"),
+    codec.KIND_ROLE: (1, "role selection"),
+    codec.KIND_EXTENDED: (1, "SOP class extended negotiation"),
+    codec.KIND_COMMON_EXTENDED: (1, "SOP class common extended negotiation"),
+    codec.KIND_COMMON_SERVICE: (2, "service class"),
+    codec.KIND_COMMON_RELATED: (2, "related general SOP class"),
 }
 _NAMES = {
-    codec.CALLED_AE: (0, "called AE title"),
-    codec.CALLING_AE: (0, "calling AE title"),
-    codec.VERSION_NAME: (1, "implementation version name"),
+    codec.KIND_CALLED_AE: (0, "called AE title"),
+    codec.KIND_CALLING_AE: (0, "calling AE title"),
+    codec.KIND_VERSION_NAME: (1, "implementation version name"),
 }
 _NUMBERS = {
-    codec.MAX_LENGTH: (1, "maximum length"),
-    codec.ASYNC_OPERATIONS: (1, "asynchronous operations"),
+    codec.KIND_MAX_LENGTH: (1, "maximum length"),
+    codec.KIND_ASYNC_OPERATIONS: (1, "asynchronous operations"),
 }
 # The values of these are never shown: a user identity with a damaged type byte is one of them.
 _HIDDEN = {
-    codec.USER_INFORMATION: (0, "user information"),
-    codec.EXTENDED_INFO: (2, "application information"),
-    codec.USER_IDENTITY: (1, "user identity"),
-    codec.USER_IDENTITY_SECOND: (2, "user identity, secondary field"),
-    codec.USER_IDENTITY_RESPONSE: (1, "user identity response"),
-    codec.UNKNOWN_ITEM: (0, "unknown item"),
-    codec.UNKNOWN_SUB_ITEM: (1, "unknown sub-item"),
+    codec.KIND_USER_INFORMATION: (0, "user information"),
+    codec.KIND_EXTENDED_INFO: (2, "application information"),
+    codec.KIND_USER_IDENTITY: (1, "user identity"),
+    codec.KIND_USER_IDENTITY_SECOND: (2, "user identity, secondary field"),
+    codec.KIND_USER_IDENTITY_RESPONSE: (1, "user identity response"),
+    codec.KIND_UNKNOWN_ITEM: (0, "unknown item"),
+    codec.KIND_UNKNOWN_SUB_ITEM: (1, "unknown sub-item"),
 }
 
 
@@ -100,7 +100,7 @@ def _uid_field(row: codec.Row, value: bytes) -> Field:
         values = {"size": len(value)}
     elif uid_name is not None:
         text, values["uid_name"] = f"{text} ({uid_name})", uid_name
-    if row[2] == codec.ROLE:
+    if row[2] == codec.KIND_ROLE:
         text = f"{text}, SCU {row[4]}, SCP {row[5]}"
         values |= {"scu": row[4], "scp": row[5]}
     return Field(row[0], depth, name, text, values)
@@ -125,7 +125,7 @@ def _name_field(row: codec.Row, value: bytes, may_be_shown: bool) -> Field:
 
 def _number_field(row: codec.Row, value: bytes) -> Field:
     depth, name = _NUMBERS[row[2]]
-    if row[2] == codec.MAX_LENGTH:
+    if row[2] == codec.KIND_MAX_LENGTH:
         number = int.from_bytes(value, "big")
         return Field(row[0], depth, name, str(number), {"value": number})
     invoked, performed = int.from_bytes(value[:2], "big"), int.from_bytes(value[2:], "big")
@@ -137,12 +137,12 @@ def _hidden_field(row: codec.Row) -> Field:
     depth, name = _HIDDEN[row[2]]
     text = f"{row[1]} bytes, not shown"
     values: dict[str, object] = {"size": row[1]}
-    if row[2] == codec.USER_INFORMATION:
+    if row[2] == codec.KIND_USER_INFORMATION:
         text = f"{row[1]} bytes"
-    elif row[2] == codec.USER_IDENTITY:
+    elif row[2] == codec.KIND_USER_IDENTITY:
         text = f"type {row[4]}, response requested {row[5]}, {text}"
         values |= {"type": row[4], "response_requested": row[5]}
-    elif row[2] in (codec.UNKNOWN_ITEM, codec.UNKNOWN_SUB_ITEM):
+    elif row[2] in (codec.KIND_UNKNOWN_ITEM, codec.KIND_UNKNOWN_SUB_ITEM):
         name = f"{name} {row[3]:02X}"
         values["type"] = row[3]
     return Field(row[0], depth, name, text, values)
@@ -188,13 +188,13 @@ def _field(pdu: memoryview, row: codec.Row, sound: bool) -> Field:
     if kind in _UIDS:
         return _uid_field(row, value)
     if kind in _NAMES:
-        is_title = kind != codec.VERSION_NAME
+        is_title = kind != codec.KIND_VERSION_NAME
         return _name_field(row, value, _titles_are_in_place(pdu) if is_title else sound)
     if kind in _NUMBERS:
         return _number_field(row, value)
-    if kind == codec.CONTEXT:
+    if kind == codec.KIND_CONTEXT:
         return _context_field(row)
-    return _pdv_field(row, value, sound) if kind == codec.PDV else _hidden_field(row)
+    return _pdv_field(row, value, sound) if kind == codec.KIND_PDV else _hidden_field(row)
 
 
 # ---- the whole PDU ---------------------------------------------------------------------------
@@ -203,20 +203,20 @@ def _field(pdu: memoryview, row: codec.Row, sound: bool) -> Field:
 def _shown(row: codec.Row, field: Field) -> range:
     """The bytes that a field shows."""
     start, end = row[0], row[0] + row[1]
-    if row[2] == codec.USER_IDENTITY:
+    if row[2] == codec.KIND_USER_IDENTITY:
         return range(start - 4, start - 2)  # type, response requested
-    if "size" in field.values or row[2] == codec.CONTEXT:
+    if "size" in field.values or row[2] == codec.KIND_CONTEXT:
         return range(0)
-    return range(start, end + 2) if row[2] == codec.ROLE else range(start, end)
+    return range(start, end + 2) if row[2] == codec.KIND_ROLE else range(start, end)
 
 
 def _read(pdu: memoryview, rows: list[codec.Row], sound: bool) -> tuple[list[Field], list[range]]:
     """The fields of a PDU, and its bytes that are headers of items or shown by a field."""
     fields, shown = _codes(rows[0]), []
     for row in rows[1:]:
-        if row[2] == codec.HEADER:
+        if row[2] == codec.KIND_HEADER:
             shown.append(range(row[0], row[0] + row[1]))
-        elif row[2] != codec.IGNORED:
+        elif row[2] != codec.KIND_IGNORED:
             fields.append(_field(pdu, row, sound))
             shown.append(_shown(row, fields[-1]))
     return fields, shown
