@@ -8,19 +8,13 @@ documented C API under its own names.
 
 from pathlib import Path
 
-from . import _lib, aio
+from . import aio
+from ._codec import Decoder, decode, decode_rejects, encode
 from ._ffi import ffi, lib
-from ._strangers import Stranger
+from ._native import codec
 from .admission import ANY, Admission
-from .association import (
-    Association,
-    Closed,
-    Counters,
-    Echo,
-    Fault,
-    NegotiatedContext,
-    Record,
-)
+from .association import Association, Closed, Echo, Fault, NegotiatedContext
+from .counters import Counters, Record, Stranger
 from .errors import (
     AssociationAborted,
     AssociationRejected,
@@ -44,7 +38,6 @@ from .pdu import (
     CommonExtendedNegotiation,
     ContextResult,
     DataTransfer,
-    Decoder,
     ExtendedNegotiation,
     Fragment,
     PresentationReason,
@@ -59,15 +52,12 @@ from .pdu import (
     UserIdentityResponse,
     UserInformation,
     UserReason,
-    decode,
-    decode_rejects,
-    encode,
 )
+from .requestor import SyncAssociation, connect
 from .retry import Retry
 from .server import ServedAssociation, Server
-from .sync import SyncAssociation, connect
 
-__version__ = _lib.VERSION
+__version__ = codec.VERSION
 
 __all__ = [
     "ANY",

@@ -7,7 +7,7 @@ import os
 import socket
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from . import _lib
+from ._native import net
 
 ROUND = 500
 """Milliseconds: a signal that comes just before a wait is seen no later than this."""
@@ -20,7 +20,7 @@ Address = tuple[str, int]
 def dial(address: Address, local: Address | None, timeout: float | None) -> socket.socket:
     """A connection, which never blocks. Raises `OSError`."""
     _check_name(address[0])
-    dialer = _lib.Dialer()
+    dialer = net.Dialer()
     try:
         dialer.begin(address, local, timeout)
         while (found := dialer.wait(ROUND)) is None:
@@ -33,9 +33,10 @@ def dial(address: Address, local: Address | None, timeout: float | None) -> sock
 async def dial_async(
     address: Address, local: Address | None, timeout: float | None
 ) -> socket.socket:
-    """As `dial`; a thread waits, unless the connection is up at once. Cancelling leaves nothing."""
+    """Connect as `dial` does; a thread waits, unless the connection is up at once. Cancelling
+    leaves nothing."""
     _check_name(address[0])
-    dialer = _lib.Dialer()
+    dialer = net.Dialer()
     numeric = _is_numeric(address[0]) and (local is None or _is_numeric(local[0]))
     found: int | None = None
     if numeric:
@@ -62,7 +63,7 @@ async def dial_async(
         raise
 
 
-def _finish(dialer: _lib.Dialer, begin: tuple[Address, Address | None, float | None] | None) -> int:
+def _finish(dialer: net.Dialer, begin: tuple[Address, Address | None, float | None] | None) -> int:
     try:
         return dialer.finish() if begin is None else dialer.run(*begin)
     finally:
@@ -76,7 +77,7 @@ def _close(waiting: Future[int]) -> None:
 
 
 def _check_name(host: str) -> None:
-    """What C would read as another name is no name."""
+    """Raises `OSError` for a text that C would read as another name."""
     if not host or "\0" in host:
         raise socket.gaierror(socket.EAI_NONAME, f"{host!a} is no name of a host")
 

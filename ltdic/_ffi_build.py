@@ -14,7 +14,7 @@ TRAMPOLINES = re.compile(r"typedef L_VOID\s*\(\s*\*(\w+CALLBACK)\)(\([^;]*\));")
 
 
 def declarations(header: Path) -> str:
-    """What stands between the marks [cdef] and [end], as `FFI.cdef` reads it."""
+    """The text between the marks [cdef] and [end], as `FFI.cdef` reads it."""
     text = header.read_text(encoding="utf-8")
     start, end = text.index("/* [cdef]"), text.index("/* [end] */")
     text = re.sub(r"/\*.*?\*/", "", text[start:end], flags=re.DOTALL)

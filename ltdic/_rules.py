@@ -1,4 +1,4 @@
-"""What the standard asks of the fields of a PDU, in words, and where it does."""
+"""The rules of the standard for the fields of a PDU, in words, and their clauses."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def clause_of(pdu: bytes | bytearray | memoryview, offset: int) -> str:
 
 
 def place_of(pdu: bytes | bytearray | memoryview, offset: int) -> str:
-    """What stands at this place of a PDU, and what would be right there, where that is one rule;
+    """The name of what stands at this place of a PDU, and the rule for it, where there is one;
     empty where it is not known."""
     kind = pdu[0]
     if offset == 2 and kind in _FIXED:

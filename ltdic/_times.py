@@ -1,12 +1,12 @@
-"""What a time is, everywhere in the package."""
+"""Times in seconds, as all of the package takes them."""
 
 from __future__ import annotations
 
 from numbers import Real
 from typing import Any, cast
 
-from . import _lib
 from ._arguments import wrong_type
+from ._native import engine
 
 
 def seconds_of(name: str, seconds: Any, *, zero: bool = False) -> float | None:
@@ -21,4 +21,4 @@ def seconds_of(name: str, seconds: Any, *, zero: bool = False) -> float | None:
     if not (number > 0 or (zero and number == 0)):
         more = "0 or more" if zero else "more than 0"
         raise ValueError(f"{name} is {seconds}, no time: it is {more} seconds, or None for ever")
-    return None if number * 1000 >= _lib.FOREVER else float(number)
+    return None if number * 1000 >= engine.FOREVER else float(number)

@@ -10,9 +10,10 @@ from importlib import import_module
 from types import NoneType
 from typing import Any, SupportsIndex, TypeAlias
 
-from . import _lib
 from ._arguments import each, number_of, one, wrong_type
-from .pdu import MAX_ASSOCIATE, Abort, AssociateAccept, AssociateReject, ProposedContext
+from ._codec import MAX_ASSOCIATE
+from ._native import codec, service
+from .pdu import Abort, AssociateAccept, AssociateReject, ProposedContext
 
 IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
 EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
@@ -42,6 +43,8 @@ def uid_of(name: str) -> str:
         raise ValueError(f"{name!a} is no UID and no keyword of PS3.6") from None
 
 
+DEFAULT_MAX_LENGTH = 0x40000
+"""Bytes of the largest P-DATA-TF that is taken, where nobody has said another one."""
 LEAST_MAX_LENGTH = 8
 """Bytes: a PDV header and two of data."""
 
@@ -133,10 +136,10 @@ class Admission:
     refuse_with: tuple[int, int, int] = (2, 3, 2)
     """Result, source and reason of the rejection beyond one of these limits."""
     contexts: Sequence[Context] | Any_ = ("Verification",)
-    """What is supported. A context of another abstract syntax is answered with result 3, one
-    without a transfer syntax from here with 4; of several, the first from here is chosen. `ANY`
-    supports everything, with the transfer syntax that is proposed first."""
-    max_length: int = 0x40000
+    """The contexts that are supported. One of another abstract syntax is answered with result 3,
+    one without a transfer syntax from here with 4; of several, the first from here is chosen.
+    `ANY` supports everything, with the transfer syntax that is proposed first."""
+    max_length: int = DEFAULT_MAX_LENGTH
     """The largest P-DATA-TF that is taken (PS3.8 D.1), in bytes, at least 8; 0: no limit."""
     max_associate: int | None = None
     """The largest PDU length of an A-ASSOCIATE-RQ that is looked at, in bytes, from 100 to
@@ -174,11 +177,11 @@ class Admission:
         if most is not None and not LEAST_ASSOCIATE <= most <= MAX_ASSOCIATE:
             raise ValueError(f"max_associate is {most}, not {LEAST_ASSOCIATE} to {MAX_ASSOCIATE}")
 
-    def policy(self, max_associations: int, has_handler: bool) -> _lib.Policy:
+    def policy(self, max_associations: int, has_handler: bool) -> service.Policy:
         """Build the C policy; of two limits on associations the stricter one applies. Raises
         `ValueError` for what PS3.8 does not allow, and for contexts that nobody would handle."""
         self.__post_init__()  # a list may have been changed since
-        policy = _lib.Policy()
+        policy = service.Policy()
         for title in self.called or ():
             policy.add_called(title)
         for title in self.calling or ():
@@ -193,7 +196,7 @@ class Admission:
         policy.set_max_associate(most if self.max_associate is None else self.max_associate)
         return policy
 
-    def _add_contexts(self, policy: _lib.Policy, has_handler: bool) -> None:
+    def _add_contexts(self, policy: service.Policy, has_handler: bool) -> None:
         if isinstance(self.contexts, Any_):
             policy.accept_any()
         else:
@@ -211,7 +214,7 @@ class Admission:
         assert not isinstance(self.contexts, Any_)
         return all(abstract == VERIFICATION for abstract, _ in contexts_of(self.contexts))
 
-    def _set_limits(self, policy: _lib.Policy, max_associations: int) -> None:
+    def _set_limits(self, policy: service.Policy, max_associations: int) -> None:
         limits = self.max_associations, max_associations
         limit = self.max_per_calling
         titles: dict[Any, int] = dict(limit) if isinstance(limit, Mapping) else {...: limit}
@@ -226,7 +229,7 @@ class Admission:
         for name, count in counts:
             number_of(name, count, 0xFFFFFFFF)
         codes = tuple(each("refuse_with", self.refuse_with, int, "integers"))
-        if len(codes) != 3 or not _lib.is_defined(*codes):
+        if len(codes) != 3 or not codec.is_defined(*codes):
             raise ValueError(
                 f"refuse_with is {self.refuse_with}, no combination of PS3.8 table 9-21"
             )

@@ -30,34 +30,32 @@ from functools import partial
 from types import TracebackType
 from typing import Any, NoReturn, cast
 
-from . import _lib
 from ._arguments import HOST_AND_PORT, one, pair
+from ._codec import encode
 from ._connecting import dial_async
-from ._decisions import Task, Threads, Undecided
+from ._first_bytes import FIRST
 from ._fork import cut_off, watch
-from ._lib import Buffer
-from ._link import MOST_HELD, MOST_WORK, Link, peer_of
-from ._strangers import stranger_of, tls_stranger
+from ._native import codec, engine, net, service
+from ._native.codec import Buffer
+from ._on_request import Task, Threads, Undecided
+from ._protocol import MOST_WORK, AssociationProtocol, peer_of
 from ._times import seconds_of
-from .admission import Admission, Context
+from .admission import DEFAULT_MAX_LENGTH, Admission, Context
 from .association import (
-    ABORTED_BY_US,
+    BUSY,
     DEFAULT_IDLE,
-    DEFAULT_MAX_LENGTH,
     DEFAULT_TIMEOUT,
     FAILED_DECISION,
-    FIRST,
-    RELEASED,
-    RELEASED_BY_PEER,
+    IN_USE,
+    MOST_HELD,
+    NOT_ANSWERED,
+    OVER,
     SHORTEST,
-    Counters,
-    End,
     Event,
-    Opened,
-    Record,
+    RequestorAssociationBase,
     Security,
     Sendable,
-    Served,
+    ServedAssociationBase,
     Steps,
     T,
     answer_of,
@@ -67,15 +65,25 @@ from .association import (
     connections_allowed,
     context_id_of,
     deadline_of,
-    describe_reject,
     echo_of,
-    end_of_error,
     failure,
     left_of,
-    logger,
     request_of,
     security_of,
     titles_of,
+)
+from .counters import (
+    ABORTED_BY_US,
+    RELEASED,
+    RELEASED_BY_PEER,
+    Counters,
+    End,
+    Record,
+    describe_reject,
+    end_of_error,
+    logger,
+    stranger_of,
+    tls_stranger,
 )
 from .errors import AssociationTimeout, Error, LocalError
 from .pdu import (
@@ -87,7 +95,6 @@ from .pdu import (
     ReleaseRequest,
     ReleaseResponse,
     UserIdentity,
-    encode,
 )
 from .retry import Attempts, Retry
 from .tls import Tls, check_tls
@@ -104,15 +111,17 @@ MOST_HANDSHAKE = 0x10000
 # ---- requestor ----------------------------------------------------------------------------------
 
 
-class AsyncAssociation(Opened):
+class AsyncAssociation(RequestorAssociationBase):
     """An association that `aio.connect` has opened. An asynchronous context manager: it is released
     at the end, or aborted where an exception leaves the block. One task at a time may wait for what
     comes, by `echo`, `receive` or `release`, others get `LocalError`; `send` may be called beside
     that, and by several tasks, whose messages go out one after the other."""
 
-    def __init__(self, link: Link, request: AssociateRequest, timeout: float | None) -> None:
-        super().__init__(link.association, request, link.peer, timeout)
-        self._link = link
+    def __init__(
+        self, protocol: AssociationProtocol, request: AssociateRequest, timeout: float | None
+    ) -> None:
+        super().__init__(protocol.association, request, protocol.peer, timeout)
+        self._protocol = protocol
         self._runner: asyncio.Task[Any] | None = None
         """The task that waits for what comes."""
         watch(self)
@@ -126,7 +135,7 @@ class AsyncAssociation(Opened):
                 pass
 
     async def echo(self) -> int:
-        """As `SyncAssociation.echo`."""
+        """Ask as `SyncAssociation.echo` does."""
         self._refuse_if_over()
         return await self._run(self._requestor.echo())
 
@@ -137,42 +146,44 @@ class AsyncAssociation(Opened):
         context: int | str,
         is_command: bool = False,
     ) -> None:
-        """As `SyncAssociation.send`; the pieces may also come from an asynchronous iterator.
-        Whoever is cancelled in the middle of it has only `abort` left to do."""
+        """Send as `SyncAssociation.send` does; the pieces may also come from an asynchronous
+        iterator. Whoever is cancelled in the middle of it has only `abort` left to do."""
         context_id = context_id_of(self.contexts, context)
         self._refuse_if_over()
         try:
-            await self._link.send(data, context_id, is_command, self.timeout)
-            self._link.raise_if_over()
+            await self._protocol.send(data, context_id, is_command, self.timeout)
+            self._protocol.raise_if_over()
         except Error as e:
             await self._fail(e)
 
     async def receive(self, *, joined: bool = True, limit: int = 1 << 30) -> PDV | None:
-        """As `SyncAssociation.receive`. Whoever is cancelled loses nothing of what has come."""
+        """Receive as `SyncAssociation.receive` does. Whoever is cancelled loses nothing of what has
+        come."""
         pdv = await self._run(self._requestor.receive(joined, limit))
         if pdv is None:
             await self._answer_release()
         return pdv
 
     async def release(self) -> None:
-        """As `SyncAssociation.release`."""
+        """Release as `SyncAssociation.release` does."""
         self._refuse_if_over()
-        if self._association.state == 8:  # the peer has asked first
+        if self._association.state == engine.RELEASE_REQUESTED:  # the peer has asked first
             await self._answer_release()
             return
-        turns = self._link.turns
+        order = self._protocol.order
         try:
-            await turns.begin(True, self.timeout)  # after what other tasks send
+            await order.begin(True, self.timeout)  # after what other tasks send
             await self._run(self._requestor.release())
         finally:
-            turns.end(False)
+            order.end(False)
         await self._end(RELEASED)
 
     async def abort(self) -> None:
-        """As `SyncAssociation.abort`; from any task, where another one then gets `LocalError`."""
+        """Abort as `SyncAssociation.abort` does; from any task, where another one then gets
+        `LocalError`."""
         if self._record is not None:
             self._association.send(Abort(0, 0))
-            self._link.aborted = True
+            self._protocol.aborted = True
             await self._end(ABORTED_BY_US)
 
     async def __aenter__(self) -> AsyncAssociation:
@@ -194,11 +205,11 @@ class AsyncAssociation(Opened):
     # ---- how it is done
 
     def _refuse_if_over(self) -> None:
-        """What has come may be the end already."""
-        if self._record is None or self._link.aborted:
-            raise LocalError("the association is over")
+        """Raises the exception where what has come is the end already."""
+        if self._record is None or self._protocol.aborted:
+            raise LocalError(OVER)
         try:
-            self._link.raise_if_over()
+            self._protocol.raise_if_over()
         except Error as e:
             self._cut(end_of_error(e))
             raise
@@ -212,25 +223,25 @@ class AsyncAssociation(Opened):
             self._cut()
             raise
         self._association.set_timeouts(self.timeout)
-        self._link.was_established = True
+        self._protocol.was_established = True
 
     async def _run(self, steps: Steps[T], deadline: float | None = None) -> T:
         """Take the steps of a service."""
         if self._record is None:
-            raise LocalError("the association is over")
+            raise LocalError(OVER)
         if self._runner is not None and not self._runner.cancelling():
-            raise LocalError("another task uses the association")
+            raise LocalError(IN_USE.replace("thread", "task"))
         if deadline is None:
             deadline = deadline_of(self.timeout)
         self._runner = me = asyncio.current_task()
         try:
             next(steps)
             while True:
-                self._link.turn()
+                self._protocol.step()
                 extends = steps.send(await self._next(deadline))
                 deadline = deadline_of(self.timeout) if extends else deadline
         except StopIteration as e:
-            self._link.turn()
+            self._protocol.step()
             result: T = e.value
             return result
         except Error as e:
@@ -242,14 +253,14 @@ class AsyncAssociation(Opened):
     async def _next(self, deadline: float | None) -> Event:
         try:
             async with asyncio.timeout(left_of(deadline)):
-                return await self._link.next()
+                return await self._protocol.next()
         except TimeoutError:
             self._association.send(Abort(0, 0))
-            raise AssociationTimeout("the peer has not answered in time") from None
+            raise AssociationTimeout(NOT_ANSWERED) from None
 
     async def _fail(self, error: Error) -> NoReturn:
         """Raise it; where it was the end, or made it, when all is closed."""
-        if self._association.state != 6 and not self._link.aborted:
+        if self._association.state != engine.OPEN and not self._protocol.aborted:
             await self._end(end_of_error(error))
         raise error
 
@@ -260,24 +271,24 @@ class AsyncAssociation(Opened):
     async def _end(self, end: End) -> None:
         """Send what is left, and close."""
         try:
-            await self._link.wait_closed()
+            await self._protocol.wait_closed()
         finally:
             self._log(end)
 
     def _cut(self, end: End = ABORTED_BY_US) -> None:
         if self._record is not None:
-            self._link.cut()
+            self._protocol.cut()
             self._log(end)
 
     def _log(self, end: End) -> None:
         """Once."""
         record, self._record = self._record, None
         if record is not None:
-            record.finish(end, self._link.begun, self._link.received, self._link.sent)
+            record.finish(end, self._protocol.begun, self._protocol.received, self._protocol.sent)
 
 
 class _Connecting:
-    """What `connect` returns: to be awaited, or to be entered by `async with`."""
+    """The result of `connect`: to be awaited, or to be entered by `async with`."""
 
     def __init__(self, connecting: Coroutine[Any, Any, AsyncAssociation]) -> None:
         self._connecting = connecting
@@ -349,20 +360,24 @@ async def _connect_once(
     address, local, security = where
     try:
         async with asyncio.timeout(timeout):
-            link = await _link_over(await dial_async(address, local, timeout), timeout, security)
+            protocol = await _protocol_over(
+                await dial_async(address, local, timeout), timeout, security
+            )
     except (OSError, ValueError) as e:  # a time-out is one, `ssl.SSLError`, and a name that is none
         raise failure(address, e) from e
-    association = AsyncAssociation(link, request, timeout)
+    association = AsyncAssociation(protocol, request, timeout)
     await association._open(deadline)
     return association
 
 
-async def _link_over(sock: socket.socket, timeout: float | None, security: Security | None) -> Link:
-    """A link over a connection, when TLS is up."""
+async def _protocol_over(
+    sock: socket.socket, timeout: float | None, security: Security | None
+) -> AssociationProtocol:
+    """Drive an association over this connection, when TLS is up."""
     try:
         tls = None if security is None else Tls(*security)
-        link = Link(True, timeout, tls=tls)
-        await asyncio.get_running_loop().create_connection(lambda: link, sock=sock)
+        protocol = AssociationProtocol(True, timeout, tls=tls)
+        await asyncio.get_running_loop().create_connection(lambda: protocol, sock=sock)
     except BaseException:
         sock.close()
         raise
@@ -370,29 +385,29 @@ async def _link_over(sock: socket.socket, timeout: float | None, security: Secur
         while tls is not None and not tls.established:
             if tls.error is not None:
                 raise tls.error
-            if link.closed:
+            if protocol.closed:
                 raise ConnectionResetError("the peer has closed the connection in the handshake")
-            await link.change()
+            await protocol.change()
     except BaseException:
-        link.transport.abort()
+        protocol.transport.abort()
         raise
-    return link
+    return protocol
 
 
 # ---- server -------------------------------------------------------------------------------------
 
 
-class AsyncServedAssociation(Served):
+class AsyncServedAssociation(ServedAssociationBase):
     """An association of an `aio.Server`, as its handler and `on_request` see it."""
 
     def __init__(
-        self, link: _Acceptor, request: bytes, accept: bytes, timeout: float | None
+        self, acceptor: _Acceptor, request: bytes, accept: bytes, timeout: float | None
     ) -> None:
-        super().__init__(request, accept, link.peer)
-        self._link = link
+        super().__init__(request, accept, acceptor.peer)
+        self._acceptor = acceptor
         self._timeout = timeout
-        if link.tls is not None:
-            self.peer_certificate = link.tls.peer_certificate
+        if acceptor.tls is not None:
+            self.peer_certificate = acceptor.tls.peer_certificate
 
     async def send(
         self,
@@ -405,29 +420,29 @@ class AsyncServedAssociation(Served):
         message after the other. Raises `LocalError` where the association is over."""
         context_id = self._context_id_of(context)
         try:
-            await self._link.send(data, context_id, is_command, self._timeout, self._part_size)
+            await self._acceptor.send(data, context_id, is_command, self._timeout, self._part_size)
         except AssociationTimeout:
-            self._link.abort()
+            self._acceptor.abort()
             raise
 
     async def release(self) -> None:
         """Ask the peer for release (PS3.8 7.2), between two messages, and wait for the end."""
-        turns = self._link.turns
+        order = self._acceptor.order
         try:
-            await turns.begin(True, self._timeout)
-            self._link.release()
+            await order.begin(True, self._timeout)
+            self._acceptor.release()
         finally:
-            turns.end(False)
+            order.end(False)
         await self.wait()
 
     def abort(self) -> None:
         """End it at once, by A-ABORT (PS3.8 7.3). Does nothing when it is over."""
-        self._link.abort()
+        self._acceptor.abort()
 
     async def wait(self) -> None:
         """Wait until its connection has ended."""
-        while not self._link.closed:
-            await self._link.change()
+        while not self._acceptor.closed:
+            await self._acceptor.change()
 
 
 Handler = Callable[[AsyncServedAssociation, PDV], Awaitable[None]]
@@ -436,8 +451,8 @@ OnEnd = Callable[[AsyncServedAssociation, Record], Awaitable[None] | None]
 TIMED_OUT, LOST = End("timed out", "timed out"), End("lost", "connection lost")
 
 
-class _Acceptor(Link):
-    """A link of a server: what C does in `server.c` it does with the same admission."""
+class _Acceptor(AssociationProtocol):
+    """One connection of a server: what C does in `server.c` it does with the same admission."""
 
     def __init__(self, server: Server, peer: tuple[str, int]) -> None:
         tls = None if server._tls is None else Tls(server._tls)
@@ -461,7 +476,7 @@ class _Acceptor(Link):
         self._tasks: set[asyncio.Task[None]] = set()
         self._working = False
         self._yields: asyncio.Task[None] | None = None
-        """The task of the handler while it lets others have their turn."""
+        """The task of the handler while it lets the loop go on."""
         self._is_to_cancel = False
         """Is that task to be cancelled when it has handled what has come?"""
         self._is_to_release = False
@@ -489,54 +504,59 @@ class _Acceptor(Link):
             self.settle()
             raise
 
-    def happened(self, told: _lib.Told) -> None:
-        if told.over:
-            self._ended(told)
-        elif told.status == _lib.TIMEOUT:
+    def on_indication(self, indication: engine.Indication) -> None:
+        if indication.over:
+            self._ended(indication)
+        elif indication.status == codec.TIMEOUT:
             self._set_end(TIMED_OUT)
-        elif told.status != 0:
-            codes = 0, 2, _lib.abort_reason(told.status)
-            text = f"aborted by us: {_lib.text_of(told.status)}"
+        elif indication.status != 0:
+            codes = 0, 2, codec.abort_reason(indication.status)
+            text = f"aborted by us: {codec.text_of(indication.status)}"
             self._set_end(End("aborted", text, codes))
         else:
-            _HAPPENED[told.type](self, told)
+            _ACTIONS[indication.type](self, indication)
 
-    def turn(self, most: int = MOST_WORK) -> None:
-        super().turn(most)
+    def step(self, most: int = MOST_WORK) -> None:
+        super().step(most)
         self.settle()
 
     def settle(self) -> None:
         """Give back what it does not need any more."""
-        state = 1 if self._over else self.association.state
-        if state == 1:
+        state = engine.IDLE if self._over else self.association.state
+        if state == engine.IDLE:
             self._server._count_unfinished(self, 0)
-        if state != 3:
+        if state != engine.REQUESTED:
             self._server._undecided.remove(self)
-        if self._place is not None and not 3 <= state <= 12:
+        if self._place is not None and not engine.is_under_way(state):
             self._server._policy.leave(self._place)
             self._place = None
-        if self._is_to_release and not self.turns.is_sending:
+        if self._is_to_release and not self.order.is_sending:
             self._is_to_release = False
             self._answer_release()
-            super().turn()
+            super().step()
         if self._server._closing and not self._over:
             self._server._close_step(self)
         self._leave()
 
     def flush(self) -> None:
-        """What the provider refuses has not been told, but is sent."""
+        """Send what is to be sent. A request that the provider refuses is known from this alone."""
         data = self.association.data_to_send()
         if self._record is None and data[:1] == b"\3":
             self._remember(bytes(self.association._view))
             self._set_rejected(AssociateReject(*data[7:10]))
         self.write(data)
 
+    @property
+    def is_between_messages(self) -> bool:
+        """Is there no message that is received, handled or sent in part?"""
+        return self._between and not self._working and not self.order.is_open
+
     def _remember(self, request: bytes) -> None:
         self._record = Record(*titles_of(request), self.peer, True)
         self.begun = time.monotonic()
 
-    def _receive_request(self, told: _lib.Told) -> None:
-        request = bytes(self.association._bytes_of(told))
+    def _receive_request(self, indication: engine.Indication) -> None:
+        request = bytes(self.association._bytes_of(indication))
         self._remember(request)
         judged = self._server._policy.judge(request, self.peer[0])
         refusal, accept, self._place = judged.refusal, judged.accept, judged.place
@@ -575,9 +595,9 @@ class _Acceptor(Link):
         except (Exception, SystemExit):
             logger.exception("on_request failed; the request is rejected")
             answer = encode(FAILED_DECISION)
-        if self.association.state == 3:
+        if self.association.state == engine.REQUESTED:
             self._answer(answer)
-            self.turn()
+            self.step()
 
     def _answer(self, pdu: bytes) -> None:
         assert self._accepted is not None
@@ -597,21 +617,21 @@ class _Acceptor(Link):
         self.association.send(reject)
         self._set_rejected(reject)
 
-    def _receive_data(self, told: _lib.Told) -> None:
-        self._between = told.control & 3 == 2
-        if told.id in self._verification:
-            self._receive_echo(told)
+    def _receive_data(self, indication: engine.Indication) -> None:
+        self._between = indication.control & (codec.COMMAND | codec.LAST) == codec.LAST
+        if indication.id in self._verification:
+            self._receive_echo(indication)
         elif self._server._handler is not None:
-            event = self.association._event(told)
+            event = self.association._event(indication)
             self.put(event)
             self._work()
 
-    def _receive_echo(self, told: _lib.Told) -> None:
+    def _receive_echo(self, indication: engine.Indication) -> None:
         """In a Verification context nothing but a C-ECHO request means anything (PS3.4 A.4)."""
-        if not told.control & 2:
+        if not indication.control & codec.LAST:
             return
-        echo = told.echo
-        if echo is None or echo.field != _lib.ECHO_REQUEST:
+        echo = indication.echo
+        if echo is None or echo.field != engine.ECHO_REQUEST:
             self.abort()
             return
         self._between = True
@@ -619,29 +639,29 @@ class _Acceptor(Link):
             self.abort()
             return
         try:
-            self.association.answer_echo(echo_of(told.id, echo))
+            self.association.answer_echo(echo_of(indication.id, echo))
         except (LocalError, ValueError):  # it never reads, or its SOP class is no UID
-            if self.association.state == 6:
+            if self.association.state == engine.OPEN:
                 self.abort()
 
-    def _receive_release_request(self, told: _lib.Told) -> None:
+    def _receive_release_request(self, indication: engine.Indication) -> None:
         if self._working:
             self.put(ReleaseRequest())
         else:
             self._is_to_release = True
 
     def _answer_release(self) -> None:
-        if self.association.state == 8:
+        if self.association.state == engine.RELEASE_REQUESTED:
             self.association.send(ReleaseResponse())
             self._set_end(RELEASED)
 
-    def _receive_release_response(self, told: _lib.Told) -> None:
+    def _receive_release_response(self, indication: engine.Indication) -> None:
         self._set_end(RELEASED)
-        if self.association.state == 12:  # release collision (PS3.8 9.2.2)
+        if self.association.state == engine.RELEASE_COLLIDED:  # PS3.8 9.2.2
             self.association.send(ReleaseResponse())
 
-    def _receive_abort(self, told: _lib.Told) -> None:
-        source, reason = self.association._bytes_of(told)[8:10]
+    def _receive_abort(self, indication: engine.Indication) -> None:
+        source, reason = self.association._bytes_of(indication)[8:10]
         text = f"aborted by the peer (source {source}, reason {reason})"
         self._set_end(End("aborted", text, (0, source, reason)))
 
@@ -673,7 +693,7 @@ class _Acceptor(Link):
             raise
         finally:
             self._working = False
-        self.turn()
+        self.step()
 
     async def _let_others(self) -> None:
         """Let the loop go on. Where the association ends meanwhile, what has come before that is
@@ -687,7 +707,7 @@ class _Acceptor(Link):
     def _handler_failed(self, error: Exception) -> None:
         """In its `except`."""
         assert self._accepted is not None
-        if isinstance(error, LocalError) and self.association.state in (7, 9, 10, 11, 12):
+        if isinstance(error, LocalError) and engine.asks_for_release(self.association.state):
             logger.debug("the handler's association is being released: %s", error)
             return
         if isinstance(error, Error) and not self._accepted.established:
@@ -703,16 +723,16 @@ class _Acceptor(Link):
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if task.cancelled() and 3 <= self.association.state <= 12:
+        if task.cancelled() and engine.is_under_way(self.association.state):
             self._abandoned()
         self._leave()
 
     def _abandoned(self) -> None:
         """Its task was cancelled, but not by `cancel`: nobody would answer the peer."""
-        if self.association.state == 3:
+        if self.association.state == engine.REQUESTED:
             logger.error("on_request was cancelled; the request is rejected")
             self._reject(FAILED_DECISION)
-            self.turn()
+            self.step()
         else:
             logger.error("the handler was cancelled; its association is aborted")
             self.abort()
@@ -722,12 +742,12 @@ class _Acceptor(Link):
     def release(self) -> None:
         """Ask for it. Raises `LocalError` in the wrong state."""
         self.association.send(ReleaseRequest())
-        self.turn()
+        self.step()
 
     def abort(self) -> None:
-        if 3 <= self.association.state <= 12:
+        if engine.is_under_way(self.association.state):
             self.association.send(Abort(0, 0))
-        if self.association.state == 13:
+        if self.association.state == engine.CLOSING:
             self._set_end(ABORTED_BY_US)
             self.drop_all()
 
@@ -735,8 +755,8 @@ class _Acceptor(Link):
         if self._end is None:
             codes = int(reject.result), int(reject.source), int(reject.reason)
             self._server._rejected["sent", *codes] += 1
-            told = self._server._tells_of_ends()
-            self._set_end(End("rejected", describe_reject(reject) if told else "", codes))
+            is_told = self._server._tells_of_ends()
+            self._set_end(End("rejected", describe_reject(reject) if is_told else "", codes))
 
     def _set_end(self, end: End) -> None:
         """The first one counts: what comes after it is only its end."""
@@ -751,30 +771,30 @@ class _Acceptor(Link):
         if self._accepted is not None:
             self._accepted._established = False
 
-    def _ended(self, told: _lib.Told) -> None:
+    def _ended(self, indication: engine.Indication) -> None:
         if self._record is None:
-            self._stranger_ended(told)
+            self._stranger_ended(indication)
         else:
-            self._set_end(TIMED_OUT if told.status == _lib.TIMEOUT else LOST)
+            self._set_end(TIMED_OUT if indication.status == codec.TIMEOUT else LOST)
             assert self._end is not None
             self._record.finish(self._end, self.begun, self.received, self.sent)
             self._tell_of_end(self._record)
         self._server._ended()
 
-    def _stranger_ended(self, told: _lib.Told) -> None:
+    def _stranger_ended(self, indication: engine.Indication) -> None:
         """A connection that was closed with nothing sent is counted only: probes do that."""
         seconds = time.monotonic() - self.begun
         counts, first = self._server._counts, self._first
         if first and self.tls is not None and not self.tls.established:
             counts["tls_failures"] += 1
-            why = str(self.tls.error or _lib.text_of(told.status))
+            why = str(self.tls.error or codec.text_of(indication.status))
             tls_stranger(self.peer, first, why, seconds).log()
             return
         if self.tls is not None:
             first = self.association._first
-        counts["faults" if _lib.is_fault(told.status) else "no_request"] += 1
-        if first or told.status == _lib.TIMEOUT:
-            stranger_of(self.peer, told.status, told.offset, first, seconds).log()
+        counts["faults" if codec.is_fault(indication.status) else "no_request"] += 1
+        if first or indication.status == codec.TIMEOUT:
+            stranger_of(self.peer, indication.status, indication.offset, first, seconds).log()
 
     def _tell_of_end(self, record: Record) -> None:
         """Cancel what is done for it, and call `on_end` after that."""
@@ -801,7 +821,7 @@ class _Acceptor(Link):
 
     def _leave(self) -> None:
         """The server has to wait for it until there is neither a connection nor work left."""
-        if self.closed and self._over and not self._tasks and self in self._server._links:
+        if self.closed and self._over and not self._tasks and self in self._server._acceptors:
             self._server._left(self)
 
     def end_for_congestion(self) -> None:
@@ -809,8 +829,8 @@ class _Acceptor(Link):
         if self.tls is not None and not self.tls.established:
             self.cut()
         else:
-            self.association._fail(_lib.CONGESTION)
-            self.turn()
+            self.association._fail(codec.CONGESTION)
+            self.step()
 
     def forget(self) -> None:
         """It is over: what only it needs is garbage at once, without a cycle that waits for the
@@ -834,15 +854,13 @@ class _Acceptor(Link):
                 task.cancel()
 
 
-_HAPPENED: dict[int, Callable[[_Acceptor, _lib.Told], None]] = {
+_ACTIONS: dict[int, Callable[[_Acceptor, engine.Indication], None]] = {
     1: _Acceptor._receive_request,
     4: _Acceptor._receive_data,
     5: _Acceptor._receive_release_request,
     6: _Acceptor._receive_release_response,
     7: _Acceptor._receive_abort,
 }
-
-BUSY = AssociateReject(2, 3, 1)
 
 
 async def _listen(host: str, port: int) -> socket.socket:
@@ -867,8 +885,8 @@ async def _listen(host: str, port: int) -> socket.socket:
 
 
 async def _look_up(host: str, port: int) -> list[Any]:
-    """As C does it: what is no domain name is known without the full stop at its end."""
-    name = _lib.encoded_host(host.strip("[]"))
+    """Look up as C does: what is no domain name is known without the full stop at its end."""
+    name = net.encoded_host(host.strip("[]"))
     look_up = partial(asyncio.get_running_loop().getaddrinfo, port=port, type=socket.SOCK_STREAM)
     try:
         return await look_up(name)
@@ -960,7 +978,7 @@ class _Listener:
 
 
 ACCEPTS = 64
-"""Connections that are taken in one turn of the loop."""
+"""Connections that are taken in one round of the loop."""
 STARVED_RETRY = 0.1
 """Seconds until accepting is tried again."""
 
@@ -992,11 +1010,11 @@ def _call_in_thread(
 class Server:
     """An acceptor in asyncio: `async with Server(...) as server: await server.serve()`.
 
-    As `ltdic.Server`, with the same admission, but that `handler`, `on_request` and `on_end` may be
-    coroutine functions: the handler of an association is awaited for one `PDV` after the other,
-    while all the others go on, and is cancelled when its association ends. `tls` is the context of
-    a TLS server. One that is dropped without having been closed closes its port, with a
-    `ResourceWarning`, when its last association has ended.
+    It serves as `ltdic.Server` does, with the same admission, but `handler`, `on_request` and
+    `on_end` may be coroutine functions: the handler of an association is awaited for one `PDV`
+    after the other, while all the others go on, and is cancelled when its association ends. `tls`
+    is the context of a TLS server. One that is dropped without having been closed closes its port,
+    with a `ResourceWarning`, when its last association has ended.
     """
 
     def __init__(
@@ -1026,7 +1044,7 @@ class Server:
         self._idle = seconds_of("idle", idle)
         self._tls = tls
         self._where = address
-        self._links: set[_Acceptor] = set()
+        self._acceptors: set[_Acceptor] = set()
         self._unfinished: dict[_Acceptor, int] = {}
         """Bytes of the PDUs that are not whole; the one that began first in front."""
         self._unfinished_bytes = 0
@@ -1048,7 +1066,7 @@ class Server:
         """In a child process, where the event loop, too, is the parent's, it is over."""
         if self._listener is not None and not self._listener.closed:
             self._closing = True
-            self._links.clear()
+            self._acceptors.clear()
             self._listener.leave_to_parent()
 
     def __del__(self) -> None:
@@ -1064,7 +1082,7 @@ class Server:
         if not self._closing:
             warnings.warn(f"{self!r} was not closed", ResourceWarning, source=self, stacklevel=2)
 
-    def _policy_of(self, admission: Admission) -> _lib.Policy:
+    def _policy_of(self, admission: Admission) -> service.Policy:
         return admission.policy(self._max_associations, self._handler is not None)
 
     async def __aenter__(self) -> Server:
@@ -1086,9 +1104,9 @@ class Server:
             self._listener.close()
             for task in list(self._taking):
                 task.cancel()
-            for link in list(self._links):
-                link.stop()
-                link.cancel()
+            for acceptor in list(self._acceptors):
+                acceptor.stop()
+                acceptor.cancel()
             self._threads.end()
 
     @property
@@ -1111,14 +1129,14 @@ class Server:
         else:
             self._loop.call_soon_threadsafe(self._take_rules, policy, admission)
 
-    def _take_rules(self, policy: _lib.Policy, admission: Admission) -> None:
+    def _take_rules(self, policy: service.Policy, admission: Admission) -> None:
         if self._policy.taking_rules(policy).make() != 0:
             raise MemoryError
         self._rules = admission
 
     @property
     def counters(self) -> Counters:
-        """What has happened so far."""
+        """The counts up to now."""
         counts = self._counts
         ended = {name: counts[name.replace("_", " ")] for name in _ENDED}
         return Counters(
@@ -1136,11 +1154,11 @@ class Server:
     @property
     def open(self) -> tuple[AsyncServedAssociation, ...]:
         """The associations now. From any thread."""
-        links = [link._accepted for link in list(self._links)]
-        return tuple(one for one in links if one is not None and one.established)
+        accepted = [acceptor._accepted for acceptor in list(self._acceptors)]
+        return tuple(one for one in accepted if one is not None and one.established)
 
     async def serve(self, until: float | Callable[[], bool] | None = None) -> None:
-        """As `ltdic.Server.serve`. Connections are served whether it runs or not."""
+        """Serve as `ltdic.Server.serve` does. Connections are served whether it runs or not."""
         assert self._changed is not None
         most = None if callable(until) else seconds_of("until", until, zero=True)
         end = None if most is None else time.monotonic() + most
@@ -1153,7 +1171,7 @@ class Server:
         await self._finish()
 
     def close(self) -> None:
-        """As `ltdic.Server.close`; it, too, may be called from any thread."""
+        """Close as `ltdic.Server.close` does; it, too, may be called from any thread."""
         if self._loop is not None:
             with suppress(RuntimeError):  # the loop is gone, and so is everything
                 self._loop.call_soon_threadsafe(self._begin_to_close)
@@ -1164,44 +1182,44 @@ class Server:
         """Serve a connection."""
         assert self._loop is not None
         self._counts["connections"] += 1
-        link = _Acceptor(self, peer_of(name))
-        self._links.add(link)
-        task = self._loop.create_task(self._open(link, sock))
+        acceptor = _Acceptor(self, peer_of(name))
+        self._acceptors.add(acceptor)
+        task = self._loop.create_task(self._open(acceptor, sock))
         self._taking.add(task)
-        task.add_done_callback(lambda task: self._taken(task, link, sock))
+        task.add_done_callback(lambda task: self._taken(task, acceptor, sock))
 
-    async def _open(self, link: _Acceptor, sock: socket.socket) -> None:
+    async def _open(self, acceptor: _Acceptor, sock: socket.socket) -> None:
         assert self._loop is not None
         with suppress(OSError):  # it has left already
-            await self._loop.connect_accepted_socket(lambda: link, sock)
+            await self._loop.connect_accepted_socket(lambda: acceptor, sock)
 
-    def _taken(self, task: asyncio.Task[None], link: _Acceptor, sock: socket.socket) -> None:
+    def _taken(self, task: asyncio.Task[None], acceptor: _Acceptor, sock: socket.socket) -> None:
         """Forget a connection that has no transport: it has left, or was cancelled."""
         self._taking.discard(task)
-        if not link.is_connected:
+        if not acceptor.is_connected:
             sock.close()
             self._counts["no_request"] += 1
-            self._left(link)
+            self._left(acceptor)
 
     def _is_full(self) -> bool:
-        return bool(self._max_connections) and len(self._links) >= self._max_connections
+        return bool(self._max_connections) and len(self._acceptors) >= self._max_connections
 
-    def _count_unfinished(self, link: _Acceptor, size: int) -> None:
-        """Of the connections with a PDU that is not whole end those that began first, as far as all
-        together have sent too much."""
-        self._unfinished_bytes += size - self._unfinished.get(link, 0)
+    def _count_unfinished(self, acceptor: _Acceptor, size: int) -> None:
+        """Count the bytes of PDUs that are not whole. Where all connections together have sent too
+        much of them, those that began first end."""
+        self._unfinished_bytes += size - self._unfinished.get(acceptor, 0)
         if size > 0:
-            self._unfinished[link] = size
+            self._unfinished[acceptor] = size
         else:
-            self._unfinished.pop(link, None)
-        while self._unfinished_bytes > _lib.MAX_UNFINISHED:
+            self._unfinished.pop(acceptor, None)
+        while self._unfinished_bytes > net.MAX_UNFINISHED:
             first = next(iter(self._unfinished))
             self._count_unfinished(first, 0)
             first.end_for_congestion()
 
     async def _in_thread(self, function: Callable[[Any], Any], argument: Any) -> Any:
-        """What the function returns, or raises, in a thread: there is no executor that anybody else
-        uses, and none that the process waits for at its end. Raises `NoThread`."""
+        """Call the function in a thread, and return or raise what it does. It is no executor that
+        anybody else uses, and none that the process waits for at its end. Raises `NoThread`."""
         assert self._loop is not None
         done: asyncio.Future[tuple[Any, BaseException | None]] = self._loop.create_future()
         task = Task(partial(_call_in_thread, self._loop, done, function, argument))
@@ -1215,10 +1233,10 @@ class Server:
             raise error if isinstance(error, Exception) else RuntimeError(repr(error)) from error
         return result
 
-    def _left(self, link: _Acceptor) -> None:
-        self._links.discard(link)
-        self._count_unfinished(link, 0)
-        link.forget()
+    def _left(self, acceptor: _Acceptor) -> None:
+        self._acceptors.discard(acceptor)
+        self._count_unfinished(acceptor, 0)
+        acceptor.forget()
         if self._listener is not None:
             self._listener.resume()
         self._ended()
@@ -1249,13 +1267,13 @@ class Server:
         most = math.inf if self._timeout is None else self._timeout
         self._grace = now + min(GRACE, most)
         self._abort_at, self._end_at = now + 0.75 * most, now + most
-        self._close_links()
+        self._step_all()
         assert self._changed is not None
         self._changed.set()
 
-    def _close_links(self) -> None:
-        for link in list(self._links):
-            link.turn()
+    def _step_all(self) -> None:
+        for acceptor in list(self._acceptors):
+            acceptor.step()
 
     async def _finish(self) -> None:
         """Until everything has come to its end."""
@@ -1263,28 +1281,28 @@ class Server:
         self._begin_to_close()
         self._listener.drain()
         self._listener.close()
-        while self._links:
+        while self._acceptors:
             now = time.monotonic()
             moments = [self._grace, self._abort_at, self._end_at, self._end_at + MOMENT]
             left = [moment - now for moment in moments if moment > now]
             if not left:
                 break  # a handler will not be cancelled
             await self._wait(min(*left, GRACE))
-            self._close_links()
+            self._step_all()
 
-    def _close_step(self, link: _Acceptor) -> None:
+    def _close_step(self, acceptor: _Acceptor) -> None:
         """One step towards the end of one association."""
-        now, state = time.monotonic(), link.association.state
-        if now >= self._end_at or (state == 2 and now >= self._grace):
-            link.stop()
-        elif state not in (1, 2, 13) and now >= self._abort_at:
-            link.abort()
-        elif state == 3:
-            link._reject(BUSY)
-            link.flush()
-        elif state == 6 and link._between and not link._working and not link.turns.is_open:
-            link.association.send(ReleaseRequest())
-            link.flush()
+        now, state = time.monotonic(), acceptor.association.state
+        if now >= self._end_at or (state == engine.CONNECTED and now >= self._grace):
+            acceptor.stop()
+        elif engine.is_under_way(state) and now >= self._abort_at:
+            acceptor.abort()
+        elif state == engine.REQUESTED:
+            acceptor._reject(BUSY)
+            acceptor.flush()
+        elif state == engine.OPEN and acceptor.is_between_messages:
+            acceptor.association.send(ReleaseRequest())
+            acceptor.flush()
 
 
 _ENDED = ("released", "aborted", "timed_out", "lost")

@@ -6,26 +6,25 @@ What the blocking and the asyncio face have in common stands here, too.
 from __future__ import annotations
 
 import fcntl
-import logging
 import resource
 import socket
 import ssl
 import termios
 import time
 from array import array
-from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from operator import index
 from typing import Any, BinaryIO, NamedTuple, NoReturn, TypeAlias, TypeVar
 
-from . import _lib
 from ._arguments import HOST_AND_PORT, copy_of, each, number_of, one, pair, view_of, wrong_type
-from ._lib import Buffer
+from ._codec import control_of, decode, encode, flags_of
+from ._first_bytes import FIRST, protocol_of
+from ._native import codec, engine
+from ._native.codec import Buffer
 from ._rules import PDU_NAMES
-from ._strangers import protocol_of
 from ._times import seconds_of
 from .admission import (
     LEAST_MAX_LENGTH,
@@ -36,6 +35,7 @@ from .admission import (
     propose,
     uid_of,
 )
+from .counters import Record
 from .errors import (
     AssociationAborted,
     AssociationRejected,
@@ -62,24 +62,18 @@ from .pdu import (
     RoleSelection,
     UserIdentity,
     UserInformation,
-    decode,
-    encode,
     is_like_uid,
 )
 from .tls import check_tls
 
 T = TypeVar("T")
 
-logger = logging.getLogger("ltdic")
-logger.addHandler(logging.NullHandler())
-
 # Those of the library (PS3.7 D.3.3.2), as C has them.
-IMPLEMENTATION_CLASS_UID = _lib.CLASS_UID_OF_LTDIC
-IMPLEMENTATION_VERSION_NAME = f"LTDIC_{_lib.VERSION}"
+IMPLEMENTATION_CLASS_UID = codec.CLASS_UID_OF_LTDIC
+IMPLEMENTATION_VERSION_NAME = f"LTDIC_{codec.VERSION}"
 
 DEFAULT_TIMEOUT = 30.0
 DEFAULT_IDLE = 600.0
-DEFAULT_MAX_LENGTH = 0x40000
 SHORTEST = 1e-3
 """Seconds: what is left of a time-out when there is nothing left."""
 CLOSING_TIME = 2.0
@@ -88,14 +82,23 @@ EMPTY_SIZE = 12
 """Bytes on the wire of a P-DATA-TF whose PDV has no data."""
 MOST_ECHO = 1024
 """Bytes of a command set that may be a C-ECHO."""
-FIRST = 32
-"""Bytes that a peer has sent first are kept, to tell what it speaks."""
 SENT_AS_PDUS = frozenset(PDU_NAMES) - {DataTransfer.type}
 """PDU types; data is cut into P-DATA-TF by the engine."""
 PART = 0x80000
 """Bytes of a command or data set that are given to the engine at once, at most."""
 PART_PDUS = 2048
 """P-DATA-TF that these may become, at most."""
+MOST_HELD = 0x100000
+"""Bytes of data that wait for whoever receives them; with more, reading stops."""
+
+# ---- sentences of errors that several faces raise ------------------------------------------------
+
+NOT_ANSWERED = "the peer has not answered in time"
+NOT_TAKEN = "the peer has not taken what was sent in time"
+OVER = "the association is over"
+WAS_ABORTED = f"{OVER}: it was aborted"
+IN_USE = "another thread uses the association"
+ODD = "a command or data set has an even number of bytes (PS3.8 E.1)"
 
 # ---- events ----------------------------------------------------------------------------------
 
@@ -120,7 +123,7 @@ class Fault:
     text: str
     abort: Abort
     protocol: str | None = None
-    """What the peer speaks instead of DICOM, as far as its first bytes tell."""
+    """The protocol that the peer speaks instead of DICOM, as far as its first bytes tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +142,7 @@ Event: TypeAlias = PDU | PDV | Echo | Fault | Closed
 
 
 class NegotiatedContext(NamedTuple):
-    """What became of one proposed context (PS3.8 table 9-18)."""
+    """The answer to one proposed context (PS3.8 table 9-18)."""
 
     id: int
     abstract_syntax: str | None
@@ -210,7 +213,7 @@ class Association:
             raise wrong_type("clock", clock, "a function")
         self._clock = clock
         self._exact = exact
-        self._engine = _lib.Engine()
+        self._engine = engine.Engine()
         self.set_timeouts(timeout, idle)
         if not requestor:
             self._engine.accepted(self._now())
@@ -234,7 +237,7 @@ class Association:
     @property
     def established(self) -> bool:
         """True while data can be sent or received."""
-        return self._engine.state in (6, 7, 8)
+        return engine.is_established(self._engine.state)
 
     @property
     def unused(self) -> int:
@@ -283,37 +286,36 @@ class Association:
         self._engine.lost()
 
     def events(self) -> Iterator[Event]:
-        """Yield what has happened; what the user does in between has its effect on what follows.
+        """Yield the events that there are; what the user does in between takes effect on the next.
 
         The data of a `PDV` is a view of what was received: `is_last` is true where the command or
         data set ends. It may have less than the peer's PDV had, as data comes.
         """
-        while (told := self._next()) is not None:
-            yield self._event(told)
-            if told.echo is not None:
-                yield echo_of(told.id, told.echo)
+        while (indication := self._next()) is not None:
+            yield self._event(indication)
+            if indication.echo is not None:
+                yield echo_of(indication.id, indication.echo)
 
-    def _next(self) -> _lib.Told | None:
+    def _next(self) -> engine.Indication | None:
         now = self._now()
-        told = self._engine.next(now)
-        if told is None and self._eof and not self._over:
-            self._engine.closed(_lib.CLOSED, now)
-            told = self._engine.next(now)
-        self._over = self._over or (told is not None and told.over)
-        return told
+        indication = self._engine.next(now)
+        if indication is None and self._eof and not self._over:
+            self._engine.closed(codec.CLOSED, now)
+            indication = self._engine.next(now)
+        self._over = self._over or (indication is not None and indication.over)
+        return indication
 
-    def _bytes_of(self, told: _lib.Told) -> memoryview:
-        return self._view[told.start : told.end]
+    def _bytes_of(self, indication: engine.Indication) -> memoryview:
+        return self._view[indication.start : indication.end]
 
-    def _event(self, told: _lib.Told) -> Event:
-        if told.over:
-            return Closed(_lib.name_of(told.status), _lib.text_of(told.status))
-        if told.status != 0:
-            return _fault_of(told, protocol_of(self._first))
-        if told.type == DataTransfer.type:
-            control = told.control
-            return PDV(told.id, bool(control & 1), bool(control & 2), self._bytes_of(told))
-        return decode(self._bytes_of(told), max_associate=0, exact=self._exact)
+    def _event(self, indication: engine.Indication) -> Event:
+        if indication.over:
+            return Closed(codec.name_of(indication.status), codec.text_of(indication.status))
+        if indication.status != 0:
+            return _fault_of(indication, protocol_of(self._first))
+        if indication.type == DataTransfer.type:
+            return PDV(indication.id, *flags_of(indication.control), self._bytes_of(indication))
+        return decode(self._bytes_of(indication), max_associate=0, exact=self._exact)
 
     def send(self, what: PDU | PDV) -> None:
         """A PDU other than a P-DATA-TF, as the user; or as a `PDV` a command, a data set, or a part
@@ -325,9 +327,8 @@ class Association:
         `ValueError` for what cannot be encoded.
         """
         if isinstance(what, PDV):
-            control = bool(what.is_command) | bool(what.is_last) << 1
             ident, data = number_of("context_id", what.context_id, 0xFF), view_of("data", what.data)
-            status = self._engine.send_data(ident, control, data, self._now())
+            status = self._engine.send_data(ident, control_of(what), data, self._now())
             if status != 0:
                 raise error_of_send_data(status, what)
             return
@@ -344,7 +345,7 @@ class Association:
     def send_echo(self, context_id: int, message_id: int) -> None:
         """A C-ECHO-RQ (PS3.7 9.3.5.1)."""
         number = number_of("message_id", message_id, 0xFFFF)
-        command = _lib.encode_echo(_lib.ECHO_REQUEST, number, VERIFICATION)
+        command = engine.encode_echo(engine.ECHO_REQUEST, number, VERIFICATION)
         self.send(PDV(context_id, True, True, command))
 
     def answer_echo(self, echo: Echo) -> None:
@@ -353,7 +354,7 @@ class Association:
         uid = one("sop_class_uid", echo.sop_class_uid, str)
         if len(uid) > 64 or not is_like_uid(uid):
             raise ValueError(f"{uid!a} is no UID")
-        command = _lib.encode_echo(_lib.ECHO_RESPONSE, number, uid)
+        command = engine.encode_echo(engine.ECHO_RESPONSE, number, uid)
         self.send(PDV(echo.context_id, True, True, command))
 
     def data_to_send(self) -> bytes:
@@ -369,36 +370,36 @@ class Association:
         """A deadline may have passed: there may be events, and bytes to send."""
 
 
-def _fault_of(told: _lib.Told, protocol: str | None) -> Fault:
-    status = told.status
-    if status == _lib.TIMEOUT:
-        return Fault("timeout", "the peer has not answered in time", Abort(0, 0))
-    abort = Abort(2, _lib.abort_reason(status))
-    name, text = _lib.name_of(status), _lib.text_of(status)
-    if status == _lib.BAD_PDU_TYPE and protocol is not None:
+def _fault_of(indication: engine.Indication, protocol: str | None) -> Fault:
+    status = indication.status
+    if status == codec.TIMEOUT:
+        return Fault("timeout", NOT_ANSWERED, Abort(0, 0))
+    abort = Abort(2, codec.abort_reason(status))
+    name, text = codec.name_of(status), codec.text_of(status)
+    if status == codec.BAD_PDU_TYPE and protocol is not None:
         return Fault(name, f"the peer speaks {protocol}, not DICOM", abort, protocol)
-    if status > _lib.ROOM:  # of a decoder
-        text = f"the peer sent a PDU with {name} at byte {told.offset}: {text}"
+    if status > codec.ROOM:  # of a decoder
+        text = f"the peer sent a PDU with {name} at byte {indication.offset}: {text}"
     return Fault(name, text, abort)
 
 
-def echo_of(context_id: int, echo: _lib.Echo) -> Echo:
-    request = echo.field == _lib.ECHO_REQUEST
+def echo_of(context_id: int, echo: engine.EchoCommand) -> Echo:
+    request = echo.field == engine.ECHO_REQUEST
     return Echo(context_id, request, echo.message, echo.status, echo.sop_class)
 
 
 def error_of_send(status: int, what: str = "this") -> Exception:
     """The exception for what the engine did not take: `what`, in words."""
-    if status == _lib.MEMORY:
+    if status == codec.MEMORY:
         return MemoryError()
-    if status == _lib.ROOM:
+    if status == codec.ROOM:
         return LocalError(f"{what} was not sent: too much is waiting for the peer to take it")
-    if status == _lib.TOO_LARGE:
+    if status == codec.TOO_LARGE:
         return LocalError(
             f"{what} cannot be sent: the peer takes no data, its maximum length is below"
             f" {LEAST_MAX_LENGTH} bytes (PS3.8 D.1)"
         )
-    if status == _lib.BAD_VALUE:
+    if status == codec.BAD_VALUE:
         return LocalError(f"{what} cannot be sent: it does not fit what was negotiated (PS3.8 7)")
     return LocalError(f"{what} cannot be sent in this state of the association (PS3.8 9.2)")
 
@@ -407,12 +408,12 @@ def error_of_send_data(status: int, pdv: PDV) -> Exception:
     """The same for data."""
     kind = "a command" if pdv.is_command else "a data set"
     what = f"{kind} in context {pdv.context_id}"
-    if status == _lib.BAD_VALUE:
+    if status == codec.BAD_VALUE:
         return LocalError(
             f"{what} cannot be sent: the context was not accepted, or the whole has an odd number"
             " of bytes (PS3.8 E.1)"
         )
-    if status == _lib.WRONG_STATE:
+    if status == codec.WRONG_STATE:
         return LocalError(
             f"{what} cannot be sent now: data goes in an established association, a data set after"
             " a command in the same context (PS3.8 E.1)"
@@ -483,10 +484,10 @@ class Requestor:
         if not pdv.is_last:
             return
         command, self._echo = self._echo, b""
-        echo = _lib.decode_echo(command)
+        echo = engine.decode_echo(command)
         if echo is None:
             self._refuse_echo(f"{len(command)} bytes that are no command set of a C-ECHO")
-        if echo.field != _lib.ECHO_RESPONSE:
+        if echo.field != engine.ECHO_RESPONSE:
             self._refuse_echo("another C-ECHO-RQ")
         if echo.message not in self._asked:
             asked = ", ".join(map(str, sorted(self._asked)))
@@ -529,8 +530,8 @@ class Requestor:
                 self.association.send(ReleaseResponse())
 
 
-class Opened:
-    """An association that a requestor has opened."""
+class RequestorAssociationBase:
+    """The common part of the associations of requestors."""
 
     def __init__(
         self,
@@ -558,12 +559,12 @@ class Opened:
 
     @property
     def request(self) -> AssociateRequest:
-        """What was proposed."""
+        """The A-ASSOCIATE-RQ that was sent."""
         return self._requestor.request
 
     @property
     def accept(self) -> AssociateAccept:
-        """What was answered."""
+        """The A-ASSOCIATE-AC that was received."""
         assert self._requestor.accept is not None
         return self._requestor.accept
 
@@ -649,7 +650,7 @@ EVENT_SIZE = 512
 
 
 def size_of(event: Event) -> int:
-    """What an event counts for while it waits: of empty ones there may be many, too."""
+    """The bytes that an event counts for while it waits: there may be many empty ones, too."""
     return EVENT_SIZE + (len(event.data) if isinstance(event, PDV) else 0)
 
 
@@ -763,19 +764,19 @@ class Parts:
     def end(self) -> bytes:
         """The last part."""
         if len(self._held) % 2:
-            raise ValueError("a command or data set has an even number of bytes (PS3.8 E.1)")
+            raise ValueError(ODD)
         return self._held
 
 
 def part_size(pdu: bytes) -> int:
     """Bytes of data to give to the engine at once, for the peer that has sent this A-ASSOCIATE-RQ
     or -AC: they take about a millisecond at most, however small its PDUs have to be."""
-    most = _lib.max_length_of(pdu)
+    most = engine.max_length_of(pdu)
     return min(PART, PART_PDUS * (max(most, 8) - 6 & ~1)) if most else PART
 
 
 def parts_of(data: Sendable, size: int = PART) -> Iterator[tuple[bool, bytes | memoryview]]:
-    """What there is to send in parts of `size` bytes, each with whether it is the last."""
+    """Cut what is to be sent into parts of `size` bytes, each with whether it is the last."""
     parts = Parts(size)
     for piece in pieces_of(data):
         for part in parts.feed(piece):
@@ -784,11 +785,11 @@ def parts_of(data: Sendable, size: int = PART) -> Iterator[tuple[bool, bytes | m
 
 
 def pieces_of(data: Sendable) -> Iterable[Buffer]:
-    """What there is to send, piece by piece."""
+    """Iterate over what is to be sent, piece by piece."""
     if isinstance(data, (bytes, bytearray, memoryview)):
         whole = memoryview(data)
         if whole.nbytes % 2:
-            raise ValueError("a command or data set has an even number of bytes (PS3.8 E.1)")
+            raise ValueError(ODD)
         return (whole,)
     read = getattr(data, "read", None)
     if read is not None:
@@ -811,8 +812,8 @@ def titles_of(request: bytes) -> tuple[str, str]:
     return called.decode("latin-1"), calling.decode("latin-1")
 
 
-class Served:
-    """An association of a server, as its handler and `on_request` see it."""
+class ServedAssociationBase:
+    """The common part of the associations of servers, as a handler and `on_request` see it."""
 
     def __init__(self, request: bytes, accept: bytes, peer: tuple[str, int]) -> None:
         self._request, self._accept = request, accept
@@ -848,25 +849,25 @@ class Served:
 
     @property
     def called_ae(self) -> str:
-        """As the admission takes it: what follows a NUL in the field is a part of it, with `?` for
-        the NUL."""
+        """The title as the admission takes it: what follows a NUL in the field is a part of it,
+        with `?` for the NUL."""
         return titles_of(self._request)[0]
 
     @property
     def calling_ae(self) -> str:
-        """As `called_ae`."""
+        """The title, taken as `called_ae` is."""
         return titles_of(self._request)[1]
 
     @cached_property
     def request(self) -> AssociateRequest:
-        """What was proposed."""
+        """The A-ASSOCIATE-RQ that was sent."""
         pdu = decode(self._request, max_associate=0)
         assert isinstance(pdu, AssociateRequest)
         return pdu
 
     @property
     def accept(self) -> AssociateAccept:
-        """What is answered; to `on_request`, what the admission would answer."""
+        """The answer; to `on_request`, the one that the admission would give."""
         if self._decoded is None:
             pdu = decode(self._accept, max_associate=0)
             assert isinstance(pdu, AssociateAccept)
@@ -888,11 +889,13 @@ class Served:
 
 
 FAILED_DECISION = AssociateReject(2, 1, 1)
-"""Where a decision in Python failed: a retry may work."""
+"""Answers a request whose decision in Python failed: a retry may work."""
+BUSY = AssociateReject(2, 3, 1)
+"""Answers a request while a server closes, and one too many for `on_request`."""
 
 
-def answer_of(decision: object, association: Served) -> bytes:
-    """What a request is answered with: what `on_request` returned, or the AC of the admission."""
+def answer_of(decision: object, association: ServedAssociationBase) -> bytes:
+    """The PDU that answers a request: what `on_request` returned, or the AC of the admission."""
     if decision is None or decision is True:
         return association._accept
     if isinstance(decision, (AssociateReject, Abort)):
@@ -959,119 +962,7 @@ def _check_window(asked: AsyncOperations | None, told: AsyncOperations | None) -
             raise ValueError(f"operations {name} are {chosen}, of {most} that were proposed")
 
 
-# ---- what is counted and logged ----------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Counters:
-    """What has happened at a server since it was made.
-
-    Each connection that is over is counted in one of `accepted`, `rejected`, `unaccepted`,
-    `no_request`, `faults` and `tls_failures`; each association that was accepted is `open`, or in
-    one of `released`, `aborted`, `timed_out` and `lost`.
-    """
-
-    connections: int = 0
-    """Taken from the system."""
-    tls_failures: int = 0
-    """Without a TLS handshake that succeeded."""
-    no_request: int = 0
-    """Without a whole A-ASSOCIATE-RQ."""
-    faults: int = 0
-    """On which something else came than an A-ASSOCIATE-RQ."""
-    unaccepted: int = 0
-    """Requests that ended before they were answered, or by an A-ABORT."""
-    accepted: int = 0
-    """Requests that were answered with A-ASSOCIATE-AC."""
-    open: int = 0
-    """Associations now."""
-    released: int = 0
-    aborted: int = 0
-    """By the peer, by the user, or for what broke PS3.8."""
-    timed_out: int = 0
-    lost: int = 0
-    """Associations whose connection ended without a word."""
-    rejected: Counter[tuple[str, int, int, int]] = field(default_factory=Counter)
-    """By direction, result, source and reason; a server's direction is `sent`."""
-
-
-@dataclass
-class Record:
-    """What became of an association: for `on_end`, and in the log."""
-
-    called_ae: str
-    calling_ae: str
-    peer: tuple[str, int]
-    """Address and port."""
-    served: bool
-    """True at an acceptor, so that the peer is the one who calls."""
-    outcome: str = ""
-    """`rejected`, `released`, `aborted`, `timed out` or `lost`."""
-    text: str = ""
-    """The outcome in words."""
-    codes: tuple[int, int, int] | None = None
-    """Result, source and reason of a rejection; 0, source and reason of an A-ABORT."""
-    seconds: float = 0.0
-    """From the request, or the connecting, to the end of the connection."""
-    received: int = 0
-    """Bytes of PDUs."""
-    sent: int = 0
-
-    def finish(self, end: End, begun: float, received: int, sent: int) -> None:
-        """Complete it, and log it."""
-        self.outcome, self.text, self.codes = end
-        self.seconds = time.monotonic() - begun
-        self.received, self.sent = received, sent
-        self.log()
-
-    def log(self) -> None:
-        """One line at INFO, and this as the record's attribute `association`. What the peer chose
-        is escaped."""
-        if not logger.isEnabledFor(logging.INFO):
-            return
-        where = f" at {self.peer[0]} port {self.peer[1]}"
-        logger.info(
-            "%a%s -> %a%s: %s after %.3f s, %d bytes received, %d sent",
-            self.calling_ae,
-            where if self.served else "",
-            self.called_ae,
-            "" if self.served else where,
-            self.text,
-            self.seconds,
-            self.received,
-            self.sent,
-            extra={"association": self},
-        )
-
-
-OUTCOMES = {
-    _lib.OUTCOME_REJECTED: "rejected",
-    _lib.OUTCOME_RELEASED: "released",
-    _lib.OUTCOME_ABORTED: "aborted",
-    _lib.OUTCOME_TIMED_OUT: "timed out",
-    _lib.OUTCOME_LOST: "lost",
-}
-
-
-def record_of(report: _lib.Report) -> Record:
-    """What C knows of an association that is over."""
-    record = Record(report.called, report.calling, (report.host, report.port), True)
-    record.outcome, record.text = OUTCOMES[report.outcome], _text_of(report)
-    has_codes = report.outcome in (_lib.OUTCOME_REJECTED, _lib.OUTCOME_ABORTED)
-    record.codes = report.codes if has_codes else None
-    record.seconds, record.received, record.sent = report.seconds, report.received, report.sent
-    return record
-
-
-def _text_of(report: _lib.Report) -> str:
-    codes = report.codes
-    if report.outcome == _lib.OUTCOME_REJECTED:
-        return describe_reject(AssociateReject(*codes))
-    if report.outcome == _lib.OUTCOME_ABORTED and report.status == _lib.ABORTED:
-        return f"aborted by the peer (source {codes[1]}, reason {codes[2]})"
-    if report.outcome == _lib.OUTCOME_ABORTED:
-        return f"aborted by us: {_lib.text_of(report.status)}" if report.status else "aborted by us"
-    return "connection lost" if report.outcome == _lib.OUTCOME_LOST else OUTCOMES[report.outcome]
+# ---- what every server checks --------------------------------------------------------------------
 
 
 def check_connections(most: int | None) -> None:
@@ -1097,33 +988,3 @@ def connections_allowed(most: int | None) -> int:
         return most
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 0 if soft == resource.RLIM_INFINITY else max(1, min(soft * 3 // 4, 0x7FFFFFFF))
-
-
-def describe_reject(reject: AssociateReject) -> str:
-    """The sentence of a rejection as a part of another."""
-    text = str(reject)
-    return text[0].lower() + text[1:].rstrip(".")
-
-
-class End(NamedTuple):
-    """How an association ended: the first fields of a `Record` about it."""
-
-    outcome: str
-    text: str
-    codes: tuple[int, int, int] | None = None
-
-
-RELEASED = End("released", "released")
-RELEASED_BY_PEER = End("released", "released by the peer")
-ABORTED_BY_US = End("aborted", "aborted by us", (0, 0, 0))
-
-
-def end_of_error(error: Error) -> End:
-    if isinstance(error, AssociationRejected):
-        return End("rejected", describe_reject(error.reject), error.codes)
-    if isinstance(error, AssociationAborted):
-        codes = 0, int(error.abort.source), int(error.abort.reason)
-        return End("aborted", str(error), codes)
-    if isinstance(error, AssociationTimeout):
-        return End("timed out", str(error))
-    return End("lost" if isinstance(error, ConnectionClosed) else "aborted", str(error))

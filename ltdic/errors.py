@@ -48,7 +48,7 @@ class AssociationRejected(Error):
 
     @property
     def advice(self) -> str:
-        """What an administrator should do."""
+        """A sentence about what an administrator should do."""
         return self.reject.advice
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -67,7 +67,7 @@ class AssociationAborted(Error):
         self.received = received
         """True if it came from the peer, False if the peer was sent it."""
         self.protocol = protocol
-        """What the peer speaks instead of DICOM, as far as its first bytes tell."""
+        """The protocol that the peer speaks instead of DICOM, as far as its first bytes tell."""
 
     def __reduce__(self) -> tuple[object, ...]:
         how = self.abort, self.received, self.args[0], self.protocol
@@ -95,11 +95,11 @@ class DecodeError(ValueError):
     def __init__(self, kind: str, offset: int, text: str, abort: Abort) -> None:
         super().__init__(kind, offset, text, abort)
         self.kind = kind
-        """What is wrong, in one word, as `bad_length`."""
+        """The fault in one word, as `bad_length`."""
         self.offset = offset
-        """Of the field at fault, from the first byte of the PDU."""
+        """Place of the field at fault, from the first byte of the PDU."""
         self.text = text
-        """What is wrong, in words."""
+        """The fault in words."""
         self.abort = abort
         """The A-ABORT that a peer should get for this."""
 

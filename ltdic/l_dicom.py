@@ -27,7 +27,7 @@ from typing import Any
 
 from ._arguments import one, view_of, wrong_type
 from ._ffi import ffi, lib
-from ._lib import Buffer
+from ._native.codec import Buffer
 
 # ---- constants -------------------------------------------------------------------------------
 
@@ -115,7 +115,7 @@ class _Thread(threading.local):
 
 
 class _Handle:
-    """What a handle's callbacks need, and so keep alive."""
+    """Keeps alive what a handle's callbacks need."""
 
     def __init__(self, slots: dict[str, Any], user_data: Any) -> None:
         self.slots = slots
@@ -256,7 +256,7 @@ def L_DicomSetCallback(hNet: Any, pCallback: Mapping[str, Any], pUserData: Any =
 
 
 def L_DicomGetCallback(hNet: Any) -> tuple[dict[str, Any], Any]:
-    """What was set: the slots and the user data."""
+    """Return what was set: the slots and the user data."""
     handle = _thread.handles.get(_address(_net(hNet)))
     return (dict(handle.slots), handle.user_data) if handle is not None else ({}, None)
 
@@ -415,7 +415,7 @@ L_DicomGetTransfer = _function("L_DicomGetTransfer")
 
 
 def L_DicomGetAssociate(hNet: Any) -> Any:
-    """What was agreed, as an HDICOMPDU of the library's, or None."""
+    """Return what was agreed, as an HDICOMPDU of the library's, or None."""
     return lib.L_DicomGetAssociate(_net(hNet)) or None
 
 

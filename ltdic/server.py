@@ -16,47 +16,39 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from . import _lib
 from ._arguments import HOST_AND_PORT, one, pair
-from ._decisions import Decision, Decisions, Undecided
-from ._strangers import stranger_of
+from ._codec import control_of, encode, flags_of
+from ._message_order import MessageOrder, Signal
+from ._native import codec, engine, service
+from ._on_request import PendingDecision, PendingDecisions, Undecided
 from ._times import seconds_of
-from ._turns import Signal, Turns
 from .admission import Admission
 from .association import (
+    BUSY,
     DEFAULT_IDLE,
     DEFAULT_TIMEOUT,
     FAILED_DECISION,
-    Counters,
-    Record,
+    NOT_TAKEN,
+    OVER,
     Sendable,
-    Served,
+    ServedAssociationBase,
     answer_of,
     check_address,
     check_connections,
     check_server,
     error_of_send,
     error_of_send_data,
-    logger,
     parts_of,
-    record_of,
 )
+from .counters import Counters, Record, logger, record_of, stranger_of
 from .errors import AssociationTimeout, Error, LocalError
-from .pdu import (
-    PDV,
-    Abort,
-    AssociateAccept,
-    AssociateReject,
-    ReleaseRequest,
-    encode,
-)
+from .pdu import PDV, Abort, AssociateAccept, AssociateReject, ReleaseRequest
 
 ROUND = 0.5
 """Seconds: a signal that came between two sleeps is seen no later than this."""
-BUSY = encode(AssociateReject(2, 3, 1))
 
 
-class ServedAssociation(Served):
+class ServedAssociation(ServedAssociationBase):
     """An association of a `Server`, as its handler and `on_request` see it.
 
     Its methods may be called from any thread while the server serves, so that a handler can leave
@@ -67,10 +59,10 @@ class ServedAssociation(Served):
         super().__init__(pdus[:size], pdus[size:], server._loop.peer(number))
         self._server = server
         self._number = number
-        self._decision: Decision | None = None
-        self._turns = Turns()
+        self._decision: PendingDecision | None = None
+        self._order = MessageOrder()
         self._waiting: deque[_Job] = deque()
-        """What is sent when the peer has taken more of what was sent before."""
+        """Jobs that wait until the peer has taken more of what was sent before."""
         self._is_aborted = False
         """Has its user aborted it?"""
         self._is_released = False
@@ -83,7 +75,7 @@ class ServedAssociation(Served):
     def established(self) -> bool:
         """True from the A-ASSOCIATE-AC on, until it is released, aborted or lost, which may be
         before its connection has ended. From any thread."""
-        return self._phase() == _lib.PHASE_OPEN
+        return self._phase() == service.PHASE_OPEN
 
     def send(self, data: Sendable, *, context: int | str, is_command: bool = False) -> None:
         """Send a whole command or data set, as `SyncAssociation.send` does.
@@ -100,26 +92,26 @@ class ServedAssociation(Served):
         is_here = self._server._is_here()
         send = self._send_here if is_here else self._send_there
         opens = is_begun = False
-        self._turns.refuse_nested()
+        self._order.refuse_nested()
         try:
-            self._turns.begin(is_command, not is_here, self._server._timeout)
+            self._order.begin(is_command, not is_here, self._server._timeout)
             for is_last, part in parts_of(data, self._part_size):
                 send(PDV(context_id, is_command, is_last, part))
-                opens = is_command and not is_begun and _lib.announces_data_set(part)
+                opens = is_command and not is_begun and engine.announces_data_set(part)
                 is_begun = not is_last
         finally:
-            self._turns.end(opens, broken=is_begun)
+            self._order.end(opens, broken=is_begun)
 
     def release(self) -> None:
         """Ask the peer for release (PS3.8 7.2), between two messages, after what was sent before.
         `wait` and `on_end` tell of the end. Raises `LocalError` in the wrong state, and on the
         thread that serves while another one is sending."""
-        self._turns.refuse_nested()
+        self._order.refuse_nested()
         try:
-            self._turns.begin(True, not self._server._is_here(), self._server._timeout)
+            self._order.begin(True, not self._server._is_here(), self._server._timeout)
             self._release()
         finally:
-            self._turns.end(False)
+            self._order.end(False)
 
     def _release(self) -> None:
         self._refuse_if_over()
@@ -161,13 +153,13 @@ class ServedAssociation(Served):
 
     def _refuse_if_over(self) -> None:
         if self._over.is_set:
-            self._raise_if_over(_lib.CLOSED)
+            self._raise_if_over(codec.CLOSED)
 
     def _raise_if_over(self, status: int | None) -> None:
         if status and self._is_late:
-            raise AssociationTimeout("the peer has not taken what was sent in time")
-        if status == _lib.CLOSED:
-            raise LocalError("the association is over")
+            raise AssociationTimeout(NOT_TAKEN)
+        if status == codec.CLOSED:
+            raise LocalError(OVER)
 
     def _raise_unless_sent(self, status: int | None, pdv: PDV) -> None:
         self._raise_if_over(status)
@@ -175,9 +167,8 @@ class ServedAssociation(Served):
             raise error_of_send_data(status, pdv)
 
     def _sending(self, pdv: PDV) -> _Job:
-        control = bool(pdv.is_command) | bool(pdv.is_last) << 1
         loop = self._server._loop
-        call = loop.sending_data(self._number, pdv.context_id, control, pdv.data)
+        call = loop.sending_data(self._number, pdv.context_id, control_of(pdv), pdv.data)
         return _Job(call.make, self, call.forget, in_order=True)
 
     def _aborting(self) -> _Job:
@@ -195,7 +186,7 @@ class ServedAssociation(Served):
             self._raise_unless_sent(job.status, pdv)
 
     def _check_kept(self, status: int) -> None:
-        """What was kept has been sent, or cannot be."""
+        """Abort where what was kept could not be sent."""
         if status != 0 and self.established:
             logger.error("what the handler sent cannot be sent; its association is aborted")
             self.abort()
@@ -221,7 +212,7 @@ class ServedAssociation(Served):
 
     def _end(self) -> None:
         self._over.set()
-        self._turns.stop()
+        self._order.stop()
         self._resume()
 
 
@@ -230,7 +221,7 @@ OnEnd = Callable[[ServedAssociation, Record], None]
 
 
 class _Job:
-    """What is done on the thread that serves, once; again where there was no room. Whatever a
+    """A call that the thread that serves makes, once; again where there was no room. Whatever a
     signal handler raises, it may be run again."""
 
     def __init__(
@@ -251,7 +242,7 @@ class _Job:
         self.tell = tell
         self.tried = self.is_kept = False
         self.status: int | None = None
-        """What came of it; `_lib.CLOSED` where the association was over before."""
+        """Its result; `codec.CLOSED` where the association was over before."""
         self._done = Signal()
         self._given_up = False
 
@@ -262,8 +253,8 @@ class _Job:
         self.tried = True
         if self.status is None:
             is_over = self.association is not None and self.association._over.is_set
-            status = _lib.CLOSED if is_over else self._do()
-            if status == _lib.ROOM and self.again is not None:
+            status = codec.CLOSED if is_over else self._do()
+            if status == codec.ROOM and self.again is not None:
                 self.again()
                 return False
             self.status = status
@@ -300,8 +291,8 @@ class Server:
     together that are not whole may have 64 MiB: beyond that the one that began first is ended by an
     A-ABORT. At most 256 requests, of 64 MiB together, wait for `on_request`; others are rejected
     with 2/3/1. `timeout`, in seconds, is the time for a request to be there, for the peer to close
-    at the end, and for `close`; `idle` the longest time without data; None is for ever. TLS
-    acceptors are `aio.Server`'s trade.
+    at the end, and for `close`; `idle` the longest time without data; None is for ever. For TLS
+    there is `aio.Server`.
 
     Only `serve` does anything; `close` may be called from any thread and in a signal handler. A
     server that is dropped without having been closed is closed then, with a `ResourceWarning`.
@@ -329,7 +320,7 @@ class Server:
         self._timeout = seconds_of("timeout", timeout)
         self._undefined: Counter[tuple[str, int, int, int]] = Counter()
         check_connections(max_connections)
-        self._loop = _lib.ServerLoop(self._policy, self._timeout, seconds_of("idle", idle))
+        self._loop = service.ServerLoop(self._policy, self._timeout, seconds_of("idle", idle))
         if max_connections is not None:
             self._loop.limit_connections(max_connections)
         self._served: dict[int, ServedAssociation] = {}
@@ -343,7 +334,7 @@ class Server:
         self._closing = False
         self._over = self._is_empty = False
         self._undecided = Undecided()
-        self._decisions = Decisions()
+        self._decisions = PendingDecisions()
         try:
             self._loop.listen(*address)
         except OSError:
@@ -377,7 +368,7 @@ class Server:
 
     @property
     def counters(self) -> Counters:
-        """What has happened so far. From any thread; each number is one that was true."""
+        """The counts up to now. From any thread; each number is one that was true."""
         names, rejected = self._loop.counters()
         counted = Counter({("sent", *codes): count for codes, count in rejected.items()})
         return Counters(**names, rejected=counted + self._undefined.copy())
@@ -408,7 +399,7 @@ class Server:
         else:
             logger.error("there was no memory for another admission; the one before it stays")
 
-    def _policy_of(self, admission: Admission) -> _lib.Policy:
+    def _policy_of(self, admission: Admission) -> service.Policy:
         return admission.policy(self._max_associations, self._handler is not None)
 
     def serve(self, until: float | Callable[[], bool] | None = None) -> None:
@@ -499,15 +490,15 @@ class Server:
             self._round(end, wants_ends=is_reached is not None)
 
     def _round(self, end: float | None, wants_ends: bool) -> None:
-        """Serve for a moment, and deal with what has happened."""
+        """Serve for a moment, and deal with the events of it."""
         self._dispatch_all()  # what an exception has left
         if self._closing:
-            self._loop.close(_lib.milliseconds(self._timeout))
+            self._loop.close(engine.milliseconds(self._timeout))
         self._run_jobs()
         status = self._loop.run(self._wanted(wants_ends), self._patience(end))
         self._dispatch_all()
         self._abort_late()
-        if status == _lib.CLOSED:
+        if status == codec.CLOSED:
             self._over = True
             self._end_calls()
 
@@ -543,24 +534,24 @@ class Server:
             self._answer(decision)
 
     def _wanted(self, ends: bool) -> int:
-        wanted = _lib.WANT_REQUESTS if self._rules.on_request is not None else 0
+        wanted = service.WANT_REQUESTS if self._rules.on_request is not None else 0
         if self._handler is not None or self._on_end is not None:
-            wanted |= _lib.WANT_DATA
-        wanted |= 0 if self._rules.answer_verification else _lib.WANT_VERIFICATION
-        return wanted | (_lib.WANT_ENDS if ends or logger.isEnabledFor(logging.INFO) else 0)
+            wanted |= service.WANT_DATA
+        wanted |= 0 if self._rules.answer_verification else service.WANT_VERIFICATION
+        return wanted | (service.WANT_ENDS if ends or logger.isEnabledFor(logging.INFO) else 0)
 
-    # ---- what has happened. An event may be dispatched again after an exception.
+    # ---- events. One may be dispatched again after an exception.
 
-    def _begun(self, event: _lib.ServedEvent) -> ServedAssociation:
+    def _begun(self, event: service.ServedEvent) -> ServedAssociation:
         if event.served not in self._served:
             new = ServedAssociation(self, event.served, bytes(event.data))
             self._served[event.served] = new
         return self._served[event.served]
 
-    def _accepted(self, event: _lib.ServedEvent) -> None:
+    def _accepted(self, event: service.ServedEvent) -> None:
         self._begun(event)
 
-    def _requested(self, event: _lib.ServedEvent) -> None:
+    def _requested(self, event: service.ServedEvent) -> None:
         association = self._begun(event)
         if association._decision is None:
             on_request = self._rules.on_request
@@ -568,23 +559,22 @@ class Server:
             def decide(association: ServedAssociation) -> bytes:
                 return _decide(association, on_request)
 
-            association._decision = Decision(association, decide, _late)
+            association._decision = PendingDecision(association, decide, _late)
         is_asked = self._undecided.add(event.served, len(event.data))
         if not is_asked or not self._decisions.ask(association._decision):
             logger.debug("too many requests wait for on_request; this one is rejected")
-            self._loop.sending(event.served, BUSY).make()
+            self._loop.sending(event.served, encode(BUSY)).make()
             self._forget(association)
 
-    def _room(self, event: _lib.ServedEvent) -> None:
+    def _room(self, event: service.ServedEvent) -> None:
         if event.served in self._served:
             self._served[event.served]._resume()
 
-    def _data(self, event: _lib.ServedEvent) -> None:
+    def _data(self, event: service.ServedEvent) -> None:
         association, handler = self._served.get(event.served), self._handler
         if association is None or handler is None or association._is_aborted:
             return
-        control = event.control
-        pdv = PDV(event.id, bool(control & 1), bool(control & 2), event.data)
+        pdv = PDV(event.id, *flags_of(event.control), event.data)
         error = self._call_user(event, handler, association, pdv)
         if error is not None:
             self._handler_failed(association, error)
@@ -592,7 +582,7 @@ class Server:
 
     def _call_user(
         self,
-        event: _lib.ServedEvent,
+        event: service.ServedEvent,
         function: Callable[[ServedAssociation, Any], Any],
         association: ServedAssociation,
         what: Any,
@@ -622,7 +612,7 @@ class Server:
             logger.error("the handler failed; its association is aborted", exc_info=error)
         association.abort()
 
-    def _ended(self, event: _lib.ServedEvent) -> None:
+    def _ended(self, event: service.ServedEvent) -> None:
         association, report = self._served.get(event.served), event.report
         if association is not None:
             association._end()
@@ -638,9 +628,12 @@ class Server:
         self._served.pop(event.served, None)
 
     def _tell_of_end(
-        self, event: _lib.ServedEvent, report: _lib.Report, association: ServedAssociation | None
+        self,
+        event: service.ServedEvent,
+        report: service.Report,
+        association: ServedAssociation | None,
     ) -> None:
-        if report.outcome in (_lib.OUTCOME_NO_REQUEST, _lib.OUTCOME_FAULT):
+        if report.outcome in (service.OUTCOME_NO_REQUEST, service.OUTCOME_FAULT):
             peer = report.host, report.port
             how = report.status, report.offset, report.first, report.seconds
             stranger_of(peer, *how).log()
@@ -661,7 +654,7 @@ class Server:
         if association._decision is not None:
             self._decisions.forget(association._decision)
 
-    def _answer(self, decision: Decision) -> int:
+    def _answer(self, decision: PendingDecision) -> int:
         association, pdu = decision.subject, decision.answer
         self._undecided.remove(association._number)
         if not pdu or association._over.is_set:
@@ -671,7 +664,7 @@ class Server:
         status = self._loop.sending(association._number, pdu).make()
         if status == 0 and pdu[0] == AssociateReject.type:
             codes = pdu[7], pdu[8], pdu[9]
-            if not _lib.is_defined(*codes):
+            if not codec.is_defined(*codes):
                 self._undefined["sent", *codes] += 1
         return int(status)
 
@@ -725,18 +718,18 @@ class Server:
         self._run_jobs()
 
 
-_DISPATCH: dict[int, Callable[[Server, _lib.ServedEvent], None]] = {
-    _lib.SERVED_REQUEST: Server._requested,
-    _lib.SERVED_ACCEPTED: Server._accepted,
-    _lib.SERVED_DATA: Server._data,
-    _lib.SERVED_ENDED: Server._ended,
-    _lib.SERVED_ROOM: Server._room,
+_DISPATCH: dict[int, Callable[[Server, service.ServedEvent], None]] = {
+    service.SERVED_REQUEST: Server._requested,
+    service.SERVED_ACCEPTED: Server._accepted,
+    service.SERVED_DATA: Server._data,
+    service.SERVED_ENDED: Server._ended,
+    service.SERVED_ROOM: Server._room,
 }
 
 
 def _decide(association: ServedAssociation, on_request: Any) -> bytes:
     """The answer, in a thread of its own; none where the requestor has left."""
-    if association._phase() != _lib.PHASE_ASKING:
+    if association._phase() != service.PHASE_ASKING:
         return b""
     try:
         return answer_of(on_request(association), association)
@@ -745,7 +738,7 @@ def _decide(association: ServedAssociation, on_request: Any) -> bytes:
         return encode(FAILED_DECISION)
 
 
-def _late(decision: Decision) -> None:
+def _late(decision: PendingDecision) -> None:
     """In its thread."""
     server = decision.subject._server
     server._post(_Job(lambda: server._answer(decision)))

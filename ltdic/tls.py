@@ -39,7 +39,7 @@ class Tls:
         self.ended = False
         """True when the peer has said that it sends nothing more."""
         self.error: ssl.SSLError | None = None
-        """What has ended it: an alert of the peer, or what the peer broke."""
+        """The alert of the peer, or its fault, that has ended it."""
         self.unsent = b""
         """Plain bytes that wait until a renegotiation of TLS 1.2 is over."""
 
@@ -48,7 +48,7 @@ class Tls:
         self.receive(b"")
 
     def receive(self, data: bytes) -> bytes:
-        """What the peer has sent, in plain. What came before an error is given with it."""
+        """Return what the peer has sent, in plain; where `error` is set, what came before it."""
         self._incoming.write(data)
         parts: list[bytes] = []
         try:
@@ -93,7 +93,7 @@ class Tls:
 
     @property
     def peer_certificate(self) -> dict[str, Any] | None:
-        """As `ssl.SSLSocket.getpeercert`; None where the peer has shown none."""
+        """The certificate as `ssl.SSLSocket.getpeercert` has it; None where there is none."""
         try:
             return self._object.getpeercert()
         except ValueError:  # the handshake has failed

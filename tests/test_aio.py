@@ -308,7 +308,7 @@ async def test_a_receive_that_is_cancelled_loses_nothing() -> None:
                 await asyncio.sleep(0)
         assert found == [b"%04d" % n for n in range(count)]
         assert cancelled > 0
-        assert association._link._waiters == []
+        assert association._protocol._waiters == []
 
 
 @in_loop
@@ -336,7 +336,7 @@ async def test_an_echo_that_was_cancelled_does_not_answer_the_next_one() -> None
         receive_exactly_one(connection)
         receive_exactly_one(connection)
         for message in (1, 2):
-            command = ltdic._lib.encode_echo(0x8030, message, "1.2.840.10008.1.1")
+            command = ltdic._native.engine.encode_echo(0x8030, message, "1.2.840.10008.1.1")
             connection.sendall(p_data(command, True, context=1))
         drained(connection)
 
@@ -345,7 +345,7 @@ async def test_an_echo_that_was_cancelled_does_not_answer_the_next_one() -> None
         await asyncio.sleep(0)
         task.cancel()
         assert await association.echo() == 0
-        assert not association._link.events
+        assert not association._protocol.events
 
 
 # ---- requestors --------------------------------------------------------------------------------
@@ -585,7 +585,7 @@ async def test_a_peer_that_sends_what_nobody_receives_is_not_read_for_ever() -> 
 
     async with associated(script) as (association, peer):
         assert await asyncio.to_thread(peer.join) < 60 << 20
-        assert len(association._link.events) < 30_000
+        assert len(association._protocol.events) < 30_000
         assert (await association.receive()).data == b""
 
 
@@ -675,7 +675,7 @@ async def test_a_handler_that_is_slow_makes_reading_stop(size: int) -> None:
 
 @in_loop
 async def test_a_server_that_may_not_read_does_not_spin() -> None:
-    turns = 0
+    steps = 0
 
     async def handler(association: aio.AsyncServedAssociation, pdv: PDV) -> None:
         await asyncio.sleep(3600)
@@ -686,22 +686,22 @@ async def test_a_server_that_may_not_read_does_not_spin() -> None:
             connection.sendall(REQUEST)
             await asyncio.to_thread(receive_exactly_one, connection)
             await fill(connection, wire)
-            (link,) = to._links
-            turn = link.turn
+            (acceptor,) = to._acceptors
+            step = acceptor.step
 
             def counted() -> None:
-                nonlocal turns
-                turns += 1
-                turn()
+                nonlocal steps
+                steps += 1
+                step()
 
-            link.turn = counted  # type: ignore[method-assign]
+            acceptor.step = counted  # type: ignore[method-assign]
             await to.serve(until=2 * SHORT)
-            assert turns < 20
+            assert steps < 20
 
 
 @in_loop
 async def test_who_asks_for_echoes_and_never_reads_is_aborted() -> None:
-    command = ltdic._lib.encode_echo(0x30, 1, "1.2.840.10008.1.1")
+    command = ltdic._native.engine.encode_echo(0x30, 1, "1.2.840.10008.1.1")
     wire = p_data(command, True, context=1) * 1000
     before = memory_in_use()
     async with server(timeout=SHORT) as to:
@@ -803,7 +803,7 @@ async def test_a_peer_that_never_reads_does_not_keep_a_connection() -> None:
     async with server(handler=handler, timeout=SHORT) as to:
         with raw_requestor(to.address[1]) as connection:
             connection.sendall(REQUEST + p_data(b"ab", True))
-            await to.serve(until=lambda: to.counters.aborted == 1 and not to._links)
+            await to.serve(until=lambda: to.counters.aborted == 1 and not to._acceptors)
     assert of_associations(to.counters) == ltdic.Counters(accepted=1, aborted=1)
 
 

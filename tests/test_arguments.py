@@ -34,8 +34,8 @@ from ltdic import (
     l_dicom,
     lib,
 )
-from ltdic import layout as layout_module
-from ltdic.layout import lay_out
+from ltdic.cli import fields as fields_module
+from ltdic.cli.fields import pdu_fields
 from ltdic.retry import Attempts
 
 ALLOWED = (TypeError, ValueError, OSError, MemoryError, ltdic.Error)
@@ -204,18 +204,20 @@ def test_decode_takes_any_argument_or_says_what_is_wrong(data: st.DataObject, wi
 
 
 @given(st.data(), st.sampled_from([REJECT, *map(encode, PDUS[:4])]))
-def test_lay_out_takes_any_argument_or_says_what_is_wrong(data: st.DataObject, wire: bytes) -> None:
-    called(data, lay_out, wire, 0, strict=False)
+def test_pdu_fields_takes_any_argument_or_says_what_is_wrong(
+    data: st.DataObject, wire: bytes
+) -> None:
+    called(data, pdu_fields, wire, 0, strict=False)
 
 
 @pytest.mark.parametrize("start", [-1, 11, 1 << 64])
-def test_lay_out_begins_inside_its_data(start: int) -> None:
+def test_pdu_fields_begins_inside_its_data(start: int) -> None:
     with pytest.raises(ValueError, match=f"^start is {start}, not 0 to 10$"):
-        lay_out(REJECT, start)
+        pdu_fields(REJECT, start)
 
 
 @pytest.mark.parametrize(
-    "function", [decode, ltdic.decode_rejects, Decoder().feed, lay_out], ids=lambda f: f.__name__
+    "function", [decode, ltdic.decode_rejects, Decoder().feed, pdu_fields], ids=lambda f: f.__name__
 )
 @pytest.mark.parametrize("value", ["text", 5, None, [3], ODD_ORDER, released()])
 def test_what_is_no_bytes_is_named(function: Callable[[Any], Any], value: Any) -> None:
@@ -657,4 +659,4 @@ def test_every_public_callable_is_tried() -> None:
     assert set(FUNCTIONS) | {"pEXT_CALLBACK"} == {
         name for name in l_dicom.__all__ if callable(getattr(l_dicom, name))
     }
-    assert layout_module.lay_out is lay_out
+    assert fields_module.pdu_fields is pdu_fields

@@ -72,8 +72,7 @@ from ltdic import (
     LocalError,
     ProposedContext,
     UserInformation,
-    _decisions,
-    _lib,
+    _on_request,
     aio,
     decode,
     encode,
@@ -533,7 +532,7 @@ def test_more_requests_than_may_wait_for_a_decision_are_refused_at_once(serve: S
 def test_the_bytes_that_wait_for_decisions_are_bounded(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_decisions, "MOST_UNDECIDED_BYTES", 5 * 70_000, raising=False)
+    monkeypatch.setattr(_on_request, "MOST_UNDECIDED_BYTES", 5 * 70_000, raising=False)
     large = proposing(1)
     with gated(serve) as (host, gate), ExitStack() as stack:
         peers = [opened(stack, host, large) for _ in range(5)]
@@ -685,7 +684,7 @@ def test_requests_that_are_not_whole_have_64_mib_together(
 
 def limit_unfinished(host: Host, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     if isinstance(host.server, aio.Server):
-        monkeypatch.setattr(_lib, "MAX_UNFINISHED", size)
+        monkeypatch.setattr(ltdic._native.net, "MAX_UNFINISHED", size)
     else:
         lib.ltdic_server_limit_unfinished(host.server._loop._server, size)
 
@@ -955,7 +954,7 @@ def test_senders_that_wait_are_not_tried_again_for_what_others_send(
         with ltdic.connect(*host.server.address, contexts=[CT], timeout=TIMEOUT) as association:
             eventually(lambda: len(host.server.open) == 21)
             served = host.server.open[-1]
-            monkeypatch.setattr(_lib, "lib", counting)
+            monkeypatch.setattr(ltdic._native.service, "lib", counting)
             eventually(has_settled)
             counting.sizes.clear()
             for _ in range(100):

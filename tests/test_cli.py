@@ -42,10 +42,10 @@ from ltdic import (
     Admission,
     AssociateReject,
     Server,
+    cli,
     encode,
 )
-from ltdic import __main__ as cli
-from ltdic._demo import Demo
+from ltdic.cli.demo import Demo
 
 
 def ltdic(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -297,7 +297,7 @@ def test_echo_says_who_it_is_that_breaks_off(answer: bytes, word: str, advice: s
 
 @pytest.mark.parametrize("as_json", [False, True])
 def test_an_echo_without_an_answer_to_the_release_is_ok_with_a_remark(as_json: bool) -> None:
-    response = library._lib.encode_echo(0x8030, 1, "1.2.840.10008.1.1")
+    response = library._native.engine.encode_echo(0x8030, 1, "1.2.840.10008.1.1")
     data = library.DataTransfer((library.PDV(1, True, True, response),))
 
     def script(connection: socket.socket) -> None:

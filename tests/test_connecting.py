@@ -23,8 +23,10 @@ from faces import Background, serving
 from test_aio import in_loop, is_done_before, next_step
 
 import ltdic
-from ltdic import ConnectionFailed, Retry, Server, _connecting, _echo, _lib, aio
+from ltdic import ConnectionFailed, Retry, Server, _connecting, aio
 from ltdic._ffi import lib
+from ltdic._native import net
+from ltdic.cli import echo
 
 C = Path(__file__).parent / "c"
 LINUX = sys.platform == "linux"
@@ -407,10 +409,10 @@ def test_echo_tries_as_long_as_it_is_given_and_no_longer(
         tries.append(what)
         raise ConnectionFailed("no connection") from what()
 
-    monkeypatch.setattr(_echo, "time", clock)
-    monkeypatch.setattr(_echo, "connect", connect)
-    request = _echo.Request("host", 104, "CALLED", "CALLING", timeout, retries, False)
-    assert _echo.run_echo(request) == 69
+    monkeypatch.setattr(echo, "time", clock)
+    monkeypatch.setattr(echo, "connect", connect)
+    request = echo.Request("host", 104, "CALLED", "CALLING", timeout, retries, False)
+    assert echo.run_echo(request) == 69
     assert clock.now - 1000 <= timeout + 0.1
     if timeout == 30:
         assert len(tries) == 1 + retries
@@ -447,10 +449,10 @@ def test_a_name_that_the_resolver_may_find_later_is_tried_again(
     told: list[Any] = []
     retry = Retry(attempts=3, first=0.01, notify=lambda e, *_: told.append(e.__cause__))
     with serving(timeout=TIMEOUT) as server:
-        monkeypatch.setattr(_lib, "lib", Resolver(2))
+        monkeypatch.setattr(net, "lib", Resolver(2))
         connect("localhost", server.address[1], timeout=TIMEOUT, retry=retry)
         assert [(type(e), e.errno) for e in told] == [(socket.gaierror, socket.EAI_AGAIN)] * 2
-        monkeypatch.setattr(_lib, "lib", Resolver(1))
+        monkeypatch.setattr(net, "lib", Resolver(1))
         with pytest.raises(ConnectionFailed, match="no connection to localhost port") as e:
             connect("localhost", server.address[1], timeout=TIMEOUT)
     assert isinstance(e.value.__cause__, socket.gaierror)
@@ -461,12 +463,12 @@ def test_a_name_that_the_resolver_may_find_later_is_tried_again(
 def test_echo_tries_again_where_the_resolver_may_know_later(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(_lib, "lib", Resolver(1))
+    monkeypatch.setattr(net, "lib", Resolver(1))
     monkeypatch.setattr(time, "sleep", lambda _: None)
     with Server((LOCALHOST, 0), timeout=TIMEOUT) as server:
         thread = Background(server.serve)
-        request = _echo.Request("localhost", server.address[1], "A", "B", TIMEOUT, 1, False)
-        assert _echo.run_echo(request) == 0
+        request = echo.Request("localhost", server.address[1], "A", "B", TIMEOUT, 1, False)
+        assert echo.run_echo(request) == 0
     thread.join()
     told = capsys.readouterr()
     assert told.out.startswith("OK  ")
@@ -566,13 +568,13 @@ async def test_looking_up_the_address_of_this_end_does_not_stop_the_loop(
     pool: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads = []
-    begin = _lib.Dialer.begin
+    begin = net.Dialer.begin
 
     def watched(dialer: Any, address: Any, local: Any, timeout: Any) -> None:
         threads.append(threading.get_ident())
         begin(dialer, address, local, timeout)
 
-    monkeypatch.setattr(_lib.Dialer, "begin", watched)
+    monkeypatch.setattr(net.Dialer, "begin", watched)
     async with aio.Server((LOCALHOST, 0), timeout=TIMEOUT) as server:
         for local in ("localhost", LOCALHOST):
             await connect_in_loop(*server.address, local_address=(local, 0), timeout=TIMEOUT)

@@ -201,7 +201,7 @@ def test_the_limit_holds_where_descriptors_were_missing_a_moment_before() -> Non
             listener.socket = failing
             listener.resume()
             _, first = await asyncio.open_connection(*server.address)
-            while not server._links:
+            while not server._acceptors:
                 await asyncio.sleep(0)
             failing.fails = True
             rest = [await asyncio.open_connection(*server.address) for _ in range(4)]
@@ -211,7 +211,7 @@ def test_the_limit_holds_where_descriptors_were_missing_a_moment_before() -> Non
             first.close()  # which has the server accept others at once
             end = time.monotonic() + 3 * aio.STARVED_RETRY
             while time.monotonic() < end:
-                most = max(most, len(server._links))
+                most = max(most, len(server._acceptors))
                 await asyncio.sleep(0.001)
             for _, writer in rest:
                 writer.close()

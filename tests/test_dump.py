@@ -39,8 +39,8 @@ from ltdic import (
     decode,
     encode,
 )
-from ltdic._dump import run_dump
-from ltdic.layout import lay_out
+from ltdic.cli.dump import run_dump
+from ltdic.cli.fields import pdu_fields
 
 REJECT = encode(AssociateReject(1, 1, 7))
 SECRET = AssociateRequest(
@@ -179,10 +179,10 @@ def test_dump_names_the_clause_of_the_item_at_fault(ident: str, clause: str) -> 
 @pytest.mark.parametrize("vector", vectors("valid.json"))
 def test_every_valid_vector_is_laid_out_within_its_bounds(vector: dict[str, Any]) -> None:
     wire = bytes.fromhex(vector["hex"])
-    layout = lay_out(wire)
-    assert layout.size == len(wire)
-    assert all(6 <= field.offset <= len(wire) for field in layout.fields)
-    assert all(field.text.isascii() and field.text.isprintable() for field in layout.fields)
+    found = pdu_fields(wire)
+    assert found.size == len(wire)
+    assert all(6 <= field.offset <= len(wire) for field in found.fields)
+    assert all(field.text.isascii() and field.text.isprintable() for field in found.fields)
 
 
 # ---- JSON ----------------------------------------------------------------------------------------
@@ -267,7 +267,7 @@ def test_uids_of_the_standard_have_their_names_in_text() -> None:
 
 
 def test_pydicom_is_not_imported_where_no_uid_is_to_be_named() -> None:
-    command = f"from ltdic._dump import run_dump; run_dump({REJECT.hex()!r}, False, False)"
+    command = f"from ltdic.cli.dump import run_dump; run_dump({REJECT.hex()!r}, False, False)"
     command += "; import sys; sys.exit('pydicom' in sys.modules)"
     subprocess.run([sys.executable, "-I", "-c", command], check=True, timeout=60)
 

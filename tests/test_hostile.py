@@ -21,7 +21,7 @@ from test_vectors import read_line
 
 import ltdic
 from ltdic import DecodeError, Decoder, IncompleteError, decode, encode
-from ltdic.layout import lay_out
+from ltdic.cli.fields import pdu_fields
 
 Group = Callable[[], Iterator[my.Case]]
 groups = pytest.mark.parametrize("group", my.GROUPS, ids=lambda group: group.__name__)
@@ -143,7 +143,7 @@ def test_hostile_text_is_handed_up_as_it_came_but_for_what_follows_a_nul() -> No
 
 def test_hostile_text_is_shown_if_a_title_or_a_version_name_may_be_like_that() -> None:
     for case in my.hostile_texts():
-        texts = [field.text for field in lay_out(case.case.wire).fields]
+        texts = [field.text for field in pdu_fields(case.case.wire).fields]
         assert all(text.isascii() and text.isprintable() for text in texts)
         printable = all(0x20 <= byte <= 0x7E for byte in case.text)
         is_shown = any(text.startswith(ascii(case.text.decode("latin-1"))) for text in texts)
@@ -157,7 +157,7 @@ def test_an_identity_in_the_wrong_place_is_as_secret() -> None:
     ):
         wire = with_info(who, kind=kind)
         assert answer(wire).user_info.unknown[0].value == who[4:]
-        shown = repr(answer(wire)) + repr(lay_out(wire))
+        shown = repr(answer(wire)) + repr(pdu_fields(wire))
         assert not any(secret in shown for secret in ("jdoe", "6a 64 6f 65", "hunter2"))
 
 

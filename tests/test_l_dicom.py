@@ -858,7 +858,7 @@ def test_a_signal_ends_the_wait_at_once() -> None:
 FORBIDDEN = """
     import ctypes, sys
     import ltdic.l_dicom
-    from ltdic.__main__ import main
+    from ltdic.cli import main
 
     class Refusing:
         def __getattr__(self, name):

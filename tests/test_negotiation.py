@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from test_admission import CT, OK, Admission, Policy, accepted, request
 
-from ltdic import AssociateAccept, ProposedContext, UserInformation, _lib, encode
+from ltdic import AssociateAccept, ProposedContext, UserInformation, encode
+from ltdic._native.engine import Engine
 
 FORTY = tuple(f"1.2.840.10008.1.2.4.{number}" for number in range(50, 90))
 CONTEXTS = 128
@@ -107,9 +108,9 @@ def test_many_abstract_syntaxes_of_ours_do_not_multiply_those_of_a_peer() -> Non
 # ---- agreeing ---------------------------------------------------------------------------------
 
 
-def requestor(proposed: tuple[str, ...]) -> _lib.Engine:
+def requestor(proposed: tuple[str, ...]) -> Engine:
     contexts = tuple(ProposedContext(2 * n + 1, CT, proposed) for n in range(CONTEXTS))
-    engine = _lib.Engine()
+    engine = Engine()
     assert engine.send(encode(request(contexts=contexts)), 1) == OK
     assert len(engine.take(1)) > 0
     return engine

@@ -21,13 +21,12 @@ from ltdic import (
     Decoder,
     Fragment,
     IncompleteError,
-    _lib,
+    _codec,
     decode,
     encode,
 )
-from ltdic import pdu as pdu_module
 from ltdic._ffi import ffi
-from ltdic._lib import ROW
+from ltdic._native import codec
 from ltdic.pdu import AcseReason, PresentationReason, RejectResult, RejectSource, UserReason
 
 DEFINED = [
@@ -578,7 +577,7 @@ def test_rejects_in_bulk_end_where_there_is_none(after: str, kind: str, offset: 
 
 
 def test_a_row_is_laid_out_as_in_c() -> None:
-    assert ROW.size == ffi.sizeof("ltdic_item")
+    assert codec.ROW.size == ffi.sizeof("ltdic_item")
     names = ["offset", "length", "kind", "type", "id", "result", "source", "reason", "version"]
     assert [name for name, _ in ffi.typeof("ltdic_item").fields] == names
 
@@ -592,10 +591,10 @@ def test_more_rows_than_expected_are_fetched_in_a_second_call() -> None:
 # ---- short cuts, against the long way --------------------------------------------------------
 
 
-@pytest.mark.parametrize("wire", pdu_module._KNOWN, ids=bytes.hex)
+@pytest.mark.parametrize("wire", _codec._KNOWN, ids=bytes.hex)
 def test_a_pdu_that_is_made_once_is_what_decoding_makes(wire: bytes) -> None:
-    fault, rows = _lib.decode(wire, 0, _lib.options(True, 0, 0))
-    long_way = pdu_module._build(wire, rows, False)
+    fault, rows = codec.decode(wire, 0, codec.options(True, 0, 0))
+    long_way = _codec._build(wire, rows, False)
     assert fault is None
     assert (decode(wire), type(decode(wire))) == (long_way, type(long_way))
     assert decode(bytearray(wire), strict=True) is decode(wire)
@@ -604,8 +603,8 @@ def test_a_pdu_that_is_made_once_is_what_decoding_makes(wire: bytes) -> None:
 
 @given(my.pdus)
 def test_what_is_encoded_at_once_is_what_rows_make(pdu: Any) -> None:
-    at_once = pdu_module._encode_at_once(pdu)
-    assert at_once in (None, pdu_module._rows_of(pdu).encode())
+    at_once = _codec._encode_at_once(pdu)
+    assert at_once in (None, _codec._rows_of(pdu).encode())
     assert (at_once is None) == isinstance(pdu, (ltdic.AssociateRequest, ltdic.AssociateAccept))
 
 

@@ -14,7 +14,7 @@ import pytest
 from conftest import HERE
 
 import ltdic
-from ltdic import _connecting, sync
+from ltdic import _connecting, requestor
 
 COUNT = int(os.environ.get("LTDIC_REJECTIONS", "2000"))
 
@@ -67,7 +67,7 @@ def test_no_requestor_waits_for_its_connection_inside_the_system(
         blocking.append(os.get_blocking(connection.fileno()))
         return connection
 
-    monkeypatch.setattr(sync, "dial", dial)
+    monkeypatch.setattr(requestor, "dial", dial)
     with (
         bench.acceptor("reset, unread") as port,
         pytest.raises(ltdic.AssociationRejected),

@@ -196,7 +196,7 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
     virtual = Asyncio()
     virtual.sleep = sleep  # type: ignore[attr-defined]
-    for module in (ltdic.sync, ltdic.aio, ltdic.association):
+    for module in (ltdic.requestor, ltdic.aio, ltdic.association, ltdic.counters):
         monkeypatch.setattr(module, "time", Time)
     monkeypatch.setattr(ltdic.aio, "asyncio", virtual)
     return found

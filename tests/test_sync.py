@@ -326,7 +326,7 @@ def test_an_answer_to_an_echo_that_was_given_up_is_none() -> None:
         os.kill(os.getpid(), signal.SIGUSR1)
         receive_exactly_one(connection)
         for number in (1, 2):
-            command = ltdic._lib.encode_echo(0x8030, number, "1.2.840.10008.1.1")
+            command = ltdic._native.engine.encode_echo(0x8030, number, "1.2.840.10008.1.1")
             connection.sendall(p_data(command, True, context=1))
         asked.wait(TIMEOUT)
 
@@ -344,7 +344,7 @@ def test_what_leaves_a_message_unfinished_is_acknowledged_at_once(
 ) -> None:
     """So that a peer with Nagle's algorithm on does not wait."""
     acknowledged: list[socket.socket] = []
-    monkeypatch.setattr(ltdic.sync, "acknowledge", acknowledged.append)
+    monkeypatch.setattr(ltdic.requestor, "acknowledge", acknowledged.append)
 
     def script(connection: socket.socket) -> None:
         connection.sendall(p_data(b"command!", is_command=True)[:-1])

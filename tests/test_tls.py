@@ -751,7 +751,7 @@ def test_a_certificate_is_verified_for_the_name_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Whoever resolves the host finds our server."""
-    real, real_async = ltdic.sync.dial, ltdic.aio.dial_async
+    real, real_async = ltdic.requestor.dial, ltdic.aio.dial_async
     with serving(certified_for(certified)) as server:
 
         def dial(_: Any, *more: Any) -> socket.socket:
@@ -760,7 +760,7 @@ def test_a_certificate_is_verified_for_the_name_alone(
         async def dial_async(_: Any, *more: Any) -> socket.socket:
             return await real_async(server.address, *more)
 
-        monkeypatch.setattr(ltdic.sync, "dial", dial)
+        monkeypatch.setattr(ltdic.requestor, "dial", dial)
         monkeypatch.setattr(ltdic.aio, "dial_async", dial_async)
         tls, where = client_context(), (host, 104)
         assert FACES[face](where, b"", tls=tls, server_hostname=server_hostname) is None

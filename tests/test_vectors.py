@@ -13,7 +13,7 @@ from strategies import Untidy, reserved_bytes
 
 import ltdic
 from ltdic import DecodeError, Decoder, decode, encode
-from ltdic.pdu import _build
+from ltdic._codec import _build
 
 VALID, INVALID, STREAMS = (
     [param.values[0] for param in vectors(name)]

@@ -13,13 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from . import aio
-from ._strangers import Stranger
-from ._terminal import EX_OK, EX_UNAVAILABLE, GREEN, RED, YELLOW, coloured, shown
-from .admission import Admission
-from .association import Counters, Record, logger
-from .pdu import AssociateReject
-from .server import Server
+from .. import aio
+from ..admission import Admission
+from ..counters import Counters, Record, Stranger, logger
+from ..pdu import AssociateReject
+from ..server import Server
+from .terminal import EX_OK, EX_UNAVAILABLE, GREEN, RED, YELLOW, coloured, shown
 
 CLOSING = 15.0
 """Seconds for those who are still associated when it is to end."""
@@ -27,7 +26,7 @@ CLOSING = 15.0
 
 @dataclass(frozen=True)
 class Policy:
-    """What was asked on the command line."""
+    """The arguments of the command."""
 
     host: str
     port: int

@@ -1,4 +1,4 @@
-"""Blocking associations: sockets, `ssl`, and an `Association` between them and the user."""
+"""The blocking requestor: a socket, `ssl`, and an `Association` between them and the user."""
 
 from __future__ import annotations
 
@@ -15,20 +15,22 @@ from types import TracebackType
 
 from ._connecting import dial
 from ._fork import cut_off, has, watch
-from ._turns import BROKEN
-from .admission import Context
+from ._message_order import BROKEN
+from ._native import engine
+from .admission import DEFAULT_MAX_LENGTH, Context
 from .association import (
-    ABORTED_BY_US,
     CLOSING_TIME,
-    DEFAULT_MAX_LENGTH,
     DEFAULT_TIMEOUT,
-    RELEASED,
-    RELEASED_BY_PEER,
+    IN_USE,
+    MOST_HELD,
+    NOT_ANSWERED,
+    NOT_TAKEN,
+    OVER,
     SHORTEST,
+    WAS_ABORTED,
     Association,
-    End,
     Event,
-    Opened,
+    RequestorAssociationBase,
     Security,
     Sendable,
     Steps,
@@ -37,7 +39,6 @@ from .association import (
     check_connect,
     context_id_of,
     deadline_of,
-    end_of_error,
     end_of_tls,
     error_of_event,
     failure,
@@ -48,6 +49,7 @@ from .association import (
     size_of,
     unacknowledged,
 )
+from .counters import ABORTED_BY_US, RELEASED, RELEASED_BY_PEER, End, end_of_error
 from .errors import AssociationTimeout, Error, LocalError
 from .pdu import (
     PDV,
@@ -58,12 +60,10 @@ from .pdu import (
     UserIdentity,
 )
 from .retry import Attempts, Retry
+from .tls import READ_SIZE
 
-READ_SIZE = 0x40000
 LONGEST = 0x7FFFFFFF
 """Milliseconds that poll(2) can wait at most."""
-MOST_HELD = 0x100000
-"""Bytes of data that are held for `receive` while something is sent; then reading stops."""
 
 
 def connect(
@@ -152,7 +152,7 @@ def _connect_once(
     return association
 
 
-class SyncAssociation(Opened):
+class SyncAssociation(RequestorAssociationBase):
     """An association that `connect` has opened. A context manager: it is released at the end, or
     aborted where an exception leaves the block. One thread at a time, but for `abort`."""
 
@@ -168,10 +168,10 @@ class SyncAssociation(Opened):
         self._renegotiates = False
         """True while TLS has to read before it can write."""
         self._using = threading.RLock()
-        """Of the thread that uses it, whose signal handlers have it, too."""
+        """Held by the thread that uses it; its signal handlers have it, too."""
         self._is_used = False
         self._alarm: tuple[socket.socket, socket.socket] | None = socket.socketpair()
-        """What is sent to its second end wakes whoever waits for the socket."""
+        """A byte that is sent to its second end wakes whoever waits for the socket."""
         self._alarm_lock = threading.RLock()
         self._is_to_abort = False
         self._poll.register(self._alarm[0], select.POLLIN)
@@ -236,7 +236,7 @@ class SyncAssociation(Opened):
         """End the association in order (PS3.8 7.2); data that still comes is dropped."""
         with self._used():
             self._refuse_if_over()
-            if self._association.state == 8:  # the peer has asked first
+            if self._association.state == engine.RELEASE_REQUESTED:  # the peer has asked first
                 self._answer_release()
                 return
             self._run(self._requestor.release())
@@ -266,7 +266,7 @@ class SyncAssociation(Opened):
         """For one thread at a time, and not for a signal handler that interrupts it. An abort that
         was asked for meanwhile is made at the end."""
         if not self._using.acquire(blocking=False):
-            raise LocalError("another thread uses the association")
+            raise LocalError(IN_USE)
         if self._is_used:
             self._using.release()
             raise LocalError("what a signal has interrupted uses the association")
@@ -284,7 +284,7 @@ class SyncAssociation(Opened):
     def _abort_if_asked(self) -> None:
         if self._is_to_abort and self._record is not None:
             self._abort_here()
-            raise LocalError("the association is over: it was aborted")
+            raise LocalError(WAS_ABORTED)
 
     def __enter__(self) -> SyncAssociation:
         return self
@@ -305,12 +305,12 @@ class SyncAssociation(Opened):
         finally:
             self._finish(ABORTED_BY_US)  # where it was interrupted
 
-    # ---- the engine's crank
+    # ---- how it is done
 
     def _run(self, steps: Steps[T], deadline: float | None = None) -> T:
         """Take the steps of a service."""
         if self._record is None:
-            raise LocalError("the association is over")
+            raise LocalError(OVER)
         deadline = deadline_of(self.timeout) if deadline is None else deadline
         self._is_late = False
         try:
@@ -323,14 +323,14 @@ class SyncAssociation(Opened):
             result: T = e.value
             return result
         except Error as e:
-            if self._association.state != 6:
+            if self._association.state != engine.OPEN:
                 self._await_close(end_of_error(e))
             raise
 
     def _refuse_if_over(self) -> None:
-        """What has come is looked at first: it may be the end."""
+        """Raises the exception where what has come is the end."""
         if self._record is None:
-            raise LocalError("the association is over")
+            raise LocalError(OVER)
         self._collect()
         self._raise_if_over()
 
@@ -354,7 +354,7 @@ class SyncAssociation(Opened):
                 before, taken = taken, self._taken()
                 if taken <= before:  # whatever has come meanwhile is no reason to wait longer
                     self._association.send(Abort(0, 0))
-                    self._fail(AssociationTimeout("the peer has not taken what was sent in time"))
+                    self._fail(AssociationTimeout(NOT_TAKEN))
                 deadline = deadline_of(self.timeout)
             self._move(deadline)
             self._abort_if_asked()
@@ -378,7 +378,7 @@ class SyncAssociation(Opened):
             self._exchange(deadline)
 
     def _raise_if_over(self) -> None:
-        """What has come before the end, as far as nobody has received it, is lost with it."""
+        """Raises the exception of the end, if it has come; events before it are lost with it."""
         for event in self._events:
             error = self._error_of(event)
             if error is not None:
@@ -395,8 +395,8 @@ class SyncAssociation(Opened):
         raise error
 
     def _collect(self) -> bool:
-        """Take what has happened, as far as there is room, and what is to be sent. True if there is
-        something to send."""
+        """Take the events that there is room for, and the bytes that are to be sent. True if there
+        are some."""
         if self._held < MOST_HELD:
             for event in self._association.events():
                 self._events.append(event)
@@ -417,7 +417,7 @@ class SyncAssociation(Opened):
             was_late, self._is_late = self._is_late, True
             if was_late or not self._events:
                 self._association.send(Abort(0, 0))
-                self._fail(AssociationTimeout("the peer has not answered in time"))
+                self._fail(AssociationTimeout(NOT_ANSWERED))
 
     def _move(self, until: float | None) -> None:
         """Wait until the socket takes or gives something, and do it."""
@@ -490,11 +490,11 @@ class SyncAssociation(Opened):
             self._finish(end)
 
     def _drop_all(self) -> bool:
-        """What still comes is of no interest; False after the last of it."""
+        """Drop all that has come, and still comes; False after the last of it."""
         self._events.clear()
         self._held = 0
         self._collect()
-        return self._association.state != 1
+        return self._association.state != engine.IDLE
 
     def _finish(self, end: End) -> None:
         """Close, and log; once."""

@@ -11,7 +11,20 @@ import time
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from ._terminal import (
+from ..association import SHORTEST
+from ..errors import (
+    AssociationAborted,
+    AssociationRejected,
+    AssociationTimeout,
+    ConnectionClosed,
+    ConnectionFailed,
+    Error,
+    LocalError,
+)
+from ..pdu import UserIdentity
+from ..requestor import SyncAssociation, connect
+from ..retry import Attempts, Retry
+from .terminal import (
     EX_INTERRUPTED,
     EX_NOPERM,
     EX_OK,
@@ -24,19 +37,6 @@ from ._terminal import (
     clear_line,
     coloured,
 )
-from .association import SHORTEST
-from .errors import (
-    AssociationAborted,
-    AssociationRejected,
-    AssociationTimeout,
-    ConnectionClosed,
-    ConnectionFailed,
-    Error,
-    LocalError,
-)
-from .pdu import UserIdentity
-from .retry import Attempts, Retry
-from .sync import SyncAssociation, connect
 
 CONTEXT_RESULTS = {
     1: "refused by its user",
@@ -48,7 +48,7 @@ CONTEXT_RESULTS = {
 
 @dataclass
 class Request:
-    """What was asked on the command line."""
+    """The arguments of the command."""
 
     host: str
     port: int
@@ -136,7 +136,7 @@ def _left(deadline: float) -> float:
 
 
 def _terminated(number: int, frame: object) -> NoReturn:
-    """As the system does, but the association is aborted first."""
+    """End as the system would have it, but abort the association first."""
     raise SystemExit(128 + number)
 
 

@@ -1,4 +1,4 @@
-"""What the subcommands say it with: exit codes, colours, and text that is safe to print."""
+"""Exit codes, colours, and text that is safe to print, for all subcommands."""
 
 from __future__ import annotations
 
@@ -37,5 +37,5 @@ def clear_line(stream: TextIO) -> None:
 
 
 def shown(text: str) -> str:
-    """As it is, but for what a terminal would obey."""
+    """The text without what a terminal would obey."""
     return ascii(text)[1:-1]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .l_dicom import (
+from .._native import codec
+from ..l_dicom import (
     DICOM_SECURE_NONE,
     DICOM_SUCCESS,
     L_DicomAccept,
@@ -23,21 +24,7 @@ from .l_dicom import (
     L_DicomWait,
     pEXT_CALLBACK,
 )
-from .pdu import (
-    AcseReason,
-    AssociateReject,
-    PresentationReason,
-    RejectResult,
-    UserReason,
-)
-
-REASONS = (UserReason, AcseReason, PresentationReason)
-DEFINED = [
-    (int(result), source, int(reason))
-    for result in RejectResult
-    for source, reasons in enumerate(REASONS, 1)
-    for reason in reasons
-]
+from ..pdu import AssociateReject
 
 
 class Demo:
@@ -119,7 +106,7 @@ def run_demo() -> int:
     demo = Demo()
     agreed = 0
     print("sent    received  meaning of result/source/reason")
-    for codes in DEFINED:
+    for codes in codec.DEFINED_REJECTS:
         events = demo.reject(codes)
         received = [event for event in events if isinstance(event, tuple)]
         right = events == ["receive", codes, "close"]
@@ -131,5 +118,5 @@ def run_demo() -> int:
         print(f"{sent}   {got:8}  {meaning}{mark}")
     demo.close()
     L_DicomShutDown()
-    print(f"{agreed} of {len(DEFINED)} rejections arrived as they were sent.")
-    return 0 if agreed == len(DEFINED) else 1
+    print(f"{agreed} of {len(codec.DEFINED_REJECTS)} rejections arrived as they were sent.")
+    return 0 if agreed == len(codec.DEFINED_REJECTS) else 1

@@ -1,4 +1,4 @@
-"""Whose turn it is to send on one association, so that nobody's bytes come into another's message.
+"""Who may send on one association, so that the parts of two messages never mix.
 
 A message is a command, and a data set where the command announces one (PS3.7 6.3.1). While somebody
 sends one of them nobody else does. Between a command and its data set no other thread or task may
@@ -23,7 +23,7 @@ _thread = threading.local()
 
 
 def this_thread() -> object:
-    """What only this thread has: its number may be given to another one after it."""
+    """An object that only this thread has: its number may be given to another one after it."""
     if not hasattr(_thread, "identity"):
         _thread.identity = object()
     return _thread.identity
@@ -51,8 +51,8 @@ class Signal:
         return self.is_set
 
 
-class Turns:
-    """The turns of threads."""
+class MessageOrder:
+    """The order in which threads send their messages."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()  # a signal handler may interrupt whoever has it
@@ -72,9 +72,9 @@ class Turns:
             raise LocalError("what a signal has interrupted is sending")
 
     def begin(self, is_command: bool, waits: bool, patience: float | None) -> None:
-        """Take the turn, after those that wait for it already. Without `waits` it is had before
-        them, and now or not at all. `patience` is the time in seconds that another thread has
-        between a command and its data set. Raises `LocalError`."""
+        """Wait until this thread may send, after those that wait already. Without `waits` it may
+        send before them, and now or not at all. `patience` is the time in seconds that another
+        thread has between a command and its data set. Raises `LocalError`."""
         ticket = object()
         if self._is_broken:
             raise LocalError(BROKEN)
@@ -92,7 +92,7 @@ class Turns:
                 self._queue.remove(ticket)
 
     def _take(self, is_command: bool, ticket: object, waits: bool) -> Signal | None:
-        """Take the turn if it is free; else what tells of a change."""
+        """Let this thread send if nobody else does; else return what is set at the next change."""
         me = this_thread()
         with self._lock:
             goes_on = self._opener is not None and (not is_command or self._opener is me)
@@ -106,8 +106,8 @@ class Turns:
             return self._changed
 
     def end(self, opens: bool, broken: bool = False) -> None:
-        """Give the turn back, if this thread has it. `opens`: a data set has to follow. `broken`:
-        what was being sent is not at its end, and so nobody can send any more."""
+        """Let others send, if it was this thread that did. `opens`: a data set has to follow.
+        `broken`: what was being sent is not at its end, and so nobody can send any more."""
         if self._sender is this_thread():
             with self._lock:
                 self._is_broken = self._is_broken or broken
@@ -126,8 +126,8 @@ class Turns:
         self._changed = Signal()
 
 
-class AsyncTurns:
-    """The turns of tasks."""
+class AsyncMessageOrder:
+    """The order in which tasks send their messages."""
 
     def __init__(self) -> None:
         self._sender: object = None
@@ -148,7 +148,7 @@ class AsyncTurns:
         return self.is_sending or self._opener is not None
 
     async def begin(self, is_command: bool, patience: float | None) -> None:
-        """As `Turns.begin`."""
+        """Wait as `MessageOrder.begin` does."""
         me, ticket = asyncio.current_task(), object()
         self._queue.append(ticket)
         try:
@@ -183,7 +183,7 @@ class AsyncTurns:
         return True
 
     def end(self, opens: bool, broken: bool = False) -> None:
-        """As `Turns.end`."""
+        """Let others send as `MessageOrder.end` does."""
         if self._sender is asyncio.current_task():
             self._is_broken = self._is_broken or broken
             self._opener = self._sender if opens else None
@@ -191,7 +191,7 @@ class AsyncTurns:
             self._wake()
 
     def stop(self) -> None:
-        """As `Turns.stop`."""
+        """The association is over: nobody has to wait."""
         self._over = True
         self._wake()
 

@@ -1,4 +1,4 @@
-"""An asyncio transport turning the crank of an `Association`: either end of `aio`."""
+"""The asyncio protocol that drives an `Association`: either end of `aio`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import aclosing, suppress
 from typing import Any, cast
 
-from . import _lib
 from ._fork import cut_off, watch
-from ._lib import Buffer
-from ._turns import AsyncTurns
+from ._message_order import AsyncMessageOrder
+from ._native import engine
+from ._native.codec import Buffer
 from .association import (
     CLOSING_TIME,
+    MOST_HELD,
+    NOT_TAKEN,
     PART,
+    WAS_ABORTED,
     Association,
     Event,
     Parts,
@@ -35,21 +38,18 @@ from .errors import AssociationTimeout, Error, LocalError
 from .pdu import PDV, Abort
 from .tls import Tls
 
-MOST_HELD = 0x100000
-"""Bytes of data that wait for whoever receives them; with more, reading stops."""
 MOST_REST = 8 * MOST_HELD
 """Bytes that are read of a connection that is lost."""
 MOST_WORK = 64
-"""Events of one link that are dealt with before others have their turn."""
-MOST_TURN = 0.002
-"""Seconds that one task sends before others have their turn."""
-ABORTED = "the association is over: it was aborted"
+"""Events of one association that are dealt with before the loop goes on."""
+MOST_SENDING = 0.002
+"""Seconds that one task sends before the loop goes on."""
 
 
 async def _parts_of(
     data: Sendable | AsyncIterable[Buffer], size: int
 ) -> AsyncGenerator[tuple[bool, bytes | memoryview], None]:
-    """As `parts_of`."""
+    """Yield as `parts_of` does, of an asynchronous iterator, too."""
     if not isinstance(data, AsyncIterable):
         for last_and_part in parts_of(data, size):
             yield last_and_part
@@ -66,8 +66,8 @@ def peer_of(name: Any) -> tuple[str, int]:
     return str(name[0]).removeprefix("::ffff:"), int(name[1])
 
 
-class Link(asyncio.Protocol):
-    """One transport turning the crank of one association."""
+class AssociationProtocol(asyncio.Protocol):
+    """Drives one association with the bytes of one transport."""
 
     transport: asyncio.Transport
 
@@ -81,7 +81,7 @@ class Link(asyncio.Protocol):
         self.tls = tls
         self.association = Association(requestor=requestor, timeout=timeout, idle=idle)
         self.events: deque[Event] = deque()
-        """What has happened and waits to be taken."""
+        """The events that wait to be taken."""
         self._last: Event | None = None
         """The event that has ended the association."""
         self.received = self.sent = 0
@@ -93,11 +93,11 @@ class Link(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._held = 0
         self._goes_on = False
-        """Will `turn` be called again soon, for what it had no time for?"""
+        """Will `step` be called again soon, for what it had no time for?"""
         self._timer: asyncio.TimerHandle | None = None
         self._fires = 0.0
         self._waiters: list[asyncio.Future[None]] = []
-        self.turns = AsyncTurns()
+        self.order = AsyncMessageOrder()
         self.aborted = False
         """Has its user ended it, maybe while another task waits?"""
         self._over = self._unanswered = False
@@ -121,7 +121,7 @@ class Link(asyncio.Protocol):
         if self.tls is not None:
             self.tls.begin()
             self._write_out()
-        self.turn()
+        self.step()
 
     def data_received(self, data: bytes) -> None:
         plain = data if self.tls is None else self._decrypted(self.tls, data)
@@ -131,7 +131,7 @@ class Link(asyncio.Protocol):
             self.association.receive_data(plain)
         if self.tls is not None and (self.tls.ended or self.tls.error):
             self.association.receive_eof()
-        self.turn()
+        self.step()
 
     def _decrypted(self, tls: Tls, data: bytes) -> bytes:
         plain = tls.receive(data)
@@ -143,8 +143,8 @@ class Link(asyncio.Protocol):
         if isinstance(exc, ConnectionError):
             self._read_rest()
         self.association.receive_eof()
-        self.turn()
-        self.turns.stop()
+        self.step()
+        self.order.stop()
         if self._timer is not None:
             self._timer.cancel()
 
@@ -162,18 +162,18 @@ class Link(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._writes = True
-        self.turn()
+        self.step()
 
     @property
     def is_connected(self) -> bool:
         """Has there been a transport?"""
         return self._socket is not None
 
-    # ---- the crank
+    # ---- one step
 
-    def turn(self, most: int = MOST_WORK) -> None:
-        """After whatever may have changed something: take what has happened, send what is to be
-        sent, and set the timer."""
+    def step(self, most: int = MOST_WORK) -> None:
+        """Take the events that there are, send what is to be sent, and set the timer. To be called
+        after everything that may have changed something."""
         self._take_events(most)
         self.flush()
         self.association._drop_used()
@@ -187,24 +187,24 @@ class Link(asyncio.Protocol):
         self._wake()
 
     def _take_events(self, most: int) -> None:
-        """As many as may be taken in one turn."""
+        """Take as many as may be taken in one step."""
         for _ in range(most):
-            if self._held >= MOST_HELD or (told := self.association._next()) is None:
+            if self._held >= MOST_HELD or (indication := self.association._next()) is None:
                 return
-            self._over = self._over or told.over
-            self.happened(told)
+            self._over = self._over or indication.over
+            self.on_indication(indication)
         if not self._goes_on:
             self._goes_on = True
             self._loop.call_soon(self._go_on)
 
     def _go_on(self) -> None:
         self._goes_on = False
-        self.turn()
+        self.step()
 
-    def happened(self, told: _lib.Told) -> None:
-        self.put(self.association._event(told))
-        if told.echo is not None:
-            self.put(echo_of(told.id, told.echo))
+    def on_indication(self, indication: engine.Indication) -> None:
+        self.put(self.association._event(indication))
+        if indication.echo is not None:
+            self.put(echo_of(indication.id, indication.echo))
 
     def put(self, event: Event) -> None:
         if isinstance(event, PDV) and 2 * len(event.data) < len(self.association._view):
@@ -223,13 +223,13 @@ class Link(asyncio.Protocol):
         was_full = self._held >= MOST_HELD
         self._held -= size_of(event)
         if was_full and self._held < MOST_HELD:
-            self.turn()
+            self.step()
         return event
 
     def drop_all(self) -> None:
         self.events.clear()
         self._held = 0
-        self.turn()
+        self.step()
 
     def flush(self) -> None:
         self.write(self.association.data_to_send())
@@ -273,7 +273,7 @@ class Link(asyncio.Protocol):
         return held + self.transport.get_write_buffer_size()
 
     def _read_while_there_is_room(self) -> None:
-        deaf = self.association.state == 13 and self.unsent() >= MOST_HELD
+        deaf = self.association.state == engine.CLOSING and self.unsent() >= MOST_HELD
         reads = self._held < MOST_HELD and not deaf and not self._goes_on
         if reads != self._reads and not self.transport.is_closing():
             self._reads = reads
@@ -292,7 +292,7 @@ class Link(asyncio.Protocol):
 
     def _on_timer(self) -> None:
         self._timer = None
-        self.turn()
+        self.step()
 
     # ---- whoever waits
 
@@ -316,7 +316,7 @@ class Link(asyncio.Protocol):
         """The next event; one that ends the association is raised."""
         while (event := self.take()) is None:
             if self.aborted or self.closed:
-                raise LocalError(ABORTED)
+                raise LocalError(WAS_ABORTED)
             await self.change()
         error = self.error_of(event)
         if error is not None:
@@ -332,7 +332,7 @@ class Link(asyncio.Protocol):
 
     def raise_if_over(self) -> None:
         if self.aborted:
-            raise LocalError(ABORTED)
+            raise LocalError(WAS_ABORTED)
         if self._last is not None and (error := self.error_of(self._last)) is not None:
             raise error
 
@@ -344,31 +344,31 @@ class Link(asyncio.Protocol):
         timeout: float | None,
         size: int = PART,
     ) -> None:
-        """Send a whole command or data set, in the task's turn, in parts of `size` bytes."""
+        """Send a whole command or data set in parts of `size` bytes, after other tasks."""
         opens = is_begun = False
         try:
-            await self.turns.begin(is_command, timeout)
-            turn = time.monotonic()
+            await self.order.begin(is_command, timeout)
+            since = time.monotonic()
             async with aclosing(_parts_of(data, size)) as parts:
                 async for is_last, part in parts:
                     self._give(PDV(context_id, is_command, is_last, part))
-                    opens = is_command and not is_begun and _lib.announces_data_set(part)
+                    opens = is_command and not is_begun and engine.announces_data_set(part)
                     is_begun = not is_last
                     await self._wait_for_room(timeout)
-                    if time.monotonic() - turn > MOST_TURN:
+                    if time.monotonic() - since > MOST_SENDING:
                         await asyncio.sleep(0)
-                        turn = time.monotonic()
+                        since = time.monotonic()
         finally:
-            self.turns.end(opens, broken=is_begun)
+            self.order.end(opens, broken=is_begun)
             if not self.closed:
-                self.turn()  # something may have waited for the end of the message
+                self.step()  # something may have waited for the end of the message
 
     def _give(self, pdv: PDV) -> None:
-        """Send it. What has come meanwhile has its turn elsewhere, so that who sends does not go on
-        for ever."""
+        """Send it, and take one event at most, so that a task that sends does not go on for
+        ever."""
         self.raise_if_over()
         self.association.send(pdv)
-        self.turn(most=1)
+        self.step(most=1)
 
     async def _wait_for_room(self, timeout: float | None) -> None:
         """Wait until the transport takes more."""
@@ -381,8 +381,7 @@ class Link(asyncio.Protocol):
                 before, left = left, self._untaken()
                 if left >= before:
                     self.association.send(Abort(0, 0))
-                    text = "the peer has not taken what was sent in time"
-                    raise AssociationTimeout(text) from None
+                    raise AssociationTimeout(NOT_TAKEN) from None
                 deadline = deadline_of(timeout)  # it takes it, slowly
 
     def _untaken(self) -> int:

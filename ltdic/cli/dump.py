@@ -8,9 +8,9 @@ import re
 import sys
 from pathlib import Path
 
-from ._rules import ASSOCIATE, clause_of
-from ._terminal import EX_DATAERR, EX_NOINPUT
-from .layout import Layout, lay_out
+from .._rules import ASSOCIATE, clause_of
+from .fields import PDUFields, pdu_fields
+from .terminal import EX_DATAERR, EX_NOINPUT
 
 _DIGITS = re.compile(rb"\s*+(?:0x)?([0-9a-fA-F\s]*+)")  # possessive: it never goes back
 
@@ -52,14 +52,14 @@ def around(data: bytes, offset: int, shown: list[range]) -> str:
     return f"{start:8}  {' '.join(near)}\n{'':10}{'   ' * (offset - start)}^^"
 
 
-def print_as_json(data: bytes, at: int, layout: Layout) -> None:
+def print_as_json(data: bytes, at: int, pdu: PDUFields) -> None:
     """The PDU that starts at `at` as one JSON object; all offsets count from the first byte."""
-    whole: dict[str, object] = {"offset": at, "pdu": layout.name or None, "length": layout.size}
+    whole: dict[str, object] = {"offset": at, "pdu": pdu.name or None, "length": pdu.size}
     whole["fields"] = [
-        {"offset": at + field.offset, "name": field.name, **field.values} for field in layout.fields
+        {"offset": at + field.offset, "name": field.name, **field.values} for field in pdu.fields
     ]
-    if layout.fault is not None:
-        fault = layout.fault
+    if pdu.fault is not None:
+        fault = pdu.fault
         whole["fault"] = {
             "offset": at + fault.offset,
             "kind": fault.kind,
@@ -69,41 +69,41 @@ def print_as_json(data: bytes, at: int, layout: Layout) -> None:
     print(json.dumps(whole))
 
 
-def print_as_text(data: bytes, at: int, layout: Layout) -> None:
+def print_as_text(data: bytes, at: int, pdu: PDUFields) -> None:
     """The PDU that starts at `at`, one line for each field."""
-    if layout.name:
-        print(f"{at:8}  {layout.name}, {layout.size} bytes")
-    for field in layout.fields:
+    if pdu.name:
+        print(f"{at:8}  {pdu.name}, {pdu.size} bytes")
+    for field in pdu.fields:
         print(f"{at + field.offset:8}    {'  ' * field.depth}{field.name}: {field.text}")
-    if layout.fault is not None:
-        clause = clause_of(data[at:], layout.fault.offset)
-        print(f"{at + layout.fault.offset:8}  {layout.fault}, of the PDU at {at} ({clause})")
+    if pdu.fault is not None:
+        clause = clause_of(data[at:], pdu.fault.offset)
+        print(f"{at + pdu.fault.offset:8}  {pdu.fault}, of the PDU at {at} ({clause})")
 
 
-def shown_near(at: int, layout: Layout, hidden: int) -> list[range]:
+def shown_near(at: int, pdu: PDUFields, hidden: int) -> list[range]:
     """The bytes to show around the fault of the PDU at `at`; none before `hidden` is.
 
     There an A-ASSOCIATE-RQ or -AC ends. If its length was damaged, what follows may belong to it.
     """
-    if hidden and layout.fault is not None:
-        place = at + layout.fault.offset
+    if hidden and pdu.fault is not None:
+        place = at + pdu.fault.offset
         return [range(hidden, at), range(place, place + 1)]
-    return [range(at), *(range(at + part.start, at + part.stop) for part in layout.shown)]
+    return [range(at), *(range(at + part.start, at + part.stop) for part in pdu.shown)]
 
 
 def dump(data: bytes, as_json: bool, strict: bool) -> int:
     """Print every PDU of a stream. EX_DATAERR if it ends in anything but a whole one."""
     at = hidden = 0
     while at < len(data):
-        layout = lay_out(data, at, strict=strict)
-        (print_as_json if as_json else print_as_text)(data, at, layout)
-        if layout.fault is not None:
+        pdu = pdu_fields(data, at, strict=strict)
+        (print_as_json if as_json else print_as_text)(data, at, pdu)
+        if pdu.fault is not None:
             if not as_json:
-                shown = shown_near(at, layout, hidden)
-                print(around(data, at + layout.fault.offset, shown))
+                shown = shown_near(at, pdu, hidden)
+                print(around(data, at + pdu.fault.offset, shown))
             return EX_DATAERR
         is_associate = data[at] in ASSOCIATE
-        at += layout.size
+        at += pdu.size
         hidden = at if is_associate else hidden
     return 0
 

@@ -5,19 +5,13 @@ from __future__ import annotations
 from importlib import import_module
 from typing import NamedTuple
 
-from . import _lib
-from ._arguments import number_of, view_of
-from ._lib import Buffer
-from ._rules import ASSOCIATE, PDU_NAMES, items_at, items_of
-from .errors import DecodeError
-from .pdu import (
-    MAX_ASSOCIATE,
-    Abort,
-    AssociateReject,
-    error_of,
-    is_like_name,
-    is_like_uid,
-)
+from .._arguments import number_of, view_of
+from .._codec import MAX_ASSOCIATE, error_of, flags_of
+from .._native import codec
+from .._native.codec import Buffer
+from .._rules import ASSOCIATE, PDU_NAMES, items_at, items_of
+from ..errors import DecodeError
+from ..pdu import Abort, AssociateReject, is_like_name, is_like_uid
 
 
 class Field(NamedTuple):
@@ -33,8 +27,8 @@ class Field(NamedTuple):
     values: dict[str, object]
 
 
-class Layout(NamedTuple):
-    """A PDU laid out: its name, its size with the header, and its fields in order.
+class PDUFields(NamedTuple):
+    """A PDU field by field: its name, its size with the header, and its fields in order.
 
     Where there is a fault, the fields are those before it; there is no name and no size unless the
     whole PDU was there. `shown` are its bytes that hold no secret.
@@ -51,34 +45,34 @@ class Layout(NamedTuple):
 
 # Depth and name of the field that a row becomes, by the kind of the row.
 _UIDS = {
-    _lib.APPLICATION_CONTEXT: (0, "application context"),
-    _lib.ABSTRACT_SYNTAX: (1, "abstract syntax"),
-    _lib.TRANSFER_SYNTAX: (1, "transfer syntax"),
-    _lib.CLASS_UID: (1, "implementation class UID"),
-    _lib.ROLE: (1, "role selection"),
-    _lib.EXTENDED: (1, "SOP class extended negotiation"),
-    _lib.COMMON_EXTENDED: (1, "SOP class common extended negotiation"),
-    _lib.COMMON_SERVICE: (2, "service class"),
-    _lib.COMMON_RELATED: (2, "related general SOP class"),
+    codec.KIND_APPLICATION_CONTEXT: (0, "application context"),
+    codec.KIND_ABSTRACT_SYNTAX: (1, "abstract syntax"),
+    codec.KIND_TRANSFER_SYNTAX: (1, "transfer syntax"),
+    codec.KIND_CLASS_UID: (1, "implementation class UID"),
+    codec.KIND_ROLE: (1, "role selection"),
+    codec.KIND_EXTENDED: (1, "SOP class extended negotiation"),
+    codec.KIND_COMMON_EXTENDED: (1, "SOP class common extended negotiation"),
+    codec.KIND_COMMON_SERVICE: (2, "service class"),
+    codec.KIND_COMMON_RELATED: (2, "related general SOP class"),
 }
 _NAMES = {
-    _lib.CALLED_AE: (0, "called AE title"),
-    _lib.CALLING_AE: (0, "calling AE title"),
-    _lib.VERSION_NAME: (1, "implementation version name"),
+    codec.KIND_CALLED_AE: (0, "called AE title"),
+    codec.KIND_CALLING_AE: (0, "calling AE title"),
+    codec.KIND_VERSION_NAME: (1, "implementation version name"),
 }
 _NUMBERS = {
-    _lib.MAX_LENGTH: (1, "maximum length"),
-    _lib.ASYNC_OPERATIONS: (1, "asynchronous operations"),
+    codec.KIND_MAX_LENGTH: (1, "maximum length"),
+    codec.KIND_ASYNC_OPERATIONS: (1, "asynchronous operations"),
 }
 # The values of these are never shown: a user identity with a damaged type byte is one of them.
 _HIDDEN = {
-    _lib.USER_INFORMATION: (0, "user information"),
-    _lib.EXTENDED_INFO: (2, "application information"),
-    _lib.USER_IDENTITY: (1, "user identity"),
-    _lib.USER_IDENTITY_SECOND: (2, "user identity, secondary field"),
-    _lib.USER_IDENTITY_RESPONSE: (1, "user identity response"),
-    _lib.UNKNOWN_ITEM: (0, "unknown item"),
-    _lib.UNKNOWN_SUB_ITEM: (1, "unknown sub-item"),
+    codec.KIND_USER_INFORMATION: (0, "user information"),
+    codec.KIND_EXTENDED_INFO: (2, "application information"),
+    codec.KIND_USER_IDENTITY: (1, "user identity"),
+    codec.KIND_USER_IDENTITY_SECOND: (2, "user identity, secondary field"),
+    codec.KIND_USER_IDENTITY_RESPONSE: (1, "user identity response"),
+    codec.KIND_UNKNOWN_ITEM: (0, "unknown item"),
+    codec.KIND_UNKNOWN_SUB_ITEM: (1, "unknown sub-item"),
 }
 
 
@@ -95,7 +89,7 @@ def _uid_name(uid: str) -> str | None:
     return str(entry[0]) if entry else None
 
 
-def _uid_field(row: _lib.Row, value: bytes) -> Field:
+def _uid_field(row: codec.Row, value: bytes) -> Field:
     depth, name = _UIDS[row[2]]
     uid = _text_of(value)
     uid_name = _uid_name(uid)
@@ -106,7 +100,7 @@ def _uid_field(row: _lib.Row, value: bytes) -> Field:
         values = {"size": len(value)}
     elif uid_name is not None:
         text, values["uid_name"] = f"{text} ({uid_name})", uid_name
-    if row[2] == _lib.ROLE:
+    if row[2] == codec.KIND_ROLE:
         text = f"{text}, SCU {row[4]}, SCP {row[5]}"
         values |= {"scu": row[4], "scp": row[5]}
     return Field(row[0], depth, name, text, values)
@@ -121,7 +115,7 @@ def _titles_are_in_place(pdu: memoryview) -> bool:
     return all(map(is_like_name, titles)) and not any(pdu[42:74])
 
 
-def _name_field(row: _lib.Row, value: bytes, may_be_shown: bool) -> Field:
+def _name_field(row: codec.Row, value: bytes, may_be_shown: bool) -> Field:
     depth, name = _NAMES[row[2]]
     text = _text_of(value)
     if may_be_shown and is_like_name(text):
@@ -129,9 +123,9 @@ def _name_field(row: _lib.Row, value: bytes, may_be_shown: bool) -> Field:
     return Field(row[0], depth, name, f"{len(value)} bytes, not shown", {"size": len(value)})
 
 
-def _number_field(row: _lib.Row, value: bytes) -> Field:
+def _number_field(row: codec.Row, value: bytes) -> Field:
     depth, name = _NUMBERS[row[2]]
-    if row[2] == _lib.MAX_LENGTH:
+    if row[2] == codec.KIND_MAX_LENGTH:
         number = int.from_bytes(value, "big")
         return Field(row[0], depth, name, str(number), {"value": number})
     invoked, performed = int.from_bytes(value[:2], "big"), int.from_bytes(value[2:], "big")
@@ -139,23 +133,23 @@ def _number_field(row: _lib.Row, value: bytes) -> Field:
     return Field(row[0], depth, name, text, {"invoked": invoked, "performed": performed})
 
 
-def _hidden_field(row: _lib.Row) -> Field:
+def _hidden_field(row: codec.Row) -> Field:
     depth, name = _HIDDEN[row[2]]
     text = f"{row[1]} bytes, not shown"
     values: dict[str, object] = {"size": row[1]}
-    if row[2] == _lib.USER_INFORMATION:
+    if row[2] == codec.KIND_USER_INFORMATION:
         text = f"{row[1]} bytes"
-    elif row[2] == _lib.USER_IDENTITY:
+    elif row[2] == codec.KIND_USER_IDENTITY:
         text = f"type {row[4]}, response requested {row[5]}, {text}"
         values |= {"type": row[4], "response_requested": row[5]}
-    elif row[2] in (_lib.UNKNOWN_ITEM, _lib.UNKNOWN_SUB_ITEM):
+    elif row[2] in (codec.KIND_UNKNOWN_ITEM, codec.KIND_UNKNOWN_SUB_ITEM):
         name = f"{name} {row[3]:02X}"
         values["type"] = row[3]
     return Field(row[0], depth, name, text, values)
 
 
-def _pdv_field(row: _lib.Row, value: bytes, may_be_shown: bool) -> Field:
-    is_command, is_last = bool(row[5] & 1), bool(row[5] & 2)
+def _pdv_field(row: codec.Row, value: bytes, may_be_shown: bool) -> Field:
+    is_command, is_last = flags_of(row[5])
     values: dict[str, object] = {"context": row[4], "command": is_command, "last": is_last}
     values["size"] = row[1]
     shown = "not shown"
@@ -167,7 +161,7 @@ def _pdv_field(row: _lib.Row, value: bytes, may_be_shown: bool) -> Field:
     return Field(row[0], 0, "PDV", text, values)
 
 
-def _context_field(row: _lib.Row) -> Field:
+def _context_field(row: codec.Row) -> Field:
     text = str(row[4])
     values: dict[str, object] = {"id": row[4]}
     if row[3] == 0x21:
@@ -175,7 +169,7 @@ def _context_field(row: _lib.Row) -> Field:
     return Field(row[0], 0, "presentation context", text, values)
 
 
-def _codes(pdu: _lib.Row) -> list[Field]:
+def _codes(pdu: codec.Row) -> list[Field]:
     kind, result, source, reason, version = pdu[3], pdu[5], pdu[6], pdu[7], pdu[8]
     if kind == AssociateReject.type:
         text = str(AssociateReject(result, source, reason))
@@ -189,46 +183,46 @@ def _codes(pdu: _lib.Row) -> list[Field]:
     return []
 
 
-def _field(pdu: memoryview, row: _lib.Row, sound: bool) -> Field:
+def _field(pdu: memoryview, row: codec.Row, sound: bool) -> Field:
     kind, value = row[2], bytes(pdu[row[0] : row[0] + row[1]])
     if kind in _UIDS:
         return _uid_field(row, value)
     if kind in _NAMES:
-        is_title = kind != _lib.VERSION_NAME
+        is_title = kind != codec.KIND_VERSION_NAME
         return _name_field(row, value, _titles_are_in_place(pdu) if is_title else sound)
     if kind in _NUMBERS:
         return _number_field(row, value)
-    if kind == _lib.CONTEXT:
+    if kind == codec.KIND_CONTEXT:
         return _context_field(row)
-    return _pdv_field(row, value, sound) if kind == _lib.PDV else _hidden_field(row)
+    return _pdv_field(row, value, sound) if kind == codec.KIND_PDV else _hidden_field(row)
 
 
-# ---- layout ----------------------------------------------------------------------------------
+# ---- the whole PDU ---------------------------------------------------------------------------
 
 
-def _shown(row: _lib.Row, field: Field) -> range:
+def _shown(row: codec.Row, field: Field) -> range:
     """The bytes that a field shows."""
     start, end = row[0], row[0] + row[1]
-    if row[2] == _lib.USER_IDENTITY:
+    if row[2] == codec.KIND_USER_IDENTITY:
         return range(start - 4, start - 2)  # type, response requested
-    if "size" in field.values or row[2] == _lib.CONTEXT:
+    if "size" in field.values or row[2] == codec.KIND_CONTEXT:
         return range(0)
-    return range(start, end + 2) if row[2] == _lib.ROLE else range(start, end)
+    return range(start, end + 2) if row[2] == codec.KIND_ROLE else range(start, end)
 
 
-def _read(pdu: memoryview, rows: list[_lib.Row], sound: bool) -> tuple[list[Field], list[range]]:
+def _read(pdu: memoryview, rows: list[codec.Row], sound: bool) -> tuple[list[Field], list[range]]:
     """The fields of a PDU, and its bytes that are headers of items or shown by a field."""
     fields, shown = _codes(rows[0]), []
     for row in rows[1:]:
-        if row[2] == _lib.HEADER:
+        if row[2] == codec.KIND_HEADER:
             shown.append(range(row[0], row[0] + row[1]))
-        elif row[2] != _lib.IGNORED:
+        elif row[2] != codec.KIND_IGNORED:
             fields.append(_field(pdu, row, sound))
             shown.append(_shown(row, fields[-1]))
     return fields, shown
 
 
-def lay_out(data: Buffer, start: int = 0, *, strict: bool = False) -> Layout:
+def pdu_fields(data: Buffer, start: int = 0, *, strict: bool = False) -> PDUFields:
     """The first PDU of `data[start:]`, for a person to read; offsets count from its start.
 
     Text can be printed anywhere. What may belong to a user identity is not shown; in a damaged
@@ -236,14 +230,14 @@ def lay_out(data: Buffer, start: int = 0, *, strict: bool = False) -> Layout:
     """
     whole = view_of("data", data)
     start = number_of("start", start, len(whole))
-    fault, rows = _lib.decode(
-        whole, start, _lib.options(bool(strict), 0, MAX_ASSOCIATE, exact=True)
+    fault, rows = codec.decode(
+        whole, start, codec.options(bool(strict), 0, MAX_ASSOCIATE, exact=True)
     )
     error = error_of(*fault) if fault is not None else None
     around = [range(6), range(error.offset, error.offset + 1)] if error is not None else []
     if not rows:
-        return Layout("", 0, [], error, around)
-    lenient = lay_out(whole, start) if strict and error is not None else None
+        return PDUFields("", 0, [], error, around)
+    lenient = pdu_fields(whole, start) if strict and error is not None else None
     sound = error is None or (lenient is not None and lenient.fault is None)
     size, kind = 6 + rows[0][1], rows[0][3]
     pdu = whole[start : start + size]
@@ -255,4 +249,4 @@ def lay_out(data: Buffer, start: int = 0, *, strict: bool = False) -> Layout:
     elif error is not None:
         items = items_at(pdu, error.offset)
         shown += [range(at, at + 4) for at, item in items if item in items_of(pdu[0])]
-    return Layout(PDU_NAMES[kind], size, fields, error, shown)
+    return PDUFields(PDU_NAMES[kind], size, fields, error, shown)

@@ -111,21 +111,21 @@ class Threads:
 
 
 def _work(queue: SimpleQueue[bool], tasks: deque[Task], idle: deque[None]) -> None:
-    """What a thread does. It knows nothing of who has started it, which may be garbage."""
+    """Run tasks, in a thread. It knows nothing of who has started it, which may be garbage."""
     while queue.get():
         with suppress(IndexError):  # the task was forgotten
             tasks.popleft().run()
         idle.append(None)
 
 
-class Decision(Task):
+class PendingDecision(Task):
     """A call to `on_request` and, in the end, what the request is answered with."""
 
     def __init__(
         self,
         subject: Any,
         decide: Callable[[Any], bytes],
-        late: Callable[[Decision], None],
+        late: Callable[[PendingDecision], None],
     ) -> None:
         """`late` is called, in the thread, where nobody waits for the decision any more."""
         super().__init__(partial(decide, subject))
@@ -149,25 +149,25 @@ class Decision(Task):
         return made or not self._taken.acquire(blocking=False)
 
 
-class Decisions:
+class PendingDecisions:
     """The decisions that the serving thread has asked for and not seen yet."""
 
     def __init__(self) -> None:
         self._threads = Threads("ltdic-on_request")
-        self._asked: deque[Decision] = deque()
+        self._asked: deque[PendingDecision] = deque()
         self._rest = 0
 
-    def ask(self, decision: Decision) -> bool:
+    def ask(self, decision: PendingDecision) -> bool:
         """False where no thread can be had. Asking again for the same one changes nothing."""
         if decision not in self._asked:
             self._asked.append(decision)
         return self._threads.submit(decision)
 
-    def forget(self, decision: Decision) -> None:
+    def forget(self, decision: PendingDecision) -> None:
         """Who has asked is gone."""
         self._threads.forget(decision)
 
-    def made(self) -> Iterator[Decision]:
+    def made(self) -> Iterator[PendingDecision]:
         """Those asked for that are made by now, or soon; the others are `late`. An exception leaves
         the decision there that it came in the middle of."""
         while self._asked:

@@ -1,0 +1,28 @@
+"""Tells from its first bytes what a peer speaks instead of DICOM."""
+
+from __future__ import annotations
+
+import re
+
+FIRST = 32
+"""Bytes that a peer has sent first are kept, to tell what it speaks."""
+
+# The protocols that are met on ports and in connections, and how each begins.
+_PROTOCOLS = {
+    "HTTP": rb"(GET|HEAD|POST|PUT|DELETE|OPTIONS|CONNECT|PATCH|TRACE|PRI) |HTTP/\d",
+    "SSH": rb"SSH-",
+    "TLS": rb"[\x14-\x17]\x03[\x00-\x04]",
+    "HL7 (MLLP)": rb"\x0b|MSH\|",
+    "the PROXY protocol": rb"PROXY |\r\n\r\n\x00\r\nQUIT\n",
+    "SMB": rb"\x00...[\xfe\xff]SMB",
+    "SMTP or FTP": rb"220[ -]",
+}
+_BEGINNINGS = {name: re.compile(start, re.DOTALL) for name, start in _PROTOCOLS.items()}
+
+
+def protocol_of(first: bytes) -> str | None:
+    """The protocol that begins with these bytes, in words; None where it is not known."""
+    for name, beginning in _BEGINNINGS.items():
+        if beginning.match(first):
+            return name
+    return None

@@ -1,0 +1,399 @@
+"""The admission, and the server that serves many associations with it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from .._ffi import ffi, lib
+from .._rules import TITLE, UID
+from . import codec, engine, net
+from .codec import Buffer, bytes_of
+
+
+def _utf8(secret: str) -> bytes:
+    """Raises `ValueError` without the text, which a `UnicodeEncodeError` would have with it."""
+    with suppress(UnicodeEncodeError):
+        return secret.encode()
+    raise ValueError("identity: a text that UTF-8 cannot encode")
+
+
+class Answer(NamedTuple):
+    """`ltdic_answer`: why not, or the AC."""
+
+    refusal: tuple[int, int, int] | None
+    accept: bytes
+    place: Any
+    """For `Policy.leave`."""
+
+    @property
+    def verification(self) -> frozenset[int]:
+        """IDs of the contexts that propose Verification, where the request is let in."""
+        bits, ids = int.from_bytes(ffi.buffer(self.place.verification), "little"), []
+        while bits:
+            ids.append(bits.bit_length() - 1)
+            bits ^= 1 << ids[-1]
+        return frozenset(ids)
+
+
+class Policy:
+    """`ltdic_admission`."""
+
+    def __init__(self) -> None:
+        self.pointer = ffi.gc(lib.ltdic_admission_new(), lib.ltdic_admission_free)
+        if self.pointer == ffi.NULL:
+            raise MemoryError
+        self._room = ffi.new("uint8_t[]", lib.LTDIC_ACCEPT_ROOM)
+
+    def _add(self, function: Any, what: str, *values: Any) -> None:
+        status = function(self.pointer, *values)
+        if status == codec.MEMORY:
+            raise MemoryError
+        if status != 0:
+            raise ValueError(what)
+
+    def add_called(self, title: str) -> None:
+        what = f"called is {title!a}: an AE title has {TITLE}"
+        self._add(lib.ltdic_admission_add_called, what, _c_text(title))
+
+    def add_calling(self, title: str) -> None:
+        what = f"calling is {title!a}: an AE title has {TITLE}"
+        self._add(lib.ltdic_admission_add_calling, what, _c_text(title))
+
+    def add_context(self, abstract_syntax: str, transfer_syntaxes: Iterable[str]) -> None:
+        what = f"abstract syntax is {abstract_syntax!a}: a UID has {UID}"
+        self._add(lib.ltdic_admission_add_context, what, _c_text(abstract_syntax))
+        for uid in transfer_syntaxes:
+            what = f"transfer syntax of {abstract_syntax!a} is {uid!a}: a UID has {UID}"
+            self._add(lib.ltdic_admission_add_transfer, what, _c_text(uid))
+
+    def accept_any(self) -> None:
+        lib.ltdic_admission_accept_any(self.pointer)
+
+    def add_identity(self, name: str, passcode: str | None) -> None:
+        secret = (ffi.NULL, 0) if passcode is None else bytes_of(_utf8(passcode))
+        self._add(lib.ltdic_admission_add_identity, "identity", bytes_of(_utf8(name)), secret)
+
+    def set_limits(
+        self, together: int, calling: int, host: int, beyond: tuple[int, int, int]
+    ) -> None:
+        size = ffi.sizeof("ltdic_limits")
+        limits = ffi.new("ltdic_limits *", (size, together, calling, host, beyond))
+        lib.ltdic_admission_set_limits(self.pointer, limits)
+
+    def limit_calling(self, title: str, most: int) -> None:
+        what = f"max_per_calling names {title!a}: an AE title has {TITLE}"
+        self._add(lib.ltdic_admission_limit_calling, what, _c_text(title), most)
+
+    def freed_after(self, free: Callable[[Any], None]) -> Callable[[Any], None]:
+        """A destructor of what uses it: one for both, since the order of two is not known where
+        both are garbage at once."""
+        pointer = self.pointer
+        ffi.gc(pointer, None)
+
+        def destructor(user: Any) -> None:
+            free(user)
+            self.pointer = ffi.NULL
+            lib.ltdic_admission_free(pointer)
+
+        return destructor
+
+    def taking_rules(self, other: Policy) -> Call:
+        """Prepare to take the rules of `other`; places that are taken stay taken."""
+        take = lib.ltdic_admission_take_rules
+        return Call(take, self.pointer, other.pointer, keep=other)
+
+    def set_max_length(self, max_length: int) -> None:
+        lib.ltdic_admission_set_max_length(self.pointer, max_length)
+
+    def set_least_max_length(self, least: int) -> None:
+        lib.ltdic_admission_set_least_max_length(self.pointer, least)
+
+    @property
+    def max_associate(self) -> int:
+        """The largest PDU length of an A-ASSOCIATE-RQ that is looked at."""
+        return int(lib.ltdic_admission_max_associate(self.pointer))
+
+    def set_max_associate(self, most: int) -> None:
+        lib.ltdic_admission_set_max_associate(self.pointer, most)
+
+    def judge(self, request: bytes, host: str) -> Answer:
+        answer = ffi.new("ltdic_answer *")
+        accept = ffi.new("ltdic_buffer *", (self._room, len(self._room), 0))
+        rq, who = bytes_of(request), bytes_of(host.encode())
+        lib.ltdic_admission_judge(self.pointer, answer, accept, rq, who)
+        r = answer.refusal
+        if r.result:
+            return Answer((r.result, r.source, r.reason), b"", answer)
+        return Answer(None, bytes(ffi.buffer(self._room, accept.size)), answer)
+
+    def leave(self, place: Any) -> None:
+        lib.ltdic_admission_leave(self.pointer, place)
+
+
+def _c_text(text: str) -> bytes:
+    """The text for C. A NUL, at which C would stop, becomes another character that is illegal."""
+    return text.replace("\0", "\n").encode("utf-8", "surrogateescape")
+
+
+WANT_REQUESTS: int = lib.LTDIC_WANT_REQUESTS
+WANT_DATA: int = lib.LTDIC_WANT_DATA
+WANT_ENDS: int = lib.LTDIC_WANT_ENDS
+WANT_VERIFICATION: int = lib.LTDIC_WANT_VERIFICATION
+
+SERVED_REQUEST: int = lib.LTDIC_SERVED_REQUEST
+SERVED_ACCEPTED: int = lib.LTDIC_SERVED_ACCEPTED
+SERVED_DATA: int = lib.LTDIC_SERVED_DATA
+SERVED_ENDED: int = lib.LTDIC_SERVED_ENDED
+SERVED_ROOM: int = lib.LTDIC_SERVED_ROOM
+
+PHASE_ASKING: int = lib.LTDIC_PHASE_ASKING
+PHASE_OPEN: int = lib.LTDIC_PHASE_OPEN
+
+OUTCOME_REJECTED: int = lib.LTDIC_OUTCOME_REJECTED
+OUTCOME_RELEASED: int = lib.LTDIC_OUTCOME_RELEASED
+OUTCOME_ABORTED: int = lib.LTDIC_OUTCOME_ABORTED
+OUTCOME_TIMED_OUT: int = lib.LTDIC_OUTCOME_TIMED_OUT
+OUTCOME_LOST: int = lib.LTDIC_OUTCOME_LOST
+OUTCOME_NO_REQUEST: int = lib.LTDIC_OUTCOME_NO_REQUEST
+OUTCOME_FAULT: int = lib.LTDIC_OUTCOME_FAULT
+
+
+class Report(NamedTuple):
+    """`ltdic_report`."""
+
+    outcome: int
+    status: int
+    codes: tuple[int, int, int]
+    called: str
+    calling: str
+    host: str
+    port: int
+    seconds: float
+    received: int
+    sent: int
+    offset: int
+    first: bytes
+
+
+class ServedEvent(NamedTuple):
+    """An `ltdic_event_row` and its bytes, read-only; `place` is its place in the batch."""
+
+    place: int
+    served: int
+    kind: int
+    id: int
+    control: int
+    data: memoryview
+    report: Report | None
+
+
+def _text(array: Any) -> str:
+    return str(ffi.string(array).decode("latin-1"))
+
+
+def _host(array: Any) -> str:
+    """The address; a listener for both families has IPv4 mapped into IPv6."""
+    return _text(array).removeprefix("::ffff:")
+
+
+def _report(r: Any) -> Report:
+    return Report(
+        r.outcome,
+        r.status,
+        (r.codes.result, r.codes.source, r.codes.reason),
+        _text(r.called),
+        _text(r.calling),
+        _host(r.host),
+        r.port,
+        r.milliseconds / 1000,
+        r.received,
+        r.sent,
+        r.offset,
+        bytes(ffi.buffer(r.first, r.first_size)),
+    )
+
+
+class Call:
+    """A call of a C function that is made once, however often `make` is interrupted by what a
+    signal handler raises: no bytecode lies between the call and the keeping of its result."""
+
+    def __init__(self, function: Any, *arguments: Any, keep: Any = None) -> None:
+        """`keep` is what has to live as long as the arguments."""
+        self._function = function
+        self._arguments = [(argument,) for argument in arguments]
+        self._keep = keep
+        self._results: list[Any] = []
+
+    def make(self) -> Any:
+        """Return what the function has returned."""
+        if not self._results:
+            self._results.extend(map(self._function, *self._arguments))
+        return self._results[0]
+
+    def forget(self) -> None:
+        """It is to be made again."""
+        self._results.clear()
+
+
+SMALL = 16384
+"""Bytes of a batch that are rather copied than kept."""
+
+
+class ServerLoop:
+    """`ltdic_server`. `wake`, `phase` and `counters` may be called from any thread, and in a signal
+    handler, also when it has been freed.
+
+    An association is a number here, which is harmless when it has ended."""
+
+    def __init__(self, policy: Policy, timeout: float | None, idle: float | None) -> None:
+        self._policy = policy  # as long as C may use it
+        self._lock = threading.RLock()  # a signal handler may interrupt whoever has it
+        self.is_abandoned = False
+        server = lib.ltdic_server_new(policy.pointer)
+        if server == ffi.NULL:
+            raise MemoryError("no memory or no descriptors")
+        self._server = ffi.gc(server, policy.freed_after(lib.ltdic_server_free))
+        lib.ltdic_server_set_timeouts(self._server, engine.timeouts(timeout, timeout, idle))
+        self._batch = ffi.new("ltdic_batch *")
+        self.taken = 0
+        """Events of the batch that have been dealt with."""
+        self._data: memoryview | None = None
+        self._owned: list[Any] = []
+        self.reports = True
+        """Does anybody want them?"""
+        self._counted: Any = None
+
+    def listen(self, host: str, port: int) -> None:
+        """`""` and `"*"` are all addresses, of both families. Raises `OSError`."""
+        everywhere = host in ("", "*")
+        family = lib.LTDIC_IP_BOTH if everywhere else lib.LTDIC_IP_ANY
+        address, _room = net.address_of("*" if everywhere else host, port, family)
+        status = lib.ltdic_server_listen(self._server, address, 0)
+        if status != 0:
+            raise net.error_of_cause(status, lib.ltdic_server_cause(self._server))
+
+    def limit_connections(self, most: int) -> None:
+        lib.ltdic_server_limit_connections(self._server, most)
+
+    def name(self) -> tuple[str, int]:
+        host, port = ffi.new("uint8_t[]", 64), ffi.new("uint16_t *")
+        out = ffi.new("ltdic_buffer *", (host, len(host), 0))
+        lib.ltdic_server_name(self._server, out, port)
+        return bytes(ffi.buffer(host, out.size)).decode(), int(port[0])
+
+    @property
+    def is_freed(self) -> bool:
+        return self._server is None
+
+    def run(self, wanted: int, most: int) -> int:
+        """`ltdic_server_run`; `most` in milliseconds. The GIL is released while it serves. All
+        events must have been taken; those of a run that a signal's exception has ended are there,
+        too."""
+        self._batch.count = 0  # first: what has been taken is never taken again
+        self.taken = 0
+        self._data, self._owned = None, []
+        return int(lib.ltdic_server_run(self._server, self._batch, wanted, most))
+
+    def _batch_data(self) -> memoryview:
+        """A copy of what is small; else the memory itself, for as long as somebody has a view."""
+        last = self._batch.events[self._batch.count - 1]
+        size = last.offset + last.length
+        if size < SMALL:
+            return memoryview(bytes(ffi.buffer(self._batch.data, size)) if size else b"")
+        if not self._owned:  # as in `Call`
+            taken = map(lib.ltdic_server_take_data, [self._server])
+            self._owned.extend(map(ffi.gc, taken, [lib.ltdic_free_data], [size]))
+        return memoryview(ffi.buffer(self._owned[0], size)).toreadonly()
+
+    def events(self) -> Iterator[ServedEvent]:
+        """The events that have not been taken. One counts as taken when the next is asked for."""
+        batch = self._batch
+        while self.taken < batch.count:
+            if self._data is None:
+                self._data = self._batch_data()
+            place = self.taken
+            yield self._event(place, batch.events[place], self._data)
+            self.taken = place + 1
+
+    def _event(self, place: int, row: Any, data: memoryview) -> ServedEvent:
+        kind, served = row.kind, row.served
+        report = self._report(served) if kind == SERVED_ENDED and self.reports else None
+        part = data[row.offset : row.offset + row.length]
+        return ServedEvent(place, served, kind, row.id, row.control, part, report)
+
+    def _report(self, served: int) -> Report | None:
+        report = lib.ltdic_served_report(self._server, served)
+        return _report(report) if report else None
+
+    def wake(self) -> None:
+        with self._lock:
+            if self._server is not None:
+                lib.ltdic_server_wake(self._server)
+
+    def close(self, most: int) -> None:
+        lib.ltdic_server_close(self._server, most)
+
+    def free(self) -> None:
+        with self._lock:
+            self.counters()  # which stay
+            server, self._server = self._server, None
+            if server is not None:
+                ffi.release(server)
+
+    def peer(self, served: int) -> tuple[str, int]:
+        r = lib.ltdic_served_report(self._server, served)
+        return _host(r.host), int(r.port)
+
+    def taken_by(self, served: int) -> int:
+        """Bytes that its peer has taken. On the thread that serves."""
+        return int(lib.ltdic_served_taken(self._server, served))
+
+    def phase(self, served: int) -> int:
+        """`PHASE_...`; another one where it is over."""
+        with self._lock:
+            return 0 if self._server is None else int(lib.ltdic_served_phase(self._server, served))
+
+    def sending(self, served: int, pdu: bytes) -> Call:
+        """`ltdic_served_send`."""
+        return Call(lib.ltdic_served_send, self._server, served, bytes_of(pdu), keep=pdu)
+
+    def sending_data(self, served: int, context_id: int, control: int, data: Buffer) -> Call:
+        """`ltdic_served_send_data`."""
+        address, size, owner = engine.lent(data)
+        pdv = ffi.new("ltdic_pdv *", (context_id, control, (address, size)))
+        return Call(lib.ltdic_served_send_data, self._server, served, pdv, keep=owner)
+
+    def renew_lock(self) -> None:
+        """In a child process: whoever had it may be a thread of the parent."""
+        self._lock = threading.RLock()
+
+    def abandon(self) -> None:
+        """Neither use it nor free it any more."""
+        self.counters()  # which stay
+        ffi.gc(self._server, None)
+        self._server, self.is_abandoned = None, True
+
+    def counters(self) -> tuple[dict[str, int], dict[tuple[int, int, int], int]]:
+        """By name, and by result, source, reason of what was rejected."""
+        with self._lock:
+            if self._server is not None:
+                self._counted = ffi.new("ltdic_counters *")
+                self._counted[0] = lib.ltdic_server_counters(self._server)[0]
+            c = self._counted
+        rejected = {
+            (result + 1, source + 1, reason): int(c.rejected[result][source][reason])
+            for result in range(2)
+            for source in range(3)
+            for reason in range(8)
+            if c.rejected[result][source][reason]
+        }
+        return {name: int(getattr(c, name)) for name in _COUNTED}, rejected
+
+
+_COUNTED = (
+    *("connections", "no_request", "faults", "unaccepted"),
+    *("accepted", "open", "released", "aborted", "timed_out", "lost"),
+)

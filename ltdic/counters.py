@@ -1,0 +1,226 @@
+"""Counters of a server, records of associations and of other connections, and their log."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from ._first_bytes import protocol_of
+from ._native import codec, service
+from .errors import (
+    AssociationAborted,
+    AssociationRejected,
+    AssociationTimeout,
+    ConnectionClosed,
+    Error,
+)
+from .pdu import AssociateReject
+
+logger = logging.getLogger("ltdic")
+logger.addHandler(logging.NullHandler())
+
+
+@dataclass(frozen=True)
+class Counters:
+    """Counts of a server since it was made.
+
+    Each connection that is over is counted in one of `accepted`, `rejected`, `unaccepted`,
+    `no_request`, `faults` and `tls_failures`; each association that was accepted is `open`, or in
+    one of `released`, `aborted`, `timed_out` and `lost`.
+    """
+
+    connections: int = 0
+    """Taken from the system."""
+    tls_failures: int = 0
+    """Without a TLS handshake that succeeded."""
+    no_request: int = 0
+    """Without a whole A-ASSOCIATE-RQ."""
+    faults: int = 0
+    """On which something else came than an A-ASSOCIATE-RQ."""
+    unaccepted: int = 0
+    """Requests that ended before they were answered, or by an A-ABORT."""
+    accepted: int = 0
+    """Requests that were answered with A-ASSOCIATE-AC."""
+    open: int = 0
+    """Associations now."""
+    released: int = 0
+    aborted: int = 0
+    """By the peer, by the user, or for what broke PS3.8."""
+    timed_out: int = 0
+    lost: int = 0
+    """Associations whose connection ended without a word."""
+    rejected: Counter[tuple[str, int, int, int]] = field(default_factory=Counter)
+    """By direction, result, source and reason; a server's direction is `sent`."""
+
+
+@dataclass
+class Record:
+    """The end of an association and how it came about: for `on_end`, and in the log."""
+
+    called_ae: str
+    calling_ae: str
+    peer: tuple[str, int]
+    """Address and port."""
+    served: bool
+    """True at an acceptor, so that the peer is the one who calls."""
+    outcome: str = ""
+    """`rejected`, `released`, `aborted`, `timed out` or `lost`."""
+    text: str = ""
+    """The outcome in words."""
+    codes: tuple[int, int, int] | None = None
+    """Result, source and reason of a rejection; 0, source and reason of an A-ABORT."""
+    seconds: float = 0.0
+    """From the request, or the connecting, to the end of the connection."""
+    received: int = 0
+    """Bytes of PDUs."""
+    sent: int = 0
+
+    def finish(self, end: End, begun: float, received: int, sent: int) -> None:
+        """Complete it, and log it."""
+        self.outcome, self.text, self.codes = end
+        self.seconds = time.monotonic() - begun
+        self.received, self.sent = received, sent
+        self.log()
+
+    def log(self) -> None:
+        """One line at INFO, and this as the record's attribute `association`. What the peer chose
+        is escaped."""
+        if not logger.isEnabledFor(logging.INFO):
+            return
+        where = f" at {self.peer[0]} port {self.peer[1]}"
+        logger.info(
+            "%a%s -> %a%s: %s after %.3f s, %d bytes received, %d sent",
+            self.calling_ae,
+            where if self.served else "",
+            self.called_ae,
+            "" if self.served else where,
+            self.text,
+            self.seconds,
+            self.received,
+            self.sent,
+            extra={"association": self},
+        )
+
+
+OUTCOMES = {
+    service.OUTCOME_REJECTED: "rejected",
+    service.OUTCOME_RELEASED: "released",
+    service.OUTCOME_ABORTED: "aborted",
+    service.OUTCOME_TIMED_OUT: "timed out",
+    service.OUTCOME_LOST: "lost",
+}
+
+
+def record_of(report: service.Report) -> Record:
+    """Make the record of a report of C about an association that is over."""
+    record = Record(report.called, report.calling, (report.host, report.port), True)
+    record.outcome, record.text = OUTCOMES[report.outcome], _text_of(report)
+    has_codes = report.outcome in (service.OUTCOME_REJECTED, service.OUTCOME_ABORTED)
+    record.codes = report.codes if has_codes else None
+    record.seconds, record.received, record.sent = report.seconds, report.received, report.sent
+    return record
+
+
+def _text_of(report: service.Report) -> str:
+    codes = report.codes
+    if report.outcome == service.OUTCOME_REJECTED:
+        return describe_reject(AssociateReject(*codes))
+    if report.outcome == service.OUTCOME_ABORTED and report.status == codec.ABORTED:
+        return f"aborted by the peer (source {codes[1]}, reason {codes[2]})"
+    if report.outcome == service.OUTCOME_ABORTED:
+        return (
+            f"aborted by us: {codec.text_of(report.status)}" if report.status else "aborted by us"
+        )
+    return "connection lost" if report.outcome == service.OUTCOME_LOST else OUTCOMES[report.outcome]
+
+
+def describe_reject(reject: AssociateReject) -> str:
+    """The sentence of a rejection as a part of another."""
+    text = str(reject)
+    return text[0].lower() + text[1:].rstrip(".")
+
+
+class End(NamedTuple):
+    """How an association ended: the first fields of a `Record` about it."""
+
+    outcome: str
+    text: str
+    codes: tuple[int, int, int] | None = None
+
+
+RELEASED = End("released", "released")
+RELEASED_BY_PEER = End("released", "released by the peer")
+ABORTED_BY_US = End("aborted", "aborted by us", (0, 0, 0))
+
+
+def end_of_error(error: Error) -> End:
+    if isinstance(error, AssociationRejected):
+        return End("rejected", describe_reject(error.reject), error.codes)
+    if isinstance(error, AssociationAborted):
+        codes = 0, int(error.abort.source), int(error.abort.reason)
+        return End("aborted", str(error), codes)
+    if isinstance(error, AssociationTimeout):
+        return End("timed out", str(error))
+    return End("lost" if isinstance(error, ConnectionClosed) else "aborted", str(error))
+
+
+# ---- connections without an association --------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Stranger:
+    """A connection to a server that ended without an A-ASSOCIATE-RQ."""
+
+    peer: tuple[str, int]
+    """Address and port."""
+    protocol: str | None
+    """The protocol that it speaks instead, as far as its first bytes tell."""
+    fault: str | None
+    """The kind of `DecodeError` that it sent; None: it sent too little."""
+    offset: int | None
+    """Place of the field at fault, from the first byte of the PDU."""
+    seconds: float
+    text: str
+    """All that in words."""
+
+    def log(self) -> None:
+        """One line at INFO, and this as the record's attribute `stranger`."""
+        logger.info("%s port %d: %s", *self.peer, self.text, extra={"stranger": self})
+
+
+def stranger_of(
+    peer: tuple[str, int], status: int, offset: int, first: bytes, seconds: float
+) -> Stranger:
+    """`status` is a fault of the upper layer, or says how the connection ended."""
+    protocol = protocol_of(first)
+    is_fault = codec.is_fault(status)
+    if protocol is not None:
+        what = f"no association: it speaks {protocol}, not DICOM"
+    elif is_fault:
+        what = "no association: what it sent is no A-ASSOCIATE-RQ"
+    elif first:
+        what = "no association: it sent no whole A-ASSOCIATE-RQ"
+    else:
+        what = "no association: it sent nothing"
+    fault = codec.name_of(status) if is_fault else None
+    why = f" ({fault} at byte {offset}: {codec.text_of(status)})" if is_fault else ""
+    where = offset if is_fault else None
+    return Stranger(peer, protocol, fault, where, seconds, f"{what}{why}, after {seconds:.3f} s")
+
+
+def tls_stranger(peer: tuple[str, int], first: bytes, why: str, seconds: float) -> Stranger:
+    """One that did not get through the TLS handshake."""
+    protocol = protocol_of(first)
+    if protocol == "TLS":
+        what = "no TLS: the handshake failed"
+    elif protocol is not None:
+        what = f"no TLS: it speaks {protocol} in plain"
+    elif first[:1] == b"\1":
+        what = "no TLS: it sent an A-ASSOCIATE-RQ in plain"
+    else:
+        what = "no TLS: what it sent is no handshake"
+    text = f"{what} ({why}), after {seconds:.3f} s"
+    return Stranger(peer, protocol, "tls", None, seconds, text)
