@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from strategies import contexts, proposed, requests
 
 import ltdic
 from ltdic import (
@@ -24,137 +23,31 @@ from ltdic import (
     encode,
 )
 from ltdic._ffi import ffi, lib
+from support.admission import (
+    BAD_VALUE,
+    OK,
+    ROOM,
+    USERS,
+    Admission,
+    Answer,
+    Policy,
+    accepted,
+    asks_as,
+    request,
+)
+from support.strategies import contexts, proposed, requests
+from support.uids import BIG_ENDIAN, CT, EXPLICIT, IMPLICIT, MR, VERIFICATION
 
-OK, BAD_VALUE, ROOM = lib.LTDIC_OK, lib.LTDIC_ERR_BAD_VALUE, lib.LTDIC_ERR_ROOM
 LET_IN = (0, 0, 0)
 CALLED, CALLING, IDENTITY, LIMIT = (1, 1, 7), (1, 1, 3), (1, 2, 1), (2, 3, 2)
 TOO_SHORT = (1, 1, 1)  # its maximum length
 
-VERIFICATION, CT, MR = "1.2.840.10008.1.1", "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4"
-IMPLICIT, EXPLICIT, BIG = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"
 
 Codes = tuple[int, int, int]
-Users = tuple[tuple[bytes, bytes | None], ...]
-
-
-def bytes_of(data: bytes | None) -> tuple[Any, Any]:
-    """An `ltdic_bytes`, and what must live as long as it; None is no data at all."""
-    if data is None:
-        return (ffi.NULL, 0), None
-    raw = ffi.from_buffer(data or b"\0")
-    return (raw, len(data)), raw
-
-
-@dataclass(frozen=True)
-class Policy:
-    """What an admission is made from."""
-
-    called: tuple[str, ...] = ()
-    calling: tuple[str, ...] = ()
-    users: Users = ()
-    contexts: tuple[tuple[str, tuple[str, ...]], ...] = ((VERIFICATION, (IMPLICIT,)),)
-    together: int = 0
-    each: int = 0
-    named: dict[str, int] = field(default_factory=dict)
-    each_host: int = 0
-    beyond: Codes = (0, 0, 0)
-
-
-class Answer(NamedTuple):
-    """What became of a request, and what it was told in."""
-
-    codes: Codes
-    accept: bytes
-    held: Any
-
-
-class Admission:
-    """An `ltdic_admission`."""
-
-    def __init__(self, policy: Policy | None = None) -> None:
-        self.admission = ffi.gc(lib.ltdic_admission_new(), lib.ltdic_admission_free)
-        self.apply(policy or Policy())
-
-    def apply(self, policy: Policy) -> None:
-        for title in policy.called:
-            assert self.add("called", title) == OK
-        for title in policy.calling:
-            assert self.add("calling", title) == OK
-        for name, passcode in policy.users:
-            assert self.add_user(name, passcode) == OK
-        for abstract, transfers in policy.contexts:
-            assert self.add("context", abstract) == OK
-            assert all(self.add("transfer", uid) == OK for uid in transfers)
-        size = ffi.sizeof("ltdic_limits")
-        counts = policy.together, policy.each, policy.each_host, policy.beyond
-        limits = ffi.new("ltdic_limits *", (size, *counts))
-        lib.ltdic_admission_set_limits(self.admission, limits)
-        for title, most in policy.named.items():
-            assert self.limit(title, most) == OK
-
-    def add(self, what: str, text: str) -> int:
-        function = getattr(lib, f"ltdic_admission_add_{what}")
-        return int(function(self.admission, text.encode("latin-1")))
-
-    def add_user(self, name: bytes, passcode: bytes | None) -> int:
-        who, kept = bytes_of(name)
-        code, also_kept = bytes_of(passcode)
-        status = int(lib.ltdic_admission_add_identity(self.admission, who, code))
-        del kept, also_kept
-        return status
-
-    def limit(self, title: str, most: int) -> int:
-        text = title.encode("latin-1")
-        return int(lib.ltdic_admission_limit_calling(self.admission, text, most))
-
-    def try_to_judge(self, rq: bytes, room: int, host: bytes = b"") -> tuple[int, Answer]:
-        held = ffi.new("ltdic_answer *")
-        data = ffi.new("uint8_t[]", room)
-        accept = ffi.new("ltdic_buffer *", (data, room, 0))
-        with ffi.from_buffer(rq) as raw:
-            status = lib.ltdic_admission_judge(
-                self.admission, held, accept, (raw, len(rq)), (ffi.from_buffer(host), len(host))
-            )
-        refusal = held.refusal
-        codes = (refusal.result, refusal.source, refusal.reason)
-        wire = bytes(ffi.buffer(data, accept.size)) if status == OK else b""
-        return int(status), Answer(codes, wire, held)
-
-    def judge(self, rq: bytes, host: bytes = b"") -> Answer:
-        status, answer = self.try_to_judge(rq, lib.LTDIC_ACCEPT_ROOM, host)
-        assert status == OK
-        return answer
-
-    def leave(self, answer: Answer) -> None:
-        lib.ltdic_admission_leave(self.admission, answer.held)
-
-
-def request(**changes: Any) -> AssociateRequest:
-    pdu = AssociateRequest(
-        "CALLED",
-        "CALLING",
-        (ProposedContext(1, VERIFICATION, (IMPLICIT,)),),
-        user_info=UserInformation(16384, "1.2.3"),
-    )
-    return replace(pdu, **changes)
-
-
-def asks_as(*identity: Any) -> AssociateRequest:
-    """A request with this user identity: type, response requested, primary, secondary."""
-    return request(user_info=UserInformation(16384, "1.2.3", user_identity=UserIdentity(*identity)))
 
 
 def codes_of(policy: Policy, pdu: AssociateRequest) -> Codes:
     return Admission(policy).judge(encode(pdu)).codes
-
-
-def accepted(admission: Admission, rq: bytes) -> AssociateAccept:
-    """What a request is answered with."""
-    answer = admission.judge(rq)
-    admission.leave(answer)
-    pdu = decode(answer.accept)
-    assert isinstance(pdu, AssociateAccept)
-    return pdu
 
 
 # ---- the model -------------------------------------------------------------------------------
@@ -251,9 +144,6 @@ def test_a_new_admission_lets_everybody_in_with_no_context_at_all() -> None:
 )
 def test_a_rule_refuses_with_its_code(policy: Policy, codes: Codes) -> None:
     assert codes_of(policy, request()) == codes
-
-
-USERS: Users = ((b"open", None), (b"user", b"pass"), (b"user", b"other"), (b"empty", b""))
 
 
 @pytest.mark.parametrize(
@@ -506,7 +396,7 @@ def test_other_rules_hold_at_once_and_places_stay_taken() -> None:
 
 
 def test_other_rules_bring_their_lengths_and_syntaxes() -> None:
-    admission, other = Admission(), at_least(4096, Policy(contexts=((CT, (BIG,)),)))
+    admission, other = Admission(), at_least(4096, Policy(contexts=((CT, (BIG_ENDIAN,)),)))
     assert lib.ltdic_admission_max_associate(admission.admission) == 1 << 20
     lib.ltdic_admission_set_max_associate(other.admission, 1000)
     assert lib.ltdic_admission_take_rules(admission.admission, other.admission) == OK
@@ -552,9 +442,9 @@ OURS = Policy(contexts=((VERIFICATION, (IMPLICIT,)), (CT, (EXPLICIT, IMPLICIT)),
 @pytest.mark.parametrize(
     ("context", "answer"),
     [
-        (ProposedContext(1, CT, (BIG, IMPLICIT, EXPLICIT)), ContextResult(1, 0, EXPLICIT)),
-        (ProposedContext(3, CT, (BIG, IMPLICIT)), ContextResult(3, 0, IMPLICIT)),
-        (ProposedContext(5, CT, (BIG,)), ContextResult(5, 4)),
+        (ProposedContext(1, CT, (BIG_ENDIAN, IMPLICIT, EXPLICIT)), ContextResult(1, 0, EXPLICIT)),
+        (ProposedContext(3, CT, (BIG_ENDIAN, IMPLICIT)), ContextResult(3, 0, IMPLICIT)),
+        (ProposedContext(5, CT, (BIG_ENDIAN,)), ContextResult(5, 4)),
         (ProposedContext(7, MR, (IMPLICIT,)), ContextResult(7, 4)),
         (ProposedContext(9, "1.2.3", (IMPLICIT,)), ContextResult(9, 3)),
         (ProposedContext(11, None, (IMPLICIT,)), ContextResult(11, 3)),
@@ -593,7 +483,7 @@ def test_the_answer_says_which_contexts_are_verification() -> None:
     """Whether they are accepted or not: of several with one ID the first counts."""
     offered = [(1, CT), (1, VERIFICATION), (3, VERIFICATION), (3, CT), (5, None), (5, VERIFICATION)]
     offered += [(0, VERIFICATION), (254, VERIFICATION), (255, f"{VERIFICATION}.1")]
-    pdu = request(contexts=tuple(ProposedContext(n, uid, (BIG,)) for n, uid in offered))
+    pdu = request(contexts=tuple(ProposedContext(n, uid, (BIG_ENDIAN,)) for n, uid in offered))
     rq = encode(pdu).replace(b".1.1.1@", b".1.1\0 @")  # the last one is padded
     for policy in (OURS, Policy(contexts=())):
         assert verification_of(Admission(policy).judge(rq)) == {0, 3, 254, 255}
@@ -663,7 +553,7 @@ def test_a_transfer_syntax_needs_an_abstract_syntax() -> None:
 # ---- against the model -----------------------------------------------------------------------
 
 titles = st.sampled_from(["A", "B", "AB", "A B", "SIXTEEN LETTERS!"])
-uids = st.sampled_from([VERIFICATION, CT, MR, IMPLICIT, EXPLICIT, BIG])
+uids = st.sampled_from([VERIFICATION, CT, MR, IMPLICIT, EXPLICIT, BIG_ENDIAN])
 some_titles = st.lists(titles, max_size=3).map(tuple)
 some_uids = st.lists(uids, max_size=3).map(tuple)
 names = st.sampled_from([b"", b"a", b"ab", b"user"])

@@ -7,7 +7,6 @@ import asyncio
 import queue
 import re
 import socket
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,28 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import LOCALHOST, TIMEOUT, needs_dcmtk, receive_pdu
 from pynetdicom import acse, evt
 from pynetdicom.pdu import A_ASSOCIATE_RQ
 from pynetdicom.pdu_primitives import UserIdentityNegotiation
-from test_matrix import SECONDARY_CAPTURE, dicom_file, store_response
-from test_peers import (
-    IMPLICIT_VR_LE,
-    REASONS,
-    RESULTS,
-    SOURCES,
-    VERIFICATION,
-    Codes,
-    associate,
-    each_rejection,
-    pynetdicom_acceptor,
-    run_scu,
-)
 
 import ltdic
 from ltdic import Admission, AssociateReject, aio
+from support.commands import dicom_file, store_response
+from support.dcmtk import REASONS, RESULTS, SOURCES, each_rejection, needs_dcmtk, run_scu
+from support.pynetdicom_ends import associate, pynetdicom_acceptor
+from support.rejections import Codes
+from support.sockets import LOCALHOST, TIMEOUT, receive_pdu
+from support.uids import BIG_ENDIAN, EXPLICIT, IMPLICIT, SECONDARY_CAPTURE, VERIFICATION
+from support.waiting import eventually
 
-EXPLICIT_VR_LE, EXPLICIT_VR_BE = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"
 APPLICATION_UNKNOWN = (1, 1, 2)
 CALLING_UNKNOWN, CALLED_UNKNOWN = (1, 1, 3), (1, 1, 7)
 NOT_AUTHENTICATED, VERSION_UNKNOWN = (1, 2, 1), (1, 2, 2)
@@ -210,19 +201,19 @@ def test_a_peer_is_told_which_title_is_not_known(
 
 # ---- contexts --------------------------------------------------------------------------------
 
-IN_ORDER = Admission(contexts=[("Verification", [EXPLICIT_VR_LE, IMPLICIT_VR_LE])])
+IN_ORDER = Admission(contexts=[("Verification", [EXPLICIT, IMPLICIT])])
 CONTEXTS = Admission(
-    contexts=["Verification", ("SecondaryCaptureImageStorage", [EXPLICIT_VR_LE, IMPLICIT_VR_LE])]
+    contexts=["Verification", ("SecondaryCaptureImageStorage", [EXPLICIT, IMPLICIT])]
 )
 
 
 @each_server
 def test_pynetdicom_is_told_what_becomes_of_each_context(serve: Serve) -> None:
     proposed = [
-        (VERIFICATION, IMPLICIT_VR_LE),
-        (SECONDARY_CAPTURE, [IMPLICIT_VR_LE, EXPLICIT_VR_BE, EXPLICIT_VR_LE]),
-        (SECONDARY_CAPTURE, EXPLICIT_VR_BE),
-        ("1.2.840.10008.5.1.4.1.1.2", IMPLICIT_VR_LE),
+        (VERIFICATION, IMPLICIT),
+        (SECONDARY_CAPTURE, [IMPLICIT, BIG_ENDIAN, EXPLICIT]),
+        (SECONDARY_CAPTURE, BIG_ENDIAN),
+        ("1.2.840.10008.5.1.4.1.1.2", IMPLICIT),
     ]
     with serve(CONTEXTS) as server:
         association = associate(server.address[1], contexts=proposed)
@@ -231,7 +222,7 @@ def test_pynetdicom_is_told_what_becomes_of_each_context(serve: Serve) -> None:
         chosen = [(c.context_id, c.transfer_syntax) for c in association.accepted_contexts]
         assert said_by(association) is ACCEPTED
     assert found == [(1, 0), (3, 0), (5, 4), (7, 3)]
-    assert chosen == [(1, [IMPLICIT_VR_LE]), (3, [EXPLICIT_VR_LE])]
+    assert chosen == [(1, [IMPLICIT]), (3, [EXPLICIT])]
 
 
 @needs_dcmtk
@@ -274,7 +265,7 @@ def test_storescu_is_told_why_no_context_is_accepted(
 def test_storescu_sends_its_image_in_the_context_that_is_accepted(
     tmp_path: Path, serve: Serve
 ) -> None:
-    admission = Admission(contexts=[("SecondaryCaptureImageStorage", [IMPLICIT_VR_LE])])
+    admission = Admission(contexts=[("SecondaryCaptureImageStorage", [IMPLICIT])])
     with serve(admission) as server:
         code, printed = storescu(server.address[1], tmp_path)
     assert server.counters.accepted == 1
@@ -323,7 +314,7 @@ def test_pynetdicom_is_told_that_its_protocol_version_is_not_supported(
 @each_server
 def test_the_three_bytes_are_on_the_wire(serve: Serve) -> None:
     request = ltdic.AssociateRequest(
-        "GATEWAY", "CT_1", (ltdic.ProposedContext(1, VERIFICATION, (IMPLICIT_VR_LE,)),)
+        "GATEWAY", "CT_1", (ltdic.ProposedContext(1, VERIFICATION, (IMPLICIT,)),)
     )
     wire = bytearray(ltdic.encode(request))
     wire[6:8] = b"\0\2"  # the protocol version
@@ -446,10 +437,7 @@ def test_a_peer_is_told_that_a_limit_is_reached_until_there_is_a_place_again(
 
 def until_ended(server: AnyServer) -> None:
     """Until it knows of the end of all that it has accepted."""
-    end = time.monotonic() + TIMEOUT
-    while (c := server.counters).accepted != c.released + c.aborted:
-        assert time.monotonic() < end, c
-        time.sleep(0.005)
+    eventually(lambda: (c := server.counters).accepted == c.released + c.aborted)
 
 
 # ---- a decision in Python --------------------------------------------------------------------

@@ -4,40 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import gc
 import hashlib
 import logging
-import os
 import random
 import resource
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import pytest
 import trustme
-from conftest import LOCALHOST, TIMEOUT, has_ipv6, memory_allowed, memory_in_use
-from faces import DATA_CONTEXT, RESPONSE, STORAGE, Background, of_associations
-from test_faces import ACCEPT, REQUEST, SHORT, raw_acceptor, raw_requestor
-from test_sync import (
-    ALL,
-    BIG,
-    OPTIONS,
-    RELEASE_RP,
-    RELEASE_RQ,
-    SOURCES,
-    STATES,
-    answer,
-    client_context,
-    drained,
-    p_data,
-    read_message,
-    receive_exactly_one,
-    server_context,
-)
 
 import ltdic
 from ltdic import (
@@ -54,52 +33,30 @@ from ltdic import (
     decode,
     encode,
 )
+from support.faces import DATA_CONTEXT, RESPONSE
+from support.loops import Rest, in_loop, is_done_before, next_step
+from support.pdus import RELEASE_RP, RELEASE_RQ, p_data
+from support.process import memory_allowed, memory_in_use
+from support.raw import (
+    ACCEPT,
+    BIG,
+    OPTIONS,
+    REQUEST,
+    SHORT,
+    SOURCES,
+    STATES,
+    drained,
+    raw_acceptor,
+    raw_requestor,
+    read_message,
+)
+from support.servers import ALL, answer, of_associations
+from support.sockets import LOCALHOST, TIMEOUT, has_ipv6, receive_exactly_one
+from support.threads import Background
+from support.tls import client_context, server_context
+from support.uids import SECONDARY_CAPTURE
 
 # ---- the harness -------------------------------------------------------------------------------
-
-
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
-
-
-class Rest:
-    """What there is of tasks and descriptors, to be compared with what is left."""
-
-    def __init__(self) -> None:
-        self.tasks, self.descriptors = asyncio.all_tasks(), descriptors()
-
-    async def come(self) -> None:
-        """Wait until nothing is left that has not been there."""
-        end = time.monotonic() + TIMEOUT
-        while asyncio.all_tasks() - self.tasks or descriptors() > self.descriptors:
-            assert time.monotonic() < end, (
-                asyncio.all_tasks() - self.tasks,
-                descriptors() - self.descriptors,
-            )
-            await asyncio.sleep(0)
-
-
-def in_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Run a test in a loop of its own; afterwards no task, no descriptor and no warning is left,
-    and nothing has been told to the loop's exception handler."""
-
-    @functools.wraps(test)
-    def run(*args: Any, **options: Any) -> None:
-        said: list[Any] = []
-
-        async def main() -> None:
-            asyncio.get_running_loop().set_exception_handler(lambda _, what: said.append(what))
-            rest = Rest()
-            async with asyncio.timeout(6 * TIMEOUT):
-                await test(*args, **options)
-            await rest.come()
-
-        gc.collect()
-        asyncio.run(main())
-        gc.collect()
-        assert said == []
-
-    return run
 
 
 @asynccontextmanager
@@ -131,25 +88,6 @@ def connect(to: aio.Server, **changes: Any) -> Any:
 
 
 # ---- cancelling --------------------------------------------------------------------------------
-
-
-async def is_done_before(steps: int, work: Awaitable[Any]) -> bool:
-    """Let it run for so many turns of the loop, then cancel it. True when it was done before."""
-    task = asyncio.ensure_future(work)
-    for _ in range(steps):
-        if task.done():
-            break
-        await asyncio.sleep(0)
-    done = task.done()
-    task.cancel()
-    with suppress(asyncio.CancelledError, LocalError):
-        await task
-    return done
-
-
-def next_step(steps: int) -> int:
-    """Each of the first turns, and later some: where it only waits, they are all alike."""
-    return steps + 1 + steps // 16
 
 
 async def cancel_everywhere(work: Callable[[], Awaitable[Any]], least: int) -> None:
@@ -356,7 +294,7 @@ async def test_an_echo_that_was_cancelled_does_not_answer_the_next_one() -> None
 async def test_a_data_set_is_sent_from_anything_that_gives_bytes(source: str) -> None:
     async with associated(read_message) as (association, peer):
         data = SOURCES[source](BIG) if source in SOURCES else pieces(BIG)
-        await association.send(data, context=STORAGE, is_command=True)
+        await association.send(data, context=SECONDARY_CAPTURE, is_command=True)
         _, received = await asyncio.to_thread(peer.join)
         assert received == BIG
 

@@ -12,15 +12,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conftest import LOCALHOST, TIMEOUT
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_arguments import ALLOWED, called, odd, released
 
 import ltdic
 from ltdic import PDV, Admission, aio
+from support.odd import ALLOWED, called, odd, released
+from support.sockets import LOCALHOST, TIMEOUT
+from support.uids import CT
 
-CT = "1.2.840.10008.5.1.4.1.1.2"
 OPEN = Admission(contexts=ltdic.ANY)
 few = settings(max_examples=40)
 

@@ -8,20 +8,16 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import pytest
-from conftest import memory_allowed, memory_in_use
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_ul import CELLS
 
 from ltdic import (
-    PDV,
     Abort,
     AssociateAccept,
     AssociateReject,
     AssociateRequest,
     Association,
     ContextResult,
-    DataTransfer,
     ProposedContext,
     ReleaseRequest,
     ReleaseResponse,
@@ -30,19 +26,22 @@ from ltdic import (
     encode,
 )
 from ltdic._ffi import ffi, lib
+from support.pdus import COMMAND, LAST
+from support.pdus import p_data_of as p_data
+from support.process import memory_allowed, memory_in_use
+from support.uids import EXPLICIT, IMPLICIT, VERIFICATION
+from support.vectors import CELLS
 
 OK, NEED_MORE = lib.LTDIC_OK, lib.LTDIC_NEED_MORE
 WRONG_STATE, BAD_VALUE = lib.LTDIC_ERR_WRONG_STATE, lib.LTDIC_ERR_BAD_VALUE
 ROOM, TOO_LARGE = lib.LTDIC_ERR_ROOM, lib.LTDIC_ERR_TOO_LARGE
 LOST, TIMEOUT, ABORTED = lib.LTDIC_ERR_CLOSED, lib.LTDIC_ERR_TIMEOUT, lib.LTDIC_ERR_ABORTED
 RECEIVED, SENT, CLOSED = lib.LTDIC_RECEIVED, lib.LTDIC_SENT, lib.LTDIC_CLOSED
-COMMAND, LAST = 1, 2
 
 ARTIM, RESPONSE, IDLE = 30_000, 20_000, 50_000
 START = 1_000_000  # the clock, ms
 MAX = 16384
-IMPLICIT, EXPLICIT, NEVER = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.3.4"
-VERIFICATION = "1.2.840.10008.1.1"
+NEVER = "1.2.3.4"
 PROPOSED = (
     ProposedContext(1, VERIFICATION, (IMPLICIT, EXPLICIT)),
     ProposedContext(3, "1.2.840.10008.5.1.4.1.1.7", (EXPLICIT,)),
@@ -70,13 +69,6 @@ RQ, AC = encode(request()), encode(accept())
 RJ = encode(AssociateReject(1, 1, 7))
 RELEASE_RQ, RELEASE_RP = encode(ReleaseRequest()), encode(ReleaseResponse())
 ABORT = encode(Abort(0, 0))
-
-
-def p_data(*pdvs: tuple[int, int, bytes]) -> bytes:
-    """A P-DATA-TF of (context, control, data)."""
-    return encode(
-        DataTransfer(tuple(PDV(i, bool(c & COMMAND), bool(c & LAST), data) for i, c, data in pdvs))
-    )
 
 
 P_DATA = p_data((1, COMMAND, b"ab"))

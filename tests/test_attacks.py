@@ -11,7 +11,6 @@ import gc
 import logging
 import queue
 import resource
-import select
 import socket
 import subprocess
 import sys
@@ -23,39 +22,9 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 import pytest
-from conftest import (
-    HERE,
-    LOCALHOST,
-    TIMEOUT,
-    close_with_reset,
-    command_set,
-    elements_of,
-    memory_allowed,
-    memory_in_use,
-)
-from faces import Background, check, new_net
-from hosts import (
-    CT,
-    SERVERS,
-    SUPPORTED,
-    VERIFICATION,
-    Host,
-    Peer,
-    Serve,
-    blocking,
-    eventually,
-    in_asyncio,
-)
-from test_aio import server_context
-from test_descriptors import answered, callers, child, wait_for_answers
-from test_faces import ACCEPT, raw_acceptor
-from test_l_dicom import accept_all
-from test_served import EXPLICIT, IMPLICIT, REQUEST, p_data, peer_releases
-from test_sync import associated, drained
 
 import ltdic
 from ltdic import (
@@ -81,127 +50,50 @@ from ltdic import (
 from ltdic._ffi import lib
 from ltdic.association import part_size
 from ltdic.l_dicom import *  # noqa: F403
+from support.apart import are_sent_to_and_leave, run_apart
+from support.children import answered, callers, child, wait_for_answers
+from support.commands import command_set, echo_request, elements_of
+from support.hosts import (
+    SERVERS,
+    SUPPORTED,
+    Gate,
+    Host,
+    Serve,
+    blocking,
+    in_asyncio,
+    limit_unfinished,
+)
+from support.l_dicom_host import LDicom, in_l_dicom
+from support.paths import TESTS
+from support.pdus import p_data
+from support.peer import (
+    EMPTY,
+    MIB,
+    REQUEST,
+    SHORT,
+    Peer,
+    Script,
+    deaf,
+    drip,
+    has_come,
+    is_served,
+    largest_request,
+    opened,
+    peer_releases,
+    proposing,
+    take_echo,
+)
+from support.process import memory_allowed, memory_in_use
+from support.raw import ACCEPT, associated, drained, raw_acceptor
+from support.sockets import LOCALHOST, TIMEOUT, close_with_reset
+from support.threads import Background
+from support.tls import server_context
+from support.uids import CT, EXPLICIT, IMPLICIT, VERIFICATION
+from support.waiting import eventually
 
 # ruff: noqa: F405
 
-MIB = 1 << 20
-SHORT = 0.5  # s, for what is to time out
 BUSY, FAILED = AssociateReject(2, 3, 1), AssociateReject(2, 1, 1)
-
-
-@pytest.fixture(params=SERVERS)
-def serve(request: pytest.FixtureRequest) -> Serve:
-    return SERVERS[request.param]
-
-
-# ---- l_dicom -----------------------------------------------------------------------------------
-
-
-class LDicom:
-    """An acceptor of l_dicom, with as much of a `Host` as a raw requestor needs."""
-
-    def __init__(self, associations: int, idle: float) -> None:
-        self.server = self
-        self.address = LOCALHOST, 0
-        self.listening = threading.Event()
-        self.is_to_end = False
-        self._associations, self._idle = associations, int(1000 * idle)
-        self.accepted = 0
-        self._nets: set[Any] = set()
-        self.closed: Counter[int] = Counter()
-
-    def pump(self) -> None:
-        listener = new_net(self, TIMEOUT)
-        if self._associations:
-            check(L_DicomSetLimits(listener, self._associations, 0))
-        check(L_DicomListen(listener, LOCALHOST, 0, 5))
-        self.address = L_DicomGetHostInfo(listener)
-        self.listening.set()
-        while not self.is_to_end:
-            L_DicomWait(listener, 10)
-        for net in [*self._nets, listener]:
-            L_DicomFreeNet(net)
-
-    def on_accept(self, net: Any, error: int, _: object) -> None:
-        accepted = new_net(self, TIMEOUT)
-        check(L_DicomSetTimeouts(accepted, 1000 * TIMEOUT, 0, self._idle))
-        check(L_DicomAccept(net, accepted))
-        self.accepted += 1
-        self._nets.add(accepted)
-
-    def on_request(self, net: Any, pdu: Any, _: object) -> None:
-        accept_all(net, pdu, None)
-
-    def on_echo(self, net: Any, context: int, message: int, uid: Any, _: object) -> None:
-        if L_DicomSendCEchoResponse(net, context, message, uid, 0) != DICOM_SUCCESS:
-            L_DicomSendAbort(net, 0, 0)
-
-    def on_release(self, net: Any, _: object) -> None:
-        check(L_DicomSendReleaseResponse(net))
-
-    def on_close(self, net: Any, error: int, _: object) -> None:
-        self.closed[error] += 1
-        self._nets.discard(net)
-        L_DicomFreeNet(net)
-
-
-@contextmanager
-def in_l_dicom(associations: int = 0, idle: float = 0) -> Iterator[Any]:
-    face = LDicom(associations, idle)
-    thread = Background(face.pump)
-    assert face.listening.wait(TIMEOUT)
-    try:
-        yield face
-    finally:
-        face.is_to_end = True
-        thread.join()
-
-
-# ---- callers -----------------------------------------------------------------------------------
-
-
-def echo_request(number: int, sop_class: str = VERIFICATION) -> bytes:
-    """A C-ECHO-RQ (PS3.7 9.3.5.1) in context 1."""
-    elements = {0x0002: sop_class, 0x0100: 0x0030, 0x0110: number, 0x0800: 0x0101}
-    return encode(p_data(command_set(elements), True, context=1))
-
-
-def take_echo(peer: Peer) -> int:
-    """The number of the message that the next C-ECHO-RSP answers."""
-    pdu = peer.take()
-    assert isinstance(pdu, DataTransfer), pdu
-    elements = elements_of(bytes(pdu.pdvs[0].data))
-    assert elements[0x0100] == b"\x30\x80"
-    assert elements[0x0900] == b"\0\0"
-    return int.from_bytes(elements[0x0120], "little")
-
-
-def is_served(host: Any) -> float:
-    """A whole association with one C-ECHO; the seconds that it took."""
-    begun = time.monotonic()
-    with Peer(host, REQUEST) as peer:
-        peer.associate()
-        peer.send(echo_request(7))
-        assert take_echo(peer) == 7
-        peer_releases(host, peer)
-    return time.monotonic() - begun
-
-
-def has_come(peer: Peer, wait: float = 0) -> bool:
-    """Is there something to read, or the end?"""
-    return bool(select.select([peer.socket], [], [], wait)[0])
-
-
-def opened(stack: ExitStack, host: Any, *first: PDU | bytes) -> Peer:
-    return stack.enter_context(Peer(host, *first))
-
-
-def deaf(stack: ExitStack, host: Any, *first: PDU | bytes, window: int = 4096) -> Peer:
-    """One whose system takes little of what it does not read."""
-    peer = opened(stack, host)
-    peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
-    peer.send(*first)
-    return peer
 
 
 @pytest.fixture(autouse=True)
@@ -233,7 +125,7 @@ FACES = [*SERVERS, "l_dicom"]
 def test_an_echo_of_an_illegal_class_is_aborted_and_its_place_is_free(
     face: str, behind: int
 ) -> None:
-    wire = echo_request(1, "1..2") * 3 + encode(p_data(bytes(1000), True, False)) * (behind // 1000)
+    wire = echo_request(1, "1..2") * 3 + p_data(bytes(1000), True, False) * (behind // 1000)
     with three_in_each(face) as host, ExitStack() as stack:
         for _ in range(6):  # each keeps its socket open
             peer = opened(stack, host, REQUEST)
@@ -444,21 +336,6 @@ THREADS = 16  # that decide, at most
 MOST_UNDECIDED = 256
 
 
-class Gate:
-    """An `on_request` that waits until it is let go."""
-
-    def __init__(self) -> None:
-        self.opens = threading.Event()
-        self.asked: list[Any] = []
-
-    def __call__(self, association: Any) -> None:
-        self.asked.append(association)
-        self.opens.wait(TIMEOUT)
-
-    def admission(self, **more: Any) -> Admission:
-        return Admission(contexts=SUPPORTED, on_request=self, **more)
-
-
 @contextmanager
 def gated(serve: Serve, **more: Any) -> Iterator[tuple[Host, Gate]]:
     """A server whose decisions wait for the gate, which opens at the end."""
@@ -560,23 +437,6 @@ def test_requests_that_wait_for_a_decision_take_places(serve: Serve) -> None:
 
 
 # ---- large requests ------------------------------------------------------------------------------
-
-
-MANY = tuple(f"1.2.3.{n}" for n in range(1000, 5600))  # in an item of 64 KiB
-
-
-def proposing(count: int) -> bytes:
-    """A request with so many contexts of 64 KiB."""
-    many = tuple(ProposedContext(2 * n + 5, CT, MANY) for n in range(count))
-    return encode(replace(REQUEST, contexts=(*REQUEST.contexts, *many)))
-
-
-@cache
-def largest_request() -> bytes:
-    """Of 1 MiB, but for 17,466 bytes."""
-    wire = proposing(16)
-    assert MIB - 20_000 < len(wire) <= MIB + 6
-    return wire
 
 
 EVERYTHING = Admission(contexts=ltdic.ANY)
@@ -683,13 +543,6 @@ def test_requests_that_are_not_whole_have_64_mib_together(
         peers[-1].associate()
 
 
-def limit_unfinished(host: Host, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    if isinstance(host.server, aio.Server):
-        monkeypatch.setattr(_lib, "MAX_UNFINISHED", size)
-    else:
-        lib.ltdic_server_limit_unfinished(host.server._loop._server, size)
-
-
 def test_what_is_over_makes_room_for_other_requests(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -768,8 +621,6 @@ def test_by_default_a_server_leaves_descriptors_to_others(face: str) -> None:
 
 # ---- data that is none ---------------------------------------------------------------------------
 
-EMPTY = encode(p_data(b"", True, False))  # a fragment without data
-
 
 def flood(connection: socket.socket) -> None:
     """Send empty fragments as fast as they are taken, and at most 12 MiB."""
@@ -779,20 +630,11 @@ def flood(connection: socket.socket) -> None:
             connection.sendall(EMPTY * 4096)
 
 
-def drip(connection: socket.socket) -> None:
-    """Send an empty fragment now and then."""
-    with suppress(OSError):
-        for _ in range(100):
-            connection.sendall(EMPTY)
-            time.sleep(SHORT / 5)
-
-
 def send_ten(connection: socket.socket) -> None:
     connection.sendall(EMPTY * 10)
     time.sleep(2 * SHORT)
 
 
-Script = Callable[[socket.socket], None]
 Attacked = Callable[[Script, bool, int], None]
 
 
@@ -852,7 +694,7 @@ def test_fragments_without_data_that_are_received_one_by_one_are_bounded(receive
 def test_only_data_keeps_an_association_from_idling(face: str, data: bytes, stays: bool) -> None:
     idle = 0.5
     options: Any = {"idle": idle}
-    wire = encode(p_data(data, True, False))
+    wire = p_data(data, True, False)
     with in_l_dicom(**options) if face == "l_dicom" else SERVERS[face](**options) as host:
         with Peer(host, REQUEST) as peer:
             peer.associate()
@@ -861,7 +703,7 @@ def test_only_data_keeps_an_association_from_idling(face: str, data: bytes, stay
                 peer.send(wire)
             assert has_come(peer) == (not stays)
             if stays:
-                peer.send(encode(p_data(b"", True)))
+                peer.send(p_data(b"", True))
                 peer_releases(host, peer)
             else:
                 assert isinstance(peer.take(), Abort)
@@ -986,10 +828,6 @@ def test_who_goes_on_after_the_end_is_not_answered_without_bound(serve: Serve) -
         assert is_served(host) < TIMEOUT / 2
 
 
-def abort_at_once(peer: Peer) -> None:
-    peer.send(p_data(b"ab", True), Abort(0, 0))
-
-
 def leave_at_once(peer: Peer) -> None:
     peer.send(p_data(b"ab", True))
     peer.close()
@@ -999,21 +837,6 @@ def leave_later(peer: Peer) -> None:
     peer.send(p_data(b"ab", True))
     assert has_come(peer, TIMEOUT)
     close_with_reset(peer.socket)
-
-
-def are_sent_to_and_leave(serve: Serve, leave: Callable[[Peer], None]) -> None:
-    def handler(association: Any, pdv: PDV) -> Iterator[Any]:
-        for _ in range(20):
-            yield association.send(bytes(MIB), context=pdv.context_id, is_command=True)
-
-    with serve(handler=handler, timeout=SHORT) as host:
-        for n in range(3):
-            with Peer(host, REQUEST) as peer:
-                peer.associate()
-                leave(peer)
-            eventually(lambda n=n: host.counters.accepted == n + 1 and host.counters.open == 0)
-            gc.collect()
-        assert is_served(host) < TIMEOUT / 2
 
 
 @pytest.mark.parametrize("leave", [leave_at_once, leave_later])
@@ -1028,13 +851,9 @@ def test_peers_that_leave_while_they_are_sent_to_are_no_errors(
 def test_an_abort_behind_what_is_handled_is_no_error(face: str) -> None:
     """In a process of its own: what the handler raises must not be garbage that is a cycle with
     views of memory, which CPython 3.11 does not always survive."""
-    program = (
-        "import logging, sys, test_attacks as t; logging.basicConfig(stream=sys.stdout);"
-        f"t.are_sent_to_and_leave(t.SERVERS[{face!r}], t.abort_at_once)"
+    run_apart(
+        f"apart.are_sent_to_and_leave(hosts.SERVERS[{face!r}], apart.abort_at_once)", logs=True
     )
-    command = [sys.executable, "-X", "faulthandler", "-c", program]
-    ran = subprocess.run(command, capture_output=True, text=True, cwd=HERE, timeout=3 * TIMEOUT)
-    assert (ran.returncode, ran.stdout) == (0, ""), ran.stderr
 
 
 # ---- much in little ------------------------------------------------------------------------------
@@ -1054,7 +873,7 @@ def test_many_small_messages_of_one_peer_do_not_keep_others_waiting(serve: Serve
         honest, peer = (opened(stack, host, REQUEST) for _ in range(2))
         honest.associate()
         peer.associate()
-        peer.send(encode(p_data(b"ab", True)) * count)
+        peer.send(p_data(b"ab", True) * count)
         eventually(lambda: handled > 0)
         before = handled
         honest.send(echo_request(1))
@@ -1307,7 +1126,7 @@ asyncio.run(main())
 
 def test_a_process_does_not_wait_for_a_decision_that_nobody_needs() -> None:
     command = [sys.executable, "-c", LONG_DECISION, encode(REQUEST).hex()]
-    ran = subprocess.run(command, capture_output=True, text=True, cwd=HERE, timeout=TIMEOUT)
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=TESTS, timeout=TIMEOUT)
     assert (ran.returncode, ran.stderr) == (0, "")
 
 

@@ -16,14 +16,17 @@ from typing import Any
 
 import cffi
 import pytest
-from conftest import STRICT, TIMEOUT, Toolchain, receive_pdu, run, vectors
 
 import ltdic
 from ltdic import l_dicom
 from ltdic._ffi import ffi as ltdic_ffi
 from ltdic._ffi import lib
+from support.paths import TESTS
+from support.sockets import TIMEOUT, receive_pdu
+from support.toolchain import STRICT, Toolchain, run
+from support.vectors import vectors
 
-SOURCES = Path(__file__).parent / "c"
+SOURCES = TESTS / "c"
 STANDARDS = ["c11", "c++17"]
 ABORT = bytes.fromhex("07 00 00000004 00 00 00 00")
 

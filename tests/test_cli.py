@@ -20,21 +20,7 @@ from pathlib import Path
 
 import pytest
 import trustme
-from conftest import (
-    LISTENING,
-    LOCALHOST,
-    STORESCP,
-    TIMEOUT,
-    clean_environment,
-    dcmtk_server,
-    needs_dcmtk,
-    receive_pdu,
-)
 from pynetdicom import AE
-from test_dump import REJECT, SECRET
-from test_faces import ACCEPT, raw_acceptor
-from test_pdu import DEFINED
-from test_peers import associate
 
 import ltdic as library
 from ltdic import (
@@ -46,6 +32,13 @@ from ltdic import (
 )
 from ltdic import __main__ as cli
 from ltdic._demo import Demo
+from support.dcmtk import STORESCP, dcmtk_server, needs_dcmtk
+from support.dumped import REJECT, SECRET
+from support.pynetdicom_ends import associate
+from support.raw import ACCEPT, raw_acceptor
+from support.rejections import DEFINED
+from support.sockets import LISTENING, LOCALHOST, TIMEOUT, receive_pdu
+from support.toolchain import clean_environment
 
 
 def ltdic(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import socket
 import subprocess
@@ -13,20 +12,24 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain, repeat
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import LOCALHOST, TIMEOUT, Toolchain, has_ipv6, run, toolchain_or_skip
-from faces import Background, serving
-from test_aio import in_loop, is_done_before, next_step
 
 import ltdic
 from ltdic import ConnectionFailed, Retry, Server, _connecting, _echo, _lib, aio
 from ltdic._ffi import lib
+from support.loops import in_loop, is_done_before, next_step
+from support.paths import TESTS
+from support.process import descriptors
+from support.servers import serving
+from support.sockets import LOCALHOST, TIMEOUT, has_ipv6
+from support.threads import Background
+from support.toolchain import Toolchain, run, toolchain_or_skip
+from support.waiting import eventually
 
-C = Path(__file__).parent / "c"
+C = TESTS / "c"
 LINUX = sys.platform == "linux"
 SHORT = 0.3  # s: a time-out that is waited for
 
@@ -320,18 +323,6 @@ def silent() -> Iterator[tuple[str, int]]:
         yield full.getsockname()
 
 
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
-
-
-def wait_for_descriptors(count: int) -> None:
-    """A thread that connects may have to be told first that nobody waits any more."""
-    end = time.monotonic() + TIMEOUT
-    while descriptors() != count:
-        assert time.monotonic() < end, (descriptors(), count)
-        time.sleep(0.01)
-
-
 @on_linux
 @by_face
 def test_no_connection_in_time_is_a_connection_failed(connect: Connect) -> None:
@@ -341,7 +332,8 @@ def test_no_connection_in_time_is_a_connection_failed(connect: Connect) -> None:
         with pytest.raises(ConnectionFailed, match=r"port \d+: no answer in time") as e:
             connect(*address, timeout=SHORT)
         assert SHORT * 0.9 < time.monotonic() - begun < TIMEOUT
-        wait_for_descriptors(before)
+        # A thread that connects may have to be told first that nobody waits any more.
+        eventually(lambda: descriptors() == before)
     assert isinstance(e.value.__cause__, TimeoutError)
     assert not isinstance(e.value, TimeoutError)
 

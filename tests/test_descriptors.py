@@ -4,129 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import json
-import select
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
 import pytest
-from conftest import LOCALHOST, TIMEOUT, receive_pdu
-from faces import serving, serving_in_asyncio
-from test_faces import ACCEPT, REQUEST, SHORT
-from test_sync import RELEASE_RP, RELEASE_RQ, p_data
 
 import ltdic
 from ltdic import aio
+from support.children import SERVERS, answered, callers, child, wait_for_answers
+from support.pdus import RELEASE_RP, RELEASE_RQ, p_data
+from support.raw import ACCEPT, REQUEST, SHORT
+from support.servers import serving, serving_in_asyncio
+from support.sockets import LOCALHOST, TIMEOUT, receive_pdu
 
 # ---- servers in processes of their own -----------------------------------------------------------
 
 # Each prints its port, serves until it can read a byte, and prints a summary: the counters, and the
 # seconds of CPU time that serving took.
 
-COMMON = """
-import asyncio, json, logging, resource, sys, threading, time
-import ltdic
-from ltdic import aio
 
-descriptors, options = int(sys.argv[1]), json.loads(sys.argv[2])
-soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, hard))
-logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(message)s")
-
-def summary(server, begun):
-    c = server.counters
-    found = {"connections": c.connections, "released": c.released, "no_request": c.no_request}
-    print(json.dumps({**found, "cpu": time.process_time() - begun}), flush=True)
-"""
-
-SERVERS = {
-    "blocking": """
-with ltdic.Server(("127.0.0.1", 0), timeout=60, **options) as server:
-    threading.Thread(target=lambda: sys.stdin.read(1) and server.close(), daemon=True).start()
-    begun = time.process_time()
-    print(server.address[1], flush=True)
-    server.serve()
-    summary(server, begun)
-""",
-    "asyncio": """
-async def main():
-    async with aio.Server(("127.0.0.1", 0), timeout=60, **options) as server:
-        asyncio.get_running_loop().add_reader(0, server.close)
-        begun = time.process_time()
-        print(server.address[1], flush=True)
-        await server.serve()
-        summary(server, begun)
-
-asyncio.run(main())
-""",
-}
 by_server = pytest.mark.parametrize("kind", SERVERS)
-
-
-class Child:
-    """A server in a process that may have so many descriptors."""
-
-    def __init__(self, kind: str, descriptors: int, options: str) -> None:
-        program = COMMON + SERVERS[kind]
-        self.process = subprocess.Popen(
-            [sys.executable, "-I", "-c", program, str(descriptors), options],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert self.process.stdout is not None
-        self.address = LOCALHOST, int(self.process.stdout.readline())
-
-    def end(self) -> tuple[dict[str, Any], str]:
-        """Its summary, and what it said."""
-        printed, said = self.process.communicate("x", timeout=3 * TIMEOUT)
-        assert self.process.returncode == 0, said
-        return json.loads(printed), said
-
-
-@contextmanager
-def child(kind: str, descriptors: int, options: str = "{}") -> Iterator[Child]:
-    server = Child(kind, descriptors, options)
-    try:
-        yield server
-    finally:
-        server.process.kill()
-        server.process.wait(TIMEOUT)
 
 
 def echo(address: tuple[str, int]) -> None:
     with ltdic.connect(*address, timeout=TIMEOUT) as association:
         assert association.echo() == 0
-
-
-def callers(stack: ExitStack, address: tuple[str, int], count: int) -> list[socket.socket]:
-    """Each has sent its request."""
-    found = []
-    for _ in range(count):
-        connection = stack.enter_context(socket.create_connection(address, TIMEOUT))
-        connection.sendall(REQUEST)
-        found.append(connection)
-    return found
-
-
-def answered(connections: list[socket.socket], wait: float = 0) -> list[socket.socket]:
-    return select.select(connections, [], [], wait)[0]
-
-
-def wait_for_answers(connections: list[socket.socket], count: int) -> list[socket.socket]:
-    """Until so many are answered."""
-    end = time.monotonic() + TIMEOUT
-    while len(found := answered(connections)) < count:
-        assert time.monotonic() < end, f"{len(found)} of {count} are answered"
-        time.sleep(0.01)
-    return found
 
 
 # ---- without descriptors -------------------------------------------------------------------------

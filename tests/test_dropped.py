@@ -13,12 +13,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from conftest import LOCALHOST, TIMEOUT
-from faces import STORAGE, Background, LoopThread
-from test_sync import ALL
 
 import ltdic
 from ltdic import PDV, Admission, AssociateReject, aio
+from support.servers import ALL
+from support.sockets import LOCALHOST, TIMEOUT
+from support.threads import Background, LoopThread
+from support.uids import SECONDARY_CAPTURE
 
 # ---- what is seen of it ------------------------------------------------------------------------
 
@@ -55,8 +56,8 @@ def is_free(address: tuple[str, int]) -> bool:
 
 def associate(address: tuple[str, int]) -> ltdic.SyncAssociation:
     """With a server that says that it has heard of it."""
-    association = ltdic.connect(*address, contexts=[STORAGE], timeout=TIMEOUT)
-    association.send(b"command!", context=STORAGE, is_command=True)
+    association = ltdic.connect(*address, contexts=[SECONDARY_CAPTURE], timeout=TIMEOUT)
+    association.send(b"command!", context=SECONDARY_CAPTURE, is_command=True)
     return association
 
 

@@ -15,11 +15,8 @@ from random import Random
 from typing import Any
 
 import pytest
-from conftest import vectors
-from hostile import associate, counted, item, lengths, pdu, with_info
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import accepts, pdus, requests
 
 from ltdic import (
     Abort,
@@ -41,18 +38,11 @@ from ltdic import (
 )
 from ltdic._dump import run_dump
 from ltdic.layout import lay_out
-
-REJECT = encode(AssociateReject(1, 1, 7))
-SECRET = AssociateRequest(
-    "A~[2J",
-    "B",
-    (ProposedContext(1, "1.2.840.10008.1.1", ("1.2.840.10008.1.2",)),),
-    user_info=UserInformation(
-        max_length=16384,
-        implementation_class_uid="1.2.3",
-        user_identity=UserIdentity(2, 1, b"jdoe", b"hunter2"),
-    ),
-)
+from support.dumped import REJECT, SECRET
+from support.hostile import associate, counted, item, lengths, pdu, with_info
+from support.strategies import accepts, pdus, requests
+from support.uids import CT
+from support.vectors import vectors
 
 
 def dump(data: bytes, *options: str) -> subprocess.CompletedProcess[bytes]:
@@ -204,7 +194,6 @@ def test_codes_are_numbers_in_json() -> None:
     }
 
 
-CT = "1.2.840.10008.5.1.4.1.1.2"
 INFO = (
     item(0x53, b"\0\1\0\2"),
     item(0x54, counted(CT.encode()), b"\1\0"),

@@ -6,10 +6,10 @@ import dataclasses
 from typing import Any
 
 import pytest
-from hostile import associate, counted, item
 
 import ltdic
 from ltdic import decode, encode
+from support.hostile import associate, counted, item
 
 CONTEXT_NAME = item(0x10, b"1.2.840.10008.3.1.1.1")
 REQUIRED = item(0x51, b"\0\0\x40\0") + item(0x52, b"1.2.5")

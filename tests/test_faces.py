@@ -6,52 +6,38 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import (
-    LISTENING,
-    LOCALHOST,
-    TIMEOUT,
-    close_with_reset,
-    command_set,
-    dcmtk_server,
-    is_installed,
-    receive_pdu,
-)
-from faces import (
-    ACCEPTORS,
-    AGREED,
-    IMPLICIT,
-    PROPOSED,
-    REQUESTORS,
-    RESPONSE,
-    Background,
-    Ended,
-    Plan,
-    Wish,
-    heard,
-)
-from test_pdu import DEFINED
 
 import ltdic
 from ltdic import (
     PDV,
     Abort,
     AssociateAccept,
-    AssociateRequest,
-    ContextResult,
     Counters,
     DataTransfer,
     ReleaseResponse,
-    UserInformation,
     decode,
     encode,
 )
-from ltdic.admission import propose
+from support.commands import command_set
+from support.dcmtk import dcmtk_server
+from support.faces import (
+    ACCEPTORS,
+    AGREED,
+    REQUESTORS,
+    RESPONSE,
+    Ended,
+    Plan,
+    Wish,
+    heard,
+)
+from support.raw import ACCEPT, REQUEST, SHORT, raw_acceptor, raw_requestor
+from support.rejections import DEFINED
+from support.sockets import LISTENING, LOCALHOST, TIMEOUT, close_with_reset, receive_pdu
+from support.toolchain import is_installed
 
 
 def name_of(face: Any) -> str | None:
@@ -170,34 +156,6 @@ def test_a_release_by_the_acceptor_is_answered(requestor: Any, acceptor: Any) ->
 
 
 # ---- requestors against a raw socket -----------------------------------------------------------
-
-ACCEPT = encode(
-    AssociateAccept(
-        "CALLED",
-        "CALLING",
-        tuple(ContextResult(c.id, 0, IMPLICIT) for c in propose(PROPOSED[:2])),
-        user_info=UserInformation(0, "1.2.3"),
-    )
-)
-Script = Callable[[socket.socket], Any]
-
-
-@contextmanager
-def raw_acceptor(script: Script) -> Iterator[tuple[int, Background]]:
-    """Reads the request of one association, and then does as the script says."""
-    with socket.create_server((LOCALHOST, 0)) as server:
-        server.settimeout(TIMEOUT)
-
-        def accept() -> Any:
-            connection, _ = server.accept()
-            with connection:
-                connection.settimeout(TIMEOUT)
-                receive_pdu(connection)
-                return script(connection)
-
-        thread = Background(accept)
-        yield server.getsockname()[1], thread
-        thread.join()
 
 
 MALFORMED = [
@@ -325,9 +283,6 @@ def test_what_does_not_answer_an_echo_is_said_at_once(requestor: Any, what: str)
     assert decode(peer.result) == (Abort(2, 5) if what == "a data set" else Abort(0, 0))
 
 
-SHORT = 0.3  # s: a time-out that is to pass
-
-
 @by_requestor
 @pytest.mark.parametrize("accepts", [False, True])
 def test_a_peer_that_never_answers_is_aborted_in_time(requestor: Any, accepts: bool) -> None:
@@ -372,18 +327,6 @@ def test_a_closed_port_is_no_connection(requestor: Any) -> None:
 
 
 # ---- acceptors against a raw socket ------------------------------------------------------------
-
-REQUEST = encode(
-    AssociateRequest(
-        "CALLED", "CALLING", propose(PROPOSED), user_info=UserInformation(0x4000, "1.2.3")
-    )
-)
-
-
-@contextmanager
-def raw_requestor(port: int) -> Iterator[socket.socket]:
-    with socket.create_connection((LOCALHOST, port), TIMEOUT) as connection:
-        yield connection
 
 
 @by_acceptor

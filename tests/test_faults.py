@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-import os
 import re
 import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import (
-    COMPILERS,
-    TIMEOUT,
-    Toolchain,
-    close_with_reset,
-    receive_pdu,
-    run,
-    toolchain_or_skip,
-)
-from test_l_dicom import Acceptor, Recorder, Requestor, check
-from test_ul import ACCEPT
 
 from ltdic import ReleaseRequest, ReleaseResponse, encode
 from ltdic.l_dicom import *  # noqa: F403
+from support.l_dicom import Acceptor, Recorder, Requestor, check
+from support.paths import TESTS
+from support.pdus import MINIMAL_ACCEPT as ACCEPT
+from support.process import descriptors
+from support.sockets import TIMEOUT, close_with_reset, receive_pdu
+from support.toolchain import COMPILERS, Toolchain, run, toolchain_or_skip
+from support.uids import IMPLICIT
 
 # ruff: noqa: F405
 
-C = Path(__file__).parent / "c"
+C = TESTS / "c"
 LINUX = sys.platform == "linux"
 
 # ---- one call after another fails --------------------------------------------------------------
@@ -70,7 +64,6 @@ def test_what_leaves_a_message_unfinished_is_acknowledged_at_once(
 # ---- a connection that ends in each state (PS3.8 9.2.1) ----------------------------------------
 
 RELEASE_RQ, RELEASE_RP = encode(ReleaseRequest()), encode(ReleaseResponse())
-IMPLICIT = "1.2.840.10008.1.2"
 End = tuple[Recorder, socket.socket]
 
 
@@ -156,10 +149,6 @@ def accept_and_go_on(state: int, ours: Recorder, peer: socket.socket) -> None:
 
 def half_close(peer: socket.socket) -> None:
     peer.shutdown(socket.SHUT_WR)
-
-
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd" if LINUX else "/dev/fd"))
 
 
 ENDS = [close_with_reset, socket.socket.close, half_close]

@@ -16,15 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import LOCALHOST, TIMEOUT, Toolchain, run, toolchain_or_skip
-from faces import serving, serving_in_asyncio
-from test_faces import REQUEST
-from test_sync import ALL, AUTHORITY, CERTIFICATE, answer, client_context, server_context
 
 import ltdic
 from ltdic import AssociationRejected, ConnectionClosed, Retry
+from support.paths import TESTS
+from support.raw import REQUEST
+from support.servers import ALL, answer, serving, serving_in_asyncio
+from support.sockets import LOCALHOST, TIMEOUT
+from support.tls import AUTHORITY, CERTIFICATE, client_context, server_context
+from support.toolchain import Toolchain, run, toolchain_or_skip
+from support.uids import SECONDARY_CAPTURE
 
-C = Path(__file__).parent / "c"
+C = TESTS / "c"
 LONG = 12 * TIMEOUT
 
 # ---- in C --------------------------------------------------------------------------------------
@@ -279,18 +282,17 @@ say(ended(pid))
 server.serve(until=lambda: server.counters.released == 2)
 say(counted(server))
 """
-STORAGE = "1.2.840.10008.5.1.4.1.1.7"
 
 
 @pytest.mark.parametrize("how", ENDS)
 def test_a_child_leaves_the_associations_to_its_parent(how: str) -> None:
     with running(OPEN, ENDS[how]) as parent:
         port = int(parent.hear())
-        association = ltdic.connect(LOCALHOST, port, contexts=[STORAGE], timeout=LONG)
-        association.send(b"first!", context=STORAGE, is_command=True)
+        association = ltdic.connect(LOCALHOST, port, contexts=[SECONDARY_CAPTURE], timeout=LONG)
+        association.send(b"first!", context=SECONDARY_CAPTURE, is_command=True)
         assert association.receive() == ltdic.PDV(1, True, True, b"done")
         assert [parent.hear(), parent.hear()] == ["forks", "0"]
-        association.send(b"second", context=STORAGE)
+        association.send(b"second", context=SECONDARY_CAPTURE)
         assert association.receive() == ltdic.PDV(1, False, True, b"done")
         association.release()
         echo(port)
@@ -353,8 +355,10 @@ if os.getpid() == parent:
 """
     with running(program) as parent:
         port = int(parent.hear())
-        with ltdic.connect(LOCALHOST, port, contexts=[STORAGE], timeout=LONG) as association:
-            association.send(b"first!", context=STORAGE, is_command=True)
+        with ltdic.connect(
+            LOCALHOST, port, contexts=[SECONDARY_CAPTURE], timeout=LONG
+        ) as association:
+            association.send(b"first!", context=SECONDARY_CAPTURE, is_command=True)
             assert association.receive() == ltdic.PDV(1, True, True, b"done")
         out = parent.end()
     assert out.startswith("[0] ")
@@ -601,7 +605,7 @@ REQUESTOR_ENDS = {
     "leaves the block by an exception": "raise Leave",
     "drops": "del globals()['association']; gc.collect()",
     "leaves the block": "association.__exit__(None, None, None)",
-    "sends": "association.send(b'no data!', context=STORAGE, is_command=True)",
+    "sends": "association.send(b'no data!', context=SECONDARY_CAPTURE, is_command=True)",
     "receives": "association.receive()",
     "releases": "association.release()",
     "aborts": "association.abort()",
@@ -609,7 +613,7 @@ REQUESTOR_ENDS = {
 REQUESTOR = """\
 how, moment, port, authority = sys.argv[1:]
 tls = ssl.create_default_context(cadata=authority) if authority else None
-STORAGE = "1.2.840.10008.5.1.4.1.1.7"
+SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
 class Leave(Exception):
     pass
@@ -636,10 +640,10 @@ def connect(**options):
     return ltdic.connect("127.0.0.1", int(port), tls=tls, timeout=60, **options)
 
 try:
-    with connect(contexts=[STORAGE]) as association:
-        association.send(b"command!", context=STORAGE, is_command=True)
+    with connect(contexts=[SECONDARY_CAPTURE]) as association:
+        association.send(b"command!", context=SECONDARY_CAPTURE, is_command=True)
         fork_at("before a data set")
-        association.send(pieces(), context=STORAGE)
+        association.send(pieces(), context=SECONDARY_CAPTURE)
         if bytes(association.receive().data) != b"command!":
             raise SystemExit("another command")
         fork_at("between messages")
@@ -703,11 +707,11 @@ def run(coroutine):
 REQUESTOR_IN_ASYNCIO = """\
 how, moment, port, authority = sys.argv[1:]
 tls = ssl.create_default_context(cadata=authority) if authority else None
-STORAGE = "1.2.840.10008.5.1.4.1.1.7"
+SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
 async def fork_at(now, association):
     if now == moment:
-        await fork(how, association=association, STORAGE=STORAGE)
+        await fork(how, association=association, SECONDARY_CAPTURE=SECONDARY_CAPTURE)
 
 async def pieces(association):
     yield b"first!" * 100000
@@ -718,10 +722,10 @@ def connect(**options):
     return aio.connect("127.0.0.1", int(port), tls=tls, timeout=60, **options)
 
 async def main():
-    async with connect(contexts=[STORAGE]) as association:
-        await association.send(b"command!", context=STORAGE, is_command=True)
+    async with connect(contexts=[SECONDARY_CAPTURE]) as association:
+        await association.send(b"command!", context=SECONDARY_CAPTURE, is_command=True)
         await fork_at("before a data set", association)
-        await association.send(pieces(association), context=STORAGE)
+        await association.send(pieces(association), context=SECONDARY_CAPTURE)
         if bytes((await association.receive()).data) != b"command!":
             raise SystemExit("another command")
         await fork_at("between messages", association)
@@ -742,7 +746,7 @@ REQUESTOR_ENDS_IN_ASYNCIO = {
     **ENDS_IN_ASYNCIO,
     "drops": "global association; del association; gc.collect()",
     "leaves the block": "await association.__aexit__(None, None, None)",
-    "sends": "await association.send(b'no data!', context=STORAGE, is_command=True)",
+    "sends": "await association.send(b'no data!', context=SECONDARY_CAPTURE, is_command=True)",
     "receives": "await association.receive()",
     "releases": "await association.release()",
     "aborts": "await association.abort()",
@@ -809,11 +813,13 @@ def test_a_child_leaves_the_associations_in_asyncio_to_its_parent(
     options = {"tls": client_context() if tls else None}
     with running(FORKS_IN_ASYNCIO + SERVER_IN_ASYNCIO, *arguments) as parent:
         port = int(parent.hear())
-        association = ltdic.connect(LOCALHOST, port, contexts=[STORAGE], timeout=LONG, **options)
-        association.send(b"first!", context=STORAGE, is_command=True)
+        association = ltdic.connect(
+            LOCALHOST, port, contexts=[SECONDARY_CAPTURE], timeout=LONG, **options
+        )
+        association.send(b"first!", context=SECONDARY_CAPTURE, is_command=True)
         assert association.receive() == ltdic.PDV(1, True, True, b"done")
         assert parent.hear() == "over"
-        association.send(b"second", context=STORAGE)
+        association.send(b"second", context=SECONDARY_CAPTURE)
         assert association.receive() == ltdic.PDV(1, False, True, b"done")
         association.release()
         echo(port, **options)

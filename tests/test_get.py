@@ -14,18 +14,6 @@ from typing import Any
 
 import pydicom
 import pytest
-from conftest import (
-    DCMQRSCP,
-    LISTENING,
-    LOCALHOST,
-    TIMEOUT,
-    command_set,
-    dcmtk_server,
-    elements_of,
-    needs_dcmtk,
-    run,
-)
-from hosts import SERVERS, Host, Serve
 from pydicom.dataset import FileMetaDataset
 from pynetdicom import AE, build_role, evt
 from pynetdicom.dsutils import decode as decode_data_set
@@ -33,9 +21,13 @@ from pynetdicom.dsutils import encode as encode_data_set
 
 import ltdic
 from ltdic import PDV, Admission, AssociateAccept, aio
+from support.commands import command_set, elements_of
+from support.dcmtk import DCMQRSCP, dcmtk_server, needs_dcmtk
+from support.hosts import Host, Serve
+from support.sockets import LISTENING, LOCALHOST, TIMEOUT
+from support.toolchain import run
+from support.uids import CT, EXPLICIT, IMPLICIT, MR
 
-IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
-CT, MR = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4"
 GET = "1.2.840.10008.5.1.4.1.2.2.3"  # Study Root
 STUDY = "1.2.826.0.1.3680043.8.498.1"
 
@@ -189,11 +181,6 @@ def scp(serve: Serve) -> Iterator[tuple[Scp, Host]]:
     admission = Admission(contexts=contexts, on_request=provider.accept)
     with serve(admission=admission, handler=provider.handle) as host:
         yield provider, host
-
-
-@pytest.fixture(params=SERVERS)
-def serve(request: pytest.FixtureRequest) -> Serve:
-    return SERVERS[request.param]
 
 
 def check_end(provider: Scp, host: Host) -> None:

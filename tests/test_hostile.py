@@ -13,15 +13,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import hostile as my
 import pytest
-from conftest import HERE, Toolchain, memory_allowed, memory_in_use, run, vectors
-from hostile import associate, counted, item, pdu, with_info
-from test_vectors import read_line
 
 import ltdic
 from ltdic import DecodeError, Decoder, IncompleteError, decode, encode
 from ltdic.layout import lay_out
+from support import hostile as my
+from support.hostile import associate, counted, item, pdu, with_info
+from support.paths import TESTS
+from support.process import memory_allowed, memory_in_use
+from support.toolchain import Toolchain, run
+from support.vectors import read_line, vectors
 
 Group = Callable[[], Iterator[my.Case]]
 groups = pytest.mark.parametrize("group", my.GROUPS, ids=lambda group: group.__name__)
@@ -64,7 +66,7 @@ def test_hostile_bytes_give_a_value_or_the_fault_they_must_at_its_place(group: G
 
 @functools.cache
 def program(toolchain: Toolchain) -> Path:
-    return toolchain.program(HERE / "c" / "vectors.c", "c11")
+    return toolchain.program(TESTS / "c" / "vectors.c", "c11")
 
 
 def same(wire: bytes, in_c: str, in_python: Any) -> bool:
@@ -201,8 +203,8 @@ print(__debug__)
 def test_answers_do_not_depend_on_assertions() -> None:
     said = []
     for options in ([], ["-O"]):
-        command = [sys.executable, *options, "-c", SCRIPT, HERE / "vectors" / "invalid.json"]
-        ran = subprocess.run(command, capture_output=True, check=True, text=True, cwd=HERE)
+        command = [sys.executable, *options, "-c", SCRIPT, TESTS / "vectors" / "invalid.json"]
+        ran = subprocess.run(command, capture_output=True, check=True, text=True, cwd=TESTS)
         said.append(ran.stdout.splitlines())
     assert [lines.pop() for lines in said] == ["True", "False"]
     assert said[0] == said[1]

@@ -13,19 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import (
-    HERE,
-    LOCALHOST,
-    STORESCP,
-    STRICT,
-    TIMEOUT,
-    clean_environment,
-    dcmtk_server,
-    needs_dcmtk,
-    run,
-)
 
-CSRC = HERE.parent / "csrc"
+from support.dcmtk import STORESCP, dcmtk_server, needs_dcmtk
+from support.paths import ROOT
+from support.sockets import LOCALHOST, TIMEOUT
+from support.toolchain import STRICT, clean_environment, run
+
+CSRC = ROOT / "csrc"
 EXAMPLES = sorted((CSRC / "examples").glob("*/*.c"))
 
 pytestmark = pytest.mark.skipif(

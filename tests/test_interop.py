@@ -13,17 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import strategies as my
-from conftest import (
-    LOCALHOST,
-    SERVERS,
-    STORESCP,
-    TIMEOUT,
-    clean_environment,
-    dcmtk_server,
-    needs_dcmtk,
-    vectors,
-)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom import Dataset
@@ -55,12 +44,15 @@ from ltdic import (
     decode,
     encode,
 )
+from support import strategies as my
+from support.dcmtk import SERVERS, STORESCP, dcmtk_server, needs_dcmtk
+from support.sockets import LOCALHOST, TIMEOUT
+from support.toolchain import clean_environment
+from support.uids import IMPLICIT, SECONDARY_CAPTURE, VERIFICATION
+from support.vectors import vectors
 
 ASSOCIATE = (AssociateRequest, AssociateAccept)
-VERIFICATION = "1.2.840.10008.1.1"
-IMPLICIT_VR_LE = "1.2.840.10008.1.2"
 STORAGE_SERVICE = "1.2.840.10008.4.2"
-SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
 # ---- pynetdicom's PDUs as ours ---------------------------------------------------------------
 
@@ -212,7 +204,7 @@ def with_rejected_syntax(pdu: ltdic.PDU, syntax: str | None) -> ltdic.PDU:
 
 known_to_pynetdicom = my.strict_pdus.map(without_unknown).filter(lambda pdu: not has_backslash(pdu))
 encodable_by_pynetdicom = known_to_pynetdicom.map(
-    lambda pdu: decoded_by_pynetdicom(encode(with_rejected_syntax(pdu, IMPLICIT_VR_LE)))
+    lambda pdu: decoded_by_pynetdicom(encode(with_rejected_syntax(pdu, IMPLICIT)))
 )
 
 # ---- pynetdicom ------------------------------------------------------------------------------
@@ -248,7 +240,7 @@ def test_we_decode_what_pynetdicom_encodes_to_the_same_fields(pdu: Any, random: 
 def test_we_encode_what_pynetdicom_encodes_to_the_same_bytes(pdu: Any) -> None:
     wire = pdu.encode()
     decoded = decode(wire, strict=True)
-    assert encode(with_rejected_syntax(decoded, IMPLICIT_VR_LE)) == wire
+    assert encode(with_rejected_syntax(decoded, IMPLICIT)) == wire
 
 
 def test_pynetdicom_agrees_with_all_valid_vectors_but_the_known_ones() -> None:
@@ -640,7 +632,7 @@ def associate(link: Link, request: AssociateRequest) -> AssociateAccept:
     """DCMTK's answer, which repeats a transfer syntax in rejected contexts."""
     link.send(request)
     accept, wire = link.receive()
-    assert encode(with_rejected_syntax(accept, IMPLICIT_VR_LE)) == wire
+    assert encode(with_rejected_syntax(accept, IMPLICIT)) == wire
     return accept
 
 
@@ -654,7 +646,7 @@ def requesting(*contexts: ProposedContext, **fields: Any) -> AssociateRequest:
     return AssociateRequest("CALLED", "CALLING", contexts, **{"user_info": information, **fields})
 
 
-ECHO_CONTEXT = ProposedContext(1, VERIFICATION, (IMPLICIT_VR_LE,))
+ECHO_CONTEXT = ProposedContext(1, VERIFICATION, (IMPLICIT,))
 OFFERS = {
     "one context": requesting(ECHO_CONTEXT),
     "128 contexts": requesting(*(replace(ECHO_CONTEXT, id=n) for n in range(255, 0, -2))),

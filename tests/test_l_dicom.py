@@ -17,20 +17,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-import strategies as my
-from conftest import (
-    TIMEOUT,
-    close_with_reset,
-    has_ipv6,
-    memory_allowed,
-    memory_in_use,
-    receive_pdu,
-    reserved_port,
-)
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_pdu import DEFINED
-from test_ul import ACCEPT
 
 from ltdic import (
     PDV,
@@ -46,65 +34,28 @@ from ltdic import (
     lib,
 )
 from ltdic.l_dicom import *  # noqa: F403
+from support import strategies as my
+from support.l_dicom import (
+    SLOTS,
+    Acceptor,
+    Recorder,
+    Requestor,
+    accept_all,
+    answer_echo,
+    associate,
+    check,
+    established,
+)
+from support.pdus import MINIMAL_ACCEPT as ACCEPT
+from support.process import memory_allowed, memory_in_use
+from support.rejections import DEFINED
+from support.sockets import TIMEOUT, close_with_reset, has_ipv6, receive_pdu, reserved_port
+from support.uids import VERIFICATION
 
 # ruff: noqa: F405
 
 REJECT = bytes.fromhex("03000000000400010107")
 ORDER = [("receive", 0, 3, 10), ("reject", 1, 1, 7), ("close", 0)]
-
-
-def check(code: int) -> None:
-    assert code == DICOM_SUCCESS, L_DicomErrorText(code)
-
-
-class Recorder:
-    """Records every callback of a handle, in order."""
-
-    def __init__(self, **more: Any) -> None:
-        self.events: list[tuple[Any, ...]] = []
-        self.handle = L_DicomCreateNet(None, DICOM_SECURE_NONE)
-        self.more = more
-        check(L_DicomSetCallback(self.handle, {s: self.slot(s) for s in SLOTS}))
-
-    def slot(self, name: str) -> Any:
-        short = SLOTS[name]
-
-        def callback(hNet: Any, *arguments: Any) -> None:
-            assert hNet == self.handle
-            values = [a if isinstance(a, int) else None for a in arguments[:-1]]
-            self.events.append((short, *[v for v in values if v is not None]))
-            if short in self.more:
-                self.more[short](hNet, *arguments)
-
-        return callback
-
-    def until(self, *kinds: str, seconds: float = 10) -> list[tuple[Any, ...]]:
-        """Pump until callbacks of these kinds have come."""
-        end = time.monotonic() + seconds
-        while not set(kinds) <= {event[0] for event in self.events}:
-            assert time.monotonic() < end, f"{kinds} did not come, only {self.events}"
-            L_DicomWait(self.handle, 50)
-        return self.events
-
-    def free(self) -> None:
-        L_DicomFreeNet(self.handle)
-
-
-SLOTS = {
-    "pfnAccept": "accept",
-    "pfnConnect": "connect",
-    "pfnClose": "close",
-    "pfnReceive": "receive",
-    "pfnReceiveAssociateRequest": "request",
-    "pfnReceiveAssociateAccept": "accepted",
-    "pfnReceiveAssociateReject": "reject",
-    "pfnReceiveData": "data",
-    "pfnReceiveReleaseRequest": "release",
-    "pfnReceiveReleaseResponse": "released",
-    "pfnReceiveAbort": "abort",
-    "pfnReceiveCEchoRequest": "echo",
-    "pfnReceiveCEchoResponse": "echoed",
-}
 
 
 @pytest.fixture
@@ -120,20 +71,6 @@ def server() -> Iterator[socket.socket]:
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(10)
         yield server
-
-
-class Requestor(Recorder):
-    """A requestor of ours against a raw socket."""
-
-    def __init__(self, server: socket.socket, pdu: Any, **more: Any) -> None:
-        super().__init__(**more)
-        check(L_DicomConnect(self.handle, None, 0, *server.getsockname()))
-        self.until("connect")
-        check(L_DicomSendAssociateRequest(self.handle, pdu))
-        self.peer, _ = server.accept()
-        self.peer.settimeout(10)
-        self.request = receive_pdu(self.peer)
-        self.events.clear()
 
 
 @pytest.fixture
@@ -290,26 +227,6 @@ def receive_while_pumping(requestor: Requestor) -> bytes:
 
 
 # ---- an acceptor -------------------------------------------------------------------------------
-
-
-class Acceptor(Recorder):
-    """A listener of ours; each handle it accepts is a Recorder in `children`."""
-
-    def __init__(self, **child: Any) -> None:
-        super().__init__(accept=self.on_accept)
-        self.child = child
-        self.children: list[Recorder] = []
-        check(L_DicomListen(self.handle, "127.0.0.1", 0, 5))
-        self.address = L_DicomGetHostInfo(self.handle)
-
-    def on_accept(self, hNet: Any, nError: int, _: Any) -> None:
-        self.children.append(Recorder(**self.child))
-        check(L_DicomAccept(hNet, self.children[-1].handle))
-
-    def free(self) -> None:
-        for child in self.children:
-            child.free()
-        super().free()
 
 
 @pytest.fixture
@@ -994,24 +911,6 @@ def test_a_listener_for_both_families_takes_both_or_none() -> None:
 # ---- associations ------------------------------------------------------------------------------
 
 
-def associate(on_request: Any, pdu: Any) -> tuple[Acceptor, Recorder]:
-    acceptor = Acceptor(request=on_request)
-    requestor = Recorder(connect=lambda h, e, _: check(L_DicomSendAssociateRequest(h, pdu)))
-    check(L_DicomConnect(requestor.handle, None, 0, *acceptor.address))
-    return acceptor, requestor
-
-
-def accept_all(hNet: Any, hPDU: Any, _: Any) -> None:
-    answer = L_DicomCreateAssociate(False)
-    check(L_DicomDefaultAssociate(answer))
-    for index in range(L_DicomGetPresentationCount(hPDU)):
-        ident = L_DicomGetPresentation(hPDU, index)
-        check(L_DicomAddPresentation(answer, ident, PDU_ACCEPT_RESULT_SUCCESS, None))
-        check(L_DicomAddTransfer(answer, ident, L_DicomGetTransfer(hPDU, ident, 0)))
-    check(L_DicomSendAssociateAccept(hNet, answer))
-    L_DicomFreeAssociate(answer)
-
-
 def test_an_accepted_association_is_released_by_either_side(request_pdu: Any) -> None:
     for requestor_asks in (True, False):
         acceptor, requestor = associate(accept_all, request_pdu)
@@ -1198,24 +1097,6 @@ def test_calls_in_the_wrong_state_change_nothing(request_pdu: Any) -> None:
     assert L_DicomConnect(recorder.handle, None, 0, "127.0.0.1", 1) == DICOM_ERROR_STATE
     L_DicomFreeAssociate(accept)
     recorder.free()
-
-
-VERIFICATION = "1.2.840.10008.1.1"
-
-
-@contextmanager
-def established(pdu: Any, on_request: Any = accept_all, **child: Any) -> Iterator[tuple[Any, Any]]:
-    """Both ends of an association, after it was accepted: the requestor and the acceptor."""
-    acceptor, requestor = associate(on_request, pdu)
-    acceptor.child.update(child)
-    requestor.until("accepted")
-    yield requestor, acceptor.children[0]
-    requestor.free()
-    acceptor.free()
-
-
-def answer_echo(hNet: Any, ident: int, message: int, name: Any, _: Any) -> None:
-    check(L_DicomSendCEchoResponse(hNet, ident, message, ffi.string(name).decode(), 0x0122))
 
 
 def test_an_echo_is_asked_and_answered_in_the_documented_order(request_pdu: Any) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import random
 import re
 import signal
 import socket
@@ -20,26 +19,12 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import cache, partial
-from io import BytesIO
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pydicom
 import pynetdicom
 import pytest
-from conftest import (
-    LOCALHOST,
-    TIMEOUT,
-    clean_environment,
-    close_with_reset,
-    command_set,
-    elements_of,
-    is_installed,
-    reserved_port,
-    run,
-)
-from test_peers import IMPLICIT_VR_LE, REASONS, RESULTS, SOURCES, VERIFICATION, check
 
 from ltdic import ffi
 from ltdic.l_dicom import (
@@ -91,36 +76,20 @@ from ltdic.l_dicom import (
     L_DicomSetMaxLength,
     L_DicomWait,
 )
+from support.commands import INSTANCE, ROWS, command_set, dicom_file, elements_of, store_response
+from support.dcmtk import REASONS, RESULTS, SOURCES
+from support.l_dicom import check
+from support.sockets import LOCALHOST, TIMEOUT, close_with_reset, reserved_port
+from support.toolchain import clean_environment, is_installed, run
+from support.uids import IMPLICIT, SECONDARY_CAPTURE, VERIFICATION
 
-SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
-INSTANCE = "2.25.20260707"
 KIB = 1024
-COLUMNS, ROWS = 2048, 1536  # of random bytes: 3 MiB
 MORE_ROWS = 8192  # 16 MiB, more than sockets hold
 
 Event = tuple[Any, ...]
 Codes = tuple[int, int, int]
 
 # ---- what is sent ----------------------------------------------------------------------------
-
-
-@cache
-def dicom_file(rows: int = ROWS) -> bytes:
-    """An image of random pixels as a file, Implicit VR Little Endian."""
-    image = pydicom.Dataset()
-    image.SOPClassUID, image.SOPInstanceUID = SECONDARY_CAPTURE, INSTANCE
-    image.StudyInstanceUID, image.SeriesInstanceUID = INSTANCE + ".1", INSTANCE + ".2"
-    image.PatientName, image.PatientID, image.Modality = "LIVE^MATRIX", "1", "OT"
-    image.StudyID, image.SeriesNumber, image.InstanceNumber = "1", "1", "1"
-    image.SamplesPerPixel, image.PhotometricInterpretation = 1, "MONOCHROME2"
-    image.Rows, image.Columns, image.PixelRepresentation = rows, COLUMNS, 0
-    image.BitsAllocated, image.BitsStored, image.HighBit = 8, 8, 7
-    image.PixelData = random.Random(1).randbytes(rows * COLUMNS)
-    image.file_meta = pydicom.dataset.FileMetaDataset()
-    image.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
-    written = BytesIO()
-    image.save_as(written, enforce_file_format=True)
-    return written.getvalue()
 
 
 def data_set_in(file: bytes) -> bytes:
@@ -132,16 +101,6 @@ def data_set_in(file: bytes) -> bytes:
 STORE_REQUEST = command_set(
     {0x2: SECONDARY_CAPTURE, 0x100: 1, 0x110: 9, 0x700: 0, 0x800: 0, 0x1000: INSTANCE}
 )
-
-
-def store_response(request: bytes) -> bytes:
-    message = int.from_bytes(elements_of(request)[0x110], "little")
-    return command_set(
-        {
-            **{0x2: SECONDARY_CAPTURE, 0x100: 0x8001, 0x120: message},
-            **{0x800: 0x101, 0x900: 0, 0x1000: INSTANCE},
-        }
-    )
 
 
 def status_in(response: bytes) -> int:
@@ -280,7 +239,7 @@ class End:
         check(L_DicomSetMaxLength(request, self.maximum))
         for context, abstract in ((1, VERIFICATION), (3, SECONDARY_CAPTURE)):
             check(L_DicomAddPresentation(request, context, 0, abstract))
-            check(L_DicomAddTransfer(request, context, IMPLICIT_VR_LE))
+            check(L_DicomAddTransfer(request, context, IMPLICIT))
         check(L_DicomDefaultAssociate(request))
         end = time.monotonic() + TIMEOUT
         while True:
@@ -305,10 +264,10 @@ class End:
         check(L_DicomSetMaxLength(accept, self.maximum))
         check(L_DicomDefaultAssociate(accept))
         for context, transfers in self.request.items():
-            fits = IMPLICIT_VR_LE in transfers
+            fits = IMPLICIT in transfers
             result = PDU_ACCEPT_RESULT_SUCCESS if fits else PDU_ACCEPT_RESULT_TRANSFER_SYNTAX
             check(L_DicomAddPresentation(accept, context, result, None))
-            check(L_DicomAddTransfer(accept, context, IMPLICIT_VR_LE if fits else transfers[0]))
+            check(L_DicomAddTransfer(accept, context, IMPLICIT if fits else transfers[0]))
         check(L_DicomSendAssociateAccept(self.net, accept))
         L_DicomFreeAssociate(accept)
 

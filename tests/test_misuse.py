@@ -6,26 +6,22 @@ import random
 import socket
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TIMEOUT, Toolchain, command_set, run, toolchain_or_skip
-from test_l_dicom import (
-    VERIFICATION,
-    accept_all,
-    answer_echo,
-    associate,
-    check,
-    established,
-)
 
 from ltdic import ffi, lib
 from ltdic.l_dicom import *  # noqa: F403
+from support.commands import command_set
+from support.l_dicom import accept_all, answer_echo, associate, check, established
+from support.paths import TESTS
+from support.sockets import TIMEOUT
+from support.toolchain import Toolchain, run, toolchain_or_skip
+from support.uids import VERIFICATION
 
 # ruff: noqa: F405
 
-C = Path(__file__).parent / "c"
+C = TESTS / "c"
 
 # ---- in C ------------------------------------------------------------------------------------
 

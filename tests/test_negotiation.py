@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from test_admission import CT, OK, Admission, Policy, accepted, request
 
 from ltdic import AssociateAccept, ProposedContext, UserInformation, _lib, encode
+from support.admission import OK, Admission, Policy, accepted, request
+from support.uids import CT
 
 FORTY = tuple(f"1.2.840.10008.1.2.4.{number}" for number in range(50, 90))
 CONTEXTS = 128

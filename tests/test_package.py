@@ -13,10 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import HERE, STRICT, TIMEOUT, Toolchain, receive_pdu, run
 
 import ltdic
 from ltdic import _ffi
+from support.paths import ROOT
+from support.sockets import TIMEOUT, receive_pdu
+from support.toolchain import STRICT, Toolchain, run
 
 
 def is_editable() -> bool:
@@ -28,7 +30,7 @@ def is_editable() -> bool:
 
 def test_the_tree_is_tested_only_where_it_is_what_is_installed() -> None:
     tested = Path(ltdic.__file__).resolve().parent
-    assert (tested == HERE.parent / "ltdic") == is_editable()
+    assert (tested == ROOT / "ltdic") == is_editable()
     assert Path(_ffi.__file__).resolve().parent == tested
 
 
@@ -40,9 +42,7 @@ def test_the_version_is_written_once() -> None:
 
 
 def test_the_sources_are_those_of_the_tree() -> None:
-    tree = {
-        path.name for path in (HERE.parent / "csrc").rglob("*.[ch]") if "examples" not in path.parts
-    }
+    tree = {path.name for path in (ROOT / "csrc").rglob("*.[ch]") if "examples" not in path.parts}
     installed = {Path(path).name for path in ltdic.get_sources()}
     installed |= {path.name for path in Path(ltdic.get_include()).rglob("*.h")}
     assert installed == tree
@@ -51,7 +51,7 @@ def test_the_sources_are_those_of_the_tree() -> None:
 def test_the_c_program_of_the_readme_is_built_and_rejected(
     toolchain: Toolchain, tmp_path: Path
 ) -> None:
-    readme = (HERE.parent / "README.md").read_text()
+    readme = (ROOT / "README.md").read_text()
     program = re.search(r"```c\n(.*?)```", readme, re.DOTALL)
     commands = re.findall(r"^    (cc .*)$", readme, re.MULTILINE)
     assert program is not None
@@ -69,8 +69,8 @@ def test_the_c_program_of_the_readme_is_built_and_rejected(
 
 
 def test_the_figures_of_the_readme_are_those_of_the_committed_result() -> None:
-    readme = (HERE.parent / "README.md").read_text()
-    result = json.loads((HERE.parent / "bench" / "results" / "rejections.json").read_text())
+    readme = (ROOT / "README.md").read_text()
+    result = json.loads((ROOT / "bench" / "results" / "rejections.json").read_text())
     versions = result["versions"]
     assert f"ltdic {versions['ltdic']} and pynetdicom {versions['pynetdicom']}," in readme
     assert f"{result['date']}, {result['machine']}, Python {versions['python']}," in readme
@@ -84,11 +84,11 @@ def test_the_figures_of_the_readme_are_those_of_the_committed_result() -> None:
 def test_the_section_on_speed_and_its_pictures_are_those_of_the_committed_result(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    bench = HERE.parent / "bench"
+    bench = ROOT / "bench"
     monkeypatch.syspath_prepend(bench)
     pictures = importlib.import_module("pictures")
     result = json.loads((bench / "results" / "speed.json").read_text())
-    readme = (HERE.parent / "README.md").read_text()
+    readme = (ROOT / "README.md").read_text()
     assert pictures.BEGIN + pictures.section(result) + pictures.END in readme
     for name, picture in pictures.pictures(result).items():
         assert (bench / "results" / name).read_text() == picture

@@ -9,8 +9,6 @@ from array import array
 from typing import Any
 
 import pytest
-import strategies as my
-from conftest import memory_allowed, memory_in_use
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,14 +27,9 @@ from ltdic import pdu as pdu_module
 from ltdic._ffi import ffi
 from ltdic._lib import ROW
 from ltdic.pdu import AcseReason, PresentationReason, RejectResult, RejectSource, UserReason
-
-DEFINED = [
-    (result, source, int(reason))
-    for result in (1, 2)
-    for source, reasons in enumerate((UserReason, AcseReason, PresentationReason), 1)
-    for reason in reasons
-]
-
+from support import strategies as my
+from support.process import memory_allowed, memory_in_use
+from support.rejections import DEFINED
 
 # ---- rejections ------------------------------------------------------------------------------
 

@@ -3,32 +3,16 @@
 from __future__ import annotations
 
 import queue
-import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import (
-    DCMQRSCP,
-    DCMRECV,
-    HERE,
-    LOCALHOST,
-    SERVERS,
-    STORESCP,
-    TIMEOUT,
-    WLMSCPFS,
-    clean_environment,
-    dcmtk_server,
-    needs_dcmtk,
-    run,
-)
-from pynetdicom import AE, evt
-from pynetdicom.sop_class import Verification
+from pynetdicom import evt
 
 from ltdic.l_dicom import (
     DICOM_ERROR_ABORTED,
@@ -51,7 +35,6 @@ from ltdic.l_dicom import (
     L_DicomCreateAssociate,
     L_DicomCreateNet,
     L_DicomDefaultAssociate,
-    L_DicomErrorText,
     L_DicomFreeAssociate,
     L_DicomFreeNet,
     L_DicomGetCalled,
@@ -78,40 +61,32 @@ from ltdic.l_dicom import (
     L_DicomStartUp,
     L_DicomWait,
 )
+from support.dcmtk import (
+    DCMQRSCP,
+    DCMRECV,
+    REASONS,
+    RESULTS,
+    SERVERS,
+    SOURCES,
+    STORESCP,
+    WLMSCPFS,
+    dcmtk_server,
+    each_rejection,
+    named,
+    needs_dcmtk,
+    run_scu,
+)
+from support.l_dicom import check
+from support.paths import TESTS
+from support.pynetdicom_ends import associate, pynetdicom_acceptor, pynetdicom_rejecting
+from support.rejections import Codes
+from support.sockets import LOCALHOST, TIMEOUT
+from support.toolchain import run
+from support.uids import APPLICATION_CONTEXT, IMPLICIT, VERIFICATION
 
-APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
-VERIFICATION = "1.2.840.10008.1.1"
-IMPLICIT_VR_LE = "1.2.840.10008.1.2"
-
-# PS3.8 table 9-21, in DCMTK's words.
-RESULTS = {1: "Rejected Permanent", 2: "Rejected Transient"}
-SOURCES = {
-    1: "Service User",
-    2: "Service Provider (ACSE Related)",
-    3: "Service Provider (Presentation Related)",
-}
-REASONS = {
-    (1, 1): "No Reason",
-    (1, 2): "App Context Name Not Supported",
-    (1, 3): "Calling AE Title Not Recognized",
-    (1, 7): "Called AE Title Not Recognized",
-    (2, 1): "No Reason",
-    (2, 2): "Protocol Version Not Supported",
-    (3, 1): "Temporary Congestion",
-    (3, 2): "Local Limit Exceeded",
-}
-REJECTIONS = [(result, *reason) for result in RESULTS for reason in REASONS]
-
-Codes = tuple[int, int, int]
 Event = tuple[Any, ...]
 Reactions = Mapping[str, Callable[..., None]]
 
-
-def named(codes: Codes) -> str:
-    return "/".join(map(str, codes))
-
-
-each_rejection = pytest.mark.parametrize("codes", REJECTIONS, ids=named)
 
 # ---- our side --------------------------------------------------------------------------------
 
@@ -129,10 +104,6 @@ NOTED = {
     "pfnReceiveReleaseResponse": 0,
     "pfnReceiveAbort": 2,
 }
-
-
-def check(code: int) -> None:
-    assert code == DICOM_SUCCESS, L_DicomErrorText(code)
 
 
 def callbacks(events: list[Event], reactions: Reactions) -> dict[str, Callable[..., None]]:
@@ -201,7 +172,7 @@ def without_implementation_class(request: Any) -> None:
     check(L_DicomSetApplication(request, APPLICATION_CONTEXT))
     check(L_DicomSetMaxLength(request, 16384))
     check(L_DicomAddPresentation(request, 1, 0, VERIFICATION))
-    check(L_DicomAddTransfer(request, 1, IMPLICIT_VR_LE))
+    check(L_DicomAddTransfer(request, 1, IMPLICIT))
 
 
 def nothing(*_: Any) -> None:
@@ -344,7 +315,7 @@ def accept_first_context(hNet: Any, hPDU: Any, _: Any) -> None:
     context = L_DicomGetPresentation(hPDU, 0)
     check(L_DicomDefaultAssociate(accept))
     check(L_DicomAddPresentation(accept, context, 0, None))
-    check(L_DicomAddTransfer(accept, context, IMPLICIT_VR_LE))
+    check(L_DicomAddTransfer(accept, context, IMPLICIT))
     check(L_DicomSendAssociateAccept(hNet, accept))
     L_DicomFreeAssociate(accept)
 
@@ -378,32 +349,6 @@ def rejection_sent() -> list[Event]:
 
 
 # ---- pynetdicom accepts or rejects -----------------------------------------------------------
-
-
-@contextmanager
-def pynetdicom_acceptor(handlers: Any = (), **attributes: Any) -> Iterator[int]:
-    """pynetdicom as an acceptor of Verification; its port."""
-    ae = AE(ae_title="PYNETDICOM")
-    ae.acse_timeout = ae.network_timeout = TIMEOUT
-    ae.add_supported_context(Verification, IMPLICIT_VR_LE)
-    for name, value in attributes.items():
-        setattr(ae, name, value)
-    server = ae.start_server((LOCALHOST, 0), block=False, evt_handlers=list(handlers))
-    try:
-        yield server.server_address[1]
-    finally:
-        server.shutdown()
-
-
-def pynetdicom_rejecting(codes: Codes) -> list[Any]:
-    """Handlers that reject every association, as pynetdicom's own rejections do it."""
-
-    def on_requested(event: Any) -> None:
-        event.assoc.acse.send_reject(*codes)
-        event.assoc.is_rejected = True  # or it would go on and accept
-        event.assoc.kill()  # once the requestor has closed
-
-    return [(evt.EVT_REQUESTED, on_requested)]
 
 
 @each_rejection
@@ -482,7 +427,7 @@ def test_pynetdicom_sees_how_our_requestor_ends_an_association(
     with pynetdicom_acceptor(handlers) as port:
         assert events_of(port, reactions={"pfnReceiveAssociateAccept": on_accept}) == events
         assert [told.get(timeout=TIMEOUT) for _ in seen] == seen
-    assert answers == [(0, IMPLICIT_VR_LE)]
+    assert answers == [(0, IMPLICIT)]
 
 
 def test_our_requestor_is_told_of_an_abort_by_pynetdicom() -> None:
@@ -507,47 +452,13 @@ def test_our_requestor_is_told_of_an_abort_by_pynetdicom() -> None:
 def test_a_C_or_Cpp_program_is_told_of_a_rejection_by_pynetdicom(
     toolchain: Any, standard: str
 ) -> None:
-    program = toolchain.program(HERE / "c" / "callback_styles.c", standard)
+    program = toolchain.program(TESTS / "c" / "callback_styles.c", standard)
     with pynetdicom_acceptor(pynetdicom_rejecting((2, 3, 1))) as port:
         printed = [run(program, LOCALHOST, str(port), style) for style in "123"]
     assert printed == ["2 3 1\nclosed\n"] * 3
 
 
 # ---- pynetdicom requests ---------------------------------------------------------------------
-
-
-def associate(
-    port: int,
-    called: str = "ANY-SCP",
-    calling: str = "PYNETDICOM",
-    contexts: Iterable[tuple[str, Any]] = ((Verification, IMPLICIT_VR_LE),),
-    **options: Any,
-) -> Any:
-    """pynetdicom's requestor, after our acceptor's answer.
-
-    Its reading thread waits here until its requesting thread does: pynetdicom 3.0.4 takes a
-    rejection, after which it closes, for a failed connection if it comes before that.
-    """
-    waiting = threading.Event()
-
-    def on_requested(event: Any) -> None:
-        receive_pdu = event.assoc.dul.receive_pdu
-
-        def wait_and_receive(*arguments: Any, **options: Any) -> Any:
-            waiting.set()
-            return receive_pdu(*arguments, **options)
-
-        event.assoc.dul.receive_pdu = wait_and_receive
-
-    handlers = [
-        (evt.EVT_REQUESTED, on_requested),
-        (evt.EVT_PDU_RECV, lambda event: waiting.wait(TIMEOUT)),
-    ]
-    ae = AE(ae_title=calling)
-    ae.acse_timeout = ae.network_timeout = ae.connection_timeout = TIMEOUT
-    for context in contexts:
-        ae.add_requested_context(*context)
-    return ae.associate(LOCALHOST, port, ae_title=called, evt_handlers=handlers, **options)
 
 
 @each_rejection
@@ -566,7 +477,7 @@ def test_pynetdicom_is_accepted_by_our_acceptor_and_releases() -> None:
         assert association.is_established
         contexts = association.accepted_contexts
         found = [(c.abstract_syntax, c.transfer_syntax) for c in contexts]
-        assert found == [(VERIFICATION, [IMPLICIT_VR_LE])]
+        assert found == [(VERIFICATION, [IMPLICIT])]
         association.release()
         assert association.is_released
         assert acceptor.all_events() == ANSWERED_RELEASE
@@ -585,19 +496,6 @@ def test_our_acceptor_is_told_of_an_abort_by_pynetdicom() -> None:
 
 
 # ---- DCMTK requests --------------------------------------------------------------------------
-
-
-def run_scu(program: str, port: int, *options: str | Path) -> tuple[int, str]:
-    """A DCMTK requestor run to its end: its exit code and what it printed."""
-    result = subprocess.run(
-        [program, "-v", "localhost", str(port), *options],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=TIMEOUT,
-        env=clean_environment(),
-    )
-    return result.returncode, result.stdout
 
 
 @needs_dcmtk

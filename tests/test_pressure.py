@@ -6,11 +6,8 @@ In the manner of test_attacks: each is small, and measures what does not depend 
 from __future__ import annotations
 
 import asyncio
-import gc
 import queue
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,28 +15,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from conftest import HERE, LOCALHOST, TIMEOUT, close_with_reset
-from faces import Background
-from hosts import CT, SERVERS, VERIFICATION, Host, Peer, Serve, blocking, eventually
-from hosts import in_asyncio as serve_in_asyncio
-from test_attacks import (
-    MIB,
-    SHORT,
-    Gate,
-    Script,
-    deaf,
-    drip,
-    has_come,
-    in_l_dicom,
-    is_served,
-    largest_request,
-    limit_unfinished,
-    opened,
-    proposing,
-)
-from test_faces import raw_acceptor
-from test_served import IMPLICIT, REQUEST, p_data, peer_releases
-from test_sync import receive_exactly_one
 
 import ltdic
 from ltdic import (
@@ -47,10 +22,8 @@ from ltdic import (
     PDV,
     Abort,
     Admission,
-    AssociateAccept,
     AssociateReject,
     AssociationTimeout,
-    ContextResult,
     DataTransfer,
     LocalError,
     ReleaseRequest,
@@ -59,21 +32,40 @@ from ltdic import (
     aio,
     encode,
 )
-from ltdic.l_dicom import L_DicomSendData, L_DicomSetExtended, L_DicomSetUserIdentity
+from support.apart import (
+    COMMAND,
+    are_sent_to_and_collected,
+    errors_of_l_dicom_are_collected,
+    lent_bytes_are_collected,
+    run_apart,
+)
+from support.hosts import SERVERS, Gate, Host, Serve, blocking, limit_unfinished
+from support.hosts import in_asyncio as serve_in_asyncio
+from support.l_dicom_host import in_l_dicom
+from support.peer import (
+    ACCEPTED,
+    MIB,
+    REQUEST,
+    SHORT,
+    Peer,
+    Script,
+    deaf,
+    drip,
+    has_come,
+    is_served,
+    largest_request,
+    opened,
+    peer_releases,
+    proposing,
+    slow,
+)
+from support.raw import raw_acceptor
+from support.sockets import LOCALHOST, TIMEOUT, receive_exactly_one
+from support.threads import Background
+from support.uids import CT, VERIFICATION
+from support.waiting import eventually
 
 NARROW = 64 << 10  # bytes
-COMMAND = p_data(b"ab", True)
-ACCEPTED = AssociateAccept(
-    "HERE",
-    "THERE",
-    (ContextResult(1, 0, IMPLICIT), ContextResult(3, 0, IMPLICIT)),
-    user_info=UserInformation(16384, "1.2.3"),
-)
-
-
-@pytest.fixture(params=SERVERS)
-def serve(request: pytest.FixtureRequest) -> Serve:
-    return SERVERS[request.param]
 
 
 # ---- a release, and what is still to be sent -----------------------------------------------------
@@ -109,13 +101,6 @@ def gets_much(peer: Peer) -> PDU | None:
     assert ends == [n * MIB for n in range(1, COUNT + 1)]
     assert data == MUCH
     return pdu
-
-
-def slow(stack: ExitStack, host: Host, window: int = 128 << 10) -> Peer:
-    """One with an association, whose system takes little of what it does not read."""
-    peer = deaf(stack, host, REQUEST, window=window)
-    peer.associate()
-    return peer
 
 
 def is_released(host: Host, peer: Peer) -> None:
@@ -269,7 +254,7 @@ def test_a_peer_that_asks_without_pause_and_reads_slowly_is_not_answered_without
     with blocking(handler=handler) as host, ExitStack() as stack:
         peer = deaf(stack, host, ANYTHING, window=NARROW)
         peer.associate()
-        peer.send(encode(COMMAND) * 5000)
+        peer.send(COMMAND * 5000)
         while peer.received < 10 * MIB:
             time.sleep(0.01)
             peer.read(NARROW)
@@ -467,92 +452,13 @@ def test_a_peer_that_takes_a_little_of_what_is_kept_all_the_time_is_waited_for()
 # ---- what the collector finds of it --------------------------------------------------------------
 
 
-def are_sent_to_and_collected() -> None:
-    """Peers ask for much more than they read, and leave."""
-
-    def handler(association: Any, pdv: PDV) -> Iterator[Any]:
-        yield association.send(bytes(20 * MIB), context=pdv.context_id, is_command=True)
-
-    for leave in (Peer.close, lambda peer: close_with_reset(peer.socket)):
-        with blocking(handler=handler) as host, ExitStack() as stack:
-            for n in range(3):
-                peer = slow(stack, host, 4096)
-                peer.send(COMMAND)
-                assert has_come(peer, TIMEOUT)
-                peer.send(encode(COMMAND) * 10)
-                time.sleep(0.05)  # until they have been handled
-                leave(peer)
-                eventually(lambda n=n: host.counters.accepted == n + 1 and host.counters.open == 0)
-                gc.collect()
-
-
-def keep(errors: list[Exception]) -> None:
-    """In a cycle with the frames that they come through."""
-    for error in errors:
-        error.errors = errors  # type: ignore[attr-defined]
-
-
-def are_refused(*calls: Callable[[], Any]) -> None:
-    for _ in range(100):
-        errors: list[Exception] = []
-        for call in calls:
-            try:
-                call()
-            except (TypeError, LocalError) as e:
-                errors.append(e)
-        assert len(errors) == len(calls)
-        keep(errors)
-    del errors
-    gc.collect()
-
-
-def errors_of_l_dicom_are_collected() -> None:
-    no_pdu = object()
-    for data in (b"abcd", bytearray(b"abcd"), memoryview(b"abcd")):
-        are_refused(
-            lambda data=data: L_DicomSetExtended(no_pdu, CT, data),
-            lambda data=data: L_DicomSetUserIdentity(no_pdu, 1, False, data, data),
-            lambda data=data: L_DicomSendData(no_pdu, 1, True, True, data),
-        )
-
-
-class InACycle:
-    """Something that only the collector finds."""
-
-    def __init__(self, **what: Any) -> None:
-        self.itself, self.what = self, what
-
-
-def with_lent_bytes(data: Any) -> ltdic.Association:
-    """An association that has something to send."""
-    one, other = ltdic.Association(requestor=True), ltdic.Association(requestor=False)
-    one.send(REQUEST)
-    other.receive_data(one.data_to_send())
-    list(other.events())
-    other.send(ACCEPTED)
-    one.receive_data(other.data_to_send())
-    list(one.events())
-    one.send(PDV(3, True, True, data))
-    return one
-
-
-def lent_bytes_are_collected() -> None:
-    for _ in range(20):
-        for data in (b"abcd", memoryview(b"abcd"), memoryview(bytearray(b"abcd"))):
-            InACycle(association=with_lent_bytes(data))
-    gc.collect()
-
-
 @pytest.mark.parametrize(
     "what",
     [are_sent_to_and_collected, errors_of_l_dicom_are_collected, lent_bytes_are_collected],
 )
 def test_the_collector_survives_what_was_to_be_sent(what: Callable[[], None]) -> None:
     """In a process of its own, which a crash ends."""
-    program = f"import test_pressure; test_pressure.{what.__name__}()"
-    command = [sys.executable, "-X", "faulthandler", "-c", program]
-    ran = subprocess.run(command, capture_output=True, text=True, cwd=HERE, timeout=TIMEOUT)
-    assert (ran.returncode, ran.stdout) == (0, ""), ran.stderr
+    run_apart(f"apart.{what.__name__}()")
 
 
 # ---- PDUs that are not whole ---------------------------------------------------------------------

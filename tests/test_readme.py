@@ -15,12 +15,14 @@ from typing import Any
 
 import pytest
 import trustme
-from conftest import HERE, LISTENING, LOCALHOST, TIMEOUT, needs_dcmtk, reserved_port
-from test_peers import associate, pynetdicom_acceptor, pynetdicom_rejecting, run_scu
 
 import ltdic
+from support.dcmtk import needs_dcmtk, run_scu
+from support.paths import ROOT
+from support.pynetdicom_ends import associate, pynetdicom_acceptor, pynetdicom_rejecting
+from support.sockets import LISTENING, LOCALHOST, TIMEOUT, reserved_port
 
-README = (HERE.parent / "README.md").read_text()
+README = (ROOT / "README.md").read_text()
 
 PROGRAMS = re.findall(r"```python\n(import .*?)```", README, re.DOTALL)
 ECHO, SERVER, TLS_SERVER, DATA_SERVER, DATA_REQUESTOR = PROGRAMS

@@ -11,19 +11,17 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from conftest import HERE
 
 import ltdic
 from ltdic import _connecting, sync
+from support.paths import ROOT
 
 COUNT = int(os.environ.get("LTDIC_REJECTIONS", "2000"))
 
 
 def load() -> ModuleType:
     """The benchmark, whose requestors and acceptors these are."""
-    spec = importlib.util.spec_from_file_location(
-        "rejections", HERE.parent / "bench" / "rejections.py"
-    )
+    spec = importlib.util.spec_from_file_location("rejections", ROOT / "bench" / "rejections.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

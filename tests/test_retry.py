@@ -11,12 +11,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from conftest import LOCALHOST, TIMEOUT, receive_pdu
-from faces import Background
 from hypothesis import given
 from hypothesis import strategies as st
-from test_faces import ACCEPT
-from test_pdu import DEFINED
 
 import ltdic
 from ltdic import (
@@ -34,6 +30,10 @@ from ltdic import (
     encode,
 )
 from ltdic.retry import Attempts, is_worth_a_retry
+from support.raw import ACCEPT
+from support.rejections import DEFINED
+from support.sockets import LOCALHOST, TIMEOUT, receive_pdu
+from support.threads import Background
 
 # ---- how long ----------------------------------------------------------------------------------
 

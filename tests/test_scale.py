@@ -13,19 +13,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import LOCALHOST, TIMEOUT, Toolchain, receive_pdu, run, toolchain_or_skip
-from test_l_dicom import accept_all, check
 
 from ltdic import AssociateAccept, AssociateReject, decode
 from ltdic.l_dicom import *  # noqa: F403
+from support.l_dicom import accept_all, check
+from support.paths import TESTS
+from support.sockets import LOCALHOST, TIMEOUT, receive_pdu
+from support.toolchain import Toolchain, run, toolchain_or_skip
 
 # ruff: noqa: F405
 
-SOURCES = Path(__file__).parent / "c"
+SOURCES = TESTS / "c"
 LIMIT_REACHED = AssociateReject(2, 3, 2)
 
 

@@ -11,9 +11,6 @@ from typing import Any
 
 import pydicom
 import pytest
-from conftest import LOCALHOST, receive_pdu
-from faces import STORAGE
-from test_faces import ACCEPT, raw_acceptor
 
 import ltdic
 from ltdic import (
@@ -41,6 +38,9 @@ from ltdic import (
     encode,
 )
 from ltdic.association import check_accept
+from support.raw import ACCEPT, raw_acceptor
+from support.sockets import LOCALHOST, receive_pdu
+from support.uids import SECONDARY_CAPTURE
 
 TITLE = "1 to 16 characters of ISO 646 without backslash and controls, not only spaces (PS3.5 6.2)"
 UID = "1 to 64 characters, numbers without leading zeros between full stops (PS3.5 9.1)"
@@ -48,7 +48,7 @@ NAME = "1 to 16 characters of ISO 646 without backslash and controls (PS3.7 D.3.
 LONG = "x" * 17
 NUMBER = "not 0 to 4294967295"
 
-CONTEXT = ProposedContext(1, STORAGE, ("1.2.840.10008.1.2",))
+CONTEXT = ProposedContext(1, SECONDARY_CAPTURE, ("1.2.840.10008.1.2",))
 REQUEST = AssociateRequest("CALLED", "CALLING", (CONTEXT,), user_info=UserInformation(0, "1.2.3"))
 RQ = encode(REQUEST)
 
@@ -340,7 +340,7 @@ def associated() -> Any:
         receive_pdu(connection)
 
     with raw_acceptor(script) as (port, _):
-        association = ltdic.connect(LOCALHOST, port, contexts=["Verification", STORAGE])
+        association = ltdic.connect(LOCALHOST, port, contexts=["Verification", SECONDARY_CAPTURE])
         try:
             yield association
         finally:
@@ -366,5 +366,5 @@ def test_what_is_no_data_is_refused(what: str) -> None:
         assert str(e.value) == sentence
         with pytest.raises(ltdic.LocalError) as missing:
             association.send(b"ab", context="1.2.3")
-        accepted = f"1.2.840.10008.1.1, {STORAGE}"
+        accepted = f"1.2.840.10008.1.1, {SECONDARY_CAPTURE}"
         assert str(missing.value) == f"no context of 1.2.3 was accepted, only {accepted}"

@@ -10,7 +10,6 @@ import logging
 import queue
 import random
 import socket
-import ssl
 import sys
 import threading
 import time
@@ -22,21 +21,6 @@ from typing import Any
 
 import pydicom
 import pytest
-import trustme
-from conftest import LOCALHOST, TIMEOUT, close_with_reset, command_set, elements_of
-from faces import Background, background
-from hosts import (
-    CT,
-    SERVERS,
-    SUPPORTED,
-    VERIFICATION,
-    Host,
-    Peer,
-    Serve,
-    blocking,
-    eventually,
-    in_asyncio,
-)
 
 import ltdic
 from ltdic import (
@@ -71,37 +55,22 @@ from ltdic import (
     decode,
     encode,
 )
+from support.commands import command_set, elements_of
+from support.hosts import SERVERS, SUPPORTED, Host, Serve, blocking, in_asyncio
+from support.pdus import data_pdu, p_data
+from support.peer import REQUEST, Peer, peer_releases
+from support.sockets import LOCALHOST, TIMEOUT, close_with_reset
+from support.threads import Background, background
+from support.tls import client_context, server_context
+from support.uids import CT, EXPLICIT, IMPLICIT, MR, VERIFICATION
+from support.waiting import eventually
 
-IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
-MR = "1.2.840.10008.5.1.4.1.1.4"
 SHORT = 0.3  # s, for what is to time out
-
-REQUEST = AssociateRequest(
-    "HERE",
-    "THERE",
-    (ProposedContext(1, VERIFICATION, (IMPLICIT,)), ProposedContext(3, CT, (EXPLICIT, IMPLICIT))),
-    user_info=UserInformation(16384, "1.2.3"),
-)
-
-
-@pytest.fixture(params=SERVERS)
-def serve(request: pytest.FixtureRequest) -> Serve:
-    return SERVERS[request.param]
-
-
-def p_data(data: bytes, is_command: bool = False, is_last: bool = True, context: int = 3) -> PDU:
-    return DataTransfer((PDV(context, is_command, is_last, data),))
 
 
 # ---- the end of each association ----------------------------------------------------------------
 
 Way = Callable[[Host, Peer], None]
-
-
-def peer_releases(host: Host, peer: Peer) -> None:
-    peer.send(ReleaseRequest())
-    assert peer.take() == ReleaseResponse()
-    peer.close()
 
 
 def server_releases(host: Host, peer: Peer) -> None:
@@ -612,7 +581,7 @@ def test_a_request_that_does_not_come_whole_is_one_line_in_the_log(
 
 @pytest.mark.parametrize(
     "pdu",
-    [Abort(0, 0), ReleaseRequest(), ReleaseResponse(), AssociateReject(1, 1, 1), p_data(b"ab")],
+    [Abort(0, 0), ReleaseRequest(), ReleaseResponse(), AssociateReject(1, 1, 1), data_pdu(b"ab")],
     ids=lambda pdu: type(pdu).__name__,
 )
 def test_another_pdu_than_a_request_is_counted_alike(pdu: PDU) -> None:
@@ -782,14 +751,9 @@ def check_counts(host: Host, expected: list[str | Codes | None]) -> None:
     assert host.ended.qsize() == told
 
 
-AUTHORITY = trustme.CA()
-
-
 def secured(peer: Peer) -> None:
     """The rest of it is over TLS."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    AUTHORITY.configure_trust(context)
-    peer.socket = context.wrap_socket(peer.socket, server_hostname=LOCALHOST)
+    peer.socket = client_context().wrap_socket(peer.socket, server_hostname=LOCALHOST)
 
 
 def over_tls(script: Callable[[Peer], None]) -> Callable[[Peer], None]:
@@ -819,8 +783,7 @@ OVER_TLS: list[tuple[Callable[[Peer], None], dict[str, Any], str | None]] = [
 def test_a_connection_over_tls_is_counted_once(
     script: Any, counts: dict[str, Any], text: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    AUTHORITY.issue_cert(LOCALHOST).configure_cert(context)
+    context = server_context()
     with strangers(caplog) as records, in_asyncio(tls=context) as host:
         with Peer(host) as peer, suppress(ConnectionError):
             script(peer)

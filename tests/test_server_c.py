@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import struct
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,21 +15,8 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 import pytest
-from conftest import LOCALHOST, TIMEOUT, close_with_reset, memory_allowed, memory_in_use
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_admission import (
-    CT,
-    EXPLICIT,
-    IMPLICIT,
-    USERS,
-    VERIFICATION,
-    Admission,
-    Policy,
-    asks_as,
-    request,
-)
-from test_association import p_data
 
 from ltdic import (
     Abort,
@@ -45,6 +31,11 @@ from ltdic import (
     encode,
 )
 from ltdic._ffi import ffi, lib
+from support.admission import USERS, Admission, Policy, asks_as, request
+from support.pdus import p_data_of as p_data
+from support.process import descriptors, memory_allowed, memory_in_use
+from support.sockets import LOCALHOST, TIMEOUT, close_with_reset
+from support.uids import CT, EXPLICIT, IMPLICIT, VERIFICATION
 
 OK, NEED_MORE, INTERRUPTED = lib.LTDIC_OK, lib.LTDIC_NEED_MORE, lib.LTDIC_ERR_INTERRUPTED
 CLOSED, WRONG_STATE = lib.LTDIC_ERR_CLOSED, lib.LTDIC_ERR_WRONG_STATE
@@ -1249,10 +1240,6 @@ def test_closing_in_no_time_closes_everything() -> None:
 
 
 # ---- nothing is left behind --------------------------------------------------------------------
-
-
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd" if sys.platform == "linux" else "/dev/fd"))
 
 
 def live_through_everything(server: Server) -> None:

@@ -13,16 +13,18 @@ from queue import SimpleQueue
 from typing import Any
 
 import pytest
-from conftest import LOCALHOST, TIMEOUT, command_set
-from faces import EXPLICIT, STORAGE, Background, background
 
 import ltdic
 from ltdic import PDV, Admission, AssociateReject, AssociationRejected, Record, Server
+from support.commands import command_set
+from support.sockets import LOCALHOST, TIMEOUT
+from support.threads import Background, background
+from support.uids import EXPLICIT, SECONDARY_CAPTURE
 
 TICKS = int(os.environ.get("LTDIC_TICKS", "5000"))
 CLIENTS = 4
 CODES = (1, 1, 7)
-MESSAGE = command_set({2: STORAGE, 0x100: 1, 0x110: 1, 0x700: 0, 0x800: 1})
+MESSAGE = command_set({2: SECONDARY_CAPTURE, 0x100: 1, 0x110: 1, 0x700: 0, 0x800: 1})
 
 
 class Tick(BaseException):
@@ -80,8 +82,8 @@ class Heard:
                 continue
             parts[association] = parts.get(association, b"") + bytes(pdv.data)
             if pdv.is_last:
-                association.send(MESSAGE, context=STORAGE, is_command=True)
-                association.send(parts.pop(association), context=STORAGE)
+                association.send(MESSAGE, context=SECONDARY_CAPTURE, is_command=True)
+                association.send(parts.pop(association), context=SECONDARY_CAPTURE)
 
 
 def decide(association: Any) -> AssociateReject | None:
@@ -91,7 +93,7 @@ def decide(association: Any) -> AssociateReject | None:
 def ask(address: Any, seed: int, is_enough: list[bool]) -> Counter[str]:
     """A client: rejected, echoed and answered, until it is enough."""
     chance, done = random.Random(seed), Counter[str]()
-    contexts = ["Verification", (STORAGE, [EXPLICIT])]
+    contexts = ["Verification", (SECONDARY_CAPTURE, [EXPLICIT])]
     while not is_enough:
         with pytest.raises(AssociationRejected) as rejected:
             ltdic.connect(*address, calling_ae="REJECTED", timeout=TIMEOUT)
@@ -99,8 +101,8 @@ def ask(address: Any, seed: int, is_enough: list[bool]) -> Counter[str]:
         with ltdic.connect(*address, contexts=contexts, timeout=TIMEOUT) as association:
             assert association.echo() == 0
             data = chance.randbytes(2 * chance.randrange(1, 40_000))
-            association.send(MESSAGE, context=STORAGE, is_command=True)
-            association.send(data, context=STORAGE)
+            association.send(MESSAGE, context=SECONDARY_CAPTURE, is_command=True)
+            association.send(data, context=SECONDARY_CAPTURE)
             assert association.receive() == PDV(3, True, True, MESSAGE)
             answer = association.receive()
             assert answer is not None
@@ -114,7 +116,7 @@ def ask(address: Any, seed: int, is_enough: list[bool]) -> Counter[str]:
 def test_what_is_raised_at_any_moment_loses_and_doubles_nothing() -> None:
     heard, is_enough, timer = Heard(), list[bool](), Timer(7)
     admission = Admission(
-        contexts=["Verification", (STORAGE, [EXPLICIT])],
+        contexts=["Verification", (SECONDARY_CAPTURE, [EXPLICIT])],
         on_request=decide,
     )
     options: dict[str, Any] = {"handler": heard.handle, "on_end": heard.end, "timeout": TIMEOUT}

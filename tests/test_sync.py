@@ -15,7 +15,6 @@ import random
 import select
 import signal
 import socket
-import ssl
 import subprocess
 import sys
 import threading
@@ -28,21 +27,6 @@ from typing import Any
 
 import pytest
 import trustme
-from conftest import LOCALHOST, TIMEOUT, memory_allowed, memory_in_use, receive_pdu
-from faces import (
-    DATA_CONTEXT,
-    IMPLICIT,
-    PROPOSED,
-    RESPONSE,
-    STORAGE,
-    SUPPORTED,
-    Background,
-    background,
-    of_associations,
-    serving,
-    serving_in_asyncio,
-)
-from test_faces import ACCEPT, REQUEST, SHORT, raw_acceptor, raw_requestor
 
 import ltdic
 from ltdic import (
@@ -55,116 +39,45 @@ from ltdic import (
     AssociationTimeout,
     ConnectionClosed,
     ConnectionFailed,
-    DataTransfer,
     LocalError,
     ReleaseRequest,
-    ReleaseResponse,
     Server,
     UserIdentity,
     aio,
     decode,
     encode,
 )
-
-OPTIONS: dict[str, Any] = {
-    "called_ae": "CALLED",
-    "calling_ae": "CALLING",
-    "contexts": PROPOSED[:2],
-    "timeout": TIMEOUT,
-}
-RELEASE_RQ, RELEASE_RP = encode(ReleaseRequest()), encode(ReleaseResponse())
-
-
-def p_data(data: bytes, is_command: bool = False, is_last: bool = True, context: int = 3) -> bytes:
-    return encode(DataTransfer((PDV(context, is_command, is_last, data),)))
-
-
-def read_message(connection: socket.socket) -> tuple[int, bytes]:
-    """P-DATA-TF until a last one; how many, and the data."""
-    count, parts = 0, []
-    while True:
-        pdu = decode(receive_exactly_one(connection))
-        if not isinstance(pdu, DataTransfer):
-            raise TypeError(pdu)
-        count += 1
-        parts += [bytes(pdv.data) for pdv in pdu.pdvs]
-        if pdu.pdvs[-1].is_last:
-            return count, b"".join(parts)
-
-
-def receive_exactly_one(connection: socket.socket) -> bytes:
-    """One PDU, and nothing of the next; nothing where it does not come whole."""
-    header = read_all(connection, 6)
-    return header and header + read_all(connection, int.from_bytes(header[2:6], "big"))
-
-
-def read_all(connection: socket.socket, size: int) -> bytes:
-    data = bytearray()
-    while len(data) < size:
-        chunk = connection.recv(min(size - len(data), 65536))
-        if not chunk:
-            return b""
-        data += chunk
-    return bytes(data)
-
-
-@contextmanager
-def associated(
-    script: Callable[[socket.socket], Any], **changes: Any
-) -> Iterator[tuple[ltdic.SyncAssociation, Background]]:
-    """An association with a raw peer that accepts, and then does as the script says."""
-
-    def accept_first(connection: socket.socket) -> Any:
-        connection.sendall(ACCEPT)
-        return script(connection)
-
-    with raw_acceptor(accept_first) as (port, peer):
-        association = ltdic.connect(LOCALHOST, port, **{**OPTIONS, **changes})
-        try:
-            yield association, peer
-        finally:
-            association.abort()
-
-
-def drained(connection: socket.socket) -> bytes:
-    """The PDU that ends it all, or nothing where the connection has just ended."""
-    with suppress(ConnectionResetError):
-        while pdu := receive_exactly_one(connection):
-            if pdu[0] in (ReleaseResponse.type, Abort.type):
-                return pdu
-    return b""
-
+from support.faces import DATA_CONTEXT, RESPONSE
+from support.pdus import RELEASE_RP, RELEASE_RQ, p_data
+from support.process import descriptors, memory_allowed, memory_in_use
+from support.raw import (
+    ACCEPT,
+    BIG,
+    OPTIONS,
+    REQUEST,
+    SHORT,
+    SOURCES,
+    STATES,
+    associated,
+    drained,
+    raw_acceptor,
+    raw_requestor,
+    read_message,
+)
+from support.servers import ALL, SUPPORTED, answer, of_associations, serving, serving_in_asyncio
+from support.sockets import LOCALHOST, TIMEOUT, receive_exactly_one, receive_pdu
+from support.threads import Background, background
+from support.tls import client_context, server_context
+from support.uids import IMPLICIT, SECONDARY_CAPTURE
+from support.waiting import eventually
 
 # ---- sending and receiving ---------------------------------------------------------------------
-
-BIG = random.Random(7).randbytes(1_500_000)
-
-
-class Drip(io.RawIOBase):
-    """A file that gives an odd number of bytes at a time."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = io.BytesIO(data)
-
-    def read(self, size: int = -1) -> bytes:
-        return self._data.read(min(size, 99_999))
-
-
-SOURCES: dict[str, Callable[[bytes], Any]] = {
-    "bytes": bytes,
-    "bytearray": bytearray,
-    "memoryview of shorts": lambda data: memoryview(data).cast("H"),
-    "file": io.BytesIO,
-    "slow file": Drip,
-    "odd pieces": lambda data: (data[n : n + 33_333] for n in range(0, len(data), 33_333)),
-    "empty pieces": lambda data: [b"", data[:1], b"", data[1:], b""],
-}
 
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_a_data_set_is_sent_from_anything_that_gives_bytes(source: str) -> None:
     with associated(read_message) as (association, peer):
-        association.send(SOURCES[source](BIG), context=STORAGE, is_command=True)
+        association.send(SOURCES[source](BIG), context=SECONDARY_CAPTURE, is_command=True)
         _, received = peer.join()
         assert received == BIG
 
@@ -411,10 +324,7 @@ def waiting_peer(
 
 def until_used(association: ltdic.SyncAssociation) -> None:
     """Until another thread uses it, and then most likely waits."""
-    end = time.monotonic() + TIMEOUT
-    while not association._is_used:
-        assert time.monotonic() < end
-        time.sleep(0.001)
+    eventually(lambda: association._is_used)
     time.sleep(SHORT)
 
 
@@ -573,7 +483,7 @@ def test_abort_at_any_moment_hangs_nobody_and_leaves_nothing() -> None:
     rng = random.Random(11)
     with serving(admission=ALL, handler=lambda *_: None, timeout=TIMEOUT) as server:
         ltdic.connect(*server.address, **OPTIONS).abort()
-        before = len(os.listdir("/proc/self/fd"))
+        before = descriptors()
         for _ in range(100):
             association = ltdic.connect(*server.address, **OPTIONS)
             thread = Background(partial(use, association))
@@ -581,26 +491,22 @@ def test_abort_at_any_moment_hangs_nobody_and_leaves_nothing() -> None:
             association.abort()
             thread.join()
             assert not association.established
-        server_end = time.monotonic() + TIMEOUT
-        while server.counters.open and time.monotonic() < server_end:
-            time.sleep(0.01)
-        assert len(os.listdir("/proc/self/fd")) == before
+        eventually(lambda: not server.counters.open)
+        assert descriptors() == before
         assert server.counters.aborted == server.counters.accepted == 101
 
 
 def test_an_association_that_is_forgotten_leaves_no_descriptor() -> None:
     with serving(timeout=TIMEOUT) as server:
         ltdic.connect(*server.address, **OPTIONS).abort()
-        before = len(os.listdir("/proc/self/fd"))
+        before = descriptors()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)
             for _ in range(5):
                 ltdic.connect(*server.address, **OPTIONS)
             gc.collect()
-        end = time.monotonic() + TIMEOUT
-        while server.counters.open and time.monotonic() < end:
-            time.sleep(0.01)
-        assert len(os.listdir("/proc/self/fd")) == before
+        eventually(lambda: not server.counters.open)
+        assert descriptors() == before
 
 
 def test_without_a_descriptor_for_abort_there_is_no_connection(
@@ -610,16 +516,14 @@ def test_without_a_descriptor_for_abort_there_is_no_connection(
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     with serving(timeout=TIMEOUT) as server:
-        before = len(os.listdir("/proc/self/fd"))
+        before = descriptors()
         for name in ("pipe", "socketpair"):
             monkeypatch.setattr(os if name == "pipe" else socket, name, fails)
         with pytest.raises(ConnectionFailed, match="Too many open files"):
             ltdic.connect(*server.address, **OPTIONS)
         monkeypatch.undo()
-        end = time.monotonic() + TIMEOUT
-        while server.counters.no_request == 0 and time.monotonic() < end:
-            time.sleep(0.01)
-        assert len(os.listdir("/proc/self/fd")) == before
+        eventually(lambda: server.counters.no_request > 0)
+        assert descriptors() == before
 
 
 # ---- deadlines ---------------------------------------------------------------------------------
@@ -770,31 +674,6 @@ def test_an_exception_survives_a_copy(error: ltdic.Error, copied: Any) -> None:
 
 # ---- TLS ---------------------------------------------------------------------------------------
 
-AUTHORITY = trustme.CA()
-CERTIFICATE = AUTHORITY.issue_cert(LOCALHOST, "localhost")
-
-
-def server_context() -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    CERTIFICATE.configure_cert(context)
-    return context
-
-
-def client_context(authority: trustme.CA = AUTHORITY) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    authority.configure_trust(context)
-    return context
-
-
-async def answer(association: aio.AsyncServedAssociation, pdv: PDV) -> None:
-    """Everything goes back as it came."""
-    parts = association.user_data = association.user_data or []
-    parts.append(bytes(pdv.data))
-    if pdv.is_last:
-        association.user_data = None
-        data = b"".join(parts)
-        await association.send(data, context=pdv.context_id, is_command=pdv.is_command)
-
 
 def tls_server() -> AbstractContextManager[aio.Server]:
     return serving_in_asyncio(
@@ -914,8 +793,6 @@ def test_a_decision_that_takes_long_does_not_stop_the_others() -> None:
 
 
 # ---- the server: handlers ----------------------------------------------------------------------
-
-ALL = Admission(contexts=SUPPORTED)
 
 
 def test_a_handler_that_raises_aborts_its_association_alone(
@@ -1063,18 +940,6 @@ def test_what_a_handler_sends_to_a_peer_that_takes_nothing_is_given_up_in_time()
 
 # ---- the server: its end -----------------------------------------------------------------------
 
-STATES = {
-    "no connection": b"",
-    "no request": b"",
-    "half a request": REQUEST[:50],
-    "associated": REQUEST,
-    "in a command": REQUEST + p_data(b"ab", True, False),
-    "in a data set": REQUEST + p_data(b"ab", True) + p_data(b"ab", False, False),
-    "between messages": REQUEST + p_data(b"ab", True) + p_data(b"ab"),
-    "being released": REQUEST + RELEASE_RQ,
-    "being aborted": REQUEST + b"\x08",
-}
-
 
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("reads", [False, True])
@@ -1182,14 +1047,14 @@ def test_a_signal_ends_a_server_with_nothing_lost(how: str) -> None:
     try:
         assert process.stdout is not None
         port = int(process.stdout.readline())
-        contexts = [(STORAGE, [IMPLICIT])]
+        contexts = [(SECONDARY_CAPTURE, [IMPLICIT])]
         idle = ltdic.connect(LOCALHOST, port, contexts=contexts, timeout=TIMEOUT)
         busy = ltdic.connect(LOCALHOST, port, contexts=contexts, timeout=TIMEOUT)
-        busy.send(b"command!", context=STORAGE, is_command=True)
+        busy.send(b"command!", context=SECONDARY_CAPTURE, is_command=True)
         assert process.stdout.readline() == "a command\n"  # an interrupt would end its handler, too
         process.send_signal(signal.SIGTERM)
         assert idle.receive() is None
-        busy.send(b"data", context=STORAGE)
+        busy.send(b"data", context=SECONDARY_CAPTURE)
         assert busy.receive().data == b"done"
         assert busy.receive() is None
         out, _ = process.communicate(timeout=TIMEOUT)
@@ -1328,9 +1193,6 @@ thread.join()
 
 
 def test_no_descriptor_is_left() -> None:
-    def descriptors() -> int:
-        return len(os.listdir("/proc/self/fd"))
-
     def everything() -> None:
         with serving(timeout=TIMEOUT) as server:
             ltdic.connect(*server.address, timeout=TIMEOUT).release()

@@ -16,28 +16,27 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
-from conftest import LOCALHOST, TIMEOUT
-from faces import (
+
+import ltdic
+from ltdic import PDV, Association, AssociationTimeout, Retry, aio
+from ltdic.l_dicom import *  # noqa: F403
+from support.faces import (
     ACCEPTORS,
     REQUESTORS,
     RESPONSE,
-    STORAGE,
     AsyncRequestor,
-    Background,
     BlockingRequestor,
     LDicomAcceptor,
     LDicomRequestor,
     Plan,
     Wish,
-    check,
-    serving,
-    serving_in_asyncio,
 )
-from test_sync import ALL, answer, client_context, server_context
-
-import ltdic
-from ltdic import PDV, Association, AssociationTimeout, Retry, aio
-from ltdic.l_dicom import *  # noqa: F403
+from support.l_dicom import check
+from support.servers import ALL, answer, serving, serving_in_asyncio
+from support.sockets import LOCALHOST, TIMEOUT
+from support.threads import Background
+from support.tls import client_context, server_context
+from support.uids import SECONDARY_CAPTURE
 
 # ruff: noqa: F405
 
@@ -184,8 +183,10 @@ def serving_until_in_asyncio(_: Any, value: Any) -> None:
 
 
 def waiting_for_an_end(peers: Any, value: Any) -> None:
-    with ltdic.connect(*peers.address, contexts=[STORAGE], timeout=TIMEOUT) as association:
-        association.send(b"command!", context=STORAGE, is_command=True)
+    with ltdic.connect(
+        *peers.address, contexts=[SECONDARY_CAPTURE], timeout=TIMEOUT
+    ) as association:
+        association.send(b"command!", context=SECONDARY_CAPTURE, is_command=True)
         served = peers.told.get(timeout=TIMEOUT)
         if not is_long(value):
             assert served.wait(value) is False

@@ -19,22 +19,6 @@ from typing import Any
 
 import pytest
 import trustme
-from conftest import LOCALHOST, TIMEOUT, close_with_reset
-from faces import DATA_CONTEXT, Background, serving_in_asyncio
-from test_faces import ACCEPT, REQUEST, SHORT
-from test_sync import (
-    ALL,
-    AUTHORITY,
-    OPTIONS,
-    RELEASE_RP,
-    RELEASE_RQ,
-    answer,
-    client_context,
-    p_data,
-    read_message,
-    receive_exactly_one,
-    server_context,
-)
 
 import ltdic
 from ltdic import (
@@ -53,6 +37,14 @@ from ltdic import (
     encode,
 )
 from ltdic.tls import Tls
+from support.faces import DATA_CONTEXT
+from support.pdus import RELEASE_RP, RELEASE_RQ, p_data
+from support.raw import ACCEPT, OPTIONS, REQUEST, SHORT, read_message
+from support.servers import ALL, answer, serving_in_asyncio
+from support.sockets import LOCALHOST, TIMEOUT, close_with_reset, receive_exactly_one
+from support.threads import Background
+from support.tls import AUTHORITY, client_context, server_context
+from support.waiting import eventually
 
 VERSIONS = {"plain": None, "1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 by_transport = pytest.mark.parametrize("version", VERSIONS)
@@ -186,13 +178,6 @@ def serving(tls: ssl.SSLContext | None, **options: Any) -> AbstractContextManage
     return serving_in_asyncio(tls=tls, **options)
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + TIMEOUT
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.002)
-
-
 def ends_seen(counters: ltdic.Counters) -> int:
     """Connections that have become something."""
     rejected = sum(counters.rejected.values())
@@ -287,7 +272,7 @@ def test_an_acceptor_records_an_abort_although_a_reset_follows_it(version: str, 
                 receive_exactly_one(connection)
                 connection.sendall(p_data(b"command!", True))
                 abort(connection)
-        wait_until(lambda: len(records) == count)
+        eventually(lambda: len(records) == count)
     assert Counter(records) == {
         ("aborted", "aborted by the peer (source 2, reason 1)", (0, 2, 1)): count
     }
@@ -455,7 +440,7 @@ def test_whoever_does_not_get_through_the_handshake_is_one_line_and_one_count(
             where = connection.getsockname() if is_open else None
             if is_open:
                 end(connection)
-        wait_until(lambda: ends_seen(server.counters) == 1)
+        eventually(lambda: ends_seen(server.counters) == 1)
     assert server.counters == ltdic.Counters(connections=1, **{counter: 1})
     lines = [record for record in caplog.records if record.name == "ltdic"]
     assert len(lines) == (1 if text else 0)
@@ -486,7 +471,7 @@ def test_whoever_sends_no_request_over_tls_is_told_of_as_without_it(
     with serving(server_tls(version)) as server:
         with raw_requestor(server.address, client_tls(version)) as connection:
             connection.sendall(data)
-        wait_until(lambda: ends_seen(server.counters) == 1)
+        eventually(lambda: ends_seen(server.counters) == 1)
     assert server.counters == ltdic.Counters(connections=1, **{counter: 1})
     lines = [r.getMessage() for r in caplog.records if r.name == "ltdic"]
     assert len(lines) == (1 if text else 0)
@@ -514,7 +499,7 @@ def test_a_handshake_that_stalls_has_a_deadline(
             connection.sendall(data)
             assert connection.recv(1) == b""
         assert SHORT * 0.9 < time.monotonic() - begun < TIMEOUT
-        wait_until(lambda: ends_seen(server.counters) == 1)
+        eventually(lambda: ends_seen(server.counters) == 1)
     assert server.counters == ltdic.Counters(connections=1, **{counter: 1})
     assert text in caplog.records[-1].getMessage()
 
@@ -565,7 +550,7 @@ def test_two_hundred_handshakes_that_stall_do_not_delay_anybody() -> None:
         assert server.counters == ltdic.Counters(connections=count + 1, accepted=1, released=1)
         for connection in stalled:
             connection.close()
-        wait_until(lambda: ends_seen(server.counters) == count + 1)
+        eventually(lambda: ends_seen(server.counters) == count + 1)
     assert server.counters == ltdic.Counters(
         connections=count + 1,
         accepted=1,
@@ -819,7 +804,7 @@ def test_a_server_sees_the_certificate_of_its_peer(version: str, shows: bool) ->
     admission = Admission(contexts=ltdic.ANY, on_request=see)
     with serving(context, admission=admission) as server:
         ltdic.connect(*server.address, **OPTIONS, tls=tls).release()
-        wait_until(lambda: server.counters.released == 1)
+        eventually(lambda: server.counters.released == 1)
     (certificate,) = seen
     if shows:
         assert certificate["subjectAltName"] == (("email", "ct@example.org"),)

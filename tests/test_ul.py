@@ -2,40 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 from typing import Any
 
 import pytest
-from conftest import HERE
 
 from ltdic import Abort, AssociateReject, ReleaseRequest, ReleaseResponse, decode, encode
 from ltdic._ffi import ffi, lib
+from support.pdus import MINIMAL_ACCEPT as ACCEPT
+from support.pdus import MINIMAL_REQUEST as REQUEST
+from support.vectors import CELLS
 
 NOW, ARTIM = 1000, 30
 
-with open(HERE / "vectors" / "fsm.csv", newline="") as file:
-    CELLS = {
-        (int(row["state"][3:]), int(row["event"][3:])): (
-            row["action"],
-            [int(state[3:]) for state in row["next_state"].split("|")],
-        )
-        for row in csv.DictReader(file)
-    }
 
-REQUEST = bytes.fromhex(
-    "0100000000c2000100004141202020202020202020202020202042422020202020202020202020202020"
-    + "00" * 32
-    + "10000015312e322e3834302e31303030382e332e312e312e31"
-    "2000002e0100000030000011312e322e3834302e31303030382e312e31"
-    "40000011312e322e3834302e31303030382e312e32"
-    "5000002f510000040000400052000018312e322e3832362e302e312e333638303034332e31302e31"
-    "550000074c544449435f30"
-)
-ACCEPT = bytes.fromhex(
-    "0200000000ad0001" + REQUEST[8:74].hex() + REQUEST[74:99].hex() + "2100001901000000"
-    "40000011312e322e3834302e31303030382e312e32" + REQUEST[149:].hex()
-)
 # Events that are PDUs from the peer.
 RECEIVED = {
     3: ACCEPT,

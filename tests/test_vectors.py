@@ -8,12 +8,13 @@ from random import Random
 from typing import Any
 
 import pytest
-from conftest import HERE, Toolchain, run, vectors
-from strategies import Untidy, reserved_bytes
 
 import ltdic
 from ltdic import DecodeError, Decoder, decode, encode
-from ltdic.pdu import _build
+from support.paths import TESTS
+from support.strategies import Untidy, reserved_bytes
+from support.toolchain import Toolchain, run
+from support.vectors import read_line, vectors
 
 VALID, INVALID, STREAMS = (
     [param.values[0] for param in vectors(name)]
@@ -97,16 +98,6 @@ def line_of(mode: str, limits: dict[str, int]) -> str:
     return f"{mode == 'strict':d} {limits['max_pdata']} {limits['max_associate']}"
 
 
-def read_line(line: str, wire: bytes) -> tuple[str, int, int] | tuple[ltdic.PDU, int, int]:
-    """What vectors.c says of a PDU: kind, offset and need; or the PDU, its size and its rows."""
-    words = line.split()
-    if words[0] != "ok":
-        return words[0], int(words[1]), int(words[2])
-    rows: list[Any] = [tuple(map(int, row.split(","))) for row in words[1:]]
-    size = 6 + rows[0][1]
-    return _build(memoryview(wire)[:size], rows, exact=False), size, len(rows)
-
-
 def answer_of(line: str, wire: bytes) -> Answer:
     found, at, more = read_line(line, wire)
     if isinstance(found, str):
@@ -118,7 +109,7 @@ class InC:
     """The program vectors.c as one compiler builds it."""
 
     def __init__(self, toolchain: Toolchain) -> None:
-        self._program = toolchain.program(HERE / "c" / "vectors.c", "c11")
+        self._program = toolchain.program(TESTS / "c" / "vectors.c", "c11")
 
     def _ask(self, lines: list[str]) -> list[str]:
         answers = run(self._program, input="\n".join(lines)).splitlines()

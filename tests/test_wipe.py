@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import COMPILERS, Toolchain, run, toolchain_or_skip
 
 import ltdic
+from support.paths import TESTS
+from support.toolchain import COMPILERS, Toolchain, run, toolchain_or_skip
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or shutil.which("objdump") is None,
     reason="ld --wrap and the names of relocations are those of GNU binutils",
 )
 
-PROGRAM = Path(__file__).parent / "c" / "passcode.c"
+PROGRAM = TESTS / "c" / "passcode.c"
 
 
 @pytest.fixture(

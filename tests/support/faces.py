@@ -6,29 +6,34 @@ the association. Acceptors run in threads of their own.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import queue
-import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
-
-from conftest import LOCALHOST, TIMEOUT
 
 import ltdic
 from ltdic import PDV, Admission, AssociateReject, aio
 from ltdic.l_dicom import *  # noqa: F403
+from support.l_dicom import check, new_net
+from support.servers import SUPPORTED, of_associations
+from support.sockets import LOCALHOST, TIMEOUT
+from support.threads import Background, LoopThread
+from support.uids import EXPLICIT, IMPLICIT, SECONDARY_CAPTURE, VERIFICATION
 
 # ruff: noqa: F405
 
-IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
-VERIFICATION, STORAGE, UNKNOWN = "1.2.840.10008.1.1", "1.2.840.10008.5.1.4.1.1.7", "1.2.3.4"
-PROPOSED = [VERIFICATION, (STORAGE, [EXPLICIT, IMPLICIT]), UNKNOWN, (STORAGE, ["1.2.9"])]
-SUPPORTED = [VERIFICATION, (STORAGE, [IMPLICIT, EXPLICIT])]
+
+UNKNOWN = "1.2.3.4"
+PROPOSED = [
+    VERIFICATION,
+    (SECONDARY_CAPTURE, [EXPLICIT, IMPLICIT]),
+    UNKNOWN,
+    (SECONDARY_CAPTURE, ["1.2.9"]),
+]
 AGREED = [(1, 0, IMPLICIT), (3, 0, IMPLICIT), (5, 3, None), (7, 4, None)]
 DATA_CONTEXT = 3
 RESPONSE = b"done"
@@ -74,111 +79,6 @@ class Plan:
             max_length=self.max_length,
             on_request=on_request if self.reject else None,
         )
-
-
-# ---- threads and loops -------------------------------------------------------------------------
-
-
-class Background:
-    """A function in a thread. What it raises comes out of `join`."""
-
-    def __init__(self, function: Callable[[], Any]) -> None:
-        self.result: Any = None
-        self.is_done = False
-        self._raised: BaseException | None = None
-        self._function = function
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self.result = self._function()
-        except BaseException as e:
-            self._raised = e
-        self.is_done = True
-
-    def join(self) -> Any:
-        self._thread.join(TIMEOUT)
-        if self._thread.is_alive():
-            raise TimeoutError(f"{self._function} has not ended")
-        if self._raised is not None:
-            raise self._raised
-        return self.result
-
-
-@contextmanager
-def background(function: Callable[[], Any]) -> Iterator[Background]:
-    """It runs while the block does, and has ended after it."""
-    thread = Background(function)
-    yield thread
-    thread.join()
-
-
-@contextmanager
-def serving(**options: Any) -> Iterator[ltdic.Server]:
-    """A blocking server that serves in a thread."""
-    with ltdic.Server((LOCALHOST, 0), **options) as server:
-        thread = Background(server.serve)
-        try:
-            yield server
-        finally:
-            server.close()
-            thread.join()
-
-
-class LoopThread:
-    """An event loop in a thread, in which coroutines can be run from this one."""
-
-    def __enter__(self) -> LoopThread:
-        started = threading.Event()
-
-        async def main() -> None:
-            self._loop = asyncio.get_running_loop()
-            self._stop = asyncio.Event()
-            started.set()
-            await self._stop.wait()
-            for _ in range(5):
-                await asyncio.sleep(0)
-            left = asyncio.all_tasks() - {asyncio.current_task()}
-            if left:
-                raise RuntimeError(f"tasks are left: {left}")
-
-        self._thread = Background(lambda: asyncio.run(main()))
-        if not started.wait(TIMEOUT):
-            raise TimeoutError
-        return self
-
-    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return future.result(6 * TIMEOUT)
-        except TimeoutError:
-            future.cancel()
-            raise
-
-    def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join()
-
-
-@contextmanager
-def serving_in_asyncio(**options: Any) -> Iterator[aio.Server]:
-    """An `aio.Server` whose event loop runs in a thread."""
-    server = aio.Server((LOCALHOST, 0), **options)
-    with LoopThread() as loop:
-        loop.run(server.__aenter__())
-        try:
-            yield server
-        finally:
-            loop.run(server.__aexit__(None, None, None))
-
-
-def of_associations(counters: ltdic.Counters) -> ltdic.Counters:
-    """Without the connections that carried them, of which l_dicom has no count."""
-    return replace(counters, connections=0)
-
-
-# ---- acceptors ---------------------------------------------------------------------------------
 
 
 class BlockingAcceptor:
@@ -295,36 +195,6 @@ class AsyncAcceptor:
 
 
 PUMP = 10  # ms
-SLOTS = {
-    "pfnAccept": "accept",
-    "pfnConnect": "connect",
-    "pfnClose": "close",
-    "pfnReceive": "receive",
-    "pfnReceiveAssociateRequest": "request",
-    "pfnReceiveAssociateAccept": "accepted",
-    "pfnReceiveAssociateReject": "rejected",
-    "pfnReceiveData": "data",
-    "pfnReceiveReleaseRequest": "release",
-    "pfnReceiveReleaseResponse": "released",
-    "pfnReceiveAbort": "abort",
-    "pfnReceiveCEchoRequest": "echo",
-    "pfnReceiveCEchoResponse": "echoed",
-}
-
-
-def check(code: int) -> None:
-    if code != DICOM_SUCCESS:
-        raise RuntimeError(L_DicomErrorText(code))
-
-
-def new_net(owner: object, timeout: float) -> Any:
-    """A handle that calls the methods `on_...` of its owner."""
-    net = L_DicomCreateNet(None, DICOM_SECURE_NONE)
-    found = {s: getattr(owner, f"on_{name}", None) for s, name in SLOTS.items()}
-    check(L_DicomSetCallback(net, {slot: f for slot, f in found.items() if f is not None}))
-    milliseconds = int(timeout * 1000)
-    check(L_DicomSetTimeouts(net, milliseconds, milliseconds, 0))
-    return net
 
 
 class Sending:
@@ -391,7 +261,7 @@ class _Accepted:
         proposed = [
             L_DicomGetTransfer(pdu, number, k) for k in range(L_DicomGetTransferCount(pdu, number))
         ]
-        if abstract not in (VERIFICATION, STORAGE):
+        if abstract not in (VERIFICATION, SECONDARY_CAPTURE):
             check(L_DicomAddPresentation(answer, number, 3, None))
             return
         chosen = [syntax for syntax in (IMPLICIT, EXPLICIT) if syntax in proposed]
@@ -503,9 +373,6 @@ class LDicomAcceptor:
     @property
     def counters(self) -> ltdic.Counters:
         return ltdic.Counters(**self.counts, rejected=self.rejected)
-
-
-# ---- requestors --------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -710,7 +577,7 @@ class LDicomRequestor:
             self.contexts.append((number, result, syntax))
         self._told.append(("accepted",))
 
-    def on_rejected(self, net: Any, result: int, source: int, reason: int, _: object) -> None:
+    def on_reject(self, net: Any, result: int, source: int, reason: int, _: object) -> None:
         self._ends("rejected", result, source, reason)
 
     def on_abort(self, net: Any, source: int, reason: int, _: object) -> None:

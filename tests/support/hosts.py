@@ -1,31 +1,24 @@
-"""Both servers behind one interface, and raw requestors."""
+"""Both servers behind one interface, and what they have told."""
 
 from __future__ import annotations
 
 import inspect
 import queue
-import socket
-import time
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from conftest import LOCALHOST, TIMEOUT
-from faces import Background, LoopThread, serving
+import pytest
 
-from ltdic import (
-    PDU,
-    PDV,
-    Admission,
-    AssociateAccept,
-    Counters,
-    Record,
-    aio,
-    decode,
-    encode,
-)
+from ltdic import PDV, Admission, Counters, Record, _lib, aio
+from ltdic._ffi import lib
+from support.servers import serving
+from support.sockets import LOCALHOST, TIMEOUT
+from support.threads import Background, LoopThread
+from support.uids import CT, VERIFICATION
+from support.waiting import eventually
 
-VERIFICATION, CT = "1.2.840.10008.1.1", "1.2.840.10008.5.1.4.1.1.2"
 SUPPORTED = [VERIFICATION, CT]
 
 
@@ -136,53 +129,23 @@ SERVERS = {"blocking": blocking, "asyncio": in_asyncio}
 Serve = Callable[..., AbstractContextManager[Host]]
 
 
-class Peer:
-    """A raw requestor that counts its bytes."""
+class Gate:
+    """An `on_request` that waits until it is let go."""
 
-    def __init__(self, host: Host, *first: PDU | bytes) -> None:
-        self.socket = socket.create_connection(host.server.address[:2], timeout=TIMEOUT)
-        self.address = self.socket.getsockname()
-        self.sent = self.received = 0
-        self.send(*first)
+    def __init__(self) -> None:
+        self.opens = threading.Event()
+        self.asked: list[Any] = []
 
-    def __enter__(self) -> Peer:
-        return self
+    def __call__(self, association: Any) -> None:
+        self.asked.append(association)
+        self.opens.wait(TIMEOUT)
 
-    def __exit__(self, *_: object) -> None:
-        self.socket.close()
-
-    def send(self, *pdus: PDU | bytes) -> None:
-        data = b"".join(pdu if isinstance(pdu, bytes) else encode(pdu) for pdu in pdus)
-        self.socket.sendall(data)
-        self.sent += len(data)
-
-    def take(self) -> PDU | None:
-        """One PDU; None at the end of the connection."""
-        head = self.read(6)
-        if len(head) < 6:
-            return None
-        return decode(head + self.read(int.from_bytes(head[2:6], "big")))
-
-    def read(self, size: int) -> bytes:
-        data = bytearray()
-        with suppress(ConnectionResetError):
-            while len(data) < size and (chunk := self.socket.recv(size - len(data))):
-                data += chunk
-        self.received += len(data)
-        return bytes(data)
-
-    def associate(self) -> AssociateAccept:
-        accept = self.take()
-        assert isinstance(accept, AssociateAccept)
-        return accept
-
-    def close(self) -> None:
-        self.socket.close()
+    def admission(self, **more: Any) -> Admission:
+        return Admission(contexts=SUPPORTED, on_request=self, **more)
 
 
-def eventually(is_true: Callable[[], bool]) -> None:
-    """Wait until it is."""
-    end = time.monotonic() + TIMEOUT
-    while not is_true():
-        assert time.monotonic() < end
-        time.sleep(0.005)
+def limit_unfinished(host: Host, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    if isinstance(host.server, aio.Server):
+        monkeypatch.setattr(_lib, "MAX_UNFINISHED", size)
+    else:
+        lib.ltdic_server_limit_unfinished(host.server._loop._server, size)

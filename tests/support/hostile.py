@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from itertools import product
 from typing import Any, NamedTuple
 
-from conftest import vectors
+from support.vectors import vectors
 
 VALID = [bytes.fromhex(param.values[0]["hex"]) for param in vectors("valid.json")]
 LARGE = 2000  # bytes, from which on not every place of a PDU gets its turn
