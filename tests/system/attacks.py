@@ -1,6 +1,6 @@
 """Attacks over loopback on servers and requestors, and what each costs the attacked side.
 
-    python tests/attacks.py [--json FILE] [NAME ...]
+    python tests/system/attacks.py [--json FILE] [NAME ...]
 
 Without names all attacks run, one after the other. Each prints one line for each face: the name,
 the face, and what was measured. The attacked side runs in a process of its own, so that its memory

@@ -1,6 +1,6 @@
 """The live matrix: each peer in each case that it can be in, both ways round.
 
-`pytest -q -s tests/test_matrix.py` prints it at the end.
+`pytest -q -s tests/peers/test_matrix.py` prints it at the end.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Peers that take what is sent slowly or not at all, and what waits for them meanwhile.
 
-In the manner of test_attacks: each is small, and measures what does not depend on the machine.
+Each is small, and measures what does not depend on the machine.
 """
 
 from __future__ import annotations

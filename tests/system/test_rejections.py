@@ -1,6 +1,7 @@
 """No fast rejection is lost or misreported, by whichever face it is asked for or sent.
 
-`LTDIC_REJECTIONS=100000 pytest -s tests/test_rejections.py` for as many, with the figures."""
+`LTDIC_REJECTIONS=100000 pytest -s tests/system/test_rejections.py` sends as many, and says more.
+"""
 
 from __future__ import annotations
 
