@@ -1,4 +1,4 @@
-"""One association without its transport: bytes and virtual time in, indications and bytes out."""
+"""The engine of an association by its C functions: bytes and time in, indications, bytes out."""
 
 from __future__ import annotations
 
