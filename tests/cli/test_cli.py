@@ -32,6 +32,7 @@ from ltdic import (
 )
 from ltdic import __main__ as cli
 from ltdic._demo import Demo
+from support.commands import echo_response
 from support.dcmtk import STORESCP, dcmtk_server, needs_dcmtk
 from support.dumped import REJECT, SECRET
 from support.pynetdicom_ends import associate
@@ -290,13 +291,10 @@ def test_echo_says_who_it_is_that_breaks_off(answer: bytes, word: str, advice: s
 
 @pytest.mark.parametrize("as_json", [False, True])
 def test_an_echo_without_an_answer_to_the_release_is_ok_with_a_remark(as_json: bool) -> None:
-    response = library._lib.encode_echo(0x8030, 1, "1.2.840.10008.1.1")
-    data = library.DataTransfer((library.PDV(1, True, True, response),))
-
     def script(connection: socket.socket) -> None:
         connection.sendall(ACCEPT)
         receive_pdu(connection)
-        connection.sendall(encode(data))
+        connection.sendall(echo_response(1))
         receive_pdu(connection)
 
     with raw_acceptor(script) as (port, _):

@@ -14,19 +14,23 @@ from hypothesis import strategies as st
 
 import ltdic
 from ltdic import (
+    AcseReason,
     AssociateReject,
     DecodeError,
     Decoder,
     Fragment,
     IncompleteError,
+    PresentationReason,
+    RejectResult,
+    RejectSource,
+    UserReason,
     _lib,
     decode,
     encode,
+    ffi,
 )
 from ltdic import pdu as pdu_module
-from ltdic._ffi import ffi
 from ltdic._lib import ROW
-from ltdic.pdu import AcseReason, PresentationReason, RejectResult, RejectSource, UserReason
 from support import strategies as my
 from support.process import memory_allowed, memory_in_use
 from support.rejections import DEFINED

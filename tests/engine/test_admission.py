@@ -21,8 +21,9 @@ from ltdic import (
     UserInformation,
     decode,
     encode,
+    ffi,
+    lib,
 )
-from ltdic._ffi import ffi, lib
 from support.admission import (
     BAD_VALUE,
     OK,

@@ -24,8 +24,9 @@ from ltdic import (
     UserInformation,
     decode,
     encode,
+    ffi,
+    lib,
 )
-from ltdic._ffi import ffi, lib
 from support.pdus import COMMAND, LAST
 from support.pdus import p_data_of as p_data
 from support.process import memory_allowed, memory_in_use

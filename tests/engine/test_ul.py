@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from ltdic import Abort, AssociateReject, ReleaseRequest, ReleaseResponse, decode, encode
-from ltdic._ffi import ffi, lib
+from ltdic import Abort, AssociateReject, ReleaseRequest, ReleaseResponse, decode, encode, ffi, lib
 from support.pdus import MINIMAL_ACCEPT as ACCEPT
 from support.pdus import MINIMAL_REQUEST as REQUEST
 from support.vectors import CELLS

@@ -33,6 +33,7 @@ from ltdic import (
     decode,
     encode,
 )
+from support.commands import echo_request, echo_response
 from support.faces import DATA_CONTEXT, RESPONSE
 from support.loops import Rest, in_loop, is_done_before, next_step
 from support.pdus import RELEASE_RP, RELEASE_RQ, p_data
@@ -274,8 +275,7 @@ async def test_an_echo_that_was_cancelled_does_not_answer_the_next_one() -> None
         receive_exactly_one(connection)
         receive_exactly_one(connection)
         for message in (1, 2):
-            command = ltdic._lib.encode_echo(0x8030, message, "1.2.840.10008.1.1")
-            connection.sendall(p_data(command, True, context=1))
+            connection.sendall(echo_response(message))
         drained(connection)
 
     async with associated(script) as (association, _):
@@ -639,8 +639,7 @@ async def test_a_server_that_may_not_read_does_not_spin() -> None:
 
 @in_loop
 async def test_who_asks_for_echoes_and_never_reads_is_aborted() -> None:
-    command = ltdic._lib.encode_echo(0x30, 1, "1.2.840.10008.1.1")
-    wire = p_data(command, True, context=1) * 1000
+    wire = echo_request(1) * 1000
     before = memory_in_use()
     async with server(timeout=SHORT) as to:
         with raw_requestor(to.address[1]) as connection:

@@ -18,8 +18,7 @@ from typing import Any
 import pytest
 
 import ltdic
-from ltdic import ConnectionFailed, Retry, Server, _connecting, _echo, _lib, aio
-from ltdic._ffi import lib
+from ltdic import ConnectionFailed, Retry, Server, _connecting, _echo, _lib, aio, lib
 from support.loops import in_loop, is_done_before, next_step
 from support.paths import TESTS
 from support.process import descriptors

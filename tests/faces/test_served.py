@@ -55,7 +55,7 @@ from ltdic import (
     decode,
     encode,
 )
-from support.commands import command_set, elements_of
+from support.commands import command_set, echo_request, elements_of
 from support.hosts import SERVERS, SUPPORTED, Host, Serve, blocking, in_asyncio
 from support.pdus import data_pdu, p_data
 from support.peer import REQUEST, Peer, peer_releases
@@ -1050,12 +1050,9 @@ def test_the_answer_of_the_admission_fits_the_request(serve: Serve, what: str) -
     with serve(admission=admission) as host, Peer(host, request) as peer:
         accept = peer.associate()
         assert [c.result for c in accept.contexts] == [0] * len(accept.contexts)
-        peer.send(p_data(C_ECHO_RQ, True, context=1))
+        peer.send(echo_request(7))
         assert isinstance(peer.take(), DataTransfer)
         peer_releases(host, peer)
-
-
-C_ECHO_RQ = command_set({0x0002: VERIFICATION, 0x0100: 0x0030, 0x0110: 7, 0x0800: 0x0101})
 
 
 def answers_echo(association: Any, pdv: PDV) -> Iterator[Any]:
@@ -1104,7 +1101,7 @@ def test_any_context_may_be_let_in(serve: Serve) -> None:
             (1, 0, "1.2.9"),
             (3, 0, EXPLICIT),
         ]
-        peer.send(p_data(b"abcd", True, context=1), p_data(C_ECHO_RQ, True, context=3))
+        peer.send(p_data(b"abcd", True, context=1), echo_request(7, context=3))
         assert heard.get(timeout=TIMEOUT) == (1, b"abcd")
         assert isinstance(peer.take(), DataTransfer)
         peer_releases(host, peer)

@@ -29,8 +29,9 @@ from ltdic import (
     UserInformation,
     decode,
     encode,
+    ffi,
+    lib,
 )
-from ltdic._ffi import ffi, lib
 from support.admission import USERS, Admission, Policy, asks_as, request
 from support.pdus import p_data_of as p_data
 from support.process import descriptors, memory_allowed, memory_in_use

@@ -47,6 +47,7 @@ from ltdic import (
     decode,
     encode,
 )
+from support.commands import echo_response
 from support.faces import DATA_CONTEXT, RESPONSE
 from support.pdus import RELEASE_RP, RELEASE_RQ, p_data
 from support.process import descriptors, memory_allowed, memory_in_use
@@ -239,8 +240,7 @@ def test_an_answer_to_an_echo_that_was_given_up_is_none() -> None:
         os.kill(os.getpid(), signal.SIGUSR1)
         receive_exactly_one(connection)
         for number in (1, 2):
-            command = ltdic._lib.encode_echo(0x8030, number, "1.2.840.10008.1.1")
-            connection.sendall(p_data(command, True, context=1))
+            connection.sendall(echo_response(number))
         asked.wait(TIMEOUT)
 
     before = signal.signal(signal.SIGUSR1, signal.default_int_handler)

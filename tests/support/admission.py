@@ -12,8 +12,9 @@ from ltdic import (
     UserIdentity,
     UserInformation,
     decode,
+    ffi,
+    lib,
 )
-from ltdic._ffi import ffi, lib
 from support.rejections import Codes
 from support.uids import IMPLICIT, VERIFICATION
 

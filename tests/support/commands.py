@@ -36,9 +36,15 @@ def elements_of(command: bytes) -> dict[int, bytes]:
     return found
 
 
-def echo_request(number: int, sop_class: str = VERIFICATION) -> bytes:
-    """A C-ECHO-RQ (PS3.7 9.3.5.1) in context 1."""
+def echo_request(number: int, sop_class: str = VERIFICATION, context: int = 1) -> bytes:
+    """The P-DATA-TF of a C-ECHO-RQ (PS3.7 9.3.5.1)."""
     elements = {0x0002: sop_class, 0x0100: 0x0030, 0x0110: number, 0x0800: 0x0101}
+    return p_data(command_set(elements), True, context=context)
+
+
+def echo_response(number: int) -> bytes:
+    """The P-DATA-TF of a C-ECHO-RSP (PS3.7 9.3.5.2) in context 1: success."""
+    elements = {0x0002: VERIFICATION, 0x0100: 0x8030, 0x0120: number, 0x0800: 0x0101, 0x0900: 0}
     return p_data(command_set(elements), True, context=1)
 
 

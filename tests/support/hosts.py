@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from ltdic import PDV, Admission, Counters, Record, _lib, aio
-from ltdic._ffi import lib
+from ltdic import PDV, Admission, Counters, Record, _lib, aio, lib
 from support.servers import serving
 from support.sockets import LOCALHOST, TIMEOUT
 from support.threads import Background, LoopThread

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ltdic.pdu import AcseReason, PresentationReason, UserReason
+from ltdic import AcseReason, PresentationReason, UserReason
 
 Codes = tuple[int, int, int]
 

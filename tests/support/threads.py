@@ -29,6 +29,11 @@ class Background:
             self._raised = e
         self.is_done = True
 
+    @property
+    def ident(self) -> int | None:
+        """The number of the thread, as `threading.get_ident` gives it there."""
+        return self._thread.ident
+
     def join(self) -> Any:
         self._thread.join(TIMEOUT)
         if self._thread.is_alive():

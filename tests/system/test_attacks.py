@@ -46,8 +46,8 @@ from ltdic import (
     aio,
     decode,
     encode,
+    lib,
 )
-from ltdic._ffi import lib
 from ltdic.association import part_size
 from ltdic.l_dicom import *  # noqa: F403
 from support.apart import are_sent_to_and_leave, run_apart
@@ -151,7 +151,7 @@ def test_the_end_of_a_connection_gives_its_place_back_whatever_raises(
         with Peer(host, REQUEST) as peer:
             peer.associate()
             with monkeypatch.context() as patch:
-                patch.setattr(ltdic.association.Association, "receive_eof", fail)
+                patch.setattr(ltdic.Association, "receive_eof", fail)
                 peer.close()
                 eventually(lambda: "the end fails" in caplog.text)
         assert is_served(host) < TIMEOUT / 2
@@ -264,7 +264,7 @@ def in_a_thread_with(number: int | None, function: Callable[[], Any]) -> None:
             function()
 
     threads = [Background(run) for _ in range(30)]
-    numbers = [thread._thread.ident for thread in threads]
+    numbers = [thread.ident for thread in threads]
     chosen.append(number if number in numbers else numbers[0])
     begins.set()
     for thread in threads:
@@ -298,7 +298,7 @@ def test_a_command_without_its_data_set_does_not_hold_others_for_ever(
             first.join()
         begun = time.monotonic()
         with pytest.raises(LocalError, match="has sent a command"):
-            in_a_thread_with(first._thread.ident, lambda: send(2))
+            in_a_thread_with(first.ident, lambda: send(2))
         assert SHORT * 0.9 < time.monotonic() - begun < TIMEOUT / 2
         assert served.established
         go_on.set()

@@ -18,9 +18,8 @@ import cffi
 import pytest
 
 import ltdic
-from ltdic import l_dicom
-from ltdic._ffi import ffi as ltdic_ffi
-from ltdic._ffi import lib
+from ltdic import ffi as ltdic_ffi
+from ltdic import l_dicom, lib
 from support.paths import TESTS
 from support.sockets import TIMEOUT, receive_pdu
 from support.toolchain import STRICT, Toolchain, run
