@@ -51,6 +51,7 @@ def ltdic(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_the_demo_shows_all_combinations_and_succeeds() -> None:
     result = ltdic("demo")
     rows = [line.split() for line in result.stdout.splitlines()[1:-1]]
@@ -60,6 +61,7 @@ def test_the_demo_shows_all_combinations_and_succeeds() -> None:
     assert result.stdout.splitlines()[-1].startswith("16 of 16")
 
 
+@pytest.mark.slow
 def test_the_demo_fails_when_other_codes_arrive(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -70,6 +72,7 @@ def test_the_demo_fails_when_other_codes_arrive(
     assert "1 of 16" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_demo_fails_when_nothing_arrives(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -78,6 +81,7 @@ def test_the_demo_fails_when_nothing_arrives(
     assert "0 of 16" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_help_and_version_are_there_and_nonsense_is_a_usage_error() -> None:
     assert "demo" in ltdic("--help").stdout
     assert ltdic("--version").stdout.startswith("ltdic ")
@@ -225,6 +229,7 @@ def test_echo_says_why_it_was_rejected_and_what_to_do() -> None:
         assert "What to do: " in result.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codes", DEFINED)
 def test_the_exit_code_of_echo_tells_a_permanent_from_a_transient_rejection(
     codes: tuple[int, int, int],
@@ -262,6 +267,7 @@ def test_echo_tells_who_is_not_there() -> None:
         assert result.stdout.startswith("UNREACHABLE  no connection to ")
 
 
+@pytest.mark.slow
 def test_echo_ends_where_nobody_answers() -> None:
     with socket.create_server((LOCALHOST, 0)) as silent:
         result = echo(silent.getsockname()[1], "--timeout", "0.3")
@@ -269,6 +275,7 @@ def test_echo_ends_where_nobody_answers() -> None:
     assert result.stdout.startswith("NO ANSWER  ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("answer", "word", "advice"),
     [
@@ -289,6 +296,7 @@ def test_echo_says_who_it_is_that_breaks_off(answer: bytes, word: str, advice: s
     assert advice in result.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("as_json", [False, True])
 def test_an_echo_without_an_answer_to_the_release_is_ok_with_a_remark(as_json: bool) -> None:
     def script(connection: socket.socket) -> None:
@@ -317,6 +325,7 @@ def test_echo_says_that_the_peer_knows_no_echo() -> None:
     assert "none of the transfer syntaxes" in result.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -364,6 +373,7 @@ def is_wrong_usage(said: str, command: str) -> None:
 BUSY = encode(AssociateReject(2, 3, 1))
 
 
+@pytest.mark.slow
 @needs_terminal
 def test_echo_tries_again_and_shows_it_in_a_line_that_goes_away() -> None:
     with answering(BUSY, encode(AssociateReject(1, 1, 7))) as port:
@@ -376,6 +386,7 @@ def test_echo_tries_again_and_shows_it_in_a_line_that_goes_away() -> None:
     assert "(tried 2 times in " in final
 
 
+@pytest.mark.slow
 @needs_terminal
 def test_echo_has_colours_only_on_a_terminal_that_wants_them() -> None:
     with serving() as server:
@@ -386,6 +397,7 @@ def test_echo_has_colours_only_on_a_terminal_that_wants_them() -> None:
     assert plain.screen.startswith("OK")
 
 
+@pytest.mark.slow
 def test_without_a_terminal_each_try_has_its_line() -> None:
     with answering(BUSY, BUSY) as port:
         result = echo(port, "--retry", "1", "--json")
@@ -404,6 +416,7 @@ def interrupts(request: pytest.FixtureRequest) -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.slow
 @needs_terminal
 @pytest.mark.usefixtures("interrupts")
 def test_an_interrupted_echo_aborts_and_says_so() -> None:
@@ -435,6 +448,7 @@ def test_a_terminated_echo_aborts() -> None:
 # ---- listen --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_listen_serves_whom_it_knows_and_prints_a_line_for_each() -> None:
     with listening("--called", "ARCHIVE", "--calling", "CT_1", "--calling", "CT_2") as (
         process,
@@ -460,6 +474,7 @@ def test_listen_serves_whom_it_knows_and_prints_a_line_for_each() -> None:
     assert "2 rejected: 1 with 1/1/3, 1 with 1/1/7." in words
 
 
+@pytest.mark.slow
 def test_listen_in_json_is_an_object_for_each() -> None:
     with listening("--json", "--called", "A") as (process, port):
         assert echo(port, "--called", "A").returncode == 0
@@ -471,6 +486,7 @@ def test_listen_in_json_is_an_object_for_each() -> None:
     assert (second["result"], second["source"], second["reason"]) == (1, 1, 7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codes", ["1/1/1", "2/3/2", "1/2/2"])
 def test_listen_rejects_everybody_where_it_is_told_to(codes: str) -> None:
     with listening("--reject", codes) as (process, port):
@@ -479,6 +495,7 @@ def test_listen_rejects_everybody_where_it_is_told_to(codes: str) -> None:
         assert f"{codes}: " in end(process)[0]
 
 
+@pytest.mark.slow
 def test_listen_rejects_beyond_its_limit() -> None:
     with listening("--max-associations", "1") as (process, port):
         entity = AE()
@@ -490,6 +507,7 @@ def test_listen_rejects_beyond_its_limit() -> None:
         assert "rejected for now, 2/3/2: local limit exceeded" in end(process)[0]
 
 
+@pytest.mark.slow
 @needs_dcmtk
 def test_listen_serves_pynetdicom_and_dcmtk_at_once_and_each_is_told_in_its_words() -> None:
     def dcmtk(calling: str) -> str:
@@ -526,6 +544,7 @@ def test_listen_escapes_what_a_stranger_calls_itself() -> None:
     assert "hunter2" not in printed
 
 
+@pytest.mark.slow
 @needs_terminal
 def test_listen_in_a_terminal_is_coloured_and_ends_at_control_c_with_its_totals() -> None:
     terminal = Terminal("listen", "--port", "0")
@@ -550,6 +569,7 @@ def test_listen_releases_whoever_is_associated_when_it_is_to_end() -> None:
     assert "1 accepted: 1 released" in words
 
 
+@pytest.mark.slow
 def test_listen_says_that_the_port_is_taken() -> None:
     with socket.create_server(("", 0)) as taken:
         result = ltdic("listen", "--port", str(taken.getsockname()[1]))
@@ -557,6 +577,7 @@ def test_listen_says_that_the_port_is_taken() -> None:
     assert "in use" in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -613,6 +634,7 @@ TLS_CLIENT = ["--tls", "--ca", "ca.pem"]
 SHOWN = ["--cert", "cert.pem", "--key", "key.pem"]
 
 
+@pytest.mark.slow
 def test_echo_and_listen_talk_over_tls(pki: Path) -> None:
     with listening(*TLS_SERVER, "--host", LOCALHOST) as (process, port):
         good = echo(port, *TLS_CLIENT)
@@ -637,6 +659,7 @@ def test_echo_and_listen_talk_over_tls(pki: Path) -> None:
     assert words.endswith(" 3 connections without an association.\n")
 
 
+@pytest.mark.slow
 def test_listen_wants_to_see_a_certificate_where_it_has_an_authority(pki: Path) -> None:
     with listening(*TLS_SERVER, "--ca", "ca.pem", "--json") as (process, port):
         shown, hidden = echo(port, *TLS_CLIENT, *SHOWN), echo(port, *TLS_CLIENT)
@@ -649,6 +672,7 @@ def test_listen_wants_to_see_a_certificate_where_it_has_an_authority(pki: Path) 
     assert (second["outcome"], second["fault"]) == ("no association", "tls")
 
 
+@pytest.mark.slow
 def test_tls_at_a_port_without_it_is_said(pki: Path) -> None:
     with listening() as (_, port):
         result = echo(port, *TLS_CLIENT)
@@ -657,6 +681,7 @@ def test_tls_at_a_port_without_it_is_said(pki: Path) -> None:
     assert "Check whether that port has TLS" in result.stdout
 
 
+@pytest.mark.slow
 def test_a_certificate_for_another_name_is_said(pki: Path) -> None:
     with listening("--tls", "--cert", "cert.pem", "--key", "key.pem") as (_, port):
         results = echo(port, *TLS_CLIENT), ltdic("echo", "localhost", str(port), *TLS_CLIENT)
@@ -665,6 +690,7 @@ def test_a_certificate_for_another_name_is_said(pki: Path) -> None:
         assert "What to do: Ask for the peer by a name or number that" in result.stdout
 
 
+@pytest.mark.slow
 def test_echo_ends_where_nobody_answers_over_tls(pki: Path) -> None:
     with socket.create_server((LOCALHOST, 0)) as silent:
         result = echo(silent.getsockname()[1], *TLS_CLIENT, "--timeout", "0.3")
@@ -692,6 +718,7 @@ def test_with_tls_nobody_is_told_to_try_it(pki: Path) -> None:
     assert "try --tls" not in result.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
 def test_listen_lets_users_in_whom_it_knows(pki: Path, tls: bool) -> None:
     server, client = (TLS_SERVER, TLS_CLIENT) if tls else ([], [])
@@ -728,6 +755,7 @@ FILES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["echo", "listen"])
 @pytest.mark.parametrize(("files", "text"), FILES, ids=[text[:25] for _, text in FILES])
 def test_files_that_are_none_are_named(
@@ -752,6 +780,7 @@ def test_pynetdicom_talks_to_listen_over_tls(pki: Path) -> None:
         assert "PYNETDICOM at 127.0.0.1 -> ANY-SCP: released" in end(process)[0]
 
 
+@pytest.mark.slow
 def test_echo_talks_to_pynetdicom_over_tls(pki: Path) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain("both.pem")
@@ -787,6 +816,7 @@ def test_dcmtk_talks_to_listen_over_tls(pki: Path) -> None:
     assert printed.count("no TLS: it sent an A-ASSOCIATE-RQ in plain") == 1
 
 
+@pytest.mark.slow
 @needs_dcmtk
 def test_echo_talks_to_dcmtk_over_tls(pki: Path, tmp_path: Path) -> None:
     files = [str(pki / name) for name in ("both.pem", "both.pem", "ca.pem")]
@@ -807,6 +837,7 @@ by_buffering = pytest.mark.parametrize("flags", [[], ["-u"]], ids=["buffered", "
 FULL = "ltdic: standard output: No space left on device\n"
 
 
+@pytest.mark.slow
 @needs_full
 @by_buffering
 @pytest.mark.parametrize(
@@ -833,6 +864,7 @@ def test_a_full_output_is_an_exit_code_and_one_sentence(
     assert (result.returncode, result.stderr) == (73, FULL)
 
 
+@pytest.mark.slow
 @needs_full
 @by_buffering
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
@@ -859,6 +891,7 @@ def with_closed(stream: str, *arguments: str) -> subprocess.CompletedProcess[str
     return subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [["listen", "--port", "0"], ["echo", LOCALHOST, "1"], ["dump", "00"], ["demo"], ["--help"]],
@@ -870,12 +903,14 @@ def test_a_closed_output_is_an_exit_code_and_one_sentence(arguments: list[str]) 
     assert result.stderr == "ltdic: standard output is closed\n"
 
 
+@pytest.mark.slow
 def test_a_closed_input_is_an_exit_code_and_one_sentence() -> None:
     result = with_closed("<&-", "dump", "-")
     assert result.returncode == 66
     assert result.stderr == "ltdic dump: standard input is closed\n"
 
 
+@pytest.mark.slow
 def test_without_a_place_for_errors_the_output_has_none_of_them() -> None:
     with serving() as server:
         good = with_closed("2>&-", "echo", LOCALHOST, str(server.address[1]), "--json")
@@ -884,6 +919,7 @@ def test_without_a_place_for_errors_the_output_has_none_of_them() -> None:
     assert (wrong.returncode, wrong.stdout) == (64, "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["utf-8:strict", "ascii:strict"])
 @pytest.mark.parametrize("host", ["\udcff.invalid", "b\xfccher.invalid"])
 def test_a_host_that_the_output_cannot_show_is_escaped(host: str, encoding: str) -> None:
@@ -908,6 +944,7 @@ def parsers() -> dict[str, argparse.ArgumentParser]:
     return {"": whole, **commands.choices}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["", "demo", "echo", "listen", "dump"])
 def test_help_describes_every_argument_and_shows_defaults(command: str) -> None:
     result = ltdic(*command.split(), "--help")

@@ -160,6 +160,7 @@ CLAUSES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ident", "clause"), CLAUSES)
 def test_dump_names_the_clause_of_the_item_at_fault(ident: str, clause: str) -> None:
     (wire,) = (v.values[0]["hex"] for v in vectors("invalid.json") if v.id == ident)
@@ -264,6 +265,7 @@ def test_pydicom_is_not_imported_where_no_uid_is_to_be_named() -> None:
 # ---- hexadecimal digits --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "digits", ["{0}", "0x{0}", " {0}\r\n", "0x{1}", "{1}\n", "{2}\n", "\n0x{3}\t"]
 )
@@ -282,6 +284,7 @@ def test_an_odd_number_of_digits_is_told_in_one_sentence() -> None:
         assert result.stderr.decode() == sentence
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", [b"0x03g", b"0300000000040001010x", b"\x0500", b"\xa003"])
 def test_what_is_not_all_digits_is_not_taken_for_digits(data: bytes) -> None:
     result = dump(data)
@@ -362,6 +365,7 @@ def test_text_that_is_not_legal_is_not_shown() -> None:
         assert_kept(dumped(with_info(item(kind, counted(PASSCODE)))), PASSCODE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [b"", *OTHERS, *(2 * other for other in OTHERS)])
 def test_a_passcode_is_kept_where_bytes_are_missing_or_too_many_before_it(after: bytes) -> None:
     passcode_at = FULL.index(PASSCODE)
@@ -373,6 +377,7 @@ def test_a_passcode_is_kept_where_bytes_are_missing_or_too_many_before_it(after:
         assert_kept(dumped(FULL[:passcode_at] + more + FULL[passcode_at:] + after), PASSCODE)
 
 
+@pytest.mark.slow
 def test_a_passcode_is_kept_whatever_one_byte_of_the_request_becomes() -> None:
     wire = with_info(*INFO[:5])
     for at in range(len(wire)):
@@ -439,6 +444,7 @@ def damaged_streams(draw: Any) -> tuple[bytes, tuple[bytes, ...]]:
     return stream, secrets
 
 
+@pytest.mark.slow
 @settings(max_examples=3 * settings().max_examples, deadline=None)
 @given(damaged_streams())
 def test_no_secret_is_shown_whatever_becomes_of_a_stream(
@@ -448,6 +454,7 @@ def test_no_secret_is_shown_whatever_becomes_of_a_stream(
     assert_kept(dumped(stream) + "".join(decoded(stream)), *secrets)
 
 
+@pytest.mark.slow
 def test_an_argument_that_cannot_be_read_is_not_repeated() -> None:
     for wrong in (encode(SECRET).hex(":"), (encode(SECRET) * 9).hex(":")):
         result = dump(b"", wrong)

@@ -54,6 +54,7 @@ def is_as_foretold(said: Any, expected: my.Fault | None) -> bool:
     return expected is None or bool(said == expected)
 
 
+@pytest.mark.slow
 @groups
 def test_hostile_bytes_give_a_value_or_the_fault_they_must_at_its_place(group: Group) -> None:
     for case, lenient, strict in answers(group):
@@ -78,6 +79,7 @@ def same(wire: bytes, in_c: str, in_python: Any) -> bool:
     return more <= 4 + at // 2 and bool(found == in_python)
 
 
+@pytest.mark.slow
 @groups
 def test_c_gives_the_same_for_hostile_bytes(codec_toolchain: Toolchain, group: Group) -> None:
     said = answers(group)
@@ -89,6 +91,7 @@ def test_c_gives_the_same_for_hostile_bytes(codec_toolchain: Toolchain, group: G
     assert next(printed, None) is None
 
 
+@pytest.mark.slow
 @groups
 def test_hostile_bytes_that_are_taken_are_encoded_as_they_came(group: Group) -> None:
     for case, lenient, _ in answers(group):
@@ -200,6 +203,7 @@ print(__debug__)
 """
 
 
+@pytest.mark.slow
 def test_answers_do_not_depend_on_assertions() -> None:
     said = []
     for options in ([], ["-O"]):
@@ -246,6 +250,7 @@ GROWING: dict[str, tuple[Callable[[int], bytes], int]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("what", GROWING)
 def test_eight_times_the_bytes_take_about_eight_times_as_long(what: str, strict: bool) -> None:
@@ -262,6 +267,7 @@ def test_eight_times_the_bytes_take_about_eight_times_as_long(what: str, strict:
     assert any(growth() < 4 for _ in range(5))
 
 
+@pytest.mark.slow
 def test_malformed_pdus_leave_no_memory_behind() -> None:
     wires = [bytes.fromhex(param.values[0]["hex"]) for param in vectors("invalid.json")]
     before = 0
@@ -282,6 +288,7 @@ def test_a_length_of_4_gib_takes_no_memory(kind: int) -> None:
     assert memory_in_use() - before < memory_allowed(1 << 20)
 
 
+@pytest.mark.slow
 def test_the_codec_calls_no_allocator(codec_toolchain: Toolchain) -> None:
     folder = codec_toolchain.library.parent
     allocators = {"malloc", "calloc", "realloc", "reallocarray", "free", "strdup", "aligned_alloc"}

@@ -158,11 +158,13 @@ def test_rejects_before_garbage_come_out_before_the_error(
 # ---- all PDUs --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @given(my.pdus)
 def test_what_is_encoded_is_decoded_to_the_same_value(pdu: ltdic.PDU) -> None:
     assert decode(encode(pdu)) == pdu
 
 
+@pytest.mark.slow
 @given(my.strict_pdus)
 def test_strict_mode_takes_what_the_standard_allows(pdu: ltdic.PDU) -> None:
     wire = encode(pdu)
@@ -259,6 +261,7 @@ def joined(decoder: Decoder, chunks: list[bytes]) -> list[ltdic.PDU]:
     return pdus
 
 
+@pytest.mark.slow
 @given(my.chopped(my.pdus.map(encode)))
 def test_fragments_are_the_same_data(case: tuple[bytes, list[bytes]]) -> None:
     wire, chunks = case
@@ -498,6 +501,7 @@ def test_a_changed_value_leaves_all_else_as_it_came() -> None:
     assert renamed == wire
 
 
+@pytest.mark.slow
 @given(my.strict_pdus, my.strict_pdus)
 def test_a_pdu_with_the_wire_of_another_is_encoded_as_what_it_is(
     pdu: ltdic.PDU, other: ltdic.PDU
@@ -599,6 +603,7 @@ def test_a_pdu_that_is_made_once_is_what_decoding_makes(wire: bytes) -> None:
     assert decode(wire, exact=True).wire == wire
 
 
+@pytest.mark.slow
 @given(my.pdus)
 def test_what_is_encoded_at_once_is_what_rows_make(pdu: Any) -> None:
     at_once = pdu_module._encode_at_once(pdu)

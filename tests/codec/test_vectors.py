@@ -172,6 +172,7 @@ def test_every_vector_gives_in_python_what_it_must() -> None:
     check_all("Python", python, python_streams)
 
 
+@pytest.mark.slow
 def test_every_vector_gives_in_c_what_it_must(codec_toolchain: Toolchain) -> None:
     in_c = InC(codec_toolchain)
     check_all(f"C ({codec_toolchain.name})", in_c.pdus, in_c.streams)
@@ -216,6 +217,7 @@ def untested_bytes() -> list[tuple[bytes, Answer]]:
     return cases
 
 
+@pytest.mark.slow
 def test_reserved_bytes_change_nothing_and_come_back() -> None:
     cases = untested_bytes()
     for wire, expected in cases:
@@ -225,12 +227,14 @@ def test_reserved_bytes_change_nothing_and_come_back() -> None:
     print(f"{len(VALID)} of {len(VALID)} valid vectors with {len(cases)} random fillings")
 
 
+@pytest.mark.slow
 def test_reserved_bytes_change_nothing_and_come_back_in_c(codec_toolchain: Toolchain) -> None:
     cases = untested_bytes()
     answers = InC(codec_toolchain).pdus([(wire, "strict", {}) for wire, _ in cases])
     assert answers == [expected for _, expected in cases]
 
 
+@pytest.mark.slow
 def test_ten_thousand_untidy_pdus_come_back() -> None:
     untidy = Untidy(seed=2)
     for _ in range(10_000):
@@ -241,6 +245,7 @@ def test_ten_thousand_untidy_pdus_come_back() -> None:
     print("10000 of 10000 untidy PDUs")
 
 
+@pytest.mark.slow
 def test_ten_thousand_untidy_pdus_come_back_in_c(codec_toolchain: Toolchain) -> None:
     untidy = Untidy(seed=3)
     questions = [(untidy.pdu(), "strict", LIMITS) for _ in range(10_000)]

@@ -606,6 +606,7 @@ def test_it_does_what_the_model_does(policy: Policy, steps: list[Any]) -> None:
             model.leave(pdu)
 
 
+@pytest.mark.slow
 @given(policies, requests)
 def test_the_answer_to_a_strictly_valid_request_is_strictly_valid(
     policy: Policy, pdu: AssociateRequest

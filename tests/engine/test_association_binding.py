@@ -1613,6 +1613,7 @@ def establish(pair: Pair, answer: int) -> None:
     assert [side.engine.state for side in pair.sides] == [6, 6]
 
 
+@pytest.mark.slow
 @settings(max_examples=3 * settings().max_examples)
 @given(MAXIMA, MAXIMA, st.booleans(), st.lists(STEPS, min_size=30, max_size=80), st.booleans())
 def test_two_of_them_always_end_with_nothing_lost_and_nothing_told_twice(

@@ -144,6 +144,7 @@ METHODS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("secured", [False, True], ids=["plain", "TLS"])
 @pytest.mark.parametrize("method", METHODS)
 @in_loop
@@ -159,6 +160,7 @@ async def test_cancelling_a_method_anywhere_leaves_nothing(method: str, secured:
         await cancel_everywhere(work, 5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 @in_loop
 async def test_after_cancelling_a_method_the_association_can_be_aborted(method: str) -> None:
@@ -192,6 +194,7 @@ async def test_cancelling_what_fails_anyway_leaves_nothing(outcome: str) -> None
             await cancel_everywhere(work, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", ["idle", "in a data set", "handling"])
 @in_loop
 async def test_cancelling_a_server_anywhere_leaves_nothing(state: str) -> None:
@@ -289,6 +292,7 @@ async def test_an_echo_that_was_cancelled_does_not_answer_the_next_one() -> None
 # ---- requestors --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", [*SOURCES, "asynchronous pieces"])
 @in_loop
 async def test_a_data_set_is_sent_from_anything_that_gives_bytes(source: str) -> None:
@@ -343,6 +347,7 @@ async def raises_local_error(method: str, association: aio.AsyncAssociation) -> 
         await ABORTED[method](association)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closes", [True, False], ids=["closes", "does nothing"])
 @pytest.mark.parametrize("method", ABORTED)
 @in_loop
@@ -373,6 +378,7 @@ async def test_abort_in_another_task_ends_what_waits(method: str, closes: bool) 
             await raises_local_error(other, association)
 
 
+@pytest.mark.slow
 @in_loop
 async def test_abort_in_another_task_ends_what_waits_over_tls() -> None:
     async with server(tls=server_context()) as to:
@@ -384,6 +390,7 @@ async def test_abort_in_another_task_ends_what_waits_over_tls() -> None:
     assert to.counters.aborted == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ABORTED)
 @in_loop
 async def test_abort_at_any_turn_of_the_loop_is_a_local_error(method: str) -> None:
@@ -403,6 +410,7 @@ async def test_abort_at_any_turn_of_the_loop_is_a_local_error(method: str) -> No
                     await asyncio.wait_for(task, TIMEOUT)
 
 
+@pytest.mark.slow
 @in_loop
 async def test_leaving_the_block_while_another_task_waits_ends_it() -> None:
     async with associated(drained) as (association, peer):
@@ -462,6 +470,7 @@ async def test_who_releases_after_the_peer_has_asked_answers_it() -> None:
         assert await asyncio.to_thread(peer.join) == RELEASE_RP
 
 
+@pytest.mark.slow
 @in_loop
 async def test_a_peer_that_takes_nothing_is_given_up() -> None:
     over = threading.Event()
@@ -473,6 +482,7 @@ async def test_a_peer_that_takes_nothing_is_given_up() -> None:
         over.set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("host", ["..", "a" * 70 + ".invalid", "no\0host"])
 @in_loop
 async def test_a_name_that_is_none_is_a_connection_failed_with_its_cause(host: str) -> None:
@@ -491,6 +501,7 @@ def test_no_time_and_no_port_are_value_errors(change: dict[str, Any]) -> None:
         server(idle=-1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("peer", ["unknown authority", "no TLS", "silent"])
 @in_loop
 async def test_tls_that_fails_is_a_connection_failed(peer: str) -> None:
@@ -508,6 +519,7 @@ async def test_tls_that_fails_is_a_connection_failed(peer: str) -> None:
                 await connect(to, **options)
 
 
+@pytest.mark.slow
 @in_loop
 async def test_a_peer_that_sends_what_nobody_receives_is_not_read_for_ever() -> None:
     """Empty messages count, too."""
@@ -530,6 +542,7 @@ async def test_a_peer_that_sends_what_nobody_receives_is_not_read_for_ever() -> 
 # ---- a server: many, and slow ones -------------------------------------------------------------
 
 
+@pytest.mark.slow
 @in_loop
 async def test_a_thousand_associations_are_served_by_one_loop() -> None:
     count = 1000
@@ -584,6 +597,7 @@ async def fill(connection: socket.socket, wire: bytes) -> int:
     return size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [0x3FF0, 2, 0])
 @in_loop
 async def test_a_handler_that_is_slow_makes_reading_stop(size: int) -> None:
@@ -611,6 +625,7 @@ async def test_a_handler_that_is_slow_makes_reading_stop(size: int) -> None:
     assert handled >= sent // (size + 12) * size
 
 
+@pytest.mark.slow
 @in_loop
 async def test_a_server_that_may_not_read_does_not_spin() -> None:
     turns = 0
@@ -637,6 +652,7 @@ async def test_a_server_that_may_not_read_does_not_spin() -> None:
             assert turns < 20
 
 
+@pytest.mark.slow
 @in_loop
 async def test_who_asks_for_echoes_and_never_reads_is_aborted() -> None:
     wire = echo_request(1) * 1000
@@ -666,6 +682,7 @@ async def raises(_: object) -> None:
     raise RuntimeError("what the log says")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("on_request", "codes"),
     [
@@ -707,6 +724,7 @@ async def test_a_handler_that_raises_aborts_its_association_alone(
     assert failures == ["the handler failed; its association is aborted"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stubborn", [False, True])
 @in_loop
 async def test_a_handler_whose_peer_is_gone_does_not_outlive_the_server(stubborn: bool) -> None:
@@ -731,6 +749,7 @@ async def test_a_handler_whose_peer_is_gone_does_not_outlive_the_server(stubborn
     over.set()
 
 
+@pytest.mark.slow
 @in_loop
 async def test_a_peer_that_never_reads_does_not_keep_a_connection() -> None:
     async def handler(association: aio.AsyncServedAssociation, pdv: PDV) -> None:
@@ -747,6 +766,7 @@ async def test_a_peer_that_never_reads_does_not_keep_a_connection() -> None:
 # ---- a server: its end -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("reads", [False, True])
 @in_loop
@@ -794,6 +814,7 @@ async def test_connections_that_wait_when_a_server_closes_are_answered() -> None
             assert decode(found) == AssociateReject(2, 3, 1)
 
 
+@pytest.mark.slow
 @in_loop
 async def test_however_many_wait_when_a_server_closes_are_answered() -> None:
     count = 150
@@ -807,6 +828,7 @@ async def test_however_many_wait_when_a_server_closes_are_answered() -> None:
     assert to.counters.rejected == {("sent", 2, 3, 1): count}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("secured", [False, True], ids=["plain", "TLS"])
 @in_loop
 async def test_cancelling_the_end_of_a_server_closes_those_who_have_just_come(
@@ -885,6 +907,7 @@ async def test_a_host_that_is_no_name_cannot_be_listened_at() -> None:
             await aio.Server((host, 0)).__aenter__()
 
 
+@pytest.mark.slow
 @in_loop
 async def test_serving_ends_after_a_time_or_when_a_function_says_so() -> None:
     async with server() as to:

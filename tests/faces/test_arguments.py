@@ -292,6 +292,7 @@ def test_an_association_is_made_or_says_what_is_wrong(data: st.DataObject) -> No
         called(data, association.send, REQUEST)
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_an_association_takes_any_argument_or_says_what_is_wrong(data: st.DataObject) -> None:
     requestor, acceptor = established()
@@ -445,6 +446,7 @@ def takes_too_long(name: str, arguments: list[Any]) -> bool:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FUNCTIONS)
 @given(st.data())
 def test_a_function_of_l_dicom_takes_any_argument_or_says_what_is_wrong(

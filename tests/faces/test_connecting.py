@@ -49,6 +49,7 @@ def sockets_toolchain(
     return toolchain_or_skip(request.param, tmp_path_factory.mktemp("connecting"), cxx=False)
 
 
+@pytest.mark.slow
 def test_the_first_address_that_is_up_wins_and_the_others_are_closed(
     sockets_toolchain: Toolchain,
 ) -> None:
@@ -166,6 +167,7 @@ def test_who_connects_to_no_host_is_told_so(connect: Connect, host: str) -> None
     assert isinstance(e.value.__cause__, (socket.gaierror, UnicodeError))
 
 
+@pytest.mark.slow
 @by_server
 @pytest.mark.parametrize("host", [*NONE, *WITH_NUL])
 def test_who_listens_at_no_host_is_told_what_the_resolver_says(listen: Listen, host: str) -> None:
@@ -267,6 +269,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("together", [True, False], ids=["one word", "two"])
 @pytest.mark.parametrize("host", [LOCALHOST, "localhost.", *(["[::1]"] if has_ipv6() else [])])
 def test_echo_takes_host_and_port_in_one_word_or_two(host: str, together: bool) -> None:
@@ -278,6 +281,7 @@ def test_echo_takes_host_and_port_in_one_word_or_two(host: str, together: bool) 
     assert (result.returncode, result.stdout[:4]) == (0, "OK  "), result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -298,6 +302,7 @@ def test_echo_says_what_is_no_host_and_port(arguments: list[str]) -> None:
     assert re.search(r"ltdic echo: .*(PORT|port|HOST)", result.stderr)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("host", WITH_PORT)
 def test_listen_says_that_a_host_has_no_port_in_it(host: str) -> None:
     result = command("listen", "--host", host, "--port", "0")
@@ -322,6 +327,7 @@ def silent() -> Iterator[tuple[str, int]]:
         yield full.getsockname()
 
 
+@pytest.mark.slow
 @on_linux
 @by_face
 def test_no_connection_in_time_is_a_connection_failed(connect: Connect) -> None:
@@ -337,6 +343,7 @@ def test_no_connection_in_time_is_a_connection_failed(connect: Connect) -> None:
     assert not isinstance(e.value, TimeoutError)
 
 
+@pytest.mark.slow
 @on_linux
 @by_face
 def test_no_connection_in_time_is_tried_again(connect: Connect) -> None:
@@ -347,6 +354,7 @@ def test_no_connection_in_time_is_tried_again(connect: Connect) -> None:
     assert [(type(cause), n) for cause, n in told] == [(TimeoutError, 1), (TimeoutError, 2)]
 
 
+@pytest.mark.slow
 @on_linux
 def test_echo_says_that_nobody_answers() -> None:
     with silent() as (host, port):
@@ -356,6 +364,7 @@ def test_echo_says_that_nobody_answers() -> None:
     assert "no answer in time" in result.stdout
 
 
+@pytest.mark.slow
 @on_linux
 def test_echo_tries_again_where_nobody_answers_and_ends_in_time() -> None:
     with silent() as (host, port):
@@ -487,6 +496,7 @@ async def cancel_at(steps: int, host: str, port: int) -> bool:
     return await is_done_before(steps, connect_in_loop(host, port, timeout=TIMEOUT))
 
 
+@pytest.mark.slow
 @on_linux
 @pytest.mark.parametrize("host", [LOCALHOST, "localhost", "no.such.host.invalid"])
 @in_loop
@@ -499,6 +509,7 @@ async def test_connecting_can_be_cancelled_at_any_moment(host: str, pool: None) 
             steps = next_step(steps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("host", [LOCALHOST, "localhost"])
 @in_loop
 async def test_connecting_to_one_who_listens_can_be_cancelled_at_any_moment(
@@ -512,6 +523,7 @@ async def test_connecting_to_one_who_listens_can_be_cancelled_at_any_moment(
         assert done
 
 
+@pytest.mark.slow
 @on_linux
 @pytest.mark.parametrize("host", [LOCALHOST, "localhost"])
 @in_loop
@@ -533,6 +545,7 @@ async def test_connecting_can_be_cancelled_before_its_turn(
         assert descriptors() == before
 
 
+@pytest.mark.slow
 @on_linux
 @pytest.mark.parametrize("good", [LOCALHOST, "localhost"])
 @in_loop
@@ -552,6 +565,7 @@ async def test_a_hundred_who_do_not_answer_hold_up_nobody(good: str, pool: None)
             await asyncio.to_thread(pool_ends)
 
 
+@pytest.mark.slow
 @in_loop
 async def test_looking_up_the_address_of_this_end_does_not_stop_the_loop(
     pool: None, monkeypatch: pytest.MonkeyPatch

@@ -102,6 +102,7 @@ def decided_before(server: ltdic.Server) -> None:
     thread.join()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("use", [unused, served_before, decided_before])
 def test_a_server_without_associations_has_left_its_port_at_once(
     use: Callable[[ltdic.Server], None],
@@ -138,6 +139,7 @@ def test_a_server_with_an_association_has_left_its_port_when_it_is_collected() -
         told[0].receive()
 
 
+@pytest.mark.slow
 def test_whoever_has_an_association_has_its_server() -> None:
     server = ltdic.Server((LOCALHOST, 0), admission=ALL, handler=heard, timeout=TIMEOUT)
     address = server.address
@@ -158,6 +160,7 @@ def test_whoever_has_an_association_has_its_server() -> None:
     association.abort()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["block", "close", "close and serve", "failed"])
 def test_a_server_that_was_closed_is_dropped_without_a_warning(how: str) -> None:
     with no_collector(), warned():
@@ -235,6 +238,7 @@ def test_a_server_in_asyncio_that_another_thread_drops_leaves_its_port() -> None
         assert is_free(address)
 
 
+@pytest.mark.slow
 def test_a_server_in_asyncio_goes_on_as_long_as_it_has_an_association() -> None:
     async def drop() -> None:
         server = await opened()
@@ -291,6 +295,7 @@ ENDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ENDS)
 def test_an_interpreter_ends_in_order_with_a_server_alive(how: str) -> None:
     text = f"""\

@@ -37,7 +37,7 @@ from support.faces import (
 from support.raw import ACCEPT, REQUEST, SHORT, raw_acceptor, raw_requestor
 from support.rejections import DEFINED
 from support.sockets import LISTENING, LOCALHOST, TIMEOUT, close_with_reset, receive_pdu
-from support.toolchain import is_installed
+from support.toolchain import needs_peer
 
 
 def name_of(face: Any) -> str | None:
@@ -244,7 +244,7 @@ def test_an_echo_response_needs_no_sop_class(requestor: Any) -> None:
         assert association.echo() == 0
 
 
-@pytest.mark.skipif(not is_installed("dicom-storescp"), reason="dicom-storescp is not installed")
+@needs_peer("dicom-storescp", "dicom-storescp")
 @by_requestor
 def test_dicom_rs_answers_an_echo(requestor: Any, tmp_path: Path) -> None:
     """Its response has no SOP class, and is always one to message 1."""
@@ -283,6 +283,7 @@ def test_what_does_not_answer_an_echo_is_said_at_once(requestor: Any, what: str)
     assert decode(peer.result) == (Abort(2, 5) if what == "a data set" else Abort(0, 0))
 
 
+@pytest.mark.slow
 @by_requestor
 @pytest.mark.parametrize("accepts", [False, True])
 def test_a_peer_that_never_answers_is_aborted_in_time(requestor: Any, accepts: bool) -> None:
@@ -358,6 +359,7 @@ def test_an_acceptor_counts_a_requestor_that_is_gone(acceptor: Any, end: Any) ->
     assert server.counters == Counters(accepted=2, lost=1, aborted=1)
 
 
+@pytest.mark.slow
 @by_acceptor
 @pytest.mark.parametrize("size", [0, 1, 6, 100])
 def test_an_acceptor_does_not_wait_for_a_request_for_ever(acceptor: Any, size: int) -> None:

@@ -616,6 +616,7 @@ def test_an_attempt_aborted_in_the_callback_that_began_it_leaves_the_last_end(
     requestor.free()
 
 
+@pytest.mark.slow
 def test_a_callback_that_runs_for_a_second_loses_nothing(
     server: socket.socket, request_pdu: Any
 ) -> None:
@@ -795,6 +796,7 @@ FORBIDDEN = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["kernel", "cffi"])
 def test_plain_functions_work_where_executable_memory_is_forbidden(by: str) -> None:
     """By the kernel where it can, from Linux 6.3 on; else cffi says what it would say there."""
@@ -1330,6 +1332,7 @@ def test_silence_is_ended_by_the_deadline_set_for_it(raw_request: bytes, request
     acceptor.free()
 
 
+@pytest.mark.slow
 def test_an_answer_that_came_in_time_counts_however_late_it_is_looked_at(
     server: socket.socket, request_pdu: Any
 ) -> None:
@@ -1459,6 +1462,7 @@ def reject_many(count: int, seed: int) -> int:
     return right
 
 
+@pytest.mark.slow
 def test_ten_thousand_rejections_all_arrive_and_leave_nothing_behind() -> None:
     assert reject_many(500, seed=1) == 500
     files, memory = len(os.listdir("/proc/self/fd")), memory_in_use()

@@ -34,6 +34,7 @@ def watched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return toolchain_or_skip(request.param, tmp_path_factory.mktemp("misuse"), cxx=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("program", "end"), [("misuse.c", "13 scenes"), ("table.c", "3 tests")])
 def test_a_program_that_misuses_the_library_is_told_so(
     watched: Toolchain, program: str, end: str

@@ -180,6 +180,7 @@ def fails(association: Any, pdv: PDV) -> Iterator[None]:
     yield
 
 
+@pytest.mark.slow
 @ways
 @pytest.mark.parametrize("asks", [False, True], ids=["let in", "asked about"])
 def test_on_end_tells_each_end_once(
@@ -218,6 +219,7 @@ def test_on_end_tells_each_end_once(
     assert host.ended.empty()
 
 
+@pytest.mark.slow
 @ways
 def test_an_association_is_established_until_its_end_and_no_longer(
     serve: Serve, way: Way, outcome: str, codes: Any, options: dict[str, Any]
@@ -552,6 +554,7 @@ def test_a_stranger_is_one_line_in_the_log(
     assert host.ended.empty()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", [0, 1, 6, 100], ids=lambda sent: f"{sent} bytes")
 @pytest.mark.parametrize("leaves", [False, True], ids=["waits", "leaves"])
 def test_a_request_that_does_not_come_whole_is_one_line_in_the_log(
@@ -703,6 +706,7 @@ def watch(host: Host, stop: threading.Event) -> int:
     return looks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_each_connection_is_counted_once(serve: Serve, seed: int) -> None:
     chance = random.Random(seed)
@@ -798,6 +802,7 @@ def test_a_connection_over_tls_is_counted_once(
         assert (stranger.fault == "tls") == ("tls_failures" in counts)
 
 
+@pytest.mark.slow
 def test_codes_may_be_counted_and_looked_at_at_once(serve: Serve) -> None:
     """Each of 200 connections is rejected with codes of its own."""
     codes = iter(range(200))
@@ -1269,6 +1274,7 @@ def test_another_admission_may_decide_otherwise(serve: Serve) -> None:
         eventually(lambda: is_let_in(host, "A"))
 
 
+@pytest.mark.slow
 def test_admissions_may_be_set_all_the_time(serve: Serve) -> None:
     """Whoever is answered is answered by one of them, and no place is lost."""
     stop = threading.Event()
@@ -1289,6 +1295,7 @@ def test_admissions_may_be_set_all_the_time(serve: Serve) -> None:
     assert host.counters.accepted == 100
 
 
+@pytest.mark.slow
 def test_who_is_refused_by_each_of_two_admissions_is_never_let_in(serve: Serve) -> None:
     """The rules and the function of one admission go together."""
     stop = threading.Event()
@@ -1651,6 +1658,7 @@ def test_what_may_not_be_proposed_is_refused_without_a_connection(
 MESSAGE = 1_200_000  # bytes: more than is given to the engine at once
 
 
+@pytest.mark.slow
 def test_messages_that_are_sent_at_once_are_whole(serve: Serve) -> None:
     """By two threads, or two tasks."""
     with (
@@ -1798,6 +1806,7 @@ def test_whoever_waits_on_the_serving_thread_for_ever_is_told() -> None:
         peer.send(p_data(b"ab"), ReleaseRequest())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["send", "release", "abort"])
 def test_a_server_that_does_not_serve_is_no_time_out_of_the_peer(method: str) -> None:
     options: Any = {

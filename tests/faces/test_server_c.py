@@ -392,6 +392,7 @@ def test_data_that_nobody_wants_is_dropped() -> None:
         assert [event.kind for event in server.events] == [ENDED]
 
 
+@pytest.mark.slow
 def test_associations_that_nobody_is_told_of_cost_no_memory_within_one_run() -> None:
     rounds = 40_000
 
@@ -545,6 +546,7 @@ def fragments(command: bool, data: list[bytes]) -> list[tuple[int, int, bytes]]:
     return [(STORE, control, piece) for control, piece in zip(controls, pieces, strict=True)]
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(messages, st.lists(st.integers(1, 60), max_size=12), st.integers(1, 4))
 def test_what_is_received_is_what_was_sent(
@@ -1124,6 +1126,7 @@ def test_a_data_set_that_does_not_end_is_aborted_after_three_quarters_of_the_tim
         assert (report.outcome, report.status) == ("aborted", OK)
 
 
+@pytest.mark.slow
 def test_peers_that_send_on_without_end_do_not_hold_it_up() -> None:
     endless = p_data(*[(STORE, 0, bytes(4000))] * 4) * 100
 
@@ -1183,6 +1186,7 @@ def test_a_request_that_would_be_refused_is_refused_with_its_own_code() -> None:
         server.closed()
 
 
+@pytest.mark.slow
 def test_a_silent_connection_is_given_a_moment() -> None:
     with serving(wanted=EVERYTHING) as server:
         silent, late = server.call(), server.call()
@@ -1197,6 +1201,7 @@ def test_a_silent_connection_is_given_a_moment() -> None:
         assert server.counters == Counters(connections=2, no_request=1)
 
 
+@pytest.mark.slow
 def test_a_peer_that_does_not_read_is_aborted_and_closed_in_time() -> None:
     with serving(wanted=DATA) as server:
         server.associate(encode(request(contexts=PROPOSED)))
@@ -1209,6 +1214,7 @@ def test_a_peer_that_does_not_read_is_aborted_and_closed_in_time() -> None:
         assert report.outcome == "aborted"
 
 
+@pytest.mark.slow
 def test_peers_that_do_not_answer_are_closed_in_time() -> None:
     """One that is to release, one that is rejected, one that released, and a collision."""
     with serving(wanted=DATA) as server:
@@ -1264,6 +1270,7 @@ def live_through_everything(server: Server) -> None:
     server.peers.clear()
 
 
+@pytest.mark.slow
 def test_a_thousand_associations_leave_nothing_behind() -> None:
     with serving(wanted=DATA | ENDS) as server:
         at_first = descriptors()

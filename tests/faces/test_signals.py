@@ -112,6 +112,7 @@ def ask(address: Any, seed: int, is_enough: list[bool]) -> Counter[str]:
     return done
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_what_is_raised_at_any_moment_loses_and_doubles_nothing() -> None:
     heard, is_enough, timer = Heard(), list[bool](), Timer(7)

@@ -333,6 +333,7 @@ def raises_local_error(method: str, association: ltdic.SyncAssociation) -> None:
         METHODS[method](association)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_abort_in_another_thread_ends_what_waits(method: str) -> None:
     with waiting_peer() as (association, peer, reads):
@@ -352,6 +353,7 @@ def test_abort_in_another_thread_ends_what_waits(method: str) -> None:
             raises_local_error(other, association)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_abort_does_not_wait_long_for_a_peer_that_does_nothing(method: str) -> None:
     with waiting_peer(closes=False) as (association, _, _):
@@ -372,6 +374,7 @@ def test_abort_in_another_thread_ends_what_waits_over_tls() -> None:
     assert of_associations(server.counters) == ltdic.Counters(accepted=1, aborted=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fails", [False, True])
 def test_leaving_the_block_while_another_thread_waits_aborts(fails: bool) -> None:
     def leave(association: ltdic.SyncAssociation) -> None:
@@ -415,6 +418,7 @@ def signalled(handler: Callable[[], Any], when: Callable[[], Any]) -> Iterator[N
         signal.signal(signal.SIGALRM, before[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_abort_in_a_signal_handler_ends_what_waits(method: str) -> None:
     with waiting_peer() as (association, peer, reads):
@@ -441,6 +445,7 @@ def test_abort_in_a_signal_handler_while_nothing_waits_is_the_end() -> None:
         assert decode(peer.join()) == Abort(0, 0)
 
 
+@pytest.mark.slow
 def test_abort_in_a_signal_handler_that_interrupts_an_abort_does_nothing() -> None:
     called = []
     with waiting_peer(closes=False) as (association, _, _):
@@ -473,6 +478,7 @@ def test_abort_in_a_signal_handler_counts_whatever_comes_first() -> None:
         assert decode(peer.join()) == Abort(0, 0)
 
 
+@pytest.mark.slow
 def test_abort_at_any_moment_hangs_nobody_and_leaves_nothing() -> None:
     def use(association: ltdic.SyncAssociation) -> None:
         with suppress(LocalError):
@@ -496,6 +502,7 @@ def test_abort_at_any_moment_hangs_nobody_and_leaves_nothing() -> None:
         assert server.counters.aborted == server.counters.accepted == 101
 
 
+@pytest.mark.slow
 def test_an_association_that_is_forgotten_leaves_no_descriptor() -> None:
     with serving(timeout=TIMEOUT) as server:
         ltdic.connect(*server.address, **OPTIONS).abort()
@@ -565,6 +572,7 @@ def test_an_echo_response_that_drips_is_not_waited_for_longer_than_the_timeout()
         assert peer.join() == b"\7"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sends", [False, True])
 def test_a_peer_that_sends_but_takes_nothing_is_given_up(sends: bool) -> None:
     over = threading.Event()
@@ -583,6 +591,7 @@ def test_a_peer_that_sends_but_takes_nothing_is_given_up(sends: bool) -> None:
         over.set()
 
 
+@pytest.mark.slow
 def test_a_peer_that_takes_slowly_is_waited_for() -> None:
     size = 8_000_000
 
@@ -696,6 +705,7 @@ def test_an_association_over_tls_is_as_any_other() -> None:
     assert of_associations(server.counters) == ltdic.Counters(accepted=1, released=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("peer", ["unknown authority", "no TLS", "closes", "silent"])
 def test_tls_that_fails_is_a_connection_failed(peer: str) -> None:
     options = {**OPTIONS, "tls": client_context(trustme.CA())}
@@ -870,6 +880,7 @@ def test_other_threads_send_and_abort() -> None:
     assert time.monotonic() - begun < TIMEOUT / 2
 
 
+@pytest.mark.slow
 def test_a_thread_that_waits_for_room_gives_up_and_the_peer_is_aborted() -> None:
     threads: list[Background] = []
 
@@ -910,6 +921,7 @@ def test_a_handler_may_send_more_than_the_system_takes_at_once() -> None:
             assert (received.is_command, received.data) == (is_command, BIG * 8)
 
 
+@pytest.mark.slow
 def test_what_a_handler_sends_to_a_peer_that_takes_nothing_is_given_up_in_time() -> None:
     """The handler does not wait for that, and nobody else does."""
     took: queue.Queue[float] = queue.Queue()
@@ -941,6 +953,7 @@ def test_what_a_handler_sends_to_a_peer_that_takes_nothing_is_given_up_in_time()
 # ---- the server: its end -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("reads", [False, True])
 def test_a_server_closes_in_time_in_every_state(state: str, reads: bool) -> None:

@@ -253,6 +253,7 @@ TABLE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", VALUES)
 @pytest.mark.parametrize("parameter", TABLE)
 def test_a_time_is_taken_or_refused_by_one_rule(peers: Any, parameter: str, value: str) -> None:
@@ -274,6 +275,7 @@ TEXTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", TEXTS)
 def test_a_time_on_the_command_line_follows_the_same_rule(peers: Any, text: str) -> None:
     command = ["echo", peers.address[0], str(peers.address[1]), f"--timeout={text}"]
@@ -363,6 +365,7 @@ by_requestor = pytest.mark.parametrize("requestor", REQUESTORS, ids=lambda one: 
 by_acceptor = pytest.mark.parametrize("acceptor", ACCEPTORS, ids=lambda one: one.name)
 
 
+@pytest.mark.slow
 @by_long_time
 @by_requestor
 @by_acceptor
@@ -382,6 +385,7 @@ def test_a_whole_association_whose_times_are_long(
         association.release()
 
 
+@pytest.mark.slow
 @by_long_time
 @pytest.mark.parametrize("requestor", [BlockingRequestor, AsyncRequestor], ids=lambda one: one.name)
 def test_a_whole_association_over_tls_whose_times_are_long(requestor: Any, value: str) -> None:

@@ -199,6 +199,7 @@ def reject_when_asked(connection: Any) -> None:
     reject_at_once(connection)
 
 
+@pytest.mark.slow
 @by_face
 @by_transport
 @pytest.mark.parametrize("script", [reject_at_once, reject_when_asked])
@@ -235,6 +236,7 @@ ABORTS = {abort_at_first: 40, abort_later: 40, abort_one_who_is_stuck: 10}
 by_abort = pytest.mark.parametrize("abort", ABORTS)
 
 
+@pytest.mark.slow
 @by_face
 @by_transport
 @by_abort
@@ -252,6 +254,7 @@ def test_an_abort_is_one_although_a_reset_follows_it_and_much_is_being_sent(
     assert found == {(True, 2, 1): count}
 
 
+@pytest.mark.slow
 @by_transport
 @by_abort
 def test_an_acceptor_records_an_abort_although_a_reset_follows_it(version: str, abort: Any) -> None:
@@ -325,6 +328,7 @@ REASONS = {
 }
 
 
+@pytest.mark.slow
 @by_face
 @pytest.mark.parametrize(("version", "certificate"), REASONS)
 @pytest.mark.parametrize("server", ["raw", "asyncio"])
@@ -481,6 +485,7 @@ def test_whoever_sends_no_request_over_tls_is_told_of_as_without_it(
 # ---- deadlines -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("data", "counter", "text"),
     [
@@ -519,6 +524,7 @@ def test_a_handshake_that_drips_has_the_same_deadline() -> None:
         assert time.monotonic() - begun > SHORT * 0.9
 
 
+@pytest.mark.slow
 @by_face
 def test_a_requestor_does_not_wait_longer_for_a_handshake_that_drips(face: str) -> None:
     over = threading.Event()
@@ -656,6 +662,7 @@ async def watch(server: aio.Server, until: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["plain", "1.3"])
 @pytest.mark.parametrize("end", ["orderly", "cancelled"])
 def test_each_connection_is_counted_once_whatever_becomes_of_it(
@@ -775,6 +782,7 @@ WRONG = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", WRONG)
 def test_what_no_tls_can_be_had_with_is_a_value_error_before_any_connection(what: str) -> None:
     before = len(os.listdir("/proc/self/fd"))
@@ -844,6 +852,7 @@ def test_a_requestor_says_that_it_closes(version: str) -> None:
     assert ends == [True]
 
 
+@pytest.mark.slow
 @by_version
 @pytest.mark.parametrize("how", ["released", "rejected"])
 @pytest.mark.parametrize("waits", [False, True], ids=["peer closes first", "peer waits"])
@@ -946,6 +955,7 @@ def test_nothing_is_lost_where_tls_has_to_read_before_it_writes(face: str) -> No
     assert received == [b"command!", data]
 
 
+@pytest.mark.slow
 def test_while_tls_cannot_write_the_sender_waits_and_does_not_spin() -> None:
     """Neither in time nor in memory."""
     go_on = threading.Event()
@@ -968,6 +978,7 @@ def test_while_tls_cannot_write_the_sender_waits_and_does_not_spin() -> None:
         go_on.set()
 
 
+@pytest.mark.slow
 def test_an_asynchronous_sender_waits_while_tls_cannot_write() -> None:
     """Little of what it has is held meanwhile."""
     over, taken, piece = threading.Event(), 0, bytes(0x40000)
@@ -1016,6 +1027,7 @@ def exchange(client: Tls, server: Tls, size: int) -> tuple[bytes, bytes]:
     return got[client], got[server]
 
 
+@pytest.mark.slow
 @by_version
 @pytest.mark.parametrize("size", [1, 7, 1000, 1 << 20])
 def test_bytes_may_come_in_any_pieces(version: str, size: int) -> None:

@@ -22,7 +22,15 @@ from pynetdicom.pdu_primitives import UserIdentityNegotiation
 import ltdic
 from ltdic import Admission, AssociateReject, aio
 from support.commands import dicom_file, store_response
-from support.dcmtk import REASONS, RESULTS, SOURCES, each_rejection, needs_dcmtk, run_scu
+from support.dcmtk import (
+    DCMTK_MARKS,
+    REASONS,
+    RESULTS,
+    SOURCES,
+    each_rejection,
+    needs_dcmtk,
+    run_scu,
+)
 from support.pynetdicom_ends import associate, pynetdicom_acceptor
 from support.rejections import Codes
 from support.sockets import LOCALHOST, TIMEOUT, receive_pdu
@@ -151,7 +159,7 @@ each_peer = pytest.mark.parametrize(
     "ask",
     [
         pytest.param(ask_by_pynetdicom, id="pynetdicom"),
-        pytest.param(ask_by_echoscu, id="echoscu", marks=needs_dcmtk),
+        pytest.param(ask_by_echoscu, id="echoscu", marks=DCMTK_MARKS),
     ],
 )
 
@@ -176,6 +184,7 @@ def storescu(port: int, folder: Path, *options: str) -> tuple[int, str]:
 # ---- titles ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @each_server
 @each_peer
 @pytest.mark.parametrize(
@@ -356,6 +365,7 @@ def test_pynetdicom_is_admitted_by_its_user_identity(
         assert answer.server_response == b""
 
 
+@pytest.mark.slow
 @needs_dcmtk
 @each_server
 @pytest.mark.parametrize("response", [False, True])
@@ -412,6 +422,7 @@ LIMITS = [
 ]
 
 
+@pytest.mark.slow
 @each_server
 @each_peer
 @pytest.mark.parametrize("end", [ends, aborts])
@@ -464,6 +475,7 @@ DECIDING = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("serve", "asynchronous"), DECIDING)
 @each_peer
 @each_rejection
@@ -504,6 +516,7 @@ def user_known(event: Any) -> tuple[bool, bytes | None]:
     return who in known, b"ticket"
 
 
+@pytest.mark.slow
 @each_connect
 @pytest.mark.parametrize(
     ("who", "answer"),
@@ -526,6 +539,7 @@ def test_pynetdicom_admits_our_requestor_by_its_user_identity(
     assert (said.response if said is not None else None) == answer
 
 
+@pytest.mark.slow
 @each_connect
 @pytest.mark.parametrize(
     "who",
@@ -580,6 +594,7 @@ LIMITS_OF_MANY = [
 ]
 
 
+@pytest.mark.slow
 @each_server
 @pytest.mark.parametrize(("limits", "count", "titles"), LIMITS_OF_MANY)
 def test_of_200_at_once_as_many_are_admitted_as_may_be_and_places_come_back(

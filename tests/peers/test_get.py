@@ -293,6 +293,7 @@ def test_our_requestor_gets_from_our_server(serve: Serve, requestor: Callable[..
     assert pending == [(COUNT - done, done) for done in range(1, COUNT)]
 
 
+@pytest.mark.slow
 @needs_dcmtk
 @pytest.mark.parametrize("option", ["+x=", "+xe", "+xi"])
 def test_getscu_gets_from_our_server(serve: Serve, option: str, tmp_path: Path) -> None:
@@ -345,6 +346,7 @@ def test_a_role_that_is_not_answered_is_none(serve: Serve) -> None:
 # ---- our requestor asks others ------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @each_requestor
 def test_our_requestor_gets_from_pynetdicom(requestor: Callable[..., Any]) -> None:
     def on_get(event: Any) -> Iterator[Any]:
@@ -383,6 +385,7 @@ def store_all(port: int) -> None:
             assert number_in(elements_of(bytes(pdv.data)), 0x0900) == SUCCESS
 
 
+@pytest.mark.slow
 @needs_dcmtk
 @each_requestor
 def test_our_requestor_gets_from_dcmqrscp(requestor: Callable[..., Any], tmp_path: Path) -> None:

@@ -210,11 +210,13 @@ encodable_by_pynetdicom = known_to_pynetdicom.map(
 # ---- pynetdicom ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @given(known_to_pynetdicom)
 def test_pynetdicom_decodes_what_we_encode_to_the_same_fields(pdu: ltdic.PDU) -> None:
     assert ours_of(decoded_by_pynetdicom(encode(pdu))) == with_swallowed_length(pdu)
 
 
+@pytest.mark.slow
 @given(my.requests | my.accepts)
 def test_pynetdicom_refuses_what_is_known_and_no_more(pdu: ltdic.PDU) -> None:
     try:
@@ -228,6 +230,7 @@ def test_pynetdicom_refuses_what_is_known_and_no_more(pdu: ltdic.PDU) -> None:
         assert not has_backslash(pdu)
 
 
+@pytest.mark.slow
 @given(encodable_by_pynetdicom, st.randoms())
 def test_we_decode_what_pynetdicom_encodes_to_the_same_fields(pdu: Any, random: Any) -> None:
     if pdu.pdu_type in (1, 2):
@@ -471,6 +474,7 @@ REQUESTS = [
 ]
 
 
+@pytest.mark.slow
 @needs_dcmtk
 @pytest.mark.parametrize(("program", "options", "contexts"), REQUESTS)
 def test_a_request_by_dcmtk_is_strict_and_encoded_to_its_bytes(
@@ -489,6 +493,7 @@ def test_a_title_of_echoscu_comes_without_its_leading_space(folder: Path) -> Non
     assert encode(request)[10:26] == b"A B".ljust(16)
 
 
+@pytest.mark.slow
 @needs_dcmtk
 @pytest.mark.parametrize(
     "information", [UserInformation(0, "1.2"), IN_AN_ACCEPT], ids=["short", "long"]
@@ -542,6 +547,7 @@ IDENTITIES = [
 ]
 
 
+@pytest.mark.slow
 @needs_dcmtk
 @pytest.mark.parametrize(("options", "identity", "response"), IDENTITIES)
 def test_a_user_identity_of_storescu_arrives_and_our_response_to_it(
@@ -595,6 +601,7 @@ def joined_fragments(wire: bytes) -> list[bytes]:
     return [bytes(data) for data in found]
 
 
+@pytest.mark.slow
 @needs_dcmtk
 @pytest.mark.parametrize("most", [0, 14, 128, 4096, 16384, 0x7FFFFFFF])
 def test_storescu_s_data_set_arrives_whole_under_each_maximum_length(
@@ -659,6 +666,7 @@ OFFERS = {
 }
 
 
+@pytest.mark.slow
 @needs_dcmtk
 @pytest.mark.parametrize("offer", OFFERS)
 @pytest.mark.parametrize("server", SERVERS, ids=lambda server: server[0])
@@ -695,6 +703,7 @@ def storescp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         yield port
 
 
+@pytest.mark.slow
 @needs_dcmtk
 @settings(deadline=None)  # the server may still be starting
 @given(request=my.requests)

@@ -80,7 +80,7 @@ from support.commands import INSTANCE, ROWS, command_set, dicom_file, elements_o
 from support.dcmtk import REASONS, RESULTS, SOURCES
 from support.l_dicom import check
 from support.sockets import LOCALHOST, TIMEOUT, close_with_reset, reserved_port
-from support.toolchain import clean_environment, is_installed, run
+from support.toolchain import clean_environment, is_installed, marks_of_peer, run
 from support.uids import IMPLICIT, SECONDARY_CAPTURE, VERIFICATION
 
 KIB = 1024
@@ -1169,15 +1169,16 @@ def combinations() -> Iterator[Any]:
     for case in CASES:
         for name, options in case.peers.items():
             program = PEERS[name].program
-            mark = pytest.mark.skipif(not is_installed(program), reason=f"{name} is not installed")
+            marks = [] if program == sys.executable else marks_of_peer(program, name)
             yield pytest.param(
-                name, case, options, marks=mark, id=f"{name}-{case.name}{remark(case, options)}"
+                name, case, options, marks=marks, id=f"{name}-{case.name}{remark(case, options)}"
             )
 
 
 DONE: dict[tuple[str, str], str] = {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "case", "options"), list(combinations()))
 def test_both_ends_agree_on_what_happened(
     tmp_path: Path, name: str, case: Case, options: dict[str, Any]

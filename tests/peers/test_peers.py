@@ -351,6 +351,7 @@ def rejection_sent() -> list[Event]:
 # ---- pynetdicom accepts or rejects -----------------------------------------------------------
 
 
+@pytest.mark.slow
 @each_rejection
 def test_our_requestor_is_told_of_each_rejection_by_pynetdicom_once_and_in_order(
     codes: Codes,
@@ -359,6 +360,7 @@ def test_our_requestor_is_told_of_each_rejection_by_pynetdicom_once_and_in_order
         assert events_of(port) == rejected_with(codes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("attributes", "titles", "codes"),
     [
@@ -375,12 +377,14 @@ def test_our_requestor_is_told_that_pynetdicom_does_not_know_a_title(
         assert events_of(port, **titles) == rejected_with(codes)
 
 
+@pytest.mark.slow
 def test_our_requestor_is_accepted_where_pynetdicom_knows_both_titles() -> None:
     known = {"require_called_aet": True, "require_calling_aet": ["FRIEND"]}
     with pynetdicom_acceptor(**known) as port:
         assert events_of(port, called="PYNETDICOM", calling="FRIEND") == RELEASED
 
 
+@pytest.mark.slow
 def test_our_requestor_is_told_of_pynetdicom_s_limit_of_associations() -> None:
     with (
         pynetdicom_acceptor(maximum_associations=1) as port,
@@ -393,6 +397,7 @@ def test_our_requestor_is_told_of_pynetdicom_s_limit_of_associations() -> None:
         assert first.all_events() == RELEASED
 
 
+@pytest.mark.slow
 def test_our_requestor_can_be_rejected_and_then_accepted_on_one_handle() -> None:
     rejection = pynetdicom_rejecting((2, 3, 1))
     with pynetdicom_acceptor(rejection) as port, our_requestor(port) as requestor:
@@ -402,6 +407,7 @@ def test_our_requestor_can_be_rejected_and_then_accepted_on_one_handle() -> None
             assert requestor.all_events() == RELEASED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("end", "events", "seen"),
     [
@@ -430,6 +436,7 @@ def test_pynetdicom_sees_how_our_requestor_ends_an_association(
     assert answers == [(0, IMPLICIT)]
 
 
+@pytest.mark.slow
 def test_our_requestor_is_told_of_an_abort_by_pynetdicom() -> None:
     def on_established(event: Any) -> None:
         end = time.monotonic() + TIMEOUT
@@ -448,6 +455,7 @@ def test_our_requestor_is_told_of_an_abort_by_pynetdicom() -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("standard", ["c11", "c++17"])
 def test_a_C_or_Cpp_program_is_told_of_a_rejection_by_pynetdicom(
     toolchain: Any, standard: str
@@ -498,6 +506,7 @@ def test_our_acceptor_is_told_of_an_abort_by_pynetdicom() -> None:
 # ---- DCMTK requests --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @needs_dcmtk
 @each_rejection
 def test_echoscu_prints_each_rejection_by_our_acceptor_in_words(codes: Codes) -> None:
@@ -567,6 +576,7 @@ def refusal_id(value: Any) -> str:
     return "-".join(getattr(part, "__name__", part) for part in value.values()) or "any"
 
 
+@pytest.mark.slow
 @needs_dcmtk
 @pytest.mark.parametrize(("server", "options", "request_", "codes"), REFUSALS, ids=refusal_id)
 def test_our_requestor_is_told_of_each_kind_of_rejection_by_dcmtk(
@@ -602,6 +612,7 @@ def test_our_requestor_is_accepted_by_dcmtk_and_releases(tmp_path: Path, server:
         assert events_of(port) == RELEASED
 
 
+@pytest.mark.slow
 @needs_dcmtk
 @pytest.mark.parametrize("server", SERVERS, ids=refusal_id)
 def test_our_requestor_is_accepted_by_dcmtk_and_aborts(tmp_path: Path, server: list[str]) -> None:

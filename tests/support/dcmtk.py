@@ -11,9 +11,10 @@ import pytest
 
 from support.rejections import Codes
 from support.sockets import TIMEOUT, reserved_port
-from support.toolchain import clean_environment, is_installed
+from support.toolchain import clean_environment, marks_of_peer, needs_peer
 
-needs_dcmtk = pytest.mark.skipif(not is_installed("echoscu"), reason="DCMTK is not installed")
+DCMTK_MARKS = marks_of_peer("echoscu", "DCMTK")
+needs_dcmtk = needs_peer("echoscu", "DCMTK")
 
 DCMQRSCP_CONFIG = """\
 MaxPDUSize = 16384

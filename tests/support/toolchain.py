@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sysconfig
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -119,3 +120,20 @@ def toolchain_or_skip(name: str, folder: Path, *, cxx: bool) -> Toolchain:
 def is_installed(program: str) -> bool:
     """As a program of the system, not as a script of a virtual environment."""
     return shutil.which(program, path=clean_environment()["PATH"]) is not None
+
+
+def marks_of_peer(program: str, name: str) -> list[pytest.MarkDecorator]:
+    """Marks of a test that talks to a program of others, and is skipped where that is missing."""
+    missing = pytest.mark.skipif(not is_installed(program), reason=f"{name} is not installed")
+    return [pytest.mark.peers, missing]
+
+
+def needs_peer(program: str, name: str) -> Callable[[Any], Any]:
+    """A decorator that gives a test the marks of `marks_of_peer`."""
+
+    def marked(test: Any) -> Any:
+        for mark in marks_of_peer(program, name):
+            test = mark(test)
+        return test
+
+    return marked

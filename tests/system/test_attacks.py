@@ -216,6 +216,7 @@ class Pairs:
         return senders == [1] * TIMES + [2] * TIMES and sorted(self.found) == pairs
 
 
+@pytest.mark.slow
 def test_messages_of_two_senders_of_a_server_are_whole_and_in_pairs(serve: Serve) -> None:
     came = Pairs()
     with (
@@ -233,6 +234,7 @@ def test_messages_of_two_senders_of_a_server_are_whole_and_in_pairs(serve: Serve
     assert came.are_whole()
 
 
+@pytest.mark.slow
 def test_messages_of_two_tasks_of_a_requestor_are_whole_and_in_pairs() -> None:
     came = Pairs()
 
@@ -271,6 +273,7 @@ def in_a_thread_with(number: int | None, function: Callable[[], Any]) -> None:
         thread.join()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ends", [False, True])
 def test_a_command_without_its_data_set_does_not_hold_others_for_ever(
     serve: Serve, ends: bool
@@ -367,6 +370,7 @@ def test_nobody_is_asked_about_requestors_that_have_left(serve: Serve) -> None:
         assert len(gate.asked) == before + 1
 
 
+@pytest.mark.slow
 def test_the_coroutine_that_decides_is_cancelled_when_its_requestor_has_left() -> None:
     asked, cancelled = [], []
 
@@ -407,6 +411,7 @@ def test_more_requests_than_may_wait_for_a_decision_are_refused_at_once(serve: S
         assert is_served(host) < TIMEOUT / 2
 
 
+@pytest.mark.slow
 def test_the_bytes_that_wait_for_decisions_are_bounded(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -455,6 +460,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     return found
 
 
+@pytest.mark.slow
 def test_of_a_large_request_nothing_is_decoded_and_little_is_kept(
     serve: Serve, decoded: list[bytes]
 ) -> None:
@@ -480,6 +486,7 @@ def test_of_a_large_request_nothing_is_decoded_and_little_is_kept(
         assert not [pdu for pdu in decoded if pdu[0] in (1, 2)]
 
 
+@pytest.mark.slow
 def test_a_large_request_is_gone_with_its_association(serve: Serve) -> None:
     """At once, without a cycle that waits for the collector."""
     gone: list[weakref.ref[Any]] = []
@@ -516,6 +523,7 @@ def strangers(caplog: pytest.LogCaptureFixture) -> list[ltdic.Stranger]:
     return [r.stranger for r in caplog.records if hasattr(r, "stranger")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("face", FACES)
 def test_requests_that_are_not_whole_have_64_mib_together(
     face: str, caplog: pytest.LogCaptureFixture
@@ -663,6 +671,7 @@ def receive_in_asyncio(script: Script, joined: bool, times: int) -> None:
 by_requestor = pytest.mark.parametrize("receive", [receive_blocking, receive_in_asyncio])
 
 
+@pytest.mark.slow
 @by_requestor
 def test_a_message_of_nothing_ends_at_its_limit(receive: Attacked) -> None:
     before, begun = memory_in_use(), time.monotonic()
@@ -672,6 +681,7 @@ def test_a_message_of_nothing_ends_at_its_limit(receive: Attacked) -> None:
     assert memory_in_use() - before < memory_allowed(30 * MIB)
 
 
+@pytest.mark.slow
 @by_requestor
 def test_fragments_without_data_are_no_reason_to_wait_longer(receive: Attacked) -> None:
     begun = time.monotonic()
@@ -680,6 +690,7 @@ def test_fragments_without_data_are_no_reason_to_wait_longer(receive: Attacked) 
     assert time.monotonic() - begun < 10 * SHORT
 
 
+@pytest.mark.slow
 @by_requestor
 def test_fragments_without_data_that_are_received_one_by_one_are_bounded(receive: Attacked) -> None:
     before = memory_in_use()
@@ -689,6 +700,7 @@ def test_fragments_without_data_that_are_received_one_by_one_are_bounded(receive
         receive(send_ten, False, 11)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("face", FACES)
 @pytest.mark.parametrize(("data", "stays"), [(b"", False), (b"ab", True)])
 def test_only_data_keeps_an_association_from_idling(face: str, data: bytes, stays: bool) -> None:
@@ -717,6 +729,7 @@ def test_only_data_keeps_an_association_from_idling(face: str, data: bytes, stay
 # ---- peers that do not read ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_peers_that_take_nothing_delay_nobody_and_are_aborted(serve: Serve) -> None:
     def handler(association: Any, pdv: PDV) -> Iterator[Any]:
         yield association.send(bytes(8 * MIB), context=pdv.context_id, is_command=True)
@@ -739,6 +752,7 @@ def test_peers_that_take_nothing_delay_nobody_and_are_aborted(serve: Serve) -> N
         assert outcomes == {"aborted": 4, "released": 6}
 
 
+@pytest.mark.slow
 def test_a_peer_that_reads_slowly_gets_everything_in_order(serve: Serve) -> None:
     def handler(association: Any, pdv: PDV) -> Iterator[Any]:
         for n in range(8):
@@ -812,6 +826,7 @@ def test_senders_that_wait_are_not_tried_again_for_what_others_send(
 SMALLEST = encode(AssociateRequest("A", "B", (), application_context=None))
 
 
+@pytest.mark.slow
 def test_who_goes_on_after_the_end_is_not_answered_without_bound(serve: Serve) -> None:
     """Each A-ASSOCIATE-RQ after an A-ABORT is to be answered with another one (PS3.8 9.2, AA-7)."""
     wire, most = SMALLEST * 5000, 600 << 20
@@ -839,6 +854,7 @@ def leave_later(peer: Peer) -> None:
     close_with_reset(peer.socket)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("leave", [leave_at_once, leave_later])
 def test_peers_that_leave_while_they_are_sent_to_are_no_errors(
     serve: Serve, leave: Callable[[Peer], None], caplog: pytest.LogCaptureFixture
@@ -847,6 +863,7 @@ def test_peers_that_leave_while_they_are_sent_to_are_no_errors(
     assert [r.getMessage() for r in caplog.records if r.levelno > logging.DEBUG] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("face", SERVERS)
 def test_an_abort_behind_what_is_handled_is_no_error(face: str) -> None:
     """In a process of its own: what the handler raises must not be garbage that is a cycle with
@@ -859,6 +876,7 @@ def test_an_abort_behind_what_is_handled_is_no_error(face: str) -> None:
 # ---- much in little ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_many_small_messages_of_one_peer_do_not_keep_others_waiting(serve: Serve) -> None:
     count = 5000
     handled = 0
@@ -882,6 +900,7 @@ def test_many_small_messages_of_one_peer_do_not_keep_others_waiting(serve: Serve
         eventually(lambda: handled == count)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("face", FACES)
 def test_two_thousand_echoes_at_once_are_all_answered(face: str) -> None:
     with letting_all_in(face) as host, Peer(host, REQUEST) as peer:
@@ -902,6 +921,7 @@ def test_a_requestor_that_takes_little_at_once_may_be_refused(serve: Serve) -> N
         assert is_served(host) < TIMEOUT / 2
 
 
+@pytest.mark.slow
 def test_a_requestor_that_takes_little_at_once_delays_nobody(serve: Serve) -> None:
     """2 MiB are 14 MiB on the wire."""
     sent = threading.Event()
@@ -932,6 +952,7 @@ def test_a_part_is_as_many_pdus_as_a_moment_has_time_for(most: int) -> None:
     assert size == MIB // 2 or size == 2048 * fragment < MIB // 2
 
 
+@pytest.mark.slow
 def test_a_requestor_that_takes_little_but_all_leaves_others_their_turn(serve: Serve) -> None:
     def handler(association: Any, pdv: PDV) -> Iterator[Any]:
         yield association.send(bytes(2 * MIB), context=pdv.context_id, is_command=True)
@@ -1053,6 +1074,7 @@ def test_a_handler_that_is_cancelled_gives_its_place_back() -> None:
         is_served(host)
 
 
+@pytest.mark.slow
 def test_a_handler_that_exits_aborts_its_association_first(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -1124,6 +1146,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 def test_a_process_does_not_wait_for_a_decision_that_nobody_needs() -> None:
     command = [sys.executable, "-c", LONG_DECISION, encode(REQUEST).hex()]
     ran = subprocess.run(command, capture_output=True, text=True, cwd=TESTS, timeout=TIMEOUT)
@@ -1255,6 +1278,7 @@ def test_a_nul_does_not_cut_the_name_of_a_host() -> None:
 # ---- without descriptors, and in the middle of a handshake ---------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("face", SERVERS)
 def test_a_server_without_descriptors_says_so_once_and_rests(face: str) -> None:
     with child(face, 40, '{"max_connections": 0}') as server, ExitStack() as stack:
@@ -1269,6 +1293,7 @@ def test_a_server_without_descriptors_says_so_once_and_rests(face: str) -> None:
     assert summary["cpu"] < 0.5
 
 
+@pytest.mark.slow
 def test_a_server_closes_while_handshakes_hang() -> None:
     count = 50
     with in_asyncio(tls=server_context(), on_end=None) as host, ExitStack() as stack:

@@ -25,6 +25,8 @@ from support.sockets import TIMEOUT, receive_pdu
 from support.toolchain import STRICT, Toolchain, run
 from support.vectors import vectors
 
+pytestmark = pytest.mark.slow
+
 SOURCES = TESTS / "c"
 STANDARDS = ["c11", "c++17"]
 ABORT = bytes.fromhex("07 00 00000004 00 00 00 00")

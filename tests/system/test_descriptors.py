@@ -40,6 +40,7 @@ def echo(address: tuple[str, int]) -> None:
 # ---- without descriptors -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @by_server
 def test_a_server_without_descriptors_waits_and_goes_on_when_there_are_some(kind: str) -> None:
     descriptors, count, lasts = 40, 80, 1.0
@@ -68,6 +69,7 @@ def test_a_server_without_descriptors_waits_and_goes_on_when_there_are_some(kind
         assert said == ""
 
 
+@pytest.mark.slow
 @by_server
 def test_a_server_that_was_without_descriptors_says_it_again_the_next_time(kind: str) -> None:
     with child(kind, 40, '{"max_connections": 0}') as server:
@@ -180,6 +182,7 @@ def release(connection: socket.socket) -> None:
     assert receive_pdu(connection) == RELEASE_RP
 
 
+@pytest.mark.slow
 @by_face
 @pytest.mark.parametrize("how", ["released", "closed"])
 def test_connections_beyond_the_limit_wait_and_are_served_when_others_end(
@@ -208,6 +211,7 @@ def test_connections_beyond_the_limit_wait_and_are_served_when_others_end(
     assert not counters.rejected
 
 
+@pytest.mark.slow
 @by_face
 def test_connections_without_a_request_count_for_the_limit_until_their_time_is_up(
     face: str,
@@ -228,6 +232,7 @@ def test_a_limit_below_zero_is_a_value_error(face: str) -> None:
         kind((LOCALHOST, 0), max_connections=-1)
 
 
+@pytest.mark.slow
 @by_server
 def test_by_default_three_quarters_of_the_descriptors_are_for_connections(kind: str) -> None:
     descriptors, count = 80, 75

@@ -21,6 +21,8 @@ from support.sockets import TIMEOUT, close_with_reset, receive_pdu
 from support.toolchain import COMPILERS, Toolchain, run, toolchain_or_skip
 from support.uids import IMPLICIT
 
+pytestmark = pytest.mark.slow
+
 # ruff: noqa: F405
 
 C = TESTS / "c"

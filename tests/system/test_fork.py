@@ -27,6 +27,8 @@ from support.tls import AUTHORITY, CERTIFICATE, client_context, server_context
 from support.toolchain import Toolchain, run, toolchain_or_skip
 from support.uids import SECONDARY_CAPTURE
 
+pytestmark = pytest.mark.slow
+
 C = TESTS / "c"
 LONG = 12 * TIMEOUT
 

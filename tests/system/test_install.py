@@ -22,10 +22,13 @@ from support.toolchain import STRICT, clean_environment, run
 CSRC = ROOT / "csrc"
 EXAMPLES = sorted((CSRC / "examples").glob("*/*.c"))
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("cmake") is None or shutil.which("pkg-config") is None,
-    reason="cmake or pkg-config is not installed",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        shutil.which("cmake") is None or shutil.which("pkg-config") is None,
+        reason="cmake or pkg-config is not installed",
+    ),
+]
 
 PROJECT = """\
 cmake_minimum_required(VERSION 3.16)

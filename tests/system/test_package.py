@@ -48,6 +48,7 @@ def test_the_sources_are_those_of_the_tree() -> None:
     assert installed == tree
 
 
+@pytest.mark.slow
 def test_the_c_program_of_the_readme_is_built_and_rejected(
     toolchain: Toolchain, tmp_path: Path
 ) -> None:

@@ -242,6 +242,7 @@ def test_a_handler_does_not_release_while_a_thread_sends() -> None:
 ANYTHING = replace(REQUEST, user_info=UserInformation(0, "1.2.3"))
 
 
+@pytest.mark.slow
 def test_a_peer_that_asks_without_pause_and_reads_slowly_is_not_answered_without_bound() -> None:
     """Of the answers wait as many as there are questions in one batch."""
     batch, most = 256, 0
@@ -262,6 +263,7 @@ def test_a_peer_that_asks_without_pause_and_reads_slowly_is_not_answered_without
         peer.close()
 
 
+@pytest.mark.slow
 def test_what_a_thread_sends_waits_behind_what_the_handler_has_sent() -> None:
     """For longer than `timeout`, where the peer takes something all the time."""
 
@@ -390,6 +392,7 @@ def outcomes(script: Script) -> dict[str, Any]:
 LATE = repr(AssociationTimeout("the peer has not taken what was sent in time"))
 
 
+@pytest.mark.slow
 def test_what_a_peer_sends_is_no_reason_to_wait_longer_until_it_takes_something() -> None:
     begun = time.monotonic()
     assert outcomes(drip) == dict.fromkeys(SENDS, LATE)
@@ -435,12 +438,14 @@ def read_slowly(connection: socket.socket) -> None:
         left -= len(data)
 
 
+@pytest.mark.slow
 def test_a_peer_that_takes_a_little_all_the_time_is_waited_for() -> None:
     begun = time.monotonic()
     assert outcomes(read_slowly) == dict.fromkeys(SENDS)
     assert time.monotonic() - begun > SLOWLY
 
 
+@pytest.mark.slow
 def test_a_peer_that_takes_a_little_of_what_is_kept_all_the_time_is_waited_for() -> None:
     with blocking(handler=send_much, timeout=SHORT) as host, ExitStack() as stack:
         peer = slow(stack, host, NARROW)
@@ -452,6 +457,7 @@ def test_a_peer_that_takes_a_little_of_what_is_kept_all_the_time_is_waited_for()
 # ---- what the collector finds of it --------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "what",
     [are_sent_to_and_collected, errors_of_l_dicom_are_collected, lent_bytes_are_collected],
@@ -484,6 +490,7 @@ def is_undecided(peer: Peer) -> None:
 STATES = {3: is_undecided, 6: is_accepted, 13: is_rejected}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", STATES)
 def test_requests_that_are_not_whole_are_bounded_in_every_state(
     serve: Serve, state: int, monkeypatch: pytest.MonkeyPatch

@@ -127,6 +127,7 @@ def test_no_program_has_more_than_15_lines() -> None:
     assert max(program.count("\n") for program in PROGRAMS) <= 15
 
 
+@pytest.mark.slow
 def test_the_requestor_and_the_server_of_the_readme_talk_to_each_other(tmp_path: Path) -> None:
     with serving(SERVER, tmp_path) as server:
         refused = [echo(server.port, tmp_path / "echo") for _ in range(3)]
@@ -137,6 +138,7 @@ def test_the_requestor_and_the_server_of_the_readme_talk_to_each_other(tmp_path:
     assert server.printed == "rejected 3 times: result 1, source 1, reason 3\n"
 
 
+@pytest.mark.slow
 def test_the_requestor_of_the_readme_prints_why_pynetdicom_refuses(tmp_path: Path) -> None:
     rejection = ltdic.AssociateReject(2, 3, 2)
     with pynetdicom_acceptor(pynetdicom_rejecting((2, 3, 2))) as port:
@@ -159,6 +161,7 @@ def test_the_server_of_the_readme_admits_pynetdicom_by_its_title(tmp_path: Path)
     assert server.printed == "rejected 1 times: result 1, source 1, reason 3\n"
 
 
+@pytest.mark.slow
 @needs_dcmtk
 def test_the_server_of_the_readme_admits_echoscu_by_its_title(tmp_path: Path) -> None:
     with serving(SERVER, tmp_path) as server:
@@ -170,6 +173,7 @@ def test_the_server_of_the_readme_admits_echoscu_by_its_title(tmp_path: Path) ->
     assert server.printed == "rejected 1 times: result 1, source 1, reason 3\n"
 
 
+@pytest.mark.slow
 def test_the_tls_server_of_the_readme_admits_our_requestor_by_its_title(tmp_path: Path) -> None:
     secured = Secured(tmp_path, 2)
     options = {"tls": secured.client(), "timeout": TIMEOUT}
@@ -183,6 +187,7 @@ def test_the_tls_server_of_the_readme_admits_our_requestor_by_its_title(tmp_path
     assert server.printed == "Counter({('sent', 1, 1, 3): 2})\n"
 
 
+@pytest.mark.slow
 def test_the_tls_server_of_the_readme_admits_pynetdicom_by_its_title(tmp_path: Path) -> None:
     secured = Secured(tmp_path, 1)
     tls = (secured.client(), LOCALHOST)
@@ -192,6 +197,7 @@ def test_the_tls_server_of_the_readme_admits_pynetdicom_by_its_title(tmp_path: P
     assert server.printed == "Counter({('sent', 1, 1, 3): 1})\n"
 
 
+@pytest.mark.slow
 @needs_dcmtk
 def test_the_tls_server_of_the_readme_admits_echoscu_by_its_title(tmp_path: Path) -> None:
     secured = Secured(tmp_path, 1)
@@ -205,6 +211,7 @@ def test_the_tls_server_of_the_readme_admits_echoscu_by_its_title(tmp_path: Path
     assert server.printed == "Counter({('sent', 1, 1, 3): 1})\n"
 
 
+@pytest.mark.slow
 def test_the_programs_of_the_readme_that_send_data_talk_to_each_other(tmp_path: Path) -> None:
     with reserved_port() as port:
         command = [sys.executable, "-I", written(DATA_SERVER, port, tmp_path)]
@@ -224,11 +231,13 @@ def test_the_programs_of_the_readme_that_send_data_talk_to_each_other(tmp_path: 
             server.communicate()
 
 
+@pytest.mark.slow
 def test_the_l_dicom_program_of_the_readme_prints_the_codes(tmp_path: Path) -> None:
     with serving(SERVER, tmp_path) as server:
         assert run_program(L_DICOM, server.port, tmp_path / "l_dicom") == "1 1 3\n"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
 def test_the_certificate_of_the_readme_is_one_for_the_tls_server(tmp_path: Path) -> None:
     subprocess.run(CERTIFICATE, shell=True, cwd=tmp_path, check=True, capture_output=True)

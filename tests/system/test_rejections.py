@@ -17,6 +17,8 @@ import ltdic
 from ltdic import _connecting, sync
 from support.paths import ROOT
 
+pytestmark = pytest.mark.slow
+
 COUNT = int(os.environ.get("LTDIC_REJECTIONS", "2000"))
 
 

@@ -39,6 +39,7 @@ def gcc(tmp_path_factory: pytest.TempPathFactory) -> Toolchain:
 # ---- programs ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_ten_thousand_associations_are_open_at_once(toolchain: Toolchain) -> None:
     program = toolchain.program(SOURCES / "many.c", "c11")
     allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -52,6 +53,7 @@ def test_ten_thousand_associations_are_open_at_once(toolchain: Toolchain) -> Non
         assert int(size) < 4096 or toolchain.flags
 
 
+@pytest.mark.slow
 def test_a_stalled_connection_is_closed_at_artim_and_delays_nobody(gcc: Toolchain) -> None:
     """The program itself fails where one is closed a millisecond before ARTIM, or seconds
     after it."""

@@ -34,6 +34,7 @@ def optimizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 # ---- the memory ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_no_block_is_freed_with_a_passcode_in_it(optimizer: Toolchain) -> None:
     wraps = [f"-Wl,--wrap={name}" for name in ("free", "realloc")]
     control, *found = run(optimizer.program(PROGRAM, "c11", *wraps)).splitlines()
@@ -85,6 +86,7 @@ def source_of(name: str) -> Path:
     return source
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WIPING)
 def test_what_may_hold_a_passcode_ends_with_a_call_that_wipes(
     optimizer: Toolchain, name: str
@@ -106,6 +108,7 @@ void wipe_and_free(void *data, size_t size)
 """
 
 
+@pytest.mark.slow
 def test_the_stores_stay_where_the_compiler_sees_the_free_behind_them(optimizer: Toolchain) -> None:
     source = optimizer.folder / "wipe_and_free.c"
     source.write_text(WIPE_AND_FREE)
