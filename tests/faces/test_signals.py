@@ -1,0 +1,196 @@
+"""What a signal handler raises comes out of `Server.serve`, at any moment, and loses nothing."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from queue import SimpleQueue
+from typing import Any
+
+import pytest
+
+import ltdic
+from ltdic import PDV, Admission, AssociateReject, AssociationRejected, Record, Server
+from support.commands import command_set
+from support.sockets import LOCALHOST, TIMEOUT
+from support.threads import Background, background
+from support.uids import EXPLICIT, SECONDARY_CAPTURE
+
+TICKS = int(os.environ.get("LTDIC_TICKS", "5000"))
+CLIENTS = 4
+CODES = (1, 1, 7)
+MESSAGE = command_set({2: SECONDARY_CAPTURE, 0x100: 1, 0x110: 1, 0x700: 0, 0x800: 1})
+
+
+class Tick(BaseException):
+    """What the signal handler raises."""
+
+
+class Timer:
+    """Raises `Tick` at random moments while `armed`."""
+
+    def __init__(self, seed: int) -> None:
+        self.armed = self.serves = False
+        self.ticks = 0
+        self._random = random.Random(seed)
+
+    def _set(self) -> None:
+        signal.setitimer(signal.ITIMER_REAL, self._random.expovariate(1500) + 2e-5)
+
+    def _fires(self, *_: object) -> None:
+        self._set()
+        if self.armed:
+            self.armed = False
+            self.ticks += 1
+            raise Tick
+
+    @contextmanager
+    def running(self) -> Iterator[Timer]:
+        before = signal.signal(signal.SIGALRM, self._fires)
+        self._set()
+        try:
+            yield self
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+
+
+class Heard:
+    """What the server has told of. One append each: a signal comes before it or after it."""
+
+    def __init__(self) -> None:
+        self.records: list[tuple[Any, Record]] = []
+        self.to_answer: SimpleQueue[tuple[Any, PDV] | None] = SimpleQueue()
+
+    def handle(self, association: Any, pdv: PDV) -> None:
+        self.to_answer.put((association, pdv))
+
+    def end(self, association: Any, record: Record) -> None:
+        self.records.append((association, record))
+
+    def answer(self) -> None:
+        """In a thread, which no signal handler runs in: send each data set back."""
+        parts: dict[Any, bytes] = {}
+        while (told := self.to_answer.get()) is not None:
+            association, pdv = told
+            if pdv.is_command:
+                continue
+            parts[association] = parts.get(association, b"") + bytes(pdv.data)
+            if pdv.is_last:
+                association.send(MESSAGE, context=SECONDARY_CAPTURE, is_command=True)
+                association.send(parts.pop(association), context=SECONDARY_CAPTURE)
+
+
+def decide(association: Any) -> AssociateReject | None:
+    return AssociateReject(*CODES) if association.calling_ae == "REJECTED" else None
+
+
+def ask(address: Any, seed: int, is_enough: list[bool]) -> Counter[str]:
+    """A client: rejected, echoed and answered, until it is enough."""
+    chance, done = random.Random(seed), Counter[str]()
+    contexts = ["Verification", (SECONDARY_CAPTURE, [EXPLICIT])]
+    while not is_enough:
+        with pytest.raises(AssociationRejected) as rejected:
+            ltdic.connect(*address, calling_ae="REJECTED", timeout=TIMEOUT)
+        assert rejected.value.codes == CODES
+        with ltdic.connect(*address, contexts=contexts, timeout=TIMEOUT) as association:
+            assert association.echo() == 0
+            data = chance.randbytes(2 * chance.randrange(1, 40_000))
+            association.send(MESSAGE, context=SECONDARY_CAPTURE, is_command=True)
+            association.send(data, context=SECONDARY_CAPTURE)
+            assert association.receive() == PDV(3, True, True, MESSAGE)
+            answer = association.receive()
+            assert answer is not None
+            assert answer.data == data
+        done["rejected"] += 1
+        done["released"] += 1
+    return done
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_what_is_raised_at_any_moment_loses_and_doubles_nothing() -> None:
+    heard, is_enough, timer = Heard(), list[bool](), Timer(7)
+    admission = Admission(
+        contexts=["Verification", (SECONDARY_CAPTURE, [EXPLICIT])],
+        on_request=decide,
+    )
+    options: dict[str, Any] = {"handler": heard.handle, "on_end": heard.end, "timeout": TIMEOUT}
+    with Server((LOCALHOST, 0), admission=admission, **options) as server:
+        clients = [
+            Background(lambda seed=seed: ask(server.address, seed, is_enough))
+            for seed in range(CLIENTS)
+        ]
+        answers = Background(heard.answer)
+        serve_through(server, timer, is_enough, clients)
+        done = sum((client.join() for client in clients), Counter[str]())
+        heard.to_answer.put(None)
+        answers.join()
+    assert timer.ticks >= TICKS
+    check(server, heard, done)
+
+
+def serve_through(
+    server: Server, timer: Timer, is_enough: list[bool], clients: list[Background]
+) -> None:
+    """Serve, and be interrupted, until there were enough interruptions and the clients are done."""
+
+    def is_over() -> bool:
+        assert time.monotonic() < end, f"{timer.ticks} ticks, {server.counters}"
+        if timer.ticks >= TICKS:
+            is_enough.append(True)
+        timer.armed = timer.serves  # again, after one that Python has swallowed in a destructor
+        return all(client.is_done for client in clients)
+
+    end = time.monotonic() + max(4 * TIMEOUT, TICKS / 100)
+    with timer.running():
+        while not is_over():
+            try:
+                timer.serves = True
+                server.serve(until=is_over)
+            except Tick:
+                pass
+            finally:
+                timer.serves = timer.armed = False
+
+
+def check(server: Server, heard: Heard, done: Counter[str]) -> None:
+    counters = server.counters
+    assert counters.rejected == Counter({("sent", *CODES): done["rejected"]})
+    assert (counters.accepted, counters.released) == (done["released"], done["released"])
+    assert counters.connections == done.total()
+    assert counters.open == counters.aborted == counters.lost == counters.timed_out == 0
+    told = Counter(id(association) for association, _ in heard.records)
+    assert len(told) == done.total()
+    assert set(told.values()) == {1}
+    outcomes = Counter(record.outcome for _, record in heard.records)
+    assert outcomes == done
+    assert server._served == {}
+
+
+def test_an_exception_in_the_moment_that_serving_ends_does_not_keep_it_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(_: Server) -> None:
+        raise KeyboardInterrupt
+
+    with Server((LOCALHOST, 0), timeout=TIMEOUT) as server:
+        monkeypatch.setattr(Server, "_let_go", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            server.serve(until=0)
+        monkeypatch.undo()
+        server.serve(until=0)  # in this thread
+        monkeypatch.setattr(Server, "_let_go", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            server.serve(until=0)
+        monkeypatch.undo()
+        with background(lambda: server.serve(until=lambda: server.counters.released == 1)):
+            ltdic.connect(*server.address, timeout=TIMEOUT).abort()  # the other thread serves
+            with pytest.raises(ltdic.LocalError, match="serves already"):
+                server.serve(until=0)
+            ltdic.connect(*server.address, timeout=TIMEOUT).release()

@@ -1,0 +1,1063 @@
+"""TLS: both requestors and `aio.Server`, against raw `ssl` peers and against each other."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import random
+import select
+import socket
+import ssl
+import threading
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import Any
+
+import pytest
+import trustme
+
+import ltdic
+from ltdic import (
+    PDV,
+    Abort,
+    Admission,
+    AssociateReject,
+    AssociateRequest,
+    AssociationAborted,
+    AssociationRejected,
+    ConnectionClosed,
+    ConnectionFailed,
+    ProposedContext,
+    UserInformation,
+    aio,
+    encode,
+)
+from ltdic.tls import Tls
+from support.faces import DATA_CONTEXT
+from support.pdus import RELEASE_RP, RELEASE_RQ, p_data
+from support.raw import ACCEPT, OPTIONS, REQUEST, SHORT, read_message
+from support.servers import ALL, answer, serving_in_asyncio
+from support.sockets import LOCALHOST, TIMEOUT, close_with_reset, receive_exactly_one
+from support.threads import Background
+from support.tls import AUTHORITY, client_context, server_context
+from support.waiting import eventually
+
+VERSIONS = {"plain": None, "1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+by_transport = pytest.mark.parametrize("version", VERSIONS)
+by_version = pytest.mark.parametrize("version", ["1.2", "1.3"])
+ABORT = encode(Abort(2, 1))
+MORE_THAN_FITS = bytes(8 << 20)
+
+
+# ---- contexts ------------------------------------------------------------------------------------
+
+
+def of_version(context: ssl.SSLContext, version: str) -> ssl.SSLContext | None:
+    """It for this version alone; None for none."""
+    if version == "plain":
+        return None
+    context.minimum_version = context.maximum_version = VERSIONS[version]  # type: ignore[assignment]
+    return context
+
+
+def server_tls(version: str) -> ssl.SSLContext | None:
+    return of_version(server_context(), version)
+
+
+def client_tls(version: str) -> ssl.SSLContext | None:
+    return of_version(client_context(), version)
+
+
+def asking_tls(version: str) -> ssl.SSLContext:
+    """A server's that wants to see a certificate."""
+    context = server_context()
+    AUTHORITY.configure_trust(context)
+    context.verify_mode = ssl.CERT_REQUIRED
+    of_version(context, version)
+    return context
+
+
+def shown_tls(version: str, authority: trustme.CA) -> ssl.SSLContext:
+    """A client's that shows a certificate."""
+    context = client_context()
+    authority.issue_cert("ct@example.org").configure_cert(context)
+    of_version(context, version)
+    return context
+
+
+# ---- requestors ----------------------------------------------------------------------------------
+
+
+def blocking(address: Any, data: bytes, **options: Any) -> ltdic.Error | None:
+    """What comes of an association in which this is sent."""
+    try:
+        with ltdic.connect(*address, **{**OPTIONS, **options}) as association:
+            if data:
+                association.send(b"command!", context=DATA_CONTEXT, is_command=True)
+                association.send(data, context=DATA_CONTEXT)
+    except ltdic.Error as e:
+        return e
+    return None
+
+
+def in_asyncio(address: Any, data: Any, **options: Any) -> ltdic.Error | None:
+    async def associate() -> ltdic.Error | None:
+        try:
+            async with aio.connect(*address, **{**OPTIONS, **options}) as association:
+                if data:
+                    await association.send(b"command!", context=DATA_CONTEXT, is_command=True)
+                    await association.send(data, context=DATA_CONTEXT)
+        except ltdic.Error as e:
+            return e
+        return None
+
+    return asyncio.run(associate())
+
+
+FACES = {"blocking": blocking, "asyncio": in_asyncio}
+by_face = pytest.mark.parametrize("face", FACES)
+
+
+def told(error: ltdic.Error | None) -> Any:
+    if isinstance(error, AssociationRejected):
+        return error.codes
+    if isinstance(error, AssociationAborted):
+        return error.received, int(error.abort.source), int(error.abort.reason)
+    return repr(error)
+
+
+# ---- raw peers -----------------------------------------------------------------------------------
+
+
+def send_at_once(connection: socket.socket) -> None:
+    """Without Nagle's algorithm: what that holds back, a reset destroys."""
+    connection.settimeout(TIMEOUT)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def secured(connection: socket.socket, tls: ssl.SSLContext | None, **options: Any) -> Any:
+    if tls is None:
+        return connection
+    return tls.wrap_socket(connection, suppress_ragged_eofs=False, **options)
+
+
+@contextmanager
+def raw_acceptors(
+    count: int, tls: ssl.SSLContext | None, script: Callable[[Any], Any]
+) -> Iterator[Any]:
+    """The address of a peer that does for each of so many connections as the script says."""
+    with socket.create_server((LOCALHOST, 0)) as listener:
+        listener.settimeout(TIMEOUT)
+
+        def accept_all() -> None:
+            for _ in range(count):
+                connection, _peer = listener.accept()
+                send_at_once(connection)
+                with secured(connection, tls, server_side=True) as both:
+                    script(both)
+
+        thread = Background(accept_all)
+        yield listener.getsockname()
+        thread.join()
+
+
+@contextmanager
+def raw_requestor(address: Any, tls: ssl.SSLContext | None) -> Iterator[Any]:
+    with socket.create_connection(address, TIMEOUT) as connection:
+        send_at_once(connection)
+        with secured(connection, tls, server_hostname=LOCALHOST) as both:
+            yield both
+
+
+def serving(tls: ssl.SSLContext | None, **options: Any) -> AbstractContextManager[aio.Server]:
+    options = {"admission": ALL, "handler": answer, "timeout": TIMEOUT, **options}
+    return serving_in_asyncio(tls=tls, **options)
+
+
+def ends_seen(counters: ltdic.Counters) -> int:
+    """Connections that have become something."""
+    rejected = sum(counters.rejected.values())
+    without = counters.no_request + counters.faults + counters.tls_failures + counters.unaccepted
+    return counters.accepted + rejected + without
+
+
+# ---- what the peer said last ---------------------------------------------------------------------
+
+
+def reject_at_once(connection: Any) -> None:
+    connection.sendall(encode(AssociateReject(2, 3, 2)))
+    close_with_reset(connection)
+
+
+def reject_when_asked(connection: Any) -> None:
+    """With the request in the system, where nobody reads it."""
+    select.select([connection], [], [], TIMEOUT)
+    reject_at_once(connection)
+
+
+@pytest.mark.slow
+@by_face
+@by_transport
+@pytest.mark.parametrize("script", [reject_at_once, reject_when_asked])
+def test_a_rejection_is_one_although_a_reset_follows_it(
+    face: str, version: str, script: Any
+) -> None:
+    tls, count = client_tls(version), 60
+    with raw_acceptors(count, server_tls(version), script) as address:
+        found = Counter(told(FACES[face](address, b"", tls=tls)) for _ in range(count))
+    assert found == {(2, 3, 2): count}
+
+
+def abort_at_first(connection: Any) -> None:
+    connection.recv(1000)
+    connection.sendall(ABORT)
+    close_with_reset(connection)
+
+
+def abort_later(connection: Any) -> None:
+    left = 3 << 20
+    while left > 0:
+        left -= len(connection.recv(65536))
+    abort_at_first(connection)
+
+
+def abort_one_who_is_stuck(connection: Any) -> None:
+    """After a moment in which nobody reads."""
+    time.sleep(0.05)
+    abort_at_first(connection)
+
+
+ABORTS = {abort_at_first: 40, abort_later: 40, abort_one_who_is_stuck: 10}
+"""And how often."""
+by_abort = pytest.mark.parametrize("abort", ABORTS)
+
+
+@pytest.mark.slow
+@by_face
+@by_transport
+@by_abort
+def test_an_abort_is_one_although_a_reset_follows_it_and_much_is_being_sent(
+    face: str, version: str, abort: Any
+) -> None:
+    def script(connection: Any) -> None:
+        receive_exactly_one(connection)
+        connection.sendall(ACCEPT)
+        abort(connection)
+
+    tls, count = client_tls(version), ABORTS[abort]
+    with raw_acceptors(count, server_tls(version), script) as address:
+        found = Counter(told(FACES[face](address, MORE_THAN_FITS, tls=tls)) for _ in range(count))
+    assert found == {(True, 2, 1): count}
+
+
+@pytest.mark.slow
+@by_transport
+@by_abort
+def test_an_acceptor_records_an_abort_although_a_reset_follows_it(version: str, abort: Any) -> None:
+    count, records = ABORTS[abort], []
+
+    async def handler(association: aio.AsyncServedAssociation, pdv: PDV) -> None:
+        if pdv.is_last:
+            await association.send(b"command!", context=pdv.context_id, is_command=True)
+            await association.send(MORE_THAN_FITS, context=pdv.context_id)
+
+    def on_end(_: object, record: ltdic.Record) -> None:
+        records.append((record.outcome, record.text, record.codes))
+
+    with serving(server_tls(version), handler=handler, on_end=on_end) as server:
+        for _ in range(count):
+            with raw_requestor(server.address, client_tls(version)) as connection:
+                connection.sendall(REQUEST)
+                receive_exactly_one(connection)
+                connection.sendall(p_data(b"command!", True))
+                abort(connection)
+        eventually(lambda: len(records) == count)
+    assert Counter(records) == {
+        ("aborted", "aborted by the peer (source 2, reason 1)", (0, 2, 1)): count
+    }
+    assert server.counters == ltdic.Counters(connections=count, accepted=count, aborted=count)
+
+
+# ---- alerts --------------------------------------------------------------------------------------
+
+
+def handshake_and_read(connection: Any) -> None:
+    with suppress(OSError):
+        connection.recv(1)
+
+
+@contextmanager
+def asking(kind: str, version: str) -> Iterator[Any]:
+    """The address of one who wants to see a certificate."""
+    tls = asking_tls(version)
+    if kind == "asyncio":
+        with serving(tls) as server:
+            yield server.address
+        assert server.counters == ltdic.Counters(connections=1, tls_failures=1)
+        return
+
+    def script(connection: Any) -> None:
+        with suppress(OSError):
+            connection.do_handshake()
+            connection.recv(1)
+
+    with socket.create_server((LOCALHOST, 0)) as listener:
+        listener.settimeout(TIMEOUT)
+
+        def accept() -> None:
+            connection, _ = listener.accept()
+            send_at_once(connection)
+            options: dict[str, Any] = {"server_side": True, "do_handshake_on_connect": False}
+            with secured(connection, tls, **options) as both:
+                script(both)
+
+        thread = Background(accept)
+        yield listener.getsockname()
+        thread.join()
+
+
+REASONS = {
+    ("1.2", "none"): "alert handshake failure",
+    ("1.2", "unknown"): "alert unknown ca",
+    ("1.3", "none"): "alert certificate required",
+    ("1.3", "unknown"): "alert unknown ca",
+}
+
+
+@pytest.mark.slow
+@by_face
+@pytest.mark.parametrize(("version", "certificate"), REASONS)
+@pytest.mark.parametrize("server", ["raw", "asyncio"])
+def test_the_alert_about_a_certificate_is_what_a_requestor_is_told(
+    face: str, version: str, certificate: str, server: str
+) -> None:
+    """With TLS 1.3 it comes after the handshake."""
+    tls = client_tls(version)
+    if certificate == "unknown":
+        tls = shown_tls(version, trustme.CA())
+    with asking(server, version) as address:
+        error = FACES[face](address, b"", tls=tls)
+    assert type(error) is ConnectionFailed
+    assert REASONS[version, certificate] in str(error)
+    assert isinstance(error.__cause__, ssl.SSLError)
+    assert REASONS[version, certificate].replace(" ", "_").upper() in str(error.__cause__.reason)
+
+
+class Breaking:
+    """The server's end of TLS over a socket, by hand, so that it can find fault with its peer."""
+
+    def __init__(self, connection: socket.socket, tls: ssl.SSLContext) -> None:
+        self._connection = connection
+        self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = tls.wrap_bio(self._in, self._out, server_side=True)
+        self._do(self._tls.do_handshake)
+
+    def _do(self, step: Callable[..., Any], *arguments: Any) -> Any:
+        while True:
+            try:
+                return step(*arguments)
+            except ssl.SSLWantReadError:
+                self._connection.sendall(self._out.read())
+                self._in.write(self._connection.recv(65536))
+            finally:
+                self._connection.sendall(self._out.read())
+
+    def recv(self, size: int) -> Any:
+        return self._do(self._tls.read, size)
+
+    def sendall(self, data: bytes) -> None:
+        self._do(self._tls.write, data)
+
+    def find_fault(self) -> None:
+        """Send the alert for a record that is broken."""
+        self._in.write(b"\x17\x03\x03\x00\x40" + bytes(64))
+        with suppress(ssl.SSLError):
+            while self._do(self._tls.read, 65536):
+                pass
+
+
+@by_face
+@by_version
+@pytest.mark.parametrize("data", [b"", MORE_THAN_FITS], ids=["it waits", "it sends"])
+@pytest.mark.parametrize("established", [False, True])
+def test_an_alert_later_is_the_cause_of_the_end(
+    face: str, version: str, data: bytes, established: bool
+) -> None:
+    def script(connection: socket.socket) -> None:
+        peer: Any = Breaking(connection, server_tls(version))  # type: ignore[arg-type]
+        receive_exactly_one(peer)
+        if established:
+            peer.sendall(ACCEPT)
+            peer.recv(1)
+        peer.find_fault()
+        close_with_reset(connection)
+
+    with raw_acceptors(1, None, script) as address:
+        error = FACES[face](address, data, tls=client_tls(version))
+    assert type(error) is (ConnectionClosed if established else ConnectionFailed)
+    assert "alert bad record mac" in str(error)
+    assert isinstance(error.__cause__, ssl.SSLError)
+
+
+# ---- strangers -----------------------------------------------------------------------------------
+
+HELLO = bytes.fromhex("160301 0200 010001fc 0303")  # the beginning of one
+
+
+def failing_handshake(connection: socket.socket) -> None:
+    with pytest.raises(ssl.SSLError):
+        secured(connection, client_context(trustme.CA()), server_hostname=LOCALHOST)
+
+
+def sending(data: bytes) -> Callable[[socket.socket], None]:
+    return lambda connection: connection.sendall(data)
+
+
+STRANGERS: dict[str, tuple[Callable[[socket.socket], Any], str, str]] = {
+    "request in plain": (sending(REQUEST), "tls_failures", "it sent an A-ASSOCIATE-RQ in plain"),
+    "HTTP": (sending(b"GET / HTTP/1.1\r\n\r\n"), "tls_failures", "it speaks HTTP in plain"),
+    "SSH": (sending(b"SSH-2.0-x\r\n"), "tls_failures", "it speaks SSH in plain"),
+    "zeros": (sending(bytes(100)), "tls_failures", "no handshake"),
+    "half a hello": (sending(HELLO), "tls_failures", "the handshake failed"),
+    "one byte": (sending(b"\x16"), "tls_failures", "no TLS"),
+    "our certificate unknown": (failing_handshake, "tls_failures", "alert unknown ca"),
+    "nothing": (lambda _: None, "no_request", ""),
+}
+
+
+@pytest.mark.parametrize("what", STRANGERS)
+@pytest.mark.parametrize("end", [socket.socket.close, close_with_reset], ids=["close", "reset"])
+def test_whoever_does_not_get_through_the_handshake_is_one_line_and_one_count(
+    what: str, end: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    begin, counter, text = STRANGERS[what]
+    caplog.set_level(logging.INFO, "ltdic")
+    with serving(server_context()) as server:
+        with socket.create_connection(server.address, TIMEOUT) as connection:
+            send_at_once(connection)
+            begin(connection)
+            is_open = connection.fileno() >= 0  # or `ssl` has it
+            where = connection.getsockname() if is_open else None
+            if is_open:
+                end(connection)
+        eventually(lambda: ends_seen(server.counters) == 1)
+    assert server.counters == ltdic.Counters(connections=1, **{counter: 1})
+    lines = [record for record in caplog.records if record.name == "ltdic"]
+    assert len(lines) == (1 if text else 0)
+    for line in lines:
+        assert line.levelno == logging.INFO
+        assert text in line.getMessage()
+        assert "\n" not in line.getMessage()
+        stranger = line.stranger  # type: ignore[attr-defined]
+        assert stranger.fault == "tls"
+        assert where is None or stranger.peer == where
+
+
+AFTER_THE_HANDSHAKE = {
+    "nothing": (b"", "no_request", ""),
+    "HTTP": (b"GET / HTTP/1.1\r\n\r\n", "faults", "it speaks HTTP, not DICOM"),
+    "half a request": (REQUEST[:50], "no_request", "it sent no whole A-ASSOCIATE-RQ"),
+    "another PDU": (RELEASE_RQ, "faults", "what it sent is no A-ASSOCIATE-RQ"),
+}
+
+
+@by_version
+@pytest.mark.parametrize("what", AFTER_THE_HANDSHAKE)
+def test_whoever_sends_no_request_over_tls_is_told_of_as_without_it(
+    what: str, version: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    data, counter, text = AFTER_THE_HANDSHAKE[what]
+    caplog.set_level(logging.INFO, "ltdic")
+    with serving(server_tls(version)) as server:
+        with raw_requestor(server.address, client_tls(version)) as connection:
+            connection.sendall(data)
+        eventually(lambda: ends_seen(server.counters) == 1)
+    assert server.counters == ltdic.Counters(connections=1, **{counter: 1})
+    lines = [r.getMessage() for r in caplog.records if r.name == "ltdic"]
+    assert len(lines) == (1 if text else 0)
+    assert all(text in line for line in lines)
+
+
+# ---- deadlines -----------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("data", "counter", "text"),
+    [
+        (b"", "no_request", "it sent nothing"),
+        (HELLO, "tls_failures", "the handshake failed (the time is up)"),
+    ],
+    ids=["nothing", "half a hello"],
+)
+def test_a_handshake_that_stalls_has_a_deadline(
+    data: bytes, counter: str, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "ltdic")
+    with serving(server_context(), timeout=SHORT) as server:
+        begun = time.monotonic()
+        with socket.create_connection(server.address, TIMEOUT) as connection:
+            connection.sendall(data)
+            assert connection.recv(1) == b""
+        assert SHORT * 0.9 < time.monotonic() - begun < TIMEOUT
+        eventually(lambda: ends_seen(server.counters) == 1)
+    assert server.counters == ltdic.Counters(connections=1, **{counter: 1})
+    assert text in caplog.records[-1].getMessage()
+
+
+def test_a_handshake_that_drips_has_the_same_deadline() -> None:
+    with serving(server_context(), timeout=SHORT) as server:
+        begun = time.monotonic()
+        with socket.create_connection(server.address, TIMEOUT) as connection:
+            connection.settimeout(SHORT / 10)
+            for byte in HELLO + bytes(500):
+                with suppress(TimeoutError):
+                    connection.sendall(bytes([byte]))
+                    assert connection.recv(1) == b""
+                    break
+            else:
+                pytest.fail("it has no deadline")
+        assert time.monotonic() - begun > SHORT * 0.9
+
+
+@pytest.mark.slow
+@by_face
+def test_a_requestor_does_not_wait_longer_for_a_handshake_that_drips(face: str) -> None:
+    over = threading.Event()
+
+    def script(connection: socket.socket) -> None:
+        with suppress(OSError):
+            connection.sendall(b"\x16\x03\x03\x40\x00")
+            while not over.wait(SHORT / 10):
+                connection.sendall(b"\x02")
+
+    with raw_acceptors(1, None, script) as address:
+        begun = time.monotonic()
+        error = FACES[face](address, b"", tls=client_context(), timeout=SHORT)
+        over.set()
+    assert type(error) is ConnectionFailed
+    assert "no answer in time" in str(error)
+    assert isinstance(error.__cause__, TimeoutError)
+    assert SHORT * 0.9 < time.monotonic() - begun < TIMEOUT
+
+
+def test_two_hundred_handshakes_that_stall_do_not_delay_anybody() -> None:
+    count = 200
+    with serving(server_context(), timeout=6 * TIMEOUT) as server:
+        stalled = [socket.create_connection(server.address, TIMEOUT) for _ in range(count)]
+        for number, connection in enumerate(stalled):
+            connection.sendall(HELLO if number % 2 else b"")
+        with ltdic.connect(*server.address, **OPTIONS, tls=client_context()) as association:
+            assert association.echo() == 0
+        assert server.counters == ltdic.Counters(connections=count + 1, accepted=1, released=1)
+        for connection in stalled:
+            connection.close()
+        eventually(lambda: ends_seen(server.counters) == count + 1)
+    assert server.counters == ltdic.Counters(
+        connections=count + 1,
+        accepted=1,
+        released=1,
+        tls_failures=count // 2,
+        no_request=count // 2,
+    )
+
+
+def test_a_handshake_of_more_bytes_than_any_has_is_ended_at_once() -> None:
+    record = b"\x16\x03\x01\x3f\xff"  # of 16383 bytes; a hello of 130,000 is in several
+    hello = b"\x01" + (130_000).to_bytes(3, "big") + bytes(16_379)
+    with (
+        serving(server_context(), timeout=6 * TIMEOUT) as server,
+        socket.create_connection(server.address, TIMEOUT) as connection,
+        suppress(ConnectionError),
+    ):
+        connection.sendall(record + hello)
+        for _ in range(6):
+            connection.sendall(record + bytes(16_383))
+        while connection.recv(4096):
+            pass
+    assert server.counters == ltdic.Counters(connections=1, tls_failures=1)
+
+
+# ---- counting ------------------------------------------------------------------------------------
+
+WISHES = ("accept", "reject", "abort", "raise", "wait")
+
+
+async def decide(association: aio.AsyncServedAssociation) -> Any:
+    """As the calling title says."""
+    wish = association.calling_ae
+    if wish == "raise":
+        raise RuntimeError("what the log says")
+    if wish == "wait":
+        await asyncio.sleep(3600)
+    await asyncio.sleep(0)
+    return {"reject": AssociateReject(2, 1, 2), "abort": Abort(2, 0)}.get(wish)
+
+
+async def fail_at_odd(association: aio.AsyncServedAssociation, pdv: PDV) -> None:
+    await asyncio.sleep(0)
+    if len(pdv.data) % 4:
+        raise RuntimeError("what the log says")
+    await answer(association, pdv)
+
+
+def request_by(calling: str, called: str = "CALLED") -> bytes:
+    proposed = tuple(
+        ProposedContext(i, uid, ("1.2.840.10008.1.2",))
+        for i, uid in ((1, "1.2.840.10008.1.1"), (3, "1.2.840.10008.5.1.4.1.1.7"))
+    )
+    return encode(
+        AssociateRequest(called, calling, proposed, user_info=UserInformation(0x4000, "1.2.3"))
+    )
+
+
+class Caller:
+    """A raw requestor that does what is drawn for it, and bears whatever comes of it."""
+
+    def __init__(self, seed: int, address: Any, tls: ssl.SSLContext | None) -> None:
+        self.random, self.address, self.tls = random.Random(seed), address, tls
+
+    async def call(self) -> None:
+        secure = self.tls is not None and self.random.random() < 0.8
+        options: dict[str, Any] = {"ssl": self.tls} if secure else {}
+        with suppress(OSError, EOFError, asyncio.IncompleteReadError):
+            reader, writer = await asyncio.open_connection(*self.address, **options)
+            try:
+                async with asyncio.timeout(TIMEOUT):
+                    await self._talk(reader, writer)
+            finally:
+                writer.transport.abort() if self.random.random() < 0.5 else writer.close()
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        draw = self.random
+        first = draw.choice(
+            [b"", b"GET / HTTP/1.1\r\n\r\n", HELLO, RELEASE_RQ, REQUEST[:40]]
+            + [request_by(wish) for wish in WISHES] * 2
+            + [request_by("accept", "OTHER"), request_by("accept")]
+        )
+        writer.write(first)
+        if len(first) < 100 or draw.random() < 0.2:
+            await asyncio.sleep(draw.random() * 0.05)
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SHORT):
+                await reader.readexactly(10)
+        rest = [p_data(b"command!", True), p_data(b"comman", True), RELEASE_RQ, ABORT, b"\x99" * 9]
+        for _ in range(draw.randrange(4)):
+            writer.write(draw.choice(rest))
+            await asyncio.sleep(draw.random() * 0.02)
+
+
+async def watch(server: aio.Server, until: Callable[[], bool]) -> None:
+    """The numbers agree at any moment."""
+    async with asyncio.timeout(6 * TIMEOUT):
+        while not until():
+            counters = server.counters
+            assert counters.open == len(server.open) >= 0
+            assert ends_seen(counters) <= counters.connections
+            await asyncio.sleep(0.001)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["plain", "1.3"])
+@pytest.mark.parametrize("end", ["orderly", "cancelled"])
+def test_each_connection_is_counted_once_whatever_becomes_of_it(
+    version: str, end: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL, "ltdic")
+    count = 150
+    told_of: list[Any] = []
+
+    async def main() -> aio.Server:
+        server = aio.Server(
+            (LOCALHOST, 0),
+            admission=Admission(contexts=ltdic.ANY, called=["CALLED"], on_request=decide),
+            handler=fail_at_odd,
+            on_end=lambda association, record: told_of.append(record),
+            timeout=1.0,
+            tls=server_tls(version),
+        )
+
+        async def serve() -> None:
+            async with server:
+                callers = [
+                    asyncio.ensure_future(Caller(n, server.address, client_tls(version)).call())
+                    for n in range(count)
+                ]
+                await watch(server, lambda: sum(c.done() for c in callers) > count * 2 // 3)
+                if end == "cancelled":
+                    asyncio.current_task().cancel()  # type: ignore[union-attr]
+                else:
+                    server.close()
+            await asyncio.gather(*callers)
+
+        with suppress(asyncio.CancelledError):
+            await asyncio.create_task(serve())
+        await watch(server, lambda: ends_seen(server.counters) == server.counters.connections)
+        return server
+
+    server = asyncio.run(main())
+    counters = server.counters
+    assert counters.connections > count // 2
+    assert ends_seen(counters) == counters.connections
+    assert counters.open == 0
+    assert counters.accepted > 0 < counters.unaccepted
+    assert {r.outcome for r in told_of} <= {"released", "aborted", "timed out", "lost", "rejected"}
+
+
+# ---- names and certificates ----------------------------------------------------------------------
+
+
+def certified_for(*names: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    AUTHORITY.issue_cert(*names).configure_cert(context)
+    return context
+
+
+NAMES = [
+    ("archive.example", None, "archive.example"),
+    ("archive.example.", None, "archive.example"),
+    ("ARCHIVE.example", None, "archive.example"),
+    ("192.0.2.1", "archive.example", "archive.example"),
+    ("192.0.2.1", "archive.example.", "archive.example"),
+    ("::1", None, "::1"),
+    ("[::1]", None, "::1"),
+    ("fe80::1%eth0", None, "fe80::1"),
+    ("[fe80::1%2]", None, "fe80::1"),
+    ("192.0.2.1", "[::1]", "::1"),
+    ("b\xfccher.example", None, "xn--bcher-kva.example"),
+]
+
+
+@by_face
+@pytest.mark.parametrize(("host", "server_hostname", "certified"), NAMES)
+def test_a_certificate_is_verified_for_the_name_alone(
+    face: str,
+    host: str,
+    server_hostname: str | None,
+    certified: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever resolves the host finds our server."""
+    real, real_async = ltdic.requestor.dial, ltdic.aio.dial_async
+    with serving(certified_for(certified)) as server:
+
+        def dial(_: Any, *more: Any) -> socket.socket:
+            return real(server.address, *more)
+
+        async def dial_async(_: Any, *more: Any) -> socket.socket:
+            return await real_async(server.address, *more)
+
+        monkeypatch.setattr(ltdic.requestor, "dial", dial)
+        monkeypatch.setattr(ltdic.aio, "dial_async", dial_async)
+        tls, where = client_context(), (host, 104)
+        assert FACES[face](where, b"", tls=tls, server_hostname=server_hostname) is None
+        error = FACES[face](where, b"", tls=tls, server_hostname="other.example")
+    assert type(error) is ConnectionFailed
+    assert isinstance(error.__cause__, ssl.SSLCertVerificationError)
+    assert "other.example" in str(error)
+
+
+@by_face
+def test_the_name_that_is_verified_is_the_host_where_none_is_given(face: str) -> None:
+    with serving(certified_for("archive.example")) as server:
+        tls = client_context()
+        named = FACES[face](server.address, b"", tls=tls, server_hostname="archive.example")
+        error = FACES[face](server.address, b"", tls=tls)
+    assert named is None
+    assert isinstance(error, ConnectionFailed)
+    assert isinstance(error.__cause__, ssl.SSLCertVerificationError)
+
+
+WRONG = {
+    "a server's context": {"tls": server_context()},
+    "no name": {"tls": client_context(), "server_hostname": ""},
+    "a dot": {"tls": client_context(), "server_hostname": ".example"},
+    "a long label": {"tls": client_context(), "server_hostname": "a" * 70},
+    "a NUL": {"tls": client_context(), "server_hostname": "a\0b"},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", WRONG)
+def test_what_no_tls_can_be_had_with_is_a_value_error_before_any_connection(what: str) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for connect in (ltdic.connect, aio.connect):
+        with pytest.raises(ValueError, match="tls"):
+            connect(LOCALHOST, 1, **WRONG[what])
+    gc.collect()  # a socket that was left is a warning, and so an error
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_server_takes_no_context_of_a_client() -> None:
+    with pytest.raises(ValueError, match="tls"):
+        aio.Server((LOCALHOST, 0), tls=client_context())
+
+
+@by_version
+@pytest.mark.parametrize("shows", [False, True])
+def test_a_server_sees_the_certificate_of_its_peer(version: str, shows: bool) -> None:
+    seen = []
+
+    def see(association: aio.AsyncServedAssociation) -> None:
+        seen.append(association.peer_certificate)
+
+    tls = shown_tls(version, AUTHORITY) if shows else client_tls(version)
+    context = asking_tls(version)
+    context.verify_mode = ssl.CERT_OPTIONAL
+    admission = Admission(contexts=ltdic.ANY, on_request=see)
+    with serving(context, admission=admission) as server:
+        ltdic.connect(*server.address, **OPTIONS, tls=tls).release()
+        eventually(lambda: server.counters.released == 1)
+    (certificate,) = seen
+    if shows:
+        assert certificate["subjectAltName"] == (("email", "ct@example.org"),)
+    else:
+        assert certificate is None
+
+
+def test_without_tls_there_is_no_certificate() -> None:
+    seen = []
+    on_request = lambda association: seen.append(association.peer_certificate)  # noqa: E731
+    with serving(None, admission=Admission(on_request=on_request)) as server:
+        ltdic.connect(*server.address, timeout=TIMEOUT).release()
+    assert seen == [None]
+
+
+# ---- orderly ends --------------------------------------------------------------------------------
+
+
+def is_closed_in_order(connection: Any) -> bool:
+    """By close_notify: without one, reading raises `ssl.SSLEOFError`."""
+    return bool(connection.recv(1) == b"")
+
+
+@by_version
+def test_a_requestor_says_that_it_closes(version: str) -> None:
+    ends = []
+
+    def script(connection: Any) -> None:
+        receive_exactly_one(connection)
+        connection.sendall(ACCEPT)
+        assert receive_exactly_one(connection) == RELEASE_RQ
+        connection.sendall(RELEASE_RP)
+        ends.append(is_closed_in_order(connection))
+
+    with raw_acceptors(1, server_tls(version), script) as address:
+        assert in_asyncio(address, b"", tls=client_tls(version)) is None
+    assert ends == [True]
+
+
+@pytest.mark.slow
+@by_version
+@pytest.mark.parametrize("how", ["released", "rejected"])
+@pytest.mark.parametrize("waits", [False, True], ids=["peer closes first", "peer waits"])
+def test_an_acceptor_says_that_it_closes(version: str, how: str, waits: bool) -> None:
+    admission = Admission(called=["OTHER"]) if how == "rejected" else ALL
+    timeout = SHORT if waits else TIMEOUT
+    with (
+        serving(server_tls(version), admission=admission, timeout=timeout) as server,
+        raw_requestor(server.address, client_tls(version)) as connection,
+    ):
+        connection.sendall(REQUEST)
+        answered = receive_exactly_one(connection)
+        if how == "released":
+            connection.sendall(RELEASE_RQ)
+            answered = receive_exactly_one(connection)
+        assert answered[0] == (6 if how == "released" else 3)
+        if waits:
+            assert is_closed_in_order(connection)
+        else:
+            connection.unwrap()  # it raises where the other end does not say it, too
+
+
+# ---- renegotiation -------------------------------------------------------------------------------
+
+
+class Turning:
+    """What a renegotiation of TLS 1.2 does: now and then, nothing can be written until something
+    was read."""
+
+    turns = 0
+    _is_to_read = False
+    _writes = 0
+
+    def _refuses(self) -> bool:
+        self._writes += 1
+        if self._writes % 3 == 0:
+            self._is_to_read = True
+            type(self).turns += 1
+        return self._is_to_read
+
+
+class TurningSocket(Turning, ssl.SSLSocket):
+    def send(self, data: Any, flags: int = 0) -> int:
+        if self._refuses():
+            raise ssl.SSLWantReadError
+        return super().send(data, flags)
+
+    def recv(self, size: int = 1024, flags: int = 0) -> bytes:
+        self._is_to_read = False
+        return super().recv(size, flags)
+
+
+class TurningObject(Turning, ssl.SSLObject):
+    def write(self, data: Any) -> int:
+        if self._refuses():
+            raise ssl.SSLWantReadError
+        return super().write(data)
+
+    def read(self, size: int = 1024, buffer: Any = None) -> Any:
+        self._is_to_read = False
+        return super().read(size, buffer)
+
+
+class Nudging:
+    """A connection that sends a message where nothing comes, as one does that renegotiates."""
+
+    def __init__(self, connection: ssl.SSLSocket) -> None:
+        self._connection = connection
+
+    def recv(self, size: int) -> bytes:
+        while not (self._connection.pending() or self._is_readable()):
+            self._connection.sendall(p_data(b"", True) + p_data(b""))
+        return self._connection.recv(size)
+
+    def _is_readable(self) -> bool:
+        return bool(select.select([self._connection], [], [], 0.005)[0])
+
+
+@by_face
+def test_nothing_is_lost_where_tls_has_to_read_before_it_writes(face: str) -> None:
+    data = random.Random(1).randbytes(3_000_000)
+    received = []
+
+    def script(connection: Any) -> None:
+        receive_exactly_one(connection)
+        connection.sendall(ACCEPT)
+        peer: Any = Nudging(connection)
+        received.extend((read_message(peer)[1], read_message(peer)[1]))
+        assert receive_exactly_one(peer) == RELEASE_RQ
+        connection.sendall(RELEASE_RP)
+
+    kinds: dict[str, Any] = {"blocking": TurningSocket, "asyncio": TurningObject}
+    kind = kinds[face]
+    tls = client_context()
+    tls.sslsocket_class, tls.sslobject_class = TurningSocket, TurningObject  # type: ignore[assignment]
+    before = kind.turns
+    with raw_acceptors(1, server_context(), script) as address:
+        assert FACES[face](address, data, tls=tls) is None
+    assert kind.turns > before
+    assert received == [b"command!", data]
+
+
+@pytest.mark.slow
+def test_while_tls_cannot_write_the_sender_waits_and_does_not_spin() -> None:
+    """Neither in time nor in memory."""
+    go_on = threading.Event()
+
+    def script(connection: Any) -> None:
+        receive_exactly_one(connection)
+        connection.sendall(ACCEPT)
+        go_on.wait(TIMEOUT)
+        with suppress(OSError):
+            receive_exactly_one(connection)
+
+    tls = client_context()
+    tls.sslsocket_class = TurningSocket  # type: ignore[assignment]
+    with raw_acceptors(1, server_context(), script) as address:
+        with ltdic.connect(*address, **{**OPTIONS, "tls": tls, "timeout": SHORT}) as association:
+            before = time.thread_time()
+            with pytest.raises(ltdic.AssociationTimeout):
+                association.send(MORE_THAN_FITS, context=DATA_CONTEXT, is_command=True)
+            assert time.thread_time() - before < 0.5
+        go_on.set()
+
+
+@pytest.mark.slow
+def test_an_asynchronous_sender_waits_while_tls_cannot_write() -> None:
+    """Little of what it has is held meanwhile."""
+    over, taken, piece = threading.Event(), 0, bytes(0x40000)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        nonlocal taken
+        while taken < 64 << 20:
+            taken += len(piece)
+            yield piece
+
+    def script(connection: Any) -> None:
+        receive_exactly_one(connection)
+        connection.sendall(ACCEPT)
+        over.wait(TIMEOUT)
+
+    tls = client_context()
+    tls.sslobject_class = TurningObject  # type: ignore[assignment]
+    with raw_acceptors(1, server_context(), script) as address:
+        error = in_asyncio(address, pieces(), tls=tls, timeout=SHORT)
+        over.set()
+    assert isinstance(error, ltdic.AssociationTimeout)
+    assert taken < 2 << 20
+
+
+# ---- the engine ----------------------------------------------------------------------------------
+
+
+def pair(version: str) -> tuple[Tls, Tls]:
+    client = Tls(client_tls(version), LOCALHOST)  # type: ignore[arg-type]
+    server = Tls(server_tls(version))  # type: ignore[arg-type]
+    client.begin()
+    return client, server
+
+
+def exchange(client: Tls, server: Tls, size: int) -> tuple[bytes, bytes]:
+    """Move what there is, so many bytes at a time; what both got in plain."""
+    got = {client: b"", server: b""}
+    moved = True
+    while moved:
+        moved = False
+        for source, target in ((client, server), (server, client)):
+            data = source.take()
+            for at in range(0, len(data), size):
+                got[target] += target.receive(data[at : at + size])
+            moved = moved or bool(data)
+    return got[client], got[server]
+
+
+@pytest.mark.slow
+@by_version
+@pytest.mark.parametrize("size", [1, 7, 1000, 1 << 20])
+def test_bytes_may_come_in_any_pieces(version: str, size: int) -> None:
+    client, server = pair(version)
+    assert exchange(client, server, size) == (b"", b"")
+    assert client.established
+    assert server.established
+    data = random.Random(size).randbytes(50_000)
+    client.send(data)
+    server.send(data[::-1])
+    assert exchange(client, server, size) == (data[::-1], data)
+    client.close()
+    exchange(client, server, size)
+    assert server.ended
+    assert server.error is None
+    server.close()
+    exchange(client, server, size)
+    assert client.ended
+
+
+@by_version
+def test_what_came_before_a_fault_is_given_with_it(version: str) -> None:
+    client, server = pair(version)
+    exchange(client, server, 1 << 20)
+    client.send(b"last words")
+    assert server.receive(client.take() + b"\x17\x03\x03\x00\x20" + bytes(32)) == b"last words"
+    assert isinstance(server.error, ssl.SSLError)
+    first = server.error
+    assert server.receive(b"more") == b""
+    assert server.error is first
+    server.send(b"to nobody")
+    client.receive(server.take())
+    assert "bad record mac" in str(client.error)

@@ -1,0 +1,139 @@
+"""Compilers, programs and the environment that they run in."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ltdic
+
+STRICT = ["-Wall", "-Wextra", "-Werror"]
+COMPILERS = {"gcc": ("gcc", "g++"), "clang": ("clang", "clang++")}
+
+
+def clean_environment() -> dict[str, str]:
+    """The environment for programs that are not Python.
+
+    Without a sanitizer's preloaded runtime, and without the scripts of virtual environments:
+    pynetdicom installs an echoscu and a storescp, which are not the ones meant.
+    """
+    environment = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
+    # What a sanitizer keeps of freed memory, 256 MiB else, is too much for 32 bits.
+    environment["ASAN_OPTIONS"] = "quarantine_size_mb=16"
+    folders = environment.get("PATH", os.defpath).split(os.pathsep)
+    scripts = sysconfig.get_path("scripts")
+    environment["PATH"] = os.pathsep.join(
+        folder
+        for folder in folders
+        if folder != scripts and not (Path(folder).parent / "pyvenv.cfg").exists()
+    )
+    return environment
+
+
+def run(*command: str | Path, timeout: float = 1200, **options: Any) -> str:
+    """Run a program to its end and return what it printed; fail with all of it if it fails."""
+    result = subprocess.run(
+        [str(part) for part in command],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env=clean_environment(),
+        **options,
+    )
+    ended = f"{str(command)[:500]}: {result.returncode}\n{result.stdout[-5000:]}\n"
+    assert result.returncode == 0, ended + result.stderr[-5000:]
+    return result.stdout
+
+
+class Toolchain:
+    """A C and C++ compiler, and the library built with it as a static one."""
+
+    def __init__(self, name: str, folder: Path, *flags: str) -> None:
+        self.cc, self.cxx = COMPILERS[name]
+        self.name, self.folder = " ".join([name, *flags]), folder
+        self.flags = [*flags, *os.environ.get("LTDIC_TEST_CFLAGS", "").split()]
+        self._library: Path | None = None
+
+    @property
+    def library(self) -> Path:
+        """`libltdic.a`, from the installed sources, as the README tells C users to build it."""
+        if self._library is None:
+            objects = []
+            for source in ltdic.get_sources():
+                objects.append(self.folder / f"{Path(source).stem}.o")
+                run(
+                    self.cc,
+                    *["-std=c11", "-O2", "-DLTDIC_STATIC", "-I", ltdic.get_include()],
+                    *[*self.flags, *STRICT, "-c", source, "-o", objects[-1]],
+                )
+            self._library = self.folder / "libltdic.a"
+            run("ar", "rcs", self._library, *objects)
+        return self._library
+
+    def _compile(self, source: Path, standard: str) -> list[str]:
+        """The start of a command that compiles this C file as this standard, C or C++."""
+        cxx = standard.startswith("c++")
+        language = ["-x", "c++" if cxx else "c", str(source), "-x", "none"]
+        compiler = self.cxx if cxx else self.cc
+        return [compiler, f"-std={standard}", "-O2", "-I", ltdic.get_include(), *STRICT, *language]
+
+    def program(self, source: Path, standard: str, *more: str) -> Path:
+        """An executable of one C file against the static library, linked with `more` flags."""
+        built = self.folder / f"{source.stem}-{standard}"
+        link = [self.library, "-pthread", "-DLTDIC_STATIC", *self.flags, *more, "-o", built]
+        run(*self._compile(source, standard), *link)
+        return built
+
+    def shared_object(self, source: Path, standard: str) -> Path:
+        """A shared object of one C file, compiled against the header alone."""
+        built = self.folder / f"{source.stem}-{standard}.so"
+        run(*self._compile(source, standard), "-shared", "-fPIC", "-o", built)
+        return built
+
+
+def toolchain_or_skip(name: str, folder: Path, *, cxx: bool) -> Toolchain:
+    """The toolchain of this name, `gcc` or `gcc -m32`, if it builds a program here.
+
+    Nobody needs every compiler to run the tests. Where all must be there, a skip is a failure: see
+    `pytest_sessionfinish`.
+    """
+    compiler, *flags = name.split()
+    built = Toolchain(compiler, folder, *flags)
+    source = folder / "nothing.c"
+    source.write_text("int main(void) { return 0; }\n")
+    for program in [built.cc, built.cxx] if cxx else [built.cc]:
+        command = [program, *built.flags, source, "-o", folder / "nothing"]
+        try:
+            subprocess.run(command, check=True, capture_output=True, env=clean_environment())
+        except (OSError, subprocess.CalledProcessError) as e:
+            pytest.skip(f"{name} does not build programs here: {e}")
+    return built
+
+
+def is_installed(program: str) -> bool:
+    """As a program of the system, not as a script of a virtual environment."""
+    return shutil.which(program, path=clean_environment()["PATH"]) is not None
+
+
+def marks_of_peer(program: str, name: str) -> list[pytest.MarkDecorator]:
+    """Marks of a test that talks to a program of others, and is skipped where that is missing."""
+    missing = pytest.mark.skipif(not is_installed(program), reason=f"{name} is not installed")
+    return [pytest.mark.peers, missing]
+
+
+def needs_peer(program: str, name: str) -> Callable[[Any], Any]:
+    """A decorator that gives a test the marks of `marks_of_peer`."""
+
+    def marked(test: Any) -> Any:
+        for mark in marks_of_peer(program, name):
+            test = mark(test)
+        return test
+
+    return marked

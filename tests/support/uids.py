@@ -1,0 +1,13 @@
+"""UIDs of SOP classes and transfer syntaxes (PS3.6 A)."""
+
+from __future__ import annotations
+
+VERIFICATION = "1.2.840.10008.1.1"
+CT = "1.2.840.10008.5.1.4.1.1.2"
+MR = "1.2.840.10008.5.1.4.1.1.4"
+SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+
+IMPLICIT = "1.2.840.10008.1.2"
+EXPLICIT = "1.2.840.10008.1.2.1"
+BIG_ENDIAN = "1.2.840.10008.1.2.2"
+APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"

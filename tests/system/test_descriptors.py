@@ -1,0 +1,249 @@
+"""Servers without descriptors, and with a limit on connections."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+import pytest
+
+import ltdic
+from ltdic import aio
+from support.children import SERVERS, answered, callers, child, wait_for_answers
+from support.pdus import RELEASE_RP, RELEASE_RQ, p_data
+from support.raw import ACCEPT, REQUEST, SHORT
+from support.servers import serving, serving_in_asyncio
+from support.sockets import LOCALHOST, TIMEOUT, receive_pdu
+
+# ---- servers in processes of their own -----------------------------------------------------------
+
+# Each prints its port, serves until it can read a byte, and prints a summary: the counters, and the
+# seconds of CPU time that serving took.
+
+
+by_server = pytest.mark.parametrize("kind", SERVERS)
+
+
+def echo(address: tuple[str, int]) -> None:
+    with ltdic.connect(*address, timeout=TIMEOUT) as association:
+        assert association.echo() == 0
+
+
+# ---- without descriptors -------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@by_server
+def test_a_server_without_descriptors_waits_and_goes_on_when_there_are_some(kind: str) -> None:
+    descriptors, count, lasts = 40, 80, 1.0
+    with child(kind, descriptors, '{"max_connections": 0}') as server, ExitStack() as stack:
+        waiting = callers(stack, server.address, count)
+        first = wait_for_answers(waiting, 20)
+        time.sleep(lasts)
+        assert len(answered(waiting)) < descriptors
+        for connection in first[:10]:  # each makes room for one
+            connection.close()
+            waiting.remove(connection)
+            time.sleep(0.05)
+        wait_for_answers(waiting, 20)
+        for connection in waiting:
+            connection.close()
+        echo(server.address)
+        summary, said = server.end()
+    assert summary["connections"] == count + 1
+    assert summary["released"] == 1
+    assert summary["cpu"] < lasts / 2
+    if kind == "asyncio":
+        (line,) = said.splitlines()
+        assert line.startswith("WARNING connections wait, since none can be accepted: ")
+        assert "Too many open files" in line
+    else:
+        assert said == ""
+
+
+@pytest.mark.slow
+@by_server
+def test_a_server_that_was_without_descriptors_says_it_again_the_next_time(kind: str) -> None:
+    with child(kind, 40, '{"max_connections": 0}') as server:
+        for _ in range(2):
+            with ExitStack() as stack:
+                waiting = callers(stack, server.address, 60)
+                wait_for_answers(waiting, 20)
+                time.sleep(0.3)  # until it has tried once more
+            echo(server.address)
+            echo(server.address)
+        _, said = server.end()
+    assert len(said.splitlines()) == (2 if kind == "asyncio" else 0)
+
+
+class Failing:
+    """A listening socket without descriptors for some."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self.fails = False
+
+    def accept(self) -> Any:
+        if self.fails:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return self._socket.accept()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
+
+
+def test_the_limit_holds_where_descriptors_were_missing_a_moment_before() -> None:
+    async def main() -> int:
+        most = 0
+        async with aio.Server((LOCALHOST, 0), max_connections=2, timeout=TIMEOUT) as server:
+            listener = server._listener
+            assert listener is not None
+            failing: Any = Failing(listener.socket)
+            listener.pause()
+            listener.socket = failing
+            listener.resume()
+            _, first = await asyncio.open_connection(*server.address)
+            while not server._acceptors:
+                await asyncio.sleep(0)
+            failing.fails = True
+            rest = [await asyncio.open_connection(*server.address) for _ in range(4)]
+            while not listener._starved:
+                await asyncio.sleep(0)
+            failing.fails = False
+            first.close()  # which has the server accept others at once
+            end = time.monotonic() + 3 * aio.STARVED_RETRY
+            while time.monotonic() < end:
+                most = max(most, len(server._acceptors))
+                await asyncio.sleep(0.001)
+            for _, writer in rest:
+                writer.close()
+        assert server.counters.connections == 3  # the others have never got in
+        return most
+
+    assert asyncio.run(main()) == 2
+
+
+def test_what_the_peer_said_last_needs_no_descriptor() -> None:
+    """An A-ABORT and a reset, which are there when the server sends, without a descriptor left."""
+    program = f"""
+import asyncio, resource, socket, struct
+from ltdic import Abort, Admission, aio, encode
+import ltdic
+
+async def main():
+    ends = []
+
+    async def handler(association, pdv):
+        client.sendall(encode(Abort(2, 1)))
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+        await association.send(b"command!", context=pdv.context_id, is_command=True)
+
+    admission = Admission(contexts=ltdic.ANY)
+    options = {{"handler": handler, "on_end": lambda _, record: ends.append(record.text)}}
+    async with aio.Server(("127.0.0.1", 0), admission=admission, timeout=10, **options) as server:
+        client = socket.create_connection(server.address)
+        client.sendall({REQUEST + p_data(b"command!", True)!r})
+        await server.serve(until=lambda: ends)
+    print(*ends)
+
+asyncio.run(main())
+"""
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", program], capture_output=True, text=True, timeout=6 * TIMEOUT
+    )
+    assert done.stdout == "aborted by the peer (source 2, reason 1)\n", done.stderr
+    assert done.stderr == ""
+
+
+# ---- a limit on connections ----------------------------------------------------------------------
+
+
+FACES: dict[str, Callable[..., Any]] = {
+    "blocking": partial(serving, timeout=TIMEOUT),
+    "asyncio": partial(serving_in_asyncio, timeout=TIMEOUT),
+}
+by_face = pytest.mark.parametrize("face", FACES)
+
+
+def release(connection: socket.socket) -> None:
+    assert receive_pdu(connection)[:1] == ACCEPT[:1]
+    connection.sendall(RELEASE_RQ)
+    assert receive_pdu(connection) == RELEASE_RP
+
+
+@pytest.mark.slow
+@by_face
+@pytest.mark.parametrize("how", ["released", "closed"])
+def test_connections_beyond_the_limit_wait_and_are_served_when_others_end(
+    face: str, how: str
+) -> None:
+    most, count = 3, 10
+    with FACES[face](max_connections=most) as server, ExitStack() as stack:
+        waiting = callers(stack, server.address, count)
+        served = 0
+        while waiting:
+            expected = min(most, len(waiting))
+            found = wait_for_answers(waiting, expected)
+            time.sleep(0.02)
+            assert len(answered(waiting)) == expected
+            assert server.counters.connections == served + expected
+            assert server.counters.open == expected
+            if how == "released":
+                release(found[0])
+            found[0].close()
+            waiting.remove(found[0])
+            served += 1
+        echo(server.address)
+    counters = server.counters
+    assert counters.connections == counters.accepted == count + 1
+    assert counters.open == 0
+    assert not counters.rejected
+
+
+@pytest.mark.slow
+@by_face
+def test_connections_without_a_request_count_for_the_limit_until_their_time_is_up(
+    face: str,
+) -> None:
+    with FACES[face](max_connections=2) as server, ExitStack() as stack:
+        for _ in range(2):
+            stack.enter_context(socket.create_connection(server.address, TIMEOUT))
+        (waiting,) = callers(stack, server.address, 1)
+        assert answered([waiting], SHORT) == []
+        stack.close()
+        echo(server.address)
+
+
+@by_face
+def test_a_limit_below_zero_is_a_value_error(face: str) -> None:
+    kind = ltdic.Server if face == "blocking" else aio.Server
+    with pytest.raises(ValueError, match="max_connections"):
+        kind((LOCALHOST, 0), max_connections=-1)
+
+
+@pytest.mark.slow
+@by_server
+def test_by_default_three_quarters_of_the_descriptors_are_for_connections(kind: str) -> None:
+    descriptors, count = 80, 75
+    with child(kind, descriptors) as server, ExitStack() as stack:
+        waiting = callers(stack, server.address, count)
+        wait_for_answers(waiting, 60)
+        time.sleep(0.2)
+        assert len(answered(waiting)) == descriptors * 3 // 4
+        for connection in waiting:
+            connection.close()
+        echo(server.address)
+        summary, said = server.end()
+    assert summary["connections"] == count + 1
+    assert said == ""

@@ -1,0 +1,121 @@
+"""What is installed: the package itself, its C sources, and nothing of the tree."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import json
+import re
+import shutil
+import socket
+import xml.etree.ElementTree as ElementTree
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import ltdic
+from ltdic import _ffi
+from support.paths import ROOT
+from support.sockets import TIMEOUT, receive_pdu
+from support.toolchain import STRICT, Toolchain, run
+
+
+def is_editable() -> bool:
+    """Whether pip left the package in the tree (PEP 610), whose own metadata do not say so."""
+    found = importlib.metadata.distributions(name="ltdic")
+    origins = [json.loads(said) for d in found if (said := d.read_text("direct_url.json"))]
+    return any(origin.get("dir_info", {}).get("editable", False) for origin in origins)
+
+
+def test_the_tree_is_tested_only_where_it_is_what_is_installed() -> None:
+    tested = Path(ltdic.__file__).resolve().parent
+    assert (tested == ROOT / "ltdic") == is_editable()
+    assert Path(_ffi.__file__).resolve().parent == tested
+
+
+def test_the_version_is_written_once() -> None:
+    header = (Path(ltdic.get_include()) / "ltdic.h").read_text()
+    version = re.search(r'#define LTDIC_VERSION "(.*)"', header)
+    assert version is not None
+    assert ltdic.__version__ == version[1] == importlib.metadata.version("ltdic")
+
+
+def test_the_sources_are_those_of_the_tree() -> None:
+    tree = {path.name for path in (ROOT / "csrc").rglob("*.[ch]") if "examples" not in path.parts}
+    installed = {Path(path).name for path in ltdic.get_sources()}
+    installed |= {path.name for path in Path(ltdic.get_include()).rglob("*.h")}
+    assert installed == tree
+
+
+@pytest.mark.slow
+def test_the_c_program_of_the_readme_is_built_and_rejected(
+    toolchain: Toolchain, tmp_path: Path
+) -> None:
+    readme = (ROOT / "README.md").read_text()
+    program = re.search(r"```c\n(.*?)```", readme, re.DOTALL)
+    commands = re.findall(r"^    (cc .*)$", readme, re.MULTILINE)
+    assert program is not None
+    assert len(commands) == 2
+    shutil.copytree(ltdic.get_include(), tmp_path / "csrc")
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+        port = str(server.getsockname()[1])
+        (tmp_path / "rejected.c").write_text(program[1].replace("11112", port))
+        for command in commands:
+            cc = f"{toolchain.cc} {' '.join([*toolchain.flags, *STRICT])} "
+            run("sh", "-ec", command.replace("cc ", cc, 1), cwd=tmp_path)
+        served = pool.submit(reject_one, server)
+        assert run(tmp_path / "rejected") == "rejected: 1 1 7\n"
+        served.result(timeout=TIMEOUT)
+
+
+def test_the_figures_of_the_readme_are_those_of_the_committed_result() -> None:
+    readme = (ROOT / "README.md").read_text()
+    result = json.loads((ROOT / "bench" / "results" / "rejections.json").read_text())
+    versions = result["versions"]
+    assert f"ltdic {versions['ltdic']} and pynetdicom {versions['pynetdicom']}," in readme
+    assert f"{result['date']}, {result['machine']}, Python {versions['python']}," in readme
+    for row in result["rows"]:
+        counts = [row[what] for what in ("count", "rejected", "lost", "misreported")]
+        cells = [row["acceptor"], row["requestor"], *[f"{count:,}" for count in counts]]
+        cells.append(f"{1000 * row['seconds'] / row['count']:.2f}")
+        assert f"| {' | '.join(cells)} |" in readme
+
+
+def test_the_section_on_speed_and_its_pictures_are_those_of_the_committed_result(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = ROOT / "bench"
+    monkeypatch.syspath_prepend(bench)
+    pictures = importlib.import_module("pictures")
+    result = json.loads((bench / "results" / "speed.json").read_text())
+    readme = (ROOT / "README.md").read_text()
+    assert pictures.BEGIN + pictures.section(result) + pictures.END in readme
+    for name, picture in pictures.pictures(result).items():
+        assert (bench / "results" / name).read_text() == picture
+        ElementTree.fromstring(picture)
+    assert result["cases"]["instructions of ltdic C for each PDU"]
+
+
+def reject_one(server: socket.socket) -> None:
+    server.settimeout(TIMEOUT)
+    connection, _ = server.accept()
+    with connection:
+        receive_pdu(connection)
+        connection.sendall(ltdic.encode(ltdic.AssociateReject(1, 1, 7)))
+        connection.recv(1)
+
+
+@pytest.mark.skipif(shutil.which("nm") is None, reason="nm not installed")
+def test_the_extension_exports_nothing_but_its_own_start() -> None:
+    lines = run("nm", "-D", "--defined-only", _ffi.__file__).splitlines()
+    names = {line.split()[-1] for line in lines}
+    sanitizers = {name for name in names if name.startswith(("__asan", "__odr_asan", "__ubsan"))}
+    assert names - sanitizers <= {"PyInit__ffi", "_cffi_pypyinit__ffi"}
+
+
+def test_no_declaration_is_lost_between_header_and_extension() -> None:
+    text = "".join(path.read_text() for path in Path(ltdic.get_include()).glob("l*dic*.h"))
+    functions = set(re.findall(r"\b(L_Dicom\w+|ltdic_[a-z_0-9]+)\(", text))
+    assert functions <= set(dir(_ffi.lib))
+    assert len(functions) > 70

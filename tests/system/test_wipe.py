@@ -1,0 +1,122 @@
+"""Memory that held a passcode is wiped before it is freed, whatever the compiler thinks of it."""
+
+from __future__ import annotations
+
+import platform
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ltdic
+from support.paths import TESTS
+from support.toolchain import COMPILERS, Toolchain, run, toolchain_or_skip
+
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux" or shutil.which("objdump") is None,
+    reason="ld --wrap and the names of relocations are those of GNU binutils",
+)
+
+PROGRAM = TESTS / "c" / "passcode.c"
+
+
+@pytest.fixture(
+    scope="module", params=[f"{cc} {level}" for cc in COMPILERS for level in ("-O2", "-O3")]
+)
+def optimizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Each compiler at each level that removes stores to memory that is freed."""
+    return toolchain_or_skip(request.param, tmp_path_factory.mktemp("wipe"), cxx=False)
+
+
+# ---- the memory ------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_no_block_is_freed_with_a_passcode_in_it(optimizer: Toolchain) -> None:
+    wraps = [f"-Wl,--wrap={name}" for name in ("free", "realloc")]
+    control, *found = run(optimizer.program(PROGRAM, "c11", *wraps)).splitlines()
+    assert control == "a block of the test: found"
+    assert [line for line in found if not line.endswith(": not found")] == []
+    assert len(found) > 15
+
+
+# ---- the object code -------------------------------------------------------------------------
+
+# Functions in which something ends that may hold a passcode.
+WIPING = {
+    "associate": ["L_DicomFreeAssociate", "L_DicomResetAssociate", "L_DicomSetUserIdentity"],
+    "admission": ["ltdic_admission_free", "ltdic_admission_add_identity"],
+    "association": [
+        *["ltdic_association_free", "ltdic_association_send", "ltdic_association_next"],
+        *["ltdic_association_sent", "ltdic_association_lost", "ltdic__association_reset"],
+    ],
+    "l_dicom": ["L_DicomSendAssociateRequest"],
+}
+
+
+def names_used(compiler: Toolchain, source: Path, *flags: str) -> dict[str, set[str]]:
+    """For each function in the object code of a C file, the names in it."""
+    built = compiler.folder / f"{source.stem}-searched.o"
+    options = ["-std=c11", compiler.flags[0], *flags, "-ffunction-sections", "-DLTDIC_STATIC"]
+    run(compiler.cc, *options, "-I", ltdic.get_include(), "-c", source, "-o", built)
+    used: dict[str, set[str]] = {}
+    for line in run("objdump", "-dr", built).splitlines():
+        if function := re.match(r"[0-9a-f]+ <([\w.]+)>:", line):
+            names = used.setdefault(function[1], set())
+        elif name := re.search(r"R_\w+\s+(?:\.text\.(?:unlikely\.)?)?([\w.]+)", line):
+            names.add(name[1])
+    return used
+
+
+def reaches(used: dict[str, set[str]], function: str, wanted: str) -> bool:
+    """Whether a function has this name in it, or in what it calls in the same file."""
+    seen, todo = set(), [function]
+    while todo:
+        names = used.get(todo.pop(), set()) - seen
+        seen |= names
+        todo += names
+    return wanted in seen
+
+
+def source_of(name: str) -> Path:
+    (source,) = (Path(path) for path in ltdic.get_sources() if Path(path).stem == name)
+    return source
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WIPING)
+def test_what_may_hold_a_passcode_ends_with_a_call_that_wipes(
+    optimizer: Toolchain, name: str
+) -> None:
+    used = names_used(optimizer, source_of(name))
+    assert [f for f in WIPING[name] if not reaches(used, f, "ltdic__wipe")] == []
+
+
+WIPE_AND_FREE = """
+#include <stddef.h>
+static inline __attribute__((always_inline)) void ltdic__wipe(void *data, size_t size);
+#include "codec/wipe.c"
+#include <stdlib.h>
+void wipe_and_free(void *data, size_t size)
+{
+    ltdic__wipe(data, size);
+    free(data);
+}
+"""
+
+
+@pytest.mark.slow
+def test_the_stores_stay_where_the_compiler_sees_the_free_behind_them(optimizer: Toolchain) -> None:
+    source = optimizer.folder / "wipe_and_free.c"
+    source.write_text(WIPE_AND_FREE)
+    assert {"memset", "free"} <= names_used(optimizer, source)["wipe_and_free"]
+
+
+def test_a_compiler_without_gnu_extensions_keeps_the_loop(optimizer: Toolchain) -> None:
+    used = names_used(optimizer, source_of("wipe"), "-U__GNUC__")
+    assert used["ltdic__wipe"] == set()
+    code = run("objdump", "-d", optimizer.folder / "wipe-searched.o")
+    assert re.search(r"\bmovb +\$0x0,\(%", code) or platform.machine() != "x86_64"
