@@ -88,8 +88,14 @@ class MessageOrder:
                 if self._is_broken:
                     raise LocalError(BROKEN)
         finally:
-            with suppress(ValueError):
+            self._leave(ticket)
+
+    def _leave(self, ticket: object) -> None:
+        """Whoever waits behind it may be the next one."""
+        with self._lock:
+            if ticket in self._queue:
                 self._queue.remove(ticket)
+                self._tell()
 
     def _take(self, is_command: bool, ticket: object, waits: bool) -> Signal | None:
         """Let this thread send if nobody else does; else return what is set at the next change."""
@@ -162,6 +168,7 @@ class AsyncMessageOrder:
                     raise LocalError(BROKEN)
         finally:
             self._queue.remove(ticket)
+            self._wake()  # whoever waits behind it may be the next one
         self._sender = me
 
     def _is_free(self, is_command: bool, me: object, ticket: object) -> bool:

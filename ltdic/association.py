@@ -754,7 +754,8 @@ class Parts:
 
     def feed(self, data: Buffer) -> Iterator[memoryview]:
         """The parts that are not the last."""
-        whole = memoryview(self._held + bytes(data) if self._held else data).cast("B")
+        piece = view_of("data", data)
+        whole = memoryview(b"".join((self._held, piece))) if self._held else piece
         at = 0
         while len(whole) - at > self._size:
             yield whole[at : at + self._size]

@@ -63,6 +63,8 @@ class ServedAssociation(ServedAssociationBase):
         self._order = MessageOrder()
         self._waiting: deque[_Job] = deque()
         """Jobs that wait until the peer has taken more of what was sent before."""
+        self._postponed: dict[tuple[int, int], PDV] = {}
+        """Data that the handler is called with when they are done, by the event that told of it."""
         self._is_aborted = False
         """Has its user aborted it?"""
         self._is_released = False
@@ -567,18 +569,44 @@ class Server:
             self._forget(association)
 
     def _room(self, event: service.ServedEvent) -> None:
-        if event.served in self._served:
-            self._served[event.served]._resume()
+        association = self._served.get(event.served)
+        if association is not None:
+            association._resume()
+            self._handle_postponed(association)
 
     def _data(self, event: service.ServedEvent) -> None:
         association, handler = self._served.get(event.served), self._handler
         if association is None or handler is None or association._is_aborted:
             return
         pdv = PDV(event.id, *flags_of(event.control), event.data)
+        if association._waiting or association._postponed:
+            association._postponed[self._loop.runs, event.place] = pdv
+            return
         error = self._call_user(event, handler, association, pdv)
         if error is not None:
             self._handler_failed(association, error)
         del error  # else it and this frame are a cycle
+
+    def _handle_postponed(self, association: ServedAssociation) -> None:
+        """Call the handler with data that it has not seen, until something waits to be sent again.
+        Each is handled once, whatever a signal handler raises."""
+        handler, postponed = self._handler, association._postponed
+        while postponed and not association._waiting:
+            key = next(iter(postponed))
+            pdv = postponed[key]
+            if handler is None or association._is_aborted:
+                postponed.clear()
+                return
+            try:
+                del postponed[key]  # no call: behind one a signal may be seen in this frame
+                handler(association, pdv)
+            except BaseException as e:
+                if not _has_begun(e):
+                    association._postponed = {key: pdv, **postponed}
+                    raise
+                if not isinstance(e, Exception):
+                    raise
+                self._handler_failed(association, e)
 
     def _call_user(
         self,
@@ -616,6 +644,7 @@ class Server:
         association, report = self._served.get(event.served), event.report
         if association is not None:
             association._end()
+            self._handle_postponed(association)
             self._forget(association)
             association._decision = None  # which has it, and so would keep it and the server
         try:

@@ -10,15 +10,15 @@ bool ltdic__reserve_secret(buffer *b, size_t size)
         return true;
     }
     const size_t used = buffer_size(b), most = size > b->room ? size : b->room;
-    buffer larger = {0};
-    if (most > SIZE_MAX - used || !buffer_reserve(&larger, used + most)) {
+    uint8_t *data = most > SIZE_MAX - used ? NULL : malloc(used + most);
+    if (data == NULL) {
         return false;
     }
     if (used > 0) {
-        buffer_put(&larger, b->data + b->start, used);
+        memcpy(data, b->data + b->start, used);
     }
     ltdic__wipe(b->data, b->end);
     free(b->data);
-    *b = larger;
+    *b = (buffer){data, 0, used, used + most};
     return true;
 }

@@ -183,6 +183,15 @@ L_VOID L_DicomFreeNet(HDICOMNET hNet)
     }
 }
 
+/* The size of the slots that are whole in a structure of this size. */
+static size_t whole_slots(size_t size)
+{
+    const size_t first = offsetof(DICOMNETCALLBACK, pfnAccept), slot = sizeof(void *);
+    return size >= sizeof(DICOMNETCALLBACK) ? sizeof(DICOMNETCALLBACK)
+           : size < first                   ? size
+                                            : size - (size - first) % slot;
+}
+
 L_INT L_DicomSetCallback(HDICOMNET hNet, const DICOMNETCALLBACK *pCallback, L_VOID *pUserData)
 {
     entry *e = find(hNet);
@@ -192,9 +201,8 @@ L_INT L_DicomSetCallback(HDICOMNET hNet, const DICOMNETCALLBACK *pCallback, L_VO
     if (pCallback == NULL || pCallback->uStructSize < sizeof pCallback->uStructSize) {
         return DICOM_ERROR_PARAMETER;
     }
-    const size_t given = pCallback->uStructSize;
     e->callbacks = (DICOMNETCALLBACK){0};
-    memcpy(&e->callbacks, pCallback, given < sizeof e->callbacks ? given : sizeof e->callbacks);
+    memcpy(&e->callbacks, pCallback, whole_slots(pCallback->uStructSize));
     e->user_data = pUserData;
     return DICOM_SUCCESS;
 }
@@ -209,7 +217,7 @@ L_INT L_DicomGetCallback(HDICOMNET hNet, DICOMNETCALLBACK *pCallback, L_VOID **p
         return DICOM_ERROR_PARAMETER;
     }
     const L_UINT asked = pCallback->uStructSize;
-    memcpy(pCallback, &e->callbacks, asked < sizeof e->callbacks ? asked : sizeof e->callbacks);
+    memcpy(pCallback, &e->callbacks, whole_slots(asked));
     pCallback->uStructSize = asked;
     if (ppUserData != NULL) {
         *ppUserData = e->user_data;

@@ -482,19 +482,21 @@ int ltdic_served_send(ltdic_server *server, ltdic_served_id served, ltdic_bytes 
     return a == NULL || a->net == NULL ? LTDIC_ERR_WRONG_STATE : send_pdu(a, pdu);
 }
 
-/* One at a time sends so much that a peer which takes everything cannot keep others waiting. */
-static bool takes_turn(ltdic_served *a, size_t size)
+/* May it send more in this run? A peer that takes everything must not keep others waiting. */
+static bool has_work_left(ltdic_served *a)
 {
-    const uint64_t fragment = ltdic__fragment_size(ltdic__net_association(a->net));
     if (a->run != a->server->runs) {
         a->run = a->server->runs;
         a->work = 0;
     }
-    if (a->work >= MOST_WORK) {
-        return false;
-    }
+    return a->work < MOST_WORK;
+}
+
+/* Data was sent: LTDIC_SENT will be told of it. */
+static void count_work(ltdic_served *a, size_t size)
+{
+    const uint64_t fragment = ltdic__fragment_size(ltdic__net_association(a->net));
     a->work += size + PDU_WORK * (size / (fragment == 0 ? 1 : fragment) + 1);
-    return true;
 }
 
 int ltdic_served_send_data(ltdic_server *server, ltdic_served_id served, const ltdic_pdv *data)
@@ -503,13 +505,14 @@ int ltdic_served_send_data(ltdic_server *server, ltdic_served_id served, const l
     if (a == NULL || a->net == NULL) {
         return LTDIC_ERR_WRONG_STATE;
     }
-    const bool has_turn = takes_turn(a, data->data.size);
-    const int status = has_turn ? ltdic_net_send_data(a->net, data) : LTDIC_ERR_ROOM;
+    const int status = has_work_left(a) ? ltdic_net_send_data(a->net, data) : LTDIC_ERR_ROOM;
     if (status == LTDIC_ERR_ROOM) {
         a->waits = true;
         ltdic__net_hold(a->net, true);
-    } else if (status == LTDIC_OK && data->control == 3) {
-        a->announced = ltdic_announces_data_set(data->data) == 1;
+    } else if (status == LTDIC_OK) {
+        count_work(a, data->data.size);
+        a->announced =
+            data->control == 3 ? ltdic_announces_data_set(data->data) == 1 : a->announced;
     }
     return status;
 }

@@ -260,6 +260,8 @@ class ServerLoop:
         self._batch = ffi.new("ltdic_batch *")
         self.taken = 0
         """Events of the batch that have been dealt with."""
+        self.runs = 0
+        """Batches so far."""
         self._data: memoryview | None = None
         self._owned: list[Any] = []
         self.reports = True
@@ -294,6 +296,7 @@ class ServerLoop:
         too."""
         self._batch.count = 0  # first: what has been taken is never taken again
         self.taken = 0
+        self.runs += 1
         self._data, self._owned = None, []
         return int(lib.ltdic_server_run(self._server, self._batch, wanted, most))
 

@@ -1,0 +1,149 @@
+"""Associations whose sends wait: more of their data is handled when they are done, and once."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from ltdic import PDV, DataTransfer, LocalError, UserInformation, connect
+from ltdic._message_order import AsyncMessageOrder, MessageOrder
+from support.hosts import blocking
+from support.peer import REQUEST, deaf, opened, p_data
+from support.sockets import TIMEOUT
+from support.threads import Background
+from support.waiting import eventually
+
+MIB = 1 << 20
+
+
+def test_sends_that_fail_take_no_room() -> None:
+    """Two bytes go out at once, after much that could not be sent."""
+    small = replace(REQUEST, user_info=UserInformation(8, "1.2.3"))
+
+    def handler(association: Any, pdv: PDV) -> Any:
+        for _ in range(3):
+            with pytest.raises(LocalError):
+                yield association.send(bytes(8192), context=99)
+        yield association.send(b"ab", context=pdv.context_id, is_command=True)
+
+    with blocking(handler=handler) as host, ExitStack() as stack:
+        peer = opened(stack, host, small)
+        peer.associate()
+        peer.send(p_data(b"xx", True))
+        answer = peer.take()
+        assert isinstance(answer, DataTransfer)
+        assert answer.pdvs[0].data == b"ab"
+
+
+def requests(count: int) -> bytes:
+    return b"".join(p_data(b"%03d " % n, True) for n in range(count))
+
+
+def test_what_a_deaf_peer_has_asked_for_is_answered_one_after_the_other() -> None:
+    """300 requests in one segment, each answered with 1 MiB, of which nothing is read."""
+    seen: list[bytes] = []
+
+    def handler(association: Any, pdv: PDV) -> Any:
+        seen.append(bytes(pdv.data))
+        yield association.send(bytes(MIB), context=pdv.context_id, is_command=True)
+
+    with blocking(handler=handler) as host, ExitStack() as stack:
+        peer = deaf(stack, host, REQUEST, window=128 << 10)
+        peer.associate()
+        peer.send(requests(300))
+        eventually(lambda: len(seen) > 1)
+        (association,) = host.server.open
+        eventually(lambda: association._waiting)
+        stable = len(seen)
+        assert stable < 20
+        assert len(association._waiting) <= 3
+        for _ in range(3):  # as the peer reads, more is handled
+            before = len(seen)
+            while len(seen) == before:
+                peer.read(MIB)
+        assert seen == [b"%03d " % n for n in range(len(seen))]
+
+
+@pytest.mark.parametrize("resets", [False, True])
+def test_what_was_postponed_is_handled_before_the_end_is_told(resets: bool) -> None:
+    seen: list[bytes] = []
+
+    def handler(association: Any, pdv: PDV) -> Any:
+        seen.append(bytes(pdv.data))
+        with suppress(LocalError):
+            yield association.send(bytes(MIB), context=pdv.context_id, is_command=True)
+
+    with blocking(handler=handler) as host, ExitStack() as stack:
+        peer = deaf(stack, host, REQUEST)
+        peer.associate()
+        peer.send(requests(100))
+        eventually(lambda: any(one._waiting for one in host.server.open))
+        if resets:
+            peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peer.socket.close()
+        _, record = host.ended.get(timeout=TIMEOUT)
+        assert seen == [b"%03d " % n for n in range(100)]
+        assert record.outcome in ("lost", "aborted")
+
+
+def test_a_task_that_leaves_the_queue_lets_the_next_one_send() -> None:
+    async def run() -> None:
+        order = AsyncMessageOrder()
+        await order.begin(True, 5)
+        first = asyncio.ensure_future(order.begin(True, 5))
+        second = asyncio.ensure_future(order.begin(True, 5))
+        await asyncio.sleep(0.01)
+        order.end(False)
+        first.cancel()
+        await asyncio.wait_for(second, TIMEOUT / 5)
+
+    asyncio.run(run())
+
+
+def test_a_thread_that_leaves_the_queue_lets_the_next_one_send() -> None:
+    """The first in the queue waits for the end of a message, and gives up."""
+    order = MessageOrder()
+    order.begin(True, True, 1)
+    order.end(opens=True)  # a data set has to follow
+    results: list[str] = []
+
+    def wait(patience: float) -> None:
+        try:
+            order.begin(True, True, patience)
+        except LocalError:
+            results.append("gave up")
+        else:
+            results.append("sends")
+            order.end(False)
+
+    first, second = Background(lambda: wait(0.2)), Background(lambda: wait(TIMEOUT))
+    eventually(lambda: results == ["gave up"])
+    order.begin(False, True, 1)  # the data set
+    order.end(False)
+    first.join()
+    second.join()
+    assert results == ["gave up", "sends"]
+
+
+@pytest.mark.parametrize("pieces", [[4], [b"ab", 4], [b"ab", [1, 2]], [b"ab", True, True]])
+def test_a_piece_that_is_no_bytes_is_refused_wherever_it_stands(pieces: list[Any]) -> None:
+    seen: list[bytes] = []
+
+    def handler(association: Any, pdv: PDV) -> Any:
+        seen.append(bytes(pdv.data))
+        yield None
+
+    with blocking(handler=handler) as host:
+        host_and_port = host.server.address
+        with (
+            pytest.raises(TypeError, match="data: "),
+            connect(*host_and_port, contexts=["CTImageStorage"]) as association,
+        ):
+            association.send(pieces, context="CTImageStorage", is_command=True)
+    assert b"\0" not in b"".join(seen)
