@@ -34,6 +34,7 @@ from ltdic import (
     encode,
 )
 from support import hostile
+from support.associations import associate, carried, told
 from support.hostile import item
 from support.pdus import RELEASE_RQ, p_data
 from support.rejections import DEFINED, Codes
@@ -72,17 +73,6 @@ class Clock:
         return self.now
 
 
-def told(association: Association, wire: bytes = b"") -> list[Any]:
-    """What has happened once these bytes have come."""
-    association.receive_data(wire)
-    return list(association.events())
-
-
-def carried(one: Association, other: Association) -> list[Any]:
-    """What the other is told when it gets all that the one has to send."""
-    return told(other, one.data_to_send())
-
-
 def asking(**options: Any) -> Association:
     """A requestor that has sent its request."""
     requestor = Association(requestor=True, **options)
@@ -100,10 +90,7 @@ def asked(**options: Any) -> Association:
 
 def established(**options: Any) -> tuple[Association, Association]:
     """A requestor and an acceptor, associated."""
-    requestor, acceptor = asking(**options), asked(**options)
-    acceptor.send(ACCEPT)
-    assert carried(acceptor, requestor) == [ACCEPT]
-    return requestor, acceptor
+    return associate(REQUEST, ACCEPT, **options)
 
 
 def opened(requestor: bool, **options: Any) -> Association:
