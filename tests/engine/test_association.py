@@ -205,7 +205,7 @@ def test_codes_that_are_no_bytes_are_a_value_error_and_change_nothing(codes: Cod
 def test_a_rejection_in_any_pieces_is_told_once(
     codes: Codes, reserved: bytes, cuts: set[int], ends: bool
 ) -> None:
-    """With the end of the transport directly behind it, or without."""
+    """The end of the transport may come in the same read."""
     wire = bytes([3, reserved[0], 0, 0, 0, 4, reserved[1], *codes])
     requestor, events = asking(), []
     for start, end in zip([0, *sorted(cuts)], [*sorted(cuts), 10], strict=True):
@@ -484,7 +484,7 @@ WAITING: dict[str, tuple[Callable[..., Association], bytes]] = {
 
 
 def dripping(association: Association, wire: bytes) -> Association:
-    """It has been given these bytes, one after the other."""
+    """Give it these bytes one by one; nothing is told."""
     for n in range(len(wire)):
         assert told(association, wire[n : n + 1]) == []
     return association

@@ -78,7 +78,7 @@ def are_sent_to_and_collected() -> None:
 
 
 def keep(errors: list[Exception]) -> None:
-    """In a cycle with the frames that they come through."""
+    """Make a cycle of the errors and the frames that they came through."""
     for error in errors:
         error.errors = errors  # type: ignore[attr-defined]
 
