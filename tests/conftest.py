@@ -64,7 +64,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Where everything is installed, a skipped test is a failure."""
+    """Fail the run for a skipped test where everything is installed."""
     reporter = session.config.pluginmanager.getplugin("terminalreporter")
     if os.environ.get("CI") and reporter.stats.get("skipped") and session.exitstatus == 0:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -27,7 +27,6 @@ from ltdic import (
     Abort,
     Admission,
     AssociateReject,
-    Server,
     cli,
     encode,
 )
@@ -38,6 +37,7 @@ from support.dumped import REJECT, SECRET
 from support.pynetdicom_ends import associate
 from support.raw import ACCEPT, raw_acceptor
 from support.rejections import DEFINED
+from support.servers import serving
 from support.sockets import LISTENING, LOCALHOST, TIMEOUT, receive_pdu
 from support.toolchain import clean_environment
 
@@ -147,18 +147,6 @@ class Terminal:
 
 
 @contextmanager
-def serving(admission: Admission | None = None) -> Iterator[Server]:
-    with Server((LOCALHOST, 0), admission=admission, timeout=TIMEOUT) as server:
-        thread = threading.Thread(target=server.serve)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.close()
-            thread.join()
-
-
-@contextmanager
 def answering(*answers: bytes) -> Iterator[int]:
     """A peer that reads one request for each answer, gives it and hangs up; its port."""
     with socket.create_server((LOCALHOST, 0)) as server:
@@ -206,7 +194,7 @@ def echo(port: int, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_echo_says_that_the_peer_answered() -> None:
-    with serving() as server:
+    with serving(timeout=TIMEOUT) as server:
         result = echo(server.address[1])
     assert result.returncode == 0, result.stderr
     assert re.fullmatch(
@@ -216,7 +204,9 @@ def test_echo_says_that_the_peer_answered() -> None:
 
 
 def test_echo_says_why_it_was_rejected_and_what_to_do() -> None:
-    with serving(Admission(called={"ARCHIVE"}, calling={"CT_1"})) as server:
+    with serving(
+        admission=Admission(called={"ARCHIVE"}, calling={"CT_1"}), timeout=TIMEOUT
+    ) as server:
         port = server.address[1]
         results = {
             "called": echo(port, "--called", "PACS"),
@@ -244,7 +234,7 @@ def test_the_exit_code_of_echo_tells_a_permanent_from_a_transient_rejection(
 
 
 def test_echo_in_json_is_one_object_with_all_of_it() -> None:
-    with serving() as server:
+    with serving(timeout=TIMEOUT) as server:
         result = echo(server.address[1], "--json", "--called", "A", "--calling", "B")
     said = json.loads(result.stdout)
     assert said.pop("seconds") > 0
@@ -319,7 +309,9 @@ def test_an_echo_without_an_answer_to_the_release_is_ok_with_a_remark(as_json: b
 
 
 def test_echo_says_that_the_peer_knows_no_echo() -> None:
-    with serving(Admission(contexts=[("Verification", ["1.2.3.4"])])) as server:
+    with serving(
+        admission=Admission(contexts=[("Verification", ["1.2.3.4"])]), timeout=TIMEOUT
+    ) as server:
         result = echo(server.address[1])
     assert result.returncode == 76
     assert "none of the transfer syntaxes" in result.stdout
@@ -389,7 +381,7 @@ def test_echo_tries_again_and_shows_it_in_a_line_that_goes_away() -> None:
 @pytest.mark.slow
 @needs_terminal
 def test_echo_has_colours_only_on_a_terminal_that_wants_them() -> None:
-    with serving() as server:
+    with serving(timeout=TIMEOUT) as server:
         where = LOCALHOST, str(server.address[1])
         coloured, plain = Terminal("echo", *where), Terminal("echo", *where, NO_COLOR="1")
         assert (coloured.exit_code(), plain.exit_code()) == (0, 0)
@@ -912,7 +904,7 @@ def test_a_closed_input_is_an_exit_code_and_one_sentence() -> None:
 
 @pytest.mark.slow
 def test_without_a_place_for_errors_the_output_has_none_of_them() -> None:
-    with serving() as server:
+    with serving(timeout=TIMEOUT) as server:
         good = with_closed("2>&-", "echo", LOCALHOST, str(server.address[1]), "--json")
     assert (good.returncode, json.loads(good.stdout)["outcome"]) == (0, "echoed")
     wrong = with_closed("2>&-", "echo", LOCALHOST, "port")

@@ -36,15 +36,13 @@ from support.admission import (
     asks_as,
     request,
 )
+from support.rejections import Codes
 from support.strategies import contexts, proposed, requests
 from support.uids import BIG_ENDIAN, CT, EXPLICIT, IMPLICIT, MR, VERIFICATION
 
 LET_IN = (0, 0, 0)
 CALLED, CALLING, IDENTITY, LIMIT = (1, 1, 7), (1, 1, 3), (1, 2, 1), (2, 3, 2)
 TOO_SHORT = (1, 1, 1)  # its maximum length
-
-
-Codes = tuple[int, int, int]
 
 
 def codes_of(policy: Policy, pdu: AssociateRequest) -> Codes:

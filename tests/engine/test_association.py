@@ -34,6 +34,7 @@ from ltdic import (
     encode,
 )
 from support import hostile
+from support.associations import associate, carried, told
 from support.hostile import item
 from support.pdus import RELEASE_RQ, p_data
 from support.rejections import DEFINED, Codes
@@ -72,17 +73,6 @@ class Clock:
         return self.now
 
 
-def told(association: Association, wire: bytes = b"") -> list[Any]:
-    """What has happened once these bytes have come."""
-    association.receive_data(wire)
-    return list(association.events())
-
-
-def carried(one: Association, other: Association) -> list[Any]:
-    """What the other is told when it gets all that the one has to send."""
-    return told(other, one.data_to_send())
-
-
 def asking(**options: Any) -> Association:
     """A requestor that has sent its request."""
     requestor = Association(requestor=True, **options)
@@ -100,10 +90,7 @@ def asked(**options: Any) -> Association:
 
 def established(**options: Any) -> tuple[Association, Association]:
     """A requestor and an acceptor, associated."""
-    requestor, acceptor = asking(**options), asked(**options)
-    acceptor.send(ACCEPT)
-    assert carried(acceptor, requestor) == [ACCEPT]
-    return requestor, acceptor
+    return associate(REQUEST, ACCEPT, **options)
 
 
 def opened(requestor: bool, **options: Any) -> Association:
@@ -218,7 +205,7 @@ def test_codes_that_are_no_bytes_are_a_value_error_and_change_nothing(codes: Cod
 def test_a_rejection_in_any_pieces_is_told_once(
     codes: Codes, reserved: bytes, cuts: set[int], ends: bool
 ) -> None:
-    """With the end of the transport directly behind it, or without."""
+    """The end of the transport may come in the same read."""
     wire = bytes([3, reserved[0], 0, 0, 0, 4, reserved[1], *codes])
     requestor, events = asking(), []
     for start, end in zip([0, *sorted(cuts)], [*sorted(cuts), 10], strict=True):
@@ -490,35 +477,23 @@ def test_a_deadline_is_there_while_the_peer_has_something_to_do() -> None:
     assert requestor.deadline() == clock.now + TIMEOUT
 
 
-WAITING: dict[str, tuple[Callable[..., Association], bytes]] = {
-    "for an answer": (asking, ABORT),
-    "for an answer that drips": (lambda **o: dripping(asking(**o), AC[:7]), ABORT),
-}
-
-
-def dripping(association: Association, wire: bytes) -> Association:
-    """It has been given these bytes, one after the other."""
-    for n in range(len(wire)):
-        assert told(association, wire[n : n + 1]) == []
-    return association
-
-
-@pytest.mark.parametrize("what", WAITING)
-def test_a_peer_that_does_not_answer_in_time_is_aborted(what: str) -> None:
+@pytest.mark.parametrize("dripping", [b"", AC[:7]], ids=["silent", "dripping"])
+def test_a_peer_that_does_not_answer_in_time_is_aborted(dripping: bytes) -> None:
     clock = Clock()
-    make, sent = WAITING[what]
-    association = make(timeout=TIMEOUT, clock=clock)
+    requestor = asking(timeout=TIMEOUT, clock=clock)
+    for n in range(len(dripping)):
+        assert told(requestor, dripping[n : n + 1]) == []
     clock.now += TIMEOUT - 0.01
-    association.handle_timeout()
-    assert list(association.events()) == []
+    requestor.handle_timeout()
+    assert list(requestor.events()) == []
     clock.now += 0.02
-    association.handle_timeout()
-    fault = next(iter(association.events()))
+    requestor.handle_timeout()
+    fault = next(iter(requestor.events()))
     assert isinstance(fault, Fault)
     assert (fault.kind, fault.abort, fault.protocol) == ("timeout", Abort(0, 0), None)
-    assert association.data_to_send() == sent
-    association.receive_eof()
-    assert [event.kind for event in association.events()] == ["timeout"]
+    assert requestor.data_to_send() == ABORT
+    requestor.receive_eof()
+    assert [event.kind for event in requestor.events()] == ["timeout"]
 
 
 def test_a_requestor_that_never_asks_is_closed_without_a_word() -> None:
@@ -690,7 +665,7 @@ def test_what_a_stranger_speaks_is_told(wire: bytes, protocol: str | None) -> No
     assert (fault.kind, fault.abort, fault.protocol) == ("bad_pdu_type", Abort(2, 1), protocol)
 
 
-def test_who_has_not_asked_yet_is_aborted_by_the_user_and_no_event() -> None:
+def test_a_stranger_at_an_acceptor_is_aborted_without_an_event() -> None:
     acceptor = Association(requestor=False)
     assert told(acceptor, b"GET / HTTP/1.1\r\n\r\n") == []
     assert (acceptor.data_to_send(), acceptor.state) == (ABORT, 13)  # AA-1

@@ -11,6 +11,7 @@ import pytest
 from ltdic import AssociateAccept, ProposedContext, UserInformation, encode
 from ltdic._native.engine import Engine
 from support.admission import OK, Admission, Policy, accepted, request
+from support.hostile import item
 from support.uids import CT
 
 FORTY = tuple(f"1.2.840.10008.1.2.4.{number}" for number in range(50, 90))
@@ -31,10 +32,6 @@ def processor_time(call: Callable[[], Any]) -> float:
 
 
 # ---- PDUs of many contexts --------------------------------------------------------------------
-
-
-def item(kind: int, data: bytes) -> bytes:
-    return bytes([kind, 0]) + len(data).to_bytes(2, "big") + data
 
 
 def repeating(pdu: bytes, kind: int, inside: bytes) -> bytes:

@@ -37,6 +37,7 @@ from ltdic import (
 from ltdic.cli import fields as fields_module
 from ltdic.cli.fields import pdu_fields
 from ltdic.retry import Attempts
+from support.associations import associate
 from support.odd import ALLOWED, Changes, Longer, called, odd, released
 
 # ---- the codec -------------------------------------------------------------------------------
@@ -270,16 +271,7 @@ OWN_TESTS = ("Server", "ServedAssociation", "SyncAssociation", "Association", "A
 
 
 def established() -> tuple[Association, Association]:
-    requestor, acceptor = Association(requestor=True), Association(requestor=False)
-    requestor.send(REQUEST)
-    for end, other in ((requestor, acceptor), (acceptor, requestor)):
-        other.receive_data(end.data_to_send())
-        list(other.events())
-        if end is requestor:
-            acceptor.send(ACCEPT)
-    assert requestor.established
-    assert acceptor.established
-    return requestor, acceptor
+    return associate(REQUEST, ACCEPT)
 
 
 ECHO = ltdic.Echo(1, True, 1, 0, "1.2.840.10008.1.1")

@@ -56,9 +56,11 @@ from ltdic import (
     encode,
 )
 from support.commands import command_set, echo_request, elements_of
+from support.hostile import item, pdu
 from support.hosts import SERVERS, SUPPORTED, Host, Serve, blocking, in_asyncio
 from support.pdus import data_pdu, p_data
 from support.peer import REQUEST, Peer, peer_releases
+from support.rejections import Codes
 from support.sockets import LOCALHOST, TIMEOUT, close_with_reset
 from support.threads import Background, background
 from support.tls import client_context, server_context
@@ -153,7 +155,6 @@ def server_closes_on_a_dead_peer(host: Host, peer: Peer) -> None:
     assert peer.take() is None
 
 
-Codes = tuple[int, int, int]
 WAYS: list[tuple[Way, str, Codes | None, dict[str, Any]]] = [
     (peer_releases, "released", None, {}),
     (server_releases, "released", None, {}),
@@ -1026,10 +1027,6 @@ def test_true_and_none_are_the_answer_of_the_admission(serve: Serve, decision: A
         peer_releases(host, peer)
 
 
-def item(kind: int, data: bytes) -> bytes:
-    return bytes([kind, 0]) + len(data).to_bytes(2, "big") + data
-
-
 def raw_context(number: int, abstract: str, transfer: str) -> bytes:
     inside = item(0x30, abstract.encode()) + item(0x40, transfer.encode())
     return item(0x20, bytes([number, 0, 0, 0]) + inside)
@@ -1037,8 +1034,7 @@ def raw_context(number: int, abstract: str, transfer: str) -> bytes:
 
 def request_with(*contexts: bytes) -> bytes:
     """With these contexts, and without user information."""
-    body = RQ_HEAD + b"".join(contexts)
-    return b"\1\0" + len(body).to_bytes(4, "big") + body
+    return pdu(1, RQ_HEAD, *contexts)
 
 
 UNUSUAL = {

@@ -79,6 +79,7 @@ from ltdic.l_dicom import (
 from support.commands import INSTANCE, ROWS, command_set, dicom_file, elements_of, store_response
 from support.dcmtk import REASONS, RESULTS, SOURCES
 from support.l_dicom import check
+from support.rejections import Codes
 from support.sockets import LOCALHOST, TIMEOUT, close_with_reset, reserved_port
 from support.toolchain import clean_environment, is_installed, marks_of_peer, run
 from support.uids import IMPLICIT, SECONDARY_CAPTURE, VERIFICATION
@@ -87,7 +88,6 @@ KIB = 1024
 MORE_ROWS = 8192  # 16 MiB, more than sockets hold
 
 Event = tuple[Any, ...]
-Codes = tuple[int, int, int]
 
 # ---- what is sent ----------------------------------------------------------------------------
 

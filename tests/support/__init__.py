@@ -1,1 +1,1 @@
-"""Everything that more than one test module uses, a module for each subject."""
+"""Code that more than one test module uses; each module has one subject."""

@@ -32,7 +32,7 @@ def bytes_of(data: bytes | None) -> tuple[Any, Any]:
 
 @dataclass(frozen=True)
 class Policy:
-    """What an admission is made from."""
+    """The settings of an admission."""
 
     called: tuple[str, ...] = ()
     calling: tuple[str, ...] = ()
@@ -46,7 +46,7 @@ class Policy:
 
 
 class Answer(NamedTuple):
-    """What became of a request, and what it was told in."""
+    """The answer to a request: the codes of a refusal, the A-ASSOCIATE-AC, the C structure."""
 
     codes: Codes
     accept: bytes
@@ -130,7 +130,7 @@ def asks_as(*identity: Any) -> AssociateRequest:
 
 
 def accepted(admission: Admission, rq: bytes) -> AssociateAccept:
-    """What a request is answered with."""
+    """The A-ASSOCIATE-AC that answers a request."""
     answer = admission.judge(rq)
     admission.leave(answer)
     pdu = decode(answer.accept)

@@ -13,6 +13,7 @@ from typing import Any
 import ltdic
 from ltdic import PDV, Abort, LocalError
 from ltdic.l_dicom import L_DicomSendData, L_DicomSetExtended, L_DicomSetUserIdentity
+from support.associations import associate
 from support.hosts import Serve, blocking
 from support.paths import TESTS
 from support.pdus import p_data
@@ -77,7 +78,7 @@ def are_sent_to_and_collected() -> None:
 
 
 def keep(errors: list[Exception]) -> None:
-    """In a cycle with the frames that they come through."""
+    """Make a cycle of the errors and the frames that they came through."""
     for error in errors:
         error.errors = errors  # type: ignore[attr-defined]
 
@@ -115,13 +116,7 @@ class InACycle:
 
 def with_lent_bytes(data: Any) -> ltdic.Association:
     """An association that has something to send."""
-    one, other = ltdic.Association(requestor=True), ltdic.Association(requestor=False)
-    one.send(REQUEST)
-    other.receive_data(one.data_to_send())
-    list(other.events())
-    other.send(ACCEPTED)
-    one.receive_data(other.data_to_send())
-    list(one.events())
+    one, _ = associate(REQUEST, ACCEPTED)
     one.send(PDV(3, True, True, data))
     return one
 

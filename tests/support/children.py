@@ -70,7 +70,7 @@ class Child:
         self.address = LOCALHOST, int(self.process.stdout.readline())
 
     def end(self) -> tuple[dict[str, Any], str]:
-        """Its summary, and what it said."""
+        """End the server; return its summary and its standard error."""
         printed, said = self.process.communicate("x", timeout=3 * TIMEOUT)
         assert self.process.returncode == 0, said
         return json.loads(printed), said
@@ -87,7 +87,7 @@ def child(kind: str, descriptors: int, options: str = "{}") -> Iterator[Child]:
 
 
 def callers(stack: ExitStack, address: tuple[str, int], count: int) -> list[socket.socket]:
-    """Each has sent its request."""
+    """Connections that have sent an A-ASSOCIATE-RQ each."""
     found = []
     for _ in range(count):
         connection = stack.enter_context(socket.create_connection(address, TIMEOUT))
@@ -101,7 +101,7 @@ def answered(connections: list[socket.socket], wait: float = 0) -> list[socket.s
 
 
 def wait_for_answers(connections: list[socket.socket], count: int) -> list[socket.socket]:
-    """Until so many are answered."""
+    """Wait until so many connections are answered; return those."""
     end = time.monotonic() + TIMEOUT
     while len(found := answered(connections)) < count:
         assert time.monotonic() < end, f"{len(found)} of {count} are answered"

@@ -40,7 +40,7 @@ RESPONSE = b"done"
 
 
 class Ended(Exception):
-    """What became of an association, in the same words for every face."""
+    """The end of an association, in the same words for every face."""
 
     def __init__(self, *what: Any) -> None:
         super().__init__(*what)
@@ -61,7 +61,7 @@ def heard(is_command: bool, data: bytes) -> Heard:
 
 @dataclass(frozen=True)
 class Plan:
-    """What an acceptor does."""
+    """The behaviour of an acceptor."""
 
     reject: tuple[int, int, int] | None = None
     called: str | None = None
@@ -69,7 +69,7 @@ class Plan:
     max_length: int = 0x4000
     timeout: float = TIMEOUT
     at_data_set: str = "answer"
-    """Or `abort`: what happens when a data set is complete."""
+    """The reaction to a complete data set: `answer` or `abort`."""
 
     def admission(self, on_request: Any) -> Admission:
         return Admission(
@@ -394,7 +394,7 @@ def in_the_same_words() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Wish:
-    """What a requestor asks for."""
+    """The request of a requestor."""
 
     called: str = "CALLED"
     calling: str = "CALLING"

@@ -118,7 +118,7 @@ LEAST = {
     (1, 0x50): {**SUB_ITEMS, 0x57: 6, 0x58: 6},
     (2, 0x50): {**SUB_ITEMS, 0x59: 2},
 }
-# Of sub-items with lengths of their own: the bytes before, and those needed behind each.
+# Sub-items with inner lengths: the bytes before each length, and the bytes needed behind it.
 INNER = {0x54: (0, [2]), 0x56: (0, [0]), 0x57: (0, [0, 0, 0]), 0x58: (2, [2, 0]), 0x59: (0, [0])}
 
 
@@ -135,12 +135,12 @@ class Length(NamedTuple):
 
     @property
     def start(self) -> int:
-        """Of the item or PDV; its header is of four bytes and ends with this field."""
+        """The offset of the item or PDV, whose header is four bytes and ends with this field."""
         return self.at + self.size - 4
 
     @property
     def first(self) -> int:
-        """Where the first item is, if there are items in it."""
+        """The offset of the first item inside, if there are any."""
         return self.at + self.size + {0: 68, 0x20: 4, 0x21: 4}.get(self.kind, 0)
 
     @property
@@ -200,7 +200,7 @@ def with_value(wire: bytes, field: Length, value: int) -> bytes:
 
 
 def inserted(wire: bytes, at: int, piece: bytes, *around: Length) -> bytes:
-    """With the lengths around the place made to fit."""
+    """Insert a piece and correct the lengths around it."""
     for field in around:
         wire = with_value(wire, field, field.value + len(piece))
     return wire[:at] + piece + wire[at:]
@@ -326,7 +326,7 @@ def inner_against_outer() -> Iterator[Case]:
 
 
 def text_field(kind: int, name: str) -> tuple[int, int]:
-    """Where this text of a rich PDU begins, and how long it may be."""
+    """The offset of this text in a rich PDU, and its greatest length."""
     wire = rich(kind, **{name: b"999"})
     at = wire.index(b"999")
     (field,) = [field for field in lengths(wire) if field.at == at - 2]
@@ -370,7 +370,7 @@ def hostile_texts() -> Iterator[TextCase]:
 
 
 def repeated() -> Iterator[Case]:
-    """What is held for an item and lost when another one comes, or a fault."""
+    """Items that repeat: the value of each is held until the next item comes, or a fault."""
     subs = [item(0x53, bytes(4)), ROLE, item(0x55, b"NAME"), item(0x56, counted(b"1.2"), b"\1")]
     subs += [item(0x57, *[counted(b"1.2")] * 2, bytes(2)), item(0x59, counted(b"ok"))]
     subs += [item(0x58, b"\2\1", counted(b"user"), counted(b"pass"))]

@@ -1,4 +1,4 @@
-"""Both servers behind one interface, and what they have told."""
+"""The two servers behind one interface, with the ends that they have told."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Host:
 
 
 class LoopHost(Host):
-    """That of an `aio.Server`."""
+    """A `Host` for an `aio.Server`."""
 
     def __init__(self, loop: LoopThread) -> None:
         super().__init__()

@@ -134,7 +134,7 @@ def accept_all(hNet: Any, hPDU: Any, _: Any) -> None:
 
 @contextmanager
 def established(pdu: Any, on_request: Any = accept_all, **child: Any) -> Iterator[tuple[Any, Any]]:
-    """Both ends of an association, after it was accepted: the requestor and the acceptor."""
+    """The requestor and the acceptor of an accepted association."""
     acceptor, requestor = associate(on_request, pdu)
     acceptor.child.update(child)
     requestor.until("accepted")

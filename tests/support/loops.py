@@ -16,7 +16,7 @@ from support.sockets import TIMEOUT
 
 
 class Rest:
-    """What there is of tasks and descriptors, to be compared with what is left."""
+    """Tasks and descriptors that exist at first, to be compared with those that are left."""
 
     def __init__(self) -> None:
         self.tasks, self.descriptors = asyncio.all_tasks(), descriptors()
@@ -70,5 +70,5 @@ async def is_done_before(steps: int, work: Awaitable[Any]) -> bool:
 
 
 def next_step(steps: int) -> int:
-    """Each of the first turns, and later some: where it only waits, they are all alike."""
+    """The next number of turns to try: every one of the first 16, and fewer and fewer later."""
     return steps + 1 + steps // 16

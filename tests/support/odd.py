@@ -22,7 +22,7 @@ class Longer(bytes):
 
 
 class Raises:
-    """Says that it is a number and a sequence, and raises when asked."""
+    """An object that claims to be a number and a sequence, and raises when it is asked."""
 
     def __index__(self) -> int:
         raise ValueError("no index")

@@ -71,7 +71,7 @@ class Peer:
         self.sent += len(data)
 
     def take(self) -> PDU | None:
-        """One PDU; None at the end of the connection."""
+        """Receive one PDU; None at the end of the connection."""
         head = self.read(6)
         if len(head) < 6:
             return None
@@ -131,7 +131,7 @@ def opened(stack: ExitStack, host: Any, *first: PDU | bytes) -> Peer:
 
 
 def deaf(stack: ExitStack, host: Any, *first: PDU | bytes, window: int = 4096) -> Peer:
-    """One whose system takes little of what it does not read."""
+    """A peer with a small receive buffer."""
     peer = opened(stack, host)
     peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
     peer.send(*first)
@@ -149,7 +149,7 @@ def proposing(count: int) -> bytes:
 
 @cache
 def largest_request() -> bytes:
-    """Of 1 MiB, but for 17,466 bytes."""
+    """A request of 1 MiB less 17,466 bytes."""
     wire = proposing(16)
     assert MIB - 20_000 < len(wire) <= MIB + 6
     return wire
@@ -167,7 +167,7 @@ def drip(connection: socket.socket) -> None:
 
 
 def slow(stack: ExitStack, host: Host, window: int = 128 << 10) -> Peer:
-    """One with an association, whose system takes little of what it does not read."""
+    """An associated peer with a small receive buffer."""
     peer = deaf(stack, host, REQUEST, window=window)
     peer.associate()
     return peer

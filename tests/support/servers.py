@@ -41,7 +41,7 @@ def serving_in_asyncio(**options: Any) -> Iterator[aio.Server]:
 
 
 def of_associations(counters: ltdic.Counters) -> ltdic.Counters:
-    """Without the connections that carried them, of which l_dicom has no count."""
+    """The counters without `connections`, which l_dicom does not count."""
     return replace(counters, connections=0)
 
 
@@ -49,7 +49,7 @@ ALL = Admission(contexts=SUPPORTED)
 
 
 async def answer(association: aio.AsyncServedAssociation, pdv: PDV) -> None:
-    """Everything goes back as it came."""
+    """Send every command and data set back as it came."""
     parts = association.user_data = association.user_data or []
     parts.append(bytes(pdv.data))
     if pdv.is_last:

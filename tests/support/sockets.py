@@ -31,7 +31,7 @@ def close_with_reset(connection: socket.socket) -> None:
 
 
 def receive_pdu(connection: socket.socket) -> bytes:
-    """One whole PDU, or what there was before the end."""
+    """Receive until a PDU is whole; return all that was received, also where the end came first."""
     data = b""
     while len(data) < 6 or len(data) < 6 + int.from_bytes(data[2:6], "big"):
         chunk = connection.recv(65536)
@@ -51,7 +51,7 @@ def reserved_port() -> Iterator[int]:
 
 
 def receive_exactly_one(connection: socket.socket) -> bytes:
-    """One PDU, and nothing of the next; nothing where it does not come whole."""
+    """Receive one PDU and nothing behind it; return nothing where it does not come whole."""
     header = read_all(connection, 6)
     return header and header + read_all(connection, int.from_bytes(header[2:6], "big"))
 

@@ -50,7 +50,7 @@ rejects = st.builds(AssociateReject, codes, codes, codes)
 
 
 def user_information(request: bool):
-    """What strict mode takes in this direction."""
+    """User information that strict mode takes in this direction."""
     identity = st.one_of(
         st.builds(UserIdentity, st.sampled_from([1, 3, 4, 5]), st.integers(0, 1), small),
         st.builds(UserIdentity, st.just(2), st.integers(0, 1), small, small),
@@ -180,7 +180,7 @@ class Untidy:
         return ".".join(map(str, components)).encode()
 
     def _padded(self) -> bytes:
-        """Where PS3.5 is the rule, a NUL may make the length even."""
+        """A UID, at random with the NUL that makes its length even by PS3.5."""
         uid = self._uid()
         return uid + b"\0" if len(uid) % 2 and self._random.random() < 0.5 else uid
 
@@ -267,7 +267,7 @@ class Untidy:
 
 
 def reserved_bytes(wire: bytes) -> list[int]:
-    """Where a valid PDU has bytes that are not tested on receipt, but for the titles of an AC.
+    """Offsets of bytes that are not tested on receipt in a valid PDU, but for the titles of an AC.
 
     From the tables of PS3.8 9.3 alone, so as to be another opinion than the codec's.
     """

@@ -45,7 +45,7 @@ class Background:
 
 @contextmanager
 def background(function: Callable[[], Any]) -> Iterator[Background]:
-    """It runs while the block does, and has ended after it."""
+    """Run the function in a thread while the block runs, and join the thread after it."""
     thread = Background(function)
     yield thread
     thread.join()

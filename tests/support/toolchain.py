@@ -25,7 +25,7 @@ def clean_environment() -> dict[str, str]:
     pynetdicom installs an echoscu and a storescp, which are not the ones meant.
     """
     environment = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
-    # What a sanitizer keeps of freed memory, 256 MiB else, is too much for 32 bits.
+    # The sanitizer keeps 256 MiB of freed memory by default, too much for 32 bits.
     environment["ASAN_OPTIONS"] = "quarantine_size_mb=16"
     folders = environment.get("PATH", os.defpath).split(os.pathsep)
     scripts = sysconfig.get_path("scripts")
@@ -118,7 +118,7 @@ def toolchain_or_skip(name: str, folder: Path, *, cxx: bool) -> Toolchain:
 
 
 def is_installed(program: str) -> bool:
-    """As a program of the system, not as a script of a virtual environment."""
+    """Tell whether the system has the program; a script of a virtual environment does not count."""
     return shutil.which(program, path=clean_environment()["PATH"]) is not None
 
 

@@ -35,7 +35,7 @@ CELLS = cells()
 
 
 def read_line(line: str, wire: bytes) -> tuple[str, int, int] | tuple[ltdic.PDU, int, int]:
-    """What vectors.c says of a PDU: kind, offset and need; or the PDU, its size and its rows."""
+    """Parse the answer of vectors.c: kind, offset and need; or the PDU, its size and its rows."""
     words = line.split()
     if words[0] != "ok":
         return words[0], int(words[1]), int(words[2])
