@@ -976,8 +976,9 @@ LTDIC_API void ltdic_server_wake(ltdic_server *server);
 
 /** Send like ltdic_net_send; LTDIC_ERR_WRONG_STATE also where the association has ended. */
 LTDIC_API int ltdic_served_send(ltdic_server *server, ltdic_served_id served, ltdic_bytes pdu);
-/** Send data like ltdic_net_send_data. After LTDIC_ERR_ROOM, which also comes where others have to
- * have their turn first, LTDIC_SERVED_ROOM tells when to try again. */
+/** Send data like ltdic_net_send_data; where the connection is lost it goes nowhere. After
+ * LTDIC_ERR_ROOM, which also comes where others have to have their turn first, LTDIC_SERVED_ROOM
+ * tells when to try again. */
 LTDIC_API int ltdic_served_send_data(ltdic_server *server, ltdic_served_id served,
                                      const ltdic_pdv *data);
 /** The report of an association; NULL where it is over and the batch that told so, too. */

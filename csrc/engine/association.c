@@ -447,7 +447,7 @@ static int check_data(ltdic_association *a, const ltdic_pdv *data, uint64_t wire
 {
     const uint64_t before = ltdic__outbox_size(&a->out);
     message after = a->sending;
-    if (a->ul.state != 6 && a->ul.state != 8) {
+    if (!ltdic__may_send_data(a->ul.state)) {
         return LTDIC_ERR_WRONG_STATE;
     }
     const bool odd = (a->odd.count + data->data.size) % 2 != 0;
@@ -620,7 +620,7 @@ static bool receive_data(ltdic_association *a, ltdic_indication *indication, ltd
 {
     static const uint8_t type[] = {LTDIC_DATA_TF};
     ltdic_effects effects;
-    const bool expected = a->ul.state == 6 || a->ul.state == 7;
+    const bool expected = ltdic__may_receive_data(a->ul.state);
     if (expected && piece->first &&
         (!is_accepted(a, piece->id) || !message_takes(&a->receiving, piece->id, piece->control))) {
         return receive_fault(a, indication, type[0], raw, fault_of(LTDIC_ERR_UNEXPECTED_PDV), now);
@@ -647,7 +647,7 @@ static bool receive_data(ltdic_association *a, ltdic_indication *indication, ltd
  * one; else the headers are not, and stay in front of their data. */
 static int next_piece(ltdic_association *a, ltdic_piece *piece, ltdic_bytes *in, ltdic_fault *fault)
 {
-    const bool data_may_come = a->ul.state == 6 || a->ul.state == 7;
+    const bool data_may_come = ltdic__may_receive_data(a->ul.state);
     const uint32_t own_max = a->ul.requestor ? a->agreed.requestor_max : a->agreed.acceptor_max;
     const ltdic_options options = {.size = sizeof options,
                                    .max_pdata = data_may_come ? own_max : 0,
@@ -670,7 +670,7 @@ static int next_piece(ltdic_association *a, ltdic_piece *piece, ltdic_bytes *in,
  * looked at, as far as it comes before them. */
 static bool is_held(const ltdic_association *a, ltdic_bytes in)
 {
-    return ltdic__association_is_held(a) && in_states(a, 1U << 6 | 1U << 7) &&
+    return ltdic__association_is_held(a) && ltdic__may_receive_data(a->ul.state) &&
            (a->stream.pdu_left > 0 || in.data[0] == LTDIC_DATA_TF ||
             in.data[0] == LTDIC_RELEASE_RQ);
 }

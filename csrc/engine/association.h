@@ -8,6 +8,23 @@
 
 #include <stdbool.h>
 
+/* States of PS3.8 table 9-10. */
+static inline bool ltdic__may_send_data(int state)
+{
+    return state == 6 || state == 8;
+}
+
+static inline bool ltdic__may_receive_data(int state)
+{
+    return state == 6 || state == 7;
+}
+
+/* From the A-ASSOCIATE-RQ on until it is rejected, released or aborted. */
+static inline bool ltdic__is_associated(int state)
+{
+    return state >= 3 && state <= 12;
+}
+
 /* Begin anew. The end of the last connection is still told, if it has not been. */
 void ltdic__association_reset(ltdic_association *a);
 /* The A-ABORT of a requestor whose connection is not up (Sta4): it has no end that could be told.

@@ -14,8 +14,7 @@ enum {
 
 void ltdic__count_association(ltdic_net *net)
 {
-    const int state = ltdic_association_state(net->association);
-    const bool associated = state >= 3 && state <= 12;
+    const bool associated = ltdic__is_associated(ltdic_association_state(net->association));
     ltdic_net *listener = net->listener;
     if (associated == net->associated) {
         return;

@@ -436,7 +436,7 @@ static void set_refused(ltdic_served *a, int status)
 static void settle(ltdic_served *a)
 {
     const int state = a->net != NULL ? ltdic_net_state(a->net) : 1;
-    if (state < 3 || state > 12) {
+    if (!ltdic__is_associated(state)) {
         ltdic_admission_leave(a->server->admission, &a->answer);
     }
 }
@@ -504,6 +504,10 @@ int ltdic_served_send_data(ltdic_server *server, ltdic_served_id served, const l
     ltdic_served *a = find(server, served);
     if (a == NULL || a->net == NULL) {
         return LTDIC_ERR_WRONG_STATE;
+    }
+    const ltdic_association *inside = ltdic__net_association(a->net);
+    if (ltdic__association_is_lost(inside) && ltdic__may_send_data(ltdic_net_state(a->net))) {
+        return LTDIC_OK; /* it goes nowhere; what the peer had sent before is still looked at */
     }
     const int status = has_work_left(a) ? ltdic_net_send_data(a->net, data) : LTDIC_ERR_ROOM;
     if (status == LTDIC_ERR_ROOM) {
