@@ -25,7 +25,7 @@ enum {
     CLOSING_STEP = 20,    /* ms between two looks at what is left then */
     ACCEPT_RETRY = 100,   /* ms until accepting is tried again when memory ran out */
     ID_BITS = 24,         /* of an ltdic_served_id, for the place; the others are a serial number */
-    MOST_WORK = 4 << 20,  /* that one association may make by sending before others have a turn */
+    MOST_WORK = 4 << 20,  /* that users may make by sending between two runs */
     PDU_WORK = 1024,      /* of a PDU, in bytes of data that take as long */
     FIRST_PART = 64, /* places in the first part of the table; each next one has twice as many */
     PARTS = ID_BITS - 6
@@ -45,19 +45,20 @@ typedef struct place {
 struct ltdic_served {
     node all;
     node resuming; /* among those that were told of room */
+    node refused;  /* among those that may send more in the next run */
     ltdic_server *server;
     place *place;
     ltdic_net *net; /* NULL: it has ended, and goes with the next batch */
     ltdic_answer answer;
-    uint64_t since;     /* when the request came */
-    bool requested;     /* an A-ASSOCIATE-RQ was there */
-    bool accepted;      /* and was answered with an A-ASSOCIATE-AC */
-    bool told;          /* the user knows of it */
-    bool between;       /* no message has begun that is not at its end */
-    bool waits;         /* the user has more to send than there is room for */
-    bool announced;     /* the last command that the user sent says that a data set follows */
-    bool releases;      /* the peer has asked for release, and that waits for what is to be sent */
-    uint64_t run, work; /* what it has made by sending since this run */
+    uint64_t since; /* when the request came */
+    bool requested; /* an A-ASSOCIATE-RQ was there */
+    bool accepted;  /* and was answered with an A-ASSOCIATE-AC */
+    bool told;      /* the user knows of it */
+    bool between;   /* no message has begun that is not at its end */
+    bool waits;     /* the user has more to send than there is room for */
+    bool announced; /* the last command that the user sent says that a data set follows */
+    bool releases;  /* the peer has asked for release, and that waits for what is to be sent */
+    uint64_t run;   /* after which it has sent last */
     ltdic_report report;
 };
 
@@ -76,7 +77,11 @@ struct ltdic_server {
     place *free_places;
     size_t places;
     uint64_t serial; /* of the last number given */
-    uint64_t runs;
+    /* Whose data was refused because of the work: after sending some, and before sending any. The
+     * latter come first in the next run. */
+    node paused, refused;
+    uint64_t runs,
+        work; /* by sending since the last run: bytes of data, and PDU_WORK for each PDU */
     ltdic_event_row events[BATCH_EVENTS];
     size_t count;
     buffer data;
@@ -208,6 +213,8 @@ ltdic_server *ltdic_server_new(ltdic_admission *admission)
     list_init(&s->releasing);
     list_init(&s->ended);
     list_init(&s->resuming);
+    list_init(&s->paused);
+    list_init(&s->refused);
     return s;
 }
 
@@ -225,6 +232,7 @@ static void free_served(ltdic_served *a)
     ltdic_admission_leave(a->server->admission, &a->answer);
     leave_number(a->server, a->place);
     list_remove(&a->resuming);
+    list_remove(&a->refused);
     list_remove(&a->all);
     free(a);
 }
@@ -482,21 +490,20 @@ int ltdic_served_send(ltdic_server *server, ltdic_served_id served, ltdic_bytes 
     return a == NULL || a->net == NULL ? LTDIC_ERR_WRONG_STATE : send_pdu(a, pdu);
 }
 
-/* May it send more in this run? A peer that takes everything must not keep others waiting. */
-static bool has_work_left(ltdic_served *a)
+/* Peers that take everything must not keep others waiting: it may send more in the next run. */
+static int refuse_work(ltdic_served *a)
 {
-    if (a->run != a->server->runs) {
-        a->run = a->server->runs;
-        a->work = 0;
-    }
-    return a->work < MOST_WORK;
+    ltdic_server *s = a->server;
+    list_remove(&a->refused);
+    list_insert_before(a->run == s->runs ? &s->paused : &s->refused, &a->refused);
+    return LTDIC_ERR_ROOM;
 }
 
-/* Data was sent: LTDIC_SENT will be told of it. */
 static void count_work(ltdic_served *a, size_t size)
 {
     const uint64_t fragment = ltdic__fragment_size(ltdic__net_association(a->net));
-    a->work += size + PDU_WORK * (size / (fragment == 0 ? 1 : fragment) + 1);
+    a->server->work += size + PDU_WORK * (size / (fragment == 0 ? 1 : fragment) + 1);
+    a->run = a->server->runs;
 }
 
 int ltdic_served_send_data(ltdic_server *server, ltdic_served_id served, const ltdic_pdv *data)
@@ -505,11 +512,12 @@ int ltdic_served_send_data(ltdic_server *server, ltdic_served_id served, const l
     if (a == NULL || a->net == NULL) {
         return LTDIC_ERR_WRONG_STATE;
     }
-    const ltdic_association *inside = ltdic__net_association(a->net);
-    if (ltdic__association_is_lost(inside) && ltdic__may_send_data(ltdic_net_state(a->net))) {
+    if (ltdic__association_is_lost(ltdic__net_association(a->net)) &&
+        ltdic__may_send_data(ltdic_net_state(a->net))) {
         return LTDIC_OK; /* it goes nowhere; what the peer had sent before is still looked at */
     }
-    const int status = has_work_left(a) ? ltdic_net_send_data(a->net, data) : LTDIC_ERR_ROOM;
+    const int status =
+        server->work < MOST_WORK ? ltdic_net_send_data(a->net, data) : refuse_work(a);
     if (status == LTDIC_ERR_ROOM) {
         a->waits = true;
         ltdic__net_hold(a->net, true);
@@ -678,6 +686,7 @@ static void tell_of_room(ltdic_served *a)
     if (a->waits && ltdic__association_has_room(ltdic__net_association(a->net))) {
         const ltdic_event_row event = {.kind = LTDIC_SERVED_ROOM};
         a->waits = !put_event(a->server, a, event, (ltdic_bytes){NULL, 0});
+        list_remove(&a->refused);
         list_remove(&a->resuming);
         list_insert_before(&a->server->resuming, &a->resuming);
     }
@@ -768,6 +777,7 @@ static bool accept_connection(ltdic_server *s)
     }
     a->server = s;
     list_init(&a->resuming);
+    list_init(&a->refused);
     a->since = ltdic__now();
     a->between = true;
     find_peer(a);
@@ -911,6 +921,7 @@ static void begin_batch(ltdic_server *s, unsigned wanted)
 {
     free_all(&s->ended);
     s->runs++;
+    s->work = 0;
     s->wanted = wanted;
     s->count = 0;
     wipe_data(s);
@@ -918,6 +929,27 @@ static void begin_batch(ltdic_server *s, unsigned wanted)
     if (s->gave_data) {
         s->gave_data = false;
         buffer_reserve(&s->data, BATCH_ROOM); /* else it grows */
+    }
+}
+
+/* Those whose data was refused because of the work have their turn: first those that have sent
+ * nothing. The batch has a place for each of 256, others keep theirs in the list. */
+static void tell_refused(ltdic_server *s)
+{
+    node all;
+    list_init(&all);
+    list_splice(&all, &s->refused);
+    list_splice(&all, &s->paused);
+    while (!list_empty(&all)) {
+        ltdic_served *a = CONTAINER_OF(all.next, ltdic_served, refused);
+        list_remove(&a->refused);
+        if (a->net == NULL) {
+            continue;
+        }
+        tell_of_room(a);
+        if (a->waits && ltdic__association_has_room(ltdic__net_association(a->net))) {
+            list_insert_before(&s->refused, &a->refused); /* the batch is full */
+        }
     }
 }
 
@@ -961,6 +993,10 @@ int ltdic_server_run(ltdic_server *server, ltdic_batch *batch, unsigned wanted, 
     begin_batch(server, wanted);
     answer_releases(server);
     resume_all(server);
+    tell_refused(server);
+    if (server->count > 0) { /* else nobody looks at the others before the next sleep */
+        ltdic_loop_wait(server->loop, 0);
+    }
     take_all(server);
     while (server->count == 0 && !is_over(server) && status == LTDIC_OK) {
         if (server->closing) {

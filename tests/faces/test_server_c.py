@@ -762,6 +762,28 @@ def test_one_association_sends_so_much_and_then_others_have_their_turn() -> None
             assert [event.kind for event in server.run(50)[1]] == [ROOM_MADE]
 
 
+def test_those_that_could_send_nothing_come_first_in_the_next_run() -> None:
+    """All of them have 4096 PDUs a run together."""
+    with serving(wanted=DATA) as server:
+        small = request(contexts=PROPOSED, user_info=UserInformation(8, "1.2.3"))
+        peers = [server.associate(encode(small)) for _ in range(3)]
+        order = [event.served for event in server.of(ACCEPTED)]
+        for _ in range(6):
+            sent = [0, 0, 0]
+            for n, served in enumerate(order):
+                while send_data(served, bytes(1024), COMMAND) == OK:
+                    sent[n] += 1024
+            assert sent == [8192, 0, 0]
+            for peer in peers:
+                peer.poll()
+                peer.inbox.clear()
+            order = order[1:] + order[:1]
+            told = server.run(50)[1]
+            assert [(event.kind, event.served) for event in told] == [
+                (ROOM_MADE, served) for served in order
+            ]
+
+
 def test_who_found_no_room_is_told_when_half_of_it_is_free() -> None:
     with serving(wanted=DATA) as server:
         peer = server.associate(encode(request(contexts=PROPOSED)))

@@ -72,23 +72,27 @@ def test_what_a_deaf_peer_has_asked_for_is_answered_one_after_the_other() -> Non
 
 @pytest.mark.parametrize("resets", [False, True])
 def test_what_was_postponed_is_handled_before_the_end_is_told(resets: bool) -> None:
+    """For a connection that is lost nothing is kept."""
     seen: list[bytes] = []
+    waiting: list[int] = []
 
     def handler(association: Any, pdv: PDV) -> Any:
         seen.append(bytes(pdv.data))
+        waiting.append(len(association._waiting))
         with suppress(LocalError):
             yield association.send(bytes(MIB), context=pdv.context_id, is_command=True)
 
     with blocking(handler=handler) as host, ExitStack() as stack:
         peer = deaf(stack, host, REQUEST)
         peer.associate()
-        peer.send(requests(100))
+        peer.send(requests(1000))
         eventually(lambda: any(one._waiting for one in host.server.open))
         if resets:
             peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         peer.socket.close()
         _, record = host.ended.get(timeout=TIMEOUT)
-        assert seen == [b"%03d " % n for n in range(100)]
+        assert seen == [b"%03d " % n for n in range(1000)]
+        assert max(waiting) <= 3
         assert record.outcome in ("lost", "aborted")
 
 
