@@ -1,15 +1,11 @@
-"""The README's section on speed, and its pictures, from a result."""
+"""The page of the results, and its pictures."""
 
 from __future__ import annotations
 
 import json
 import math
-import re
 from pathlib import Path
 from typing import Any
-
-README = Path(__file__).resolve().parent.parent / "README.md"
-BEGIN, END = "<!-- from bench/results/speed.json -->\n", "<!-- end -->\n"
 
 STYLE = """<style>
 text { font: 13px sans-serif; fill: #1f2328 } .title { font-weight: bold }
@@ -147,43 +143,96 @@ def pictures(result: Any) -> dict[str, str]:
     return drawn
 
 
-def section(result: Any) -> str:
-    """What stands between the marks in the README."""
+HEAD = """# Results
+
+Each figure here was measured by `python bench` or `python bench/rejections.py`, and this page was
+written from the results by `python bench --draw bench/results/speed.json`.
+
+"""
+REJECTIONS = """## Rejections beside pynetdicom
+
+Rejections by an acceptor that is gone at once, and what each requestor reported. The acceptor sends
+its A-ASSOCIATE-RJ and closes, or resets the connection, after it has read the request or, where it
+says unread, without; the last three are acceptors of ltdic's. Misreported are those of which
+pynetdicom said that the association was aborted.
+
+"""
+SPEED = """
+## Speed
+
+Everything here comes out of one run of `python bench`: each contender does the same work on the
+same bytes, after it has given the same answer, and they take turns. The *floors* are ours and do
+nothing but the work: a loop over the bytes for the codec, fixed bytes over bare sockets for the
+network.
+DCMTK and dicom-rs (dicom-ul) take part by small programs of ours in [contenders](../contenders).
+
+"""
+ALT = {
+    "codec": "A-ASSOCIATE-RQ decoded per second, by each contender",
+    "associations": "rejected associations per second, each contender with itself",
+    "bulk": "MiB received per second, by each contender",
+    "growth": "time against contexts, chunks and open associations, logarithmic",
+}
+
+
+def _table(columns: str, alignment: str, rows: list[list[str]]) -> str:
+    return "\n".join([columns, alignment, *(f"| {' | '.join(row)} |" for row in rows), ""])
+
+
+def _rejections(result: Any) -> str:
     rows = [
-        f"| {row['what']} | {row['wanted']} | {row['figure']:,.3g} {row['unit']} |"
-        f" {'yes' if row['met'] else '**no**'} |"
-        for row in result["targets"]
-    ]
-    versions = ", ".join(f"{name} {version}" for name, version in result["libraries"].items())
-    where = f"{result['date']}, {result['machine']}, {result['python']}, {result['compiler']}"
-    count = sum(row["met"] for row in result["targets"])
-    pictures_of = {
-        "codec": "A-ASSOCIATE-RQ decoded per second, by each contender",
-        "associations": "rejected associations per second, each contender with itself",
-        "bulk": "MiB received per second, by each contender",
-        "growth": "time against contexts, chunks and open associations, logarithmic",
-    }
-    images = [f"![{alt}](bench/results/{name}.svg)\n" for name, alt in pictures_of.items()]
-    return "\n".join(
         [
-            *images,
-            f"{count} of {len(rows)} targets met. Measured on {where};",
-            f"{versions}, {result['rust']}",
-            "([speed.json](bench/results/speed.json)).\n",
-            "| contender: case | target | figure | met |",
-            "| --- | --- | ---: | --- |",
-            *rows,
+            *(row["acceptor"], row["requestor"]),
+            *(f"{row[what]:,}" for what in ("count", "rejected", "lost", "misreported")),
+            f"{1000 * row['seconds'] / row['count']:.2f}",
+        ]
+        for row in result["rows"]
+    ]
+    columns = "| the acceptor | requestor | rejections | rejected | lost | misreported | ms each |"
+    versions = result["versions"]
+    return REJECTIONS + "\n".join(
+        [
+            _table(columns, "| --- | --- | ---: | ---: | ---: | ---: | ---: |", rows),
+            f"ltdic {versions['ltdic']} and pynetdicom {versions['pynetdicom']},",
+            "those of one acceptor in turns, in one process; measured on",
+            f"{result['date']}, {result['machine']}, Python {versions['python']},",
+            "while the machine had other work too ([rejections.json](rejections.json)).",
             "",
         ]
     )
 
 
+def _speed(result: Any) -> str:
+    rows = [
+        [
+            *(row["what"], row["wanted"], f"{row['figure']:,.3g} {row['unit']}"),
+            "yes" if row["met"] else "**no**",
+        ]
+        for row in result["targets"]
+    ]
+    versions = ", ".join(f"{name} {version}" for name, version in result["libraries"].items())
+    where = f"{result['date']}, {result['machine']}, {result['python']}, {result['compiler']}"
+    count = sum(row["met"] for row in result["targets"])
+    return SPEED + "\n".join(
+        [
+            *(f"![{alt}]({name}.svg)\n" for name, alt in ALT.items()),
+            f"{count} of {len(rows)} targets met. Measured on {where};",
+            f"{versions}, {result['rust']}",
+            "([speed.json](speed.json)).\n",
+            _table("| contender: case | target | figure | met |", "| - | - | -: | - |", rows),
+        ]
+    )
+
+
+def page(speed: Any, rejections: Any) -> str:
+    """The README of the results."""
+    return HEAD + _rejections(rejections) + _speed(speed)
+
+
 def draw(results: Path, folder: Path) -> None:
-    """Write the pictures there, and the section into the README."""
-    result = json.loads(results.read_text(encoding="utf-8"))
-    for name, picture in pictures(result).items():
+    """Write the pictures and the page into the folder of the results."""
+    speed = json.loads(results.read_text(encoding="utf-8"))
+    rejections = json.loads((folder / "rejections.json").read_text(encoding="utf-8"))
+    for name, picture in pictures(speed).items():
         (folder / name).write_text(picture, encoding="utf-8")
-    readme = README.read_text(encoding="utf-8")
-    inside = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
-    text = inside.sub(lambda _: BEGIN + section(result) + END, readme)
-    README.write_text(text, encoding="utf-8")
+    (folder / "README.md").write_text(page(speed, rejections), encoding="utf-8")

@@ -11,6 +11,8 @@ import socket
 import xml.etree.ElementTree as ElementTree
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -69,32 +71,49 @@ def test_the_c_program_of_the_readme_is_built_and_rejected(
         served.result(timeout=TIMEOUT)
 
 
-def test_the_figures_of_the_readme_are_those_of_the_committed_result() -> None:
-    readme = (ROOT / "README.md").read_text()
-    result = json.loads((ROOT / "bench" / "results" / "rejections.json").read_text())
-    versions = result["versions"]
-    assert f"ltdic {versions['ltdic']} and pynetdicom {versions['pynetdicom']}," in readme
-    assert f"{result['date']}, {result['machine']}, Python {versions['python']}," in readme
-    for row in result["rows"]:
-        counts = [row[what] for what in ("count", "rejected", "lost", "misreported")]
-        cells = [row["acceptor"], row["requestor"], *[f"{count:,}" for count in counts]]
-        cells.append(f"{1000 * row['seconds'] / row['count']:.2f}")
-        assert f"| {' | '.join(cells)} |" in readme
+@pytest.fixture
+def pictures(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(ROOT / "bench")
+    return importlib.import_module("pictures")
 
 
-def test_the_section_on_speed_and_its_pictures_are_those_of_the_committed_result(
-    monkeypatch: pytest.MonkeyPatch,
+RESULTS = ROOT / "bench" / "results"
+
+
+def result_of(name: str) -> Any:
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def test_the_page_of_the_results_and_its_pictures_are_those_of_the_results(
+    pictures: ModuleType,
 ) -> None:
-    bench = ROOT / "bench"
-    monkeypatch.syspath_prepend(bench)
-    pictures = importlib.import_module("pictures")
-    result = json.loads((bench / "results" / "speed.json").read_text())
-    readme = (ROOT / "README.md").read_text()
-    assert pictures.BEGIN + pictures.section(result) + pictures.END in readme
-    for name, picture in pictures.pictures(result).items():
-        assert (bench / "results" / name).read_text() == picture
+    speed, rejections = result_of("speed"), result_of("rejections")
+    assert (RESULTS / "README.md").read_text() == pictures.page(speed, rejections)
+    for name, picture in pictures.pictures(speed).items():
+        assert (RESULTS / name).read_text() == picture
         ElementTree.fromstring(picture)
-    assert result["cases"]["instructions of ltdic C for each PDU"]
+    assert speed["cases"]["instructions of ltdic C for each PDU"]
+
+
+def test_the_figures_of_the_readme_are_those_of_the_results() -> None:
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    speed, rejections = result_of("speed"), result_of("rejections")
+    ours = [row for row in rejections["rows"] if row["requestor"] != "pynetdicom"]
+    others = [row for row in rejections["rows"] if row["requestor"] == "pynetdicom"]
+    count, lost, misreported = (
+        sum(row[what] for row in ours) for what in ("count", "lost", "misreported")
+    )
+    shares = [100 * row["misreported"] / row["count"] for row in others]
+    versions = rejections["versions"]
+    assert f"Of {count:,} rejections" in readme
+    assert f"lost {lost} and misreported {misreported};" in readme
+    assert f"misreported {min(shares):.0f} % to {max(shares):.0f} %" in readme
+    assert f"pynetdicom {versions['pynetdicom']} misreported" in readme
+    where = f"{rejections['date']}, {rejections['machine']}, Python {versions['python']}"
+    assert f"Measured on {where}:" in readme
+    met = [row["met"] for row in speed["targets"]]
+    assert f"{sum(met)} of {len(met)} targets met" in readme
+    assert f"on {speed['date']}, " in readme
 
 
 def reject_one(server: socket.socket) -> None:
