@@ -52,6 +52,12 @@ def codec(name: str) -> Path:
 
 
 @cache
+def rejected() -> Path:
+    """Both ends of rejected associations in one thread, for callgrind."""
+    return _compiled("rejected", [CONTENDERS / "rejected.c", *_of_ltdic()], "cc", *C, "-g")
+
+
+@cache
 def counter() -> Path:
     """The codec of ltdic as a program, for callgrind."""
     sources = [CONTENDERS / f"{name}.c" for name in ("codec", "codec_ltdic", "count")]

@@ -418,13 +418,20 @@ def callbacks() -> Contenders:
 # ---- instructions ----------------------------------------------------------------------------
 
 
-def _instructions(operation: str, path: Path, count: int) -> int:
-    command = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"]
-    command += [str(build.counter()), operation, str(path), str(count)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+def _counted(program: Path, *arguments: object) -> int:
+    command = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", str(program)]
+    done = subprocess.run(
+        [*command, *map(str, arguments)], capture_output=True, text=True, check=True
+    )
     found = re.search(r"Collected : (\d+)", done.stderr)
     assert found is not None, done.stderr
     return int(found[1])
+
+
+def instructions_of(program: Path, *arguments: object) -> float:
+    """What one more of COUNT, the last argument of the program, takes."""
+    few, many = (_counted(program, *arguments, count) for count in (100, 200))
+    return (many - few) / 100
 
 
 @figure("instructions of ltdic C for each PDU")
@@ -438,6 +445,8 @@ def instructions() -> Iterator[tuple[str, Measure]]:
         for name, data in PDUS.items():
             path.write_bytes(data)
             for operation in ("decode", "encode"):
-                few, many = (_instructions(operation, path, count) for count in (100, 200))
-                each = (many - few) / 100
+                each = instructions_of(build.counter(), operation, path)
                 yield f"{operation} {name}", Measure(each, each, each, unit="instructions")
+        path.write_bytes(PDUS["A-ASSOCIATE-RQ, 1 context"])
+        each = instructions_of(build.rejected(), path)
+        yield "rejected association, both ends", Measure(each, each, each, unit="instructions")
