@@ -750,23 +750,27 @@ class Parts:
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._held = b""
+        self._held = bytearray()
+        """What no part has been made of yet: `size` bytes at most."""
 
     def feed(self, data: Buffer) -> Iterator[memoryview]:
         """The parts that are not the last."""
         piece = view_of("data", data)
+        if len(self._held) + len(piece) <= self._size:
+            self._held += piece
+            return
         whole = memoryview(b"".join((self._held, piece))) if self._held else piece
         at = 0
         while len(whole) - at > self._size:
             yield whole[at : at + self._size]
             at += self._size
-        self._held = bytes(whole[at:])
+        self._held = bytearray(whole[at:])
 
     def end(self) -> bytes:
         """The last part."""
         if len(self._held) % 2:
             raise ValueError(ODD)
-        return self._held
+        return bytes(self._held)
 
 
 def part_size(pdu: bytes) -> int:
