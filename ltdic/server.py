@@ -9,12 +9,12 @@ import os
 import sys
 import threading
 import time
-import warnings
 import weakref
 from collections import Counter, deque
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
+from warnings import warn
 
 from ._arguments import HOST_AND_PORT, one, pair
 from ._codec import control_of, encode, flags_of
@@ -349,9 +349,9 @@ class Server:
         if hasattr(self, "_address") and not self._loop.is_freed:
             self._decisions.end()
             self._loop.free()  # first: a warning may be an exception
-            if not self._closing:
+            if not self._closing and warn is not None:  # None when the interpreter ends
                 what = f"{self!r} was not closed"
-                warnings.warn(what, ResourceWarning, source=self, stacklevel=2)
+                warn(what, ResourceWarning, source=self, stacklevel=2)
 
     def _renew(self) -> None:
         """In a child process, which has none of the threads that may have had a lock. Where one of
