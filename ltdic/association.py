@@ -592,9 +592,18 @@ _QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 
 def unacknowledged(sock: Any) -> int:
     """Bytes that were sent and that the peer's system has not taken; 0 where that is not known."""
+    return _ask_for_size(sock, termios.TIOCOUTQ)
+
+
+def unread(sock: Any) -> int:
+    """Bytes that have come and that nobody has read; 0 where that is not known."""
+    return _ask_for_size(sock, termios.FIONREAD)
+
+
+def _ask_for_size(sock: Any, what: int) -> int:
     answer = array("i", [0])
     with suppress(OSError, ValueError):
-        fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, answer)
+        fcntl.ioctl(sock.fileno(), what, answer)
     return answer[0]
 
 

@@ -48,6 +48,7 @@ from .association import (
     security_of,
     size_of,
     unacknowledged,
+    unread,
 )
 from .counters import ABORTED_BY_US, RELEASED, RELEASED_BY_PEER, End, end_of_error
 from .errors import AssociationTimeout, Error, LocalError
@@ -64,6 +65,10 @@ from .tls import READ_SIZE
 
 LONGEST = 0x7FFFFFFF
 """Milliseconds that poll(2) can wait at most."""
+LEAST_RECORD = 21
+"""Bytes of a record of TLS beside its data, at least."""
+LARGEST_RECORD = 5 + 0x4000 + 0x800
+"""Bytes of a record of TLS at most (RFC 5246 6.2.3)."""
 
 
 def connect(
@@ -179,8 +184,8 @@ class SyncAssociation(RequestorAssociationBase):
         self._held = 0
         self._is_broken = False
         """Was what is being sent not sent to its end?"""
-        self._is_late = False
-        """True where something was read after the deadline of the step that runs."""
+        self._late: int | None = None
+        """Bytes that may still be read after the deadline of the step that runs; None before it."""
         self._out = memoryview(b"")
         self._begun = time.monotonic()
         self._received = self._sent = 0
@@ -312,13 +317,13 @@ class SyncAssociation(RequestorAssociationBase):
         if self._record is None:
             raise LocalError(OVER)
         deadline = deadline_of(self.timeout) if deadline is None else deadline
-        self._is_late = False
+        self._late = None
         try:
             next(steps)
             while True:
                 extends = steps.send(self._next(deadline))
                 if extends:
-                    deadline, self._is_late = deadline_of(self.timeout), False
+                    deadline, self._late = deadline_of(self.timeout), None
         except StopIteration as e:
             result: T = e.value
             return result
@@ -335,8 +340,7 @@ class SyncAssociation(RequestorAssociationBase):
         self._raise_if_over()
 
     def _open(self, deadline: float | None) -> None:
-        left = left_of(deadline)
-        self._association.set_timeouts(None if left is None else max(left, SHORTEST))
+        self._association.set_timeouts(None)  # `deadline` is enough
         try:
             self._run(self._requestor.open(), deadline)
         except BaseException:
@@ -365,8 +369,12 @@ class SyncAssociation(RequestorAssociationBase):
         return self._sent - unacknowledged(self._socket)
 
     def _next(self, deadline: float | None) -> Event:
-        """The next event; one that ends the association is raised."""
+        """The next event; one that ends the association is raised. Raises where none comes in time;
+        what is there at the deadline may have come before it, and counts."""
         while True:
+            is_late = _is_past(deadline)
+            if is_late or _is_past(self._association.deadline()):
+                self._read_late()
             self._collect()
             if self._events:
                 event = self._events.popleft()
@@ -375,7 +383,29 @@ class SyncAssociation(RequestorAssociationBase):
                 if error is not None:
                     self._fail(error)
                 return event
-            self._exchange(deadline)
+            if is_late:
+                self._association.send(Abort(0, 0))
+                self._fail(AssociationTimeout(NOT_ANSWERED))
+            own = self._association.deadline()
+            moments = [moment for moment in (deadline, own) if moment is not None]
+            self._move(min(moments, default=None))
+            self._abort_if_asked()
+
+    def _read_late(self) -> None:
+        """Read all that was there when this was first called in a step, and little after that."""
+        is_tls = isinstance(self._socket, ssl.SSLSocket)
+        if self._late is None:
+            left = unread(self._socket)
+            if isinstance(self._socket, ssl.SSLSocket):
+                left += (
+                    self._socket.pending() + LARGEST_RECORD
+                )  # a record may have been read in part
+            self._late = max(1, left)  # 1: the end may be there
+        while self._late > 0:
+            before = self._received
+            self._read()
+            size = self._received - before
+            self._late = self._late - size - (LEAST_RECORD if is_tls else 0) if size else 0
 
     def _raise_if_over(self) -> None:
         """Raises the exception of the end, if it has come; events before it are lost with it."""
@@ -404,20 +434,6 @@ class SyncAssociation(RequestorAssociationBase):
         if not self._out:
             self._out = memoryview(self._association.data_to_send())
         return bool(self._out)
-
-    def _exchange(self, deadline: float | None) -> None:
-        """Wait until the socket takes or gives something, and do it. Raises where it does not in
-        time; what comes late is looked at once, since it may have come before."""
-        own = self._association.deadline()
-        moments = [moment for moment in (deadline, own) if moment is not None]
-        self._move(min(moments, default=None))
-        self._abort_if_asked()
-        if deadline is not None and time.monotonic() >= deadline:
-            self._collect()
-            was_late, self._is_late = self._is_late, True
-            if was_late or not self._events:
-                self._association.send(Abort(0, 0))
-                self._fail(AssociationTimeout(NOT_ANSWERED))
 
     def _move(self, until: float | None) -> None:
         """Wait until the socket takes or gives something, and do it."""
@@ -525,6 +541,10 @@ class SyncAssociation(RequestorAssociationBase):
             self._close()
             self._association.receive_eof()
             self._drop_all()
+
+
+def _is_past(moment: float | None) -> bool:
+    return moment is not None and time.monotonic() >= moment
 
 
 def _peer_of(sock: socket.socket) -> tuple[str, int]:
