@@ -78,6 +78,8 @@ SHORTEST = 1e-3
 """Seconds: what is left of a time-out when there is nothing left."""
 CLOSING_TIME = 2.0
 """Seconds that a peer is given to close after an A-ABORT, which a close of ours could destroy."""
+LATE_CLOSING_TIME = 0.1
+"""The same where the time of the call is up already."""
 EMPTY_SIZE = 12
 """Bytes on the wire of a P-DATA-TF whose PDV has no data."""
 MOST_ECHO = 1024

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 import ltdic
-from ltdic import AssociateReject, AssociationRejected, AssociationTimeout, encode
+from ltdic import Abort, AssociateReject, AssociationRejected, AssociationTimeout, encode
+from ltdic.cli import main
 from support.faces import DATA_CONTEXT
 from support.pdus import p_data
-from support.raw import OPTIONS, SHORT, associated, read_message
+from support.raw import OPTIONS, SHORT, associated, raw_acceptor, read_message
 from support.sockets import LOCALHOST, TIMEOUT, receive_pdu
 from support.threads import Background
 from support.tls import client_context, server_context
@@ -113,3 +114,36 @@ def test_a_peer_that_sends_without_an_end_is_not_waited_for() -> None:
         with pytest.raises(AssociationTimeout):
             association.release()
         assert time.monotonic() - begun < TIMEOUT / 2
+
+
+# ---- a time-out is one ---------------------------------------------------------------------------
+
+
+def ask(port: int) -> None:
+    with pytest.raises(AssociationTimeout):
+        ltdic.connect(LOCALHOST, port, **{**OPTIONS, "timeout": SHORT})
+
+
+def ask_by_command(port: int) -> None:
+    before = signal.getsignal(signal.SIGTERM)  # which the command sets
+    try:
+        assert main(["echo", LOCALHOST, str(port), "--timeout", str(SHORT)]) != 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize("how", [ask, ask_by_command])
+def test_a_silent_peer_that_does_not_close_is_aborted_in_time(how: Callable[[int], None]) -> None:
+    is_over = threading.Event()
+
+    def keep_silent(connection: socket.socket) -> bytes:
+        is_over.wait(TIMEOUT)
+        return receive_pdu(connection)
+
+    with raw_acceptor(keep_silent) as (port, peer):
+        begun = time.monotonic()
+        how(port)
+        seconds = time.monotonic() - begun
+        is_over.set()
+        assert peer.join() == encode(Abort(0, 0))
+    assert seconds < SHORT + 1.5  # less than the two seconds that a peer may have otherwise
