@@ -78,6 +78,8 @@ SHORTEST = 1e-3
 """Seconds: what is left of a time-out when there is nothing left."""
 CLOSING_TIME = 2.0
 """Seconds that a peer is given to close after an A-ABORT, which a close of ours could destroy."""
+LATE_CLOSING_TIME = 0.1
+"""The same where the time of the call is up already."""
 EMPTY_SIZE = 12
 """Bytes on the wire of a P-DATA-TF whose PDV has no data."""
 MOST_ECHO = 1024
@@ -592,9 +594,18 @@ _QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 
 def unacknowledged(sock: Any) -> int:
     """Bytes that were sent and that the peer's system has not taken; 0 where that is not known."""
+    return _ask_for_size(sock, termios.TIOCOUTQ)
+
+
+def unread(sock: Any) -> int:
+    """Bytes that have come and that nobody has read; 0 where that is not known."""
+    return _ask_for_size(sock, termios.FIONREAD)
+
+
+def _ask_for_size(sock: Any, what: int) -> int:
     answer = array("i", [0])
     with suppress(OSError, ValueError):
-        fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, answer)
+        fcntl.ioctl(sock.fileno(), what, answer)
     return answer[0]
 
 
@@ -750,23 +761,27 @@ class Parts:
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._held = b""
+        self._held = bytearray()
+        """What no part has been made of yet: `size` bytes at most."""
 
     def feed(self, data: Buffer) -> Iterator[memoryview]:
         """The parts that are not the last."""
         piece = view_of("data", data)
+        if len(self._held) + len(piece) <= self._size:
+            self._held += piece
+            return
         whole = memoryview(b"".join((self._held, piece))) if self._held else piece
         at = 0
         while len(whole) - at > self._size:
             yield whole[at : at + self._size]
             at += self._size
-        self._held = bytes(whole[at:])
+        self._held = bytearray(whole[at:])
 
     def end(self) -> bytes:
         """The last part."""
         if len(self._held) % 2:
             raise ValueError(ODD)
-        return self._held
+        return bytes(self._held)
 
 
 def part_size(pdu: bytes) -> int:

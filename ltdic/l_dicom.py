@@ -21,11 +21,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from operator import index
 from types import TracebackType
 from typing import Any
 
 from ._arguments import one, view_of, wrong_type
+from ._begun import has_begun
 from ._ffi import ffi, lib
 from ._native.codec import Buffer
 
@@ -158,6 +160,46 @@ def _drop(handle: int) -> None:
 
 # ---- callbacks -------------------------------------------------------------------------------
 
+_MOST_TRIES = 10
+"""How often a callback is called that signal handlers have kept from beginning."""
+
+
+def _called_by_c(find: Callable[..., Callable[[], Any]]) -> tuple[Any, Any]:
+    """The function that C calls, and the one that is called when it has raised. `find` takes C's
+    arguments, and returns the call of the user's function that they ask for."""
+
+    def call(*arguments: Any) -> None:
+        found = find(*arguments)
+        found()  # no `*`: behind that a signal may be seen before it is called
+
+    def fail(kind: type[BaseException], raised: BaseException, where: TracebackType | None) -> None:
+        last = where
+        for _ in range(_MOST_TRIES):
+            try:
+                if not _is_called(last):
+                    assert last is not None
+                    arguments = last.tb_frame.f_locals["arguments"]
+                    last = None  # from here on a signal that is seen in this frame changes nothing
+                    call(*arguments)
+                break
+            except BaseException as e:  # of several the first counts
+                inside = e.__traceback__.tb_next if e.__traceback__ is not None else None
+                if inside is not None and inside.tb_frame.f_code is call.__code__:
+                    last = inside
+        _keep_exception(kind, raised, where)
+
+    return call, fail
+
+
+def _is_called(where: TracebackType | None) -> bool:
+    """Whether the user's function has begun, where an exception has come out of `call`."""
+    return where is None or ("found" in where.tb_frame.f_locals and has_begun(where))
+
+
+def _do_nothing() -> None:
+    """There is no function for it."""
+
+
 # Slot of DICOMNETCALLBACK -> its typedef, read off the C struct.
 _SLOTS: dict[str, str] = {
     name: name[3:].upper() + "CALLBACK"
@@ -185,11 +227,12 @@ def pEXT_CALLBACK(ctype: str) -> Callable[[Callable[..., Any]], Any]:
         if not callable(function):
             raise wrong_type("function", function, "a function")
 
-        def called_by_c(*arguments: Any) -> None:
-            function(*arguments[:-1], _user_data_of(arguments[-1]))
+        def find(*arguments: Any) -> Callable[[], Any]:
+            return partial(function, *arguments[:-1], _user_data_of(arguments[-1]))
 
+        call, fail = _called_by_c(find)
         try:
-            return ffi.callback(ctype, called_by_c, onerror=_keep_exception)
+            return ffi.callback(ctype, call, onerror=fail)
         except MemoryError as e:
             raise MemoryError(
                 "this host forbids executable memory made at run time; "
@@ -202,13 +245,15 @@ def pEXT_CALLBACK(ctype: str) -> Callable[[Callable[..., Any]], Any]:
 def _define_trampoline(slot: str, ctype: str) -> None:
     """The static C function behind a slot that holds a plain Python function."""
 
-    def trampoline(hNet: Any, *arguments: Any) -> None:
+    def find(hNet: Any, *arguments: Any) -> Callable[[], Any]:
         handle = _thread.handles.get(_address(hNet))
         function = handle.functions.get(slot) if handle is not None else None
-        if handle is not None and function is not None:
-            function(hNet, *arguments[:-1], handle.user_data)
+        if handle is None or function is None:
+            return _do_nothing
+        return partial(function, hNet, *arguments[:-1], handle.user_data)
 
-    ffi.def_extern(name=f"on_{ctype}", onerror=_keep_exception)(trampoline)
+    call, fail = _called_by_c(find)
+    ffi.def_extern(name=f"on_{ctype}", onerror=fail)(call)
 
 
 for _slot, _ctype in _SLOTS.items():

@@ -22,6 +22,7 @@ from .association import (
     CLOSING_TIME,
     DEFAULT_TIMEOUT,
     IN_USE,
+    LATE_CLOSING_TIME,
     MOST_HELD,
     NOT_ANSWERED,
     NOT_TAKEN,
@@ -48,6 +49,7 @@ from .association import (
     security_of,
     size_of,
     unacknowledged,
+    unread,
 )
 from .counters import ABORTED_BY_US, RELEASED, RELEASED_BY_PEER, End, end_of_error
 from .errors import AssociationTimeout, Error, LocalError
@@ -64,6 +66,10 @@ from .tls import READ_SIZE
 
 LONGEST = 0x7FFFFFFF
 """Milliseconds that poll(2) can wait at most."""
+LEAST_RECORD = 21
+"""Bytes of a record of TLS beside its data, at least."""
+LARGEST_RECORD = 5 + 0x4000 + 0x800
+"""Bytes of a record of TLS at most (RFC 5246 6.2.3)."""
 
 
 def connect(
@@ -91,11 +97,12 @@ def connect(
     `contexts` are abstract syntaxes, each a UID or a keyword of PS3.6, or pairs of one and its
     transfer syntaxes; without them, Implicit and Explicit VR Little Endian are proposed.
     `timeout`, in seconds, bounds the whole of connecting, TLS and the answer together, and later
-    each wait for the peer. `max_length` is the largest P-DATA-TF that may be sent to us (PS3.8
-    D.1), in bytes, at least 8; 0: no limit. `server_hostname` is the name that the peer's
-    certificate must be for, where it is not `host`. `local_address` is a host and a port of this
-    end, `""` and 0 for any. Names are resolved by the system, at its speed; of several addresses
-    the next is tried beside the one before after a quarter of a second.
+    each wait for the peer; where it is up, the peer is sent an A-ABORT and has 0.1 s more to close.
+    `max_length` is the largest P-DATA-TF that may be sent to us (PS3.8 D.1), in bytes, at least 8;
+    0: no limit. `server_hostname` is the name that the peer's certificate must be for, where it is
+    not `host`. `local_address` is a host and a port of this end, `""` and 0 for any. Names are
+    resolved by the system, at its speed; of several addresses the next is tried beside the one
+    before after a quarter of a second.
 
     `roles` are the roles that this end proposes for an abstract syntax, SCU and SCP (PS3.7
     D.3.3.4); `async_ops` the operations invoked and performed at once, 0 for any number (D.3.3.3);
@@ -179,8 +186,10 @@ class SyncAssociation(RequestorAssociationBase):
         self._held = 0
         self._is_broken = False
         """Was what is being sent not sent to its end?"""
-        self._is_late = False
-        """True where something was read after the deadline of the step that runs."""
+        self._deadline: float | None = None
+        """Until when the method that runs may wait for the peer, as far as it has a limit."""
+        self._late: int | None = None
+        """Bytes that may still be read after the deadline of the step that runs; None before it."""
         self._out = memoryview(b"")
         self._begun = time.monotonic()
         self._received = self._sent = 0
@@ -271,11 +280,13 @@ class SyncAssociation(RequestorAssociationBase):
             self._using.release()
             raise LocalError("what a signal has interrupted uses the association")
         self._is_used = True
+        self._deadline = deadline_of(self.timeout)
         try:
             try:
                 yield
             finally:
                 if self._is_to_abort:
+                    self._deadline = deadline_of(self.timeout)
                     self._abort_here()
         finally:
             self._is_used = False
@@ -311,14 +322,14 @@ class SyncAssociation(RequestorAssociationBase):
         """Take the steps of a service."""
         if self._record is None:
             raise LocalError(OVER)
-        deadline = deadline_of(self.timeout) if deadline is None else deadline
-        self._is_late = False
+        self._deadline = deadline_of(self.timeout) if deadline is None else deadline
+        self._late = None
         try:
             next(steps)
             while True:
-                extends = steps.send(self._next(deadline))
+                extends = steps.send(self._next(self._deadline))
                 if extends:
-                    deadline, self._is_late = deadline_of(self.timeout), False
+                    self._deadline, self._late = deadline_of(self.timeout), None
         except StopIteration as e:
             result: T = e.value
             return result
@@ -335,8 +346,7 @@ class SyncAssociation(RequestorAssociationBase):
         self._raise_if_over()
 
     def _open(self, deadline: float | None) -> None:
-        left = left_of(deadline)
-        self._association.set_timeouts(None if left is None else max(left, SHORTEST))
+        self._association.set_timeouts(None)  # `deadline` is enough
         try:
             self._run(self._requestor.open(), deadline)
         except BaseException:
@@ -347,16 +357,16 @@ class SyncAssociation(RequestorAssociationBase):
     def _send_out(self) -> None:
         """Send what was given to the association."""
         self._abort_if_asked()
-        deadline, taken = deadline_of(self.timeout), self._taken()
+        self._deadline, taken = deadline_of(self.timeout), self._taken()
         while self._collect():
             self._raise_if_over()
-            if deadline is not None and time.monotonic() >= deadline:
+            if _is_past(self._deadline):
                 before, taken = taken, self._taken()
                 if taken <= before:  # whatever has come meanwhile is no reason to wait longer
                     self._association.send(Abort(0, 0))
                     self._fail(AssociationTimeout(NOT_TAKEN))
-                deadline = deadline_of(self.timeout)
-            self._move(deadline)
+                self._deadline = deadline_of(self.timeout)
+            self._move(self._deadline)
             self._abort_if_asked()
         self._raise_if_over()
 
@@ -365,8 +375,12 @@ class SyncAssociation(RequestorAssociationBase):
         return self._sent - unacknowledged(self._socket)
 
     def _next(self, deadline: float | None) -> Event:
-        """The next event; one that ends the association is raised."""
+        """The next event; one that ends the association is raised. Raises where none comes in time;
+        what is there at the deadline may have come before it, and counts."""
         while True:
+            is_late = _is_past(deadline)
+            if is_late or _is_past(self._association.deadline()):
+                self._read_late()
             self._collect()
             if self._events:
                 event = self._events.popleft()
@@ -375,7 +389,30 @@ class SyncAssociation(RequestorAssociationBase):
                 if error is not None:
                     self._fail(error)
                 return event
-            self._exchange(deadline)
+            if is_late:
+                self._association.send(Abort(0, 0))
+                self._fail(AssociationTimeout(NOT_ANSWERED))
+            own = self._association.deadline()
+            moments = [moment for moment in (deadline, own) if moment is not None]
+            self._move(min(moments, default=None))
+            self._abort_if_asked()
+
+    def _read_late(self) -> None:
+        """Read what was there when this was first called in a step, 1 MiB at most, and little that
+        came after that."""
+        is_tls = isinstance(self._socket, ssl.SSLSocket)
+        if self._late is None:
+            left = unread(self._socket)
+            if isinstance(self._socket, ssl.SSLSocket):
+                left += (
+                    self._socket.pending() + LARGEST_RECORD
+                )  # a record may have been read in part
+            self._late = max(1, min(left, MOST_HELD))  # 1: the end may be there
+        while self._late > 0:
+            before = self._received
+            self._read()
+            size = self._received - before
+            self._late = self._late - size - (LEAST_RECORD if is_tls else 0) if size else 0
 
     def _raise_if_over(self) -> None:
         """Raises the exception of the end, if it has come; events before it are lost with it."""
@@ -404,20 +441,6 @@ class SyncAssociation(RequestorAssociationBase):
         if not self._out:
             self._out = memoryview(self._association.data_to_send())
         return bool(self._out)
-
-    def _exchange(self, deadline: float | None) -> None:
-        """Wait until the socket takes or gives something, and do it. Raises where it does not in
-        time; what comes late is looked at once, since it may have come before."""
-        own = self._association.deadline()
-        moments = [moment for moment in (deadline, own) if moment is not None]
-        self._move(min(moments, default=None))
-        self._abort_if_asked()
-        if deadline is not None and time.monotonic() >= deadline:
-            self._collect()
-            was_late, self._is_late = self._is_late, True
-            if was_late or not self._events:
-                self._association.send(Abort(0, 0))
-                self._fail(AssociationTimeout(NOT_ANSWERED))
 
     def _move(self, until: float | None) -> None:
         """Wait until the socket takes or gives something, and do it."""
@@ -475,11 +498,16 @@ class SyncAssociation(RequestorAssociationBase):
 
     def _answer_release(self) -> None:
         self._association.send(ReleaseResponse())
+        self._deadline = deadline_of(self.timeout)
         self._await_close(RELEASED_BY_PEER)
 
     def _await_close(self, end: End) -> None:
-        """Send what is left, and let the peer close first, so that nothing of it is destroyed."""
-        deadline = time.monotonic() + CLOSING_TIME
+        """Send what is left, and let the peer close first, so that nothing of it is destroyed: for
+        as long as the method may take, and a moment more."""
+        now = time.monotonic()
+        deadline = now + CLOSING_TIME
+        if self._deadline is not None:
+            deadline = min(deadline, max(self._deadline, now + LATE_CLOSING_TIME))
         with self._alarm_lock, suppress(KeyError):
             if self._alarm is not None:
                 self._poll.unregister(self._alarm[0])
@@ -525,6 +553,10 @@ class SyncAssociation(RequestorAssociationBase):
             self._close()
             self._association.receive_eof()
             self._drop_all()
+
+
+def _is_past(moment: float | None) -> bool:
+    return moment is not None and time.monotonic() >= moment
 
 
 def _peer_of(sock: socket.socket) -> tuple[str, int]:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import dis
 import logging
 import math
 import os
 import sys
 import threading
 import time
-import warnings
 import weakref
 from collections import Counter, deque
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
+from warnings import warn
 
 from ._arguments import HOST_AND_PORT, one, pair
+from ._begun import has_begun
 from ._codec import control_of, encode, flags_of
 from ._message_order import MessageOrder, Signal
 from ._native import codec, engine, service
@@ -349,9 +349,9 @@ class Server:
         if hasattr(self, "_address") and not self._loop.is_freed:
             self._decisions.end()
             self._loop.free()  # first: a warning may be an exception
-            if not self._closing:
+            if not self._closing and warn is not None:  # None when the interpreter ends
                 what = f"{self!r} was not closed"
-                warnings.warn(what, ResourceWarning, source=self, stacklevel=2)
+                warn(what, ResourceWarning, source=self, stacklevel=2)
 
     def _renew(self) -> None:
         """In a child process, which has none of the threads that may have had a lock. Where one of
@@ -601,7 +601,7 @@ class Server:
                 del postponed[key]  # no call: behind one a signal may be seen in this frame
                 handler(association, pdv)
             except BaseException as e:
-                if not _has_begun(e):
+                if not has_begun(e.__traceback__):
                     association._postponed = {key: pdv, **postponed}
                     raise
                 if not isinstance(e, Exception):
@@ -621,7 +621,7 @@ class Server:
             self._loop.taken = event.place + 1
             function(association, what)  # no `*`: behind that a signal may be seen in this frame
         except BaseException as e:
-            if not _has_begun(e):
+            if not has_begun(e.__traceback__):
                 self._loop.taken = event.place
                 raise
             if not isinstance(e, Exception):
@@ -771,18 +771,6 @@ def _late(decision: PendingDecision) -> None:
     """In its thread."""
     server = decision.subject._server
     server._post(_Job(lambda: server._answer(decision)))
-
-
-def _has_begun(error: BaseException) -> bool:
-    """Whether the function whose call has raised this has begun. What a signal handler raises may
-    come before its first instruction, where nothing of it is done."""
-    assert error.__traceback__ is not None
-    inside = error.__traceback__.tb_next
-    if inside is None:
-        return True
-    code = inside.tb_frame.f_code
-    start = next((i.offset for i in dis.get_instructions(code) if i.opname == "RESUME"), -1)
-    return inside.tb_lasti > start
 
 
 _servers: weakref.WeakSet[Server] = weakref.WeakSet()

@@ -90,13 +90,14 @@ class Policy:
     def freed_after(self, free: Callable[[Any], None]) -> Callable[[Any], None]:
         """A destructor of what uses it: one for both, since the order of two is not known where
         both are garbage at once."""
-        pointer = self.pointer
+        pointer, null, free_admission = self.pointer, ffi.NULL, lib.ltdic_admission_free
         ffi.gc(pointer, None)
 
         def destructor(user: Any) -> None:
+            """It may run when the interpreter ends, and has cleared this module."""
             free(user)
-            self.pointer = ffi.NULL
-            lib.ltdic_admission_free(pointer)
+            self.pointer = null
+            free_admission(pointer)
 
         return destructor
 
@@ -340,6 +341,10 @@ class ServerLoop:
         lib.ltdic_server_close(self._server, most)
 
     def free(self) -> None:
+        """Free it now. Where the interpreter ends, and has cleared this module, that is left to the
+        destructor."""
+        if ffi is None:
+            return
         with self._lock:
             self.counters()  # which stay
             server, self._server = self._server, None

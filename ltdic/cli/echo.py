@@ -87,6 +87,7 @@ def run_echo(request: Request) -> int:
 def _ask(request: Request, deadline: float) -> tuple[int, str]:
     """The status of the C-ECHO, and a remark about what came after it."""
     association = _associate(request, deadline)
+    association.timeout = _left(deadline)
     try:
         context = association.contexts[0]
         if not context.accepted:

@@ -291,6 +291,11 @@ ENDS = {
         "server.serve(until=lambda: server.counters.accepted == 1)"
     ),
     "is another's": "ltdic.kept = server",
+    "outlives its module": "server = ltdic.Server(('127.0.0.1', 0)); threading.kept = server",
+    "is closed when threads are joined": (
+        "server = ltdic.Server(('127.0.0.1', 0)); threading.Thread(target=server.serve).start(); "
+        "threading._register_atexit(server.close); time.sleep(0.1)"
+    ),
     "in asyncio": "server = asyncio.run(aio.Server(('127.0.0.1', 0)).__aenter__())",
 }
 

@@ -1,13 +1,14 @@
-"""What a signal handler raises comes out of `Server.serve`, at any moment, and loses nothing."""
+"""What a signal handler raises comes out of `serve` or `L_DicomWait` at once, and loses nothing."""
 
 from __future__ import annotations
 
 import os
 import random
 import signal
+import socket
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import Any
@@ -15,9 +16,18 @@ from typing import Any
 import pytest
 
 import ltdic
-from ltdic import PDV, Admission, AssociateReject, AssociationRejected, Record, Server
+from ltdic import (
+    PDV,
+    Admission,
+    AssociateReject,
+    AssociationRejected,
+    Record,
+    Server,
+    encode,
+    l_dicom,
+)
 from support.commands import command_set
-from support.sockets import LOCALHOST, TIMEOUT
+from support.sockets import LOCALHOST, TIMEOUT, receive_pdu
 from support.threads import Background, background
 from support.uids import EXPLICIT, SECONDARY_CAPTURE
 
@@ -194,3 +204,62 @@ def test_an_exception_in_the_moment_that_serving_ends_does_not_keep_it_for_ever(
             with pytest.raises(ltdic.LocalError, match="serves already"):
                 server.serve(until=0)
             ltdic.connect(*server.address, timeout=TIMEOUT).release()
+
+
+# ---- callbacks of L_Dicom ------------------------------------------------------------------------
+
+ROUNDS = 400
+MANY_CODES = [(1, 1, 7), (2, 3, 1), (2, 1, 1), (1, 3, 2)]
+KINDS: dict[str, Callable[[str, Any], Any]] = {
+    "function": lambda _, function: function,
+    "pointer": lambda ctype, function: l_dicom.pEXT_CALLBACK(ctype)(function),
+}
+
+
+def reject_all(server: socket.socket) -> None:
+    for number in range(ROUNDS):
+        connection, _ = server.accept()
+        with connection:
+            connection.settimeout(TIMEOUT)
+            receive_pdu(connection)
+            connection.sendall(encode(AssociateReject(*MANY_CODES[number % len(MANY_CODES)])))
+            connection.recv(1)
+
+
+def interrupted_wait(timer: Timer, net: Any) -> None:
+    try:
+        timer.armed = True
+        l_dicom.L_DicomWait(net, 50)
+        timer.armed = False
+    except Tick:
+        pass
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_raised_before_a_callback_begins_does_not_lose_it(kind: str) -> None:
+    told: list[Any] = []
+    reject = KINDS[kind](
+        "RECEIVEASSOCIATEREJECTCALLBACK", lambda _net, *codes: told.append(codes[:3])
+    )
+    close = KINDS[kind]("CLOSECALLBACK", lambda *_: told.append("close"))
+    slots = {"pfnReceiveAssociateReject": reject, "pfnClose": close}
+    pdu = l_dicom.L_DicomCreateAssociate(True)
+    l_dicom.L_DicomDefaultAssociate(pdu)
+    timer = Timer(11)
+    with socket.create_server((LOCALHOST, 0)) as server, timer.running():
+        server.settimeout(TIMEOUT)
+        peer = Background(lambda: reject_all(server))
+        for number in range(ROUNDS):
+            told.clear()
+            net = l_dicom.L_DicomCreateNet(None, l_dicom.DICOM_SECURE_NONE)
+            l_dicom.L_DicomSetCallback(net, slots)
+            l_dicom.L_DicomConnect(net, None, 0, *server.getsockname())
+            l_dicom.L_DicomSendAssociateRequest(net, pdu)
+            end = time.monotonic() + 1
+            while "close" not in told and time.monotonic() < end:
+                interrupted_wait(timer, net)
+            l_dicom.L_DicomFreeNet(net)
+            assert told == [MANY_CODES[number % len(MANY_CODES)], "close"]
+        peer.join()
+    l_dicom.L_DicomFreeAssociate(pdu)
+    assert timer.ticks > 0

@@ -1,0 +1,149 @@
+"""Requestors against hostile and slow peers."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
+
+import pytest
+
+import ltdic
+from ltdic import Abort, AssociateReject, AssociationRejected, AssociationTimeout, encode
+from ltdic.cli import main
+from support.faces import DATA_CONTEXT
+from support.pdus import p_data
+from support.raw import OPTIONS, SHORT, associated, raw_acceptor, read_message
+from support.sockets import LOCALHOST, TIMEOUT, receive_pdu
+from support.threads import Background
+from support.tls import client_context, server_context
+
+REJECT = encode(AssociateReject(1, 1, 7))
+VERSIONS = {"plain": None, "1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+
+
+def test_small_pieces_take_time_in_proportion_to_their_number() -> None:
+    data = bytes(range(256)) * 4096
+    pieces = (data[at : at + 4] for at in range(0, len(data), 4))
+    with associated(read_message) as (association, peer):
+        begun = time.process_time()
+        association.send(pieces, context=DATA_CONTEXT, is_command=True)
+        seconds = time.process_time() - begun
+        assert peer.join()[1] == data
+    assert seconds < TIMEOUT / 5
+
+
+# ---- a process that is stopped past the deadline -------------------------------------------------
+
+
+@contextmanager
+def stopped_while(function: Callable[[], Any]) -> Iterator[Callable[[], None]]:
+    """What it gives stops this thread until the function, which another one runs, has returned."""
+    is_stopped, is_done = threading.Event(), threading.Event()
+    here = threading.get_ident()
+
+    def stop(*_: object) -> None:
+        is_stopped.set()
+        is_done.wait(TIMEOUT)
+
+    def run() -> None:
+        signal.pthread_kill(here, signal.SIGUSR1)
+        is_stopped.wait(TIMEOUT)
+        function()
+        is_done.set()
+
+    before = signal.signal(signal.SIGUSR1, stop)
+    try:
+        yield run
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_rejection_in_several_records_that_came_in_time_is_told(version: str) -> None:
+    """By a process that did not run when the time was up."""
+    tls, ours, seconds = VERSIONS[version], None, 1.0
+    server = socket.create_server((LOCALHOST, 0))
+    server.settimeout(TIMEOUT)
+    connections: list[socket.socket] = []
+
+    def reject() -> None:
+        for part in (REJECT[:1], REJECT[1:9], REJECT[9:]):
+            connections[-1].sendall(part)
+        time.sleep(1.1 * seconds)
+
+    with server, stopped_while(reject) as run, ExitStack() as closing:
+
+        def accept() -> None:
+            connection, _ = server.accept()
+            connection.settimeout(TIMEOUT)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if tls is not None:
+                theirs = server_context()
+                theirs.minimum_version = theirs.maximum_version = tls
+                connection = theirs.wrap_socket(connection, server_side=True)
+            connections.append(closing.enter_context(connection))
+            receive_pdu(connection)
+            run()
+
+        peer = Background(accept)
+        if tls is not None:
+            ours = client_context()
+        with pytest.raises(AssociationRejected) as rejected:
+            ltdic.connect(
+                LOCALHOST, server.getsockname()[1], **{**OPTIONS, "timeout": seconds}, tls=ours
+            )
+        peer.join()
+    assert rejected.value.codes == (1, 1, 7)
+
+
+def test_a_peer_that_sends_without_an_end_is_not_waited_for() -> None:
+    def flood(connection: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                connection.sendall(p_data(b"ab", True) * 1000)
+
+    with associated(flood) as (association, _):
+        association.timeout = SHORT
+        begun = time.monotonic()
+        with pytest.raises(AssociationTimeout):
+            association.release()
+        assert time.monotonic() - begun < TIMEOUT / 2
+
+
+# ---- a time-out is one ---------------------------------------------------------------------------
+
+
+def ask(port: int) -> None:
+    with pytest.raises(AssociationTimeout):
+        ltdic.connect(LOCALHOST, port, **{**OPTIONS, "timeout": SHORT})
+
+
+def ask_by_command(port: int) -> None:
+    before = signal.getsignal(signal.SIGTERM)  # which the command sets
+    try:
+        assert main(["echo", LOCALHOST, str(port), "--timeout", str(SHORT)]) != 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize("how", [ask, ask_by_command])
+def test_a_silent_peer_that_does_not_close_is_aborted_in_time(how: Callable[[int], None]) -> None:
+    is_over = threading.Event()
+
+    def keep_silent(connection: socket.socket) -> bytes:
+        is_over.wait(TIMEOUT)
+        return receive_pdu(connection)
+
+    with raw_acceptor(keep_silent) as (port, peer):
+        begun = time.monotonic()
+        how(port)
+        seconds = time.monotonic() - begun
+        is_over.set()
+        assert peer.join() == encode(Abort(0, 0))
+    assert seconds < SHORT + 1.5  # less than the two seconds that a peer may have otherwise
