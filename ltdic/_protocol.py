@@ -101,6 +101,8 @@ class AssociationProtocol(asyncio.Protocol):
         self.aborted = False
         """Has its user ended it, maybe while another task waits?"""
         self._over = self._unanswered = False
+        self._has_ended = False
+        """Does nothing more come from the peer?"""
         self._socket: Any = None
         self._reads = self._writes = True
         watch(self)
@@ -130,7 +132,7 @@ class AssociationProtocol(asyncio.Protocol):
         if plain:
             self.association.receive_data(plain)
         if self.tls is not None and (self.tls.ended or self.tls.error):
-            self.association.receive_eof()
+            self._has_ended = True
         self.step()
 
     def _decrypted(self, tls: Tls, data: bytes) -> bytes:
@@ -142,7 +144,7 @@ class AssociationProtocol(asyncio.Protocol):
         self.closed = True
         if isinstance(exc, ConnectionError):
             self._read_rest()
-        self.association.receive_eof()
+        self._has_ended = True
         self.step()
         self.order.stop()
         if self._timer is not None:
@@ -174,6 +176,8 @@ class AssociationProtocol(asyncio.Protocol):
     def step(self, most: int = MOST_WORK) -> None:
         """Take the events that there are, send what is to be sent, and set the timer. To be called
         after everything that may have changed something."""
+        if self._has_ended and self.association.state != engine.IDLE:
+            self.association.receive_eof()  # after the request, whose answer may be there already
         self._take_events(most)
         self.flush()
         self.association._drop_used()
