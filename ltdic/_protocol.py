@@ -36,7 +36,7 @@ from .association import (
 )
 from .errors import AssociationTimeout, Error, LocalError
 from .pdu import PDV, Abort
-from .tls import Tls
+from .tls import READ_SIZE, Tls
 
 MOST_REST = 8 * MOST_HELD
 """Bytes that are read of a connection that is lost."""
@@ -156,6 +156,17 @@ class AssociationProtocol(asyncio.Protocol):
         left = MOST_REST
         with suppress(OSError):
             while left > 0 and (data := os.read(self._socket.fileno(), MOST_HELD)):
+                left -= len(data)
+                self.data_received(data)
+
+    def read_late(self) -> None:
+        """Read what has come in time, where the loop was too busy to read it."""
+        left = MOST_REST
+        with suppress(OSError):
+            while left > 0 and self._reads and not self.transport.is_closing():
+                data = os.read(self._socket.fileno(), READ_SIZE)
+                if not data:
+                    return
                 left -= len(data)
                 self.data_received(data)
 
@@ -296,6 +307,9 @@ class AssociationProtocol(asyncio.Protocol):
 
     def _on_timer(self) -> None:
         self._timer = None
+        deadline = self.association.deadline()
+        if deadline is not None and deadline <= time.monotonic():
+            self.read_late()
         self.step()
 
     # ---- whoever waits

@@ -124,6 +124,8 @@ class AsyncAssociation(RequestorAssociationBase):
         self._protocol = protocol
         self._runner: asyncio.Task[Any] | None = None
         """The task that waits for what comes."""
+        self._looked_at: float | None = None
+        """The last deadline that has passed."""
         watch(self)
 
     def _leave_to_parent(self) -> None:
@@ -255,6 +257,11 @@ class AsyncAssociation(RequestorAssociationBase):
             async with asyncio.timeout(left_of(deadline)):
                 return await self._protocol.next()
         except TimeoutError:
+            if deadline != self._looked_at:  # once, or a peer that sends on puts it off for ever
+                self._looked_at = deadline
+                self._protocol.read_late()
+                if self._protocol.events:
+                    return await self._protocol.next()
             self._association.send(Abort(0, 0))
             raise AssociationTimeout(NOT_ANSWERED) from None
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import threading
+import time
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
-from ltdic import AssociateReject, AssociationRejected, aio, encode
+from ltdic import AssociateReject, AssociationRejected, AssociationTimeout, aio, encode
 from support.loops import in_loop
-from support.raw import OPTIONS
-from support.sockets import LOCALHOST, TIMEOUT
+from support.pdus import p_data
+from support.raw import ACCEPT, OPTIONS, SHORT, raw_acceptor
+from support.sockets import LOCALHOST, TIMEOUT, receive_exactly_one
 from support.threads import Background
 from support.tls import client_context, server_context
 
@@ -86,3 +90,86 @@ async def test_a_rejection_that_comes_with_the_end_before_the_request_has_gone(
             await aio.connect(*listener.getsockname(), tls=client_context(), **OPTIONS)
         await asyncio.to_thread(peer.join)
     assert e.value.codes == CODES
+
+
+class Busy:
+    """Keeps the loop busy from before a peer sends until a time-out of SHORT is over."""
+
+    def __init__(self, is_blind: bool) -> None:
+        """`is_blind`: the poller does not tell what has come until the timers have run, as when the
+        process was stopped."""
+        self._loop: Any = asyncio.get_running_loop()
+        self._is_blind = is_blind
+        self._is_busy, self._has_sent = threading.Event(), threading.Event()
+
+    def send(self, connection: socket.socket, data: bytes) -> None:
+        """In the thread of the peer."""
+        assert self._is_busy.wait(TIMEOUT)
+        connection.sendall(data)
+        self._has_sent.set()
+
+    def begin(self) -> None:
+        """In the loop."""
+        self._is_busy.set()
+        assert self._has_sent.wait(TIMEOUT)
+        time.sleep(2 * SHORT)
+        if self._is_blind:
+            self._loop._selector.select = self._see_nothing
+
+    def _see_nothing(self, _: float | None) -> list[Any]:
+        del self._loop._selector.select
+        return []
+
+
+by_sight = pytest.mark.parametrize("is_blind", [False, True])
+
+
+@by_sight
+@in_loop
+async def test_a_rejection_that_came_while_the_loop_was_busy(is_blind: bool) -> None:
+    busy, loop = Busy(is_blind), asyncio.get_running_loop()
+
+    def reject(connection: socket.socket) -> None:
+        loop.call_soon_threadsafe(busy.begin)
+        busy.send(connection, REJECT)
+
+    with raw_acceptor(reject) as (port, _), pytest.raises(AssociationRejected) as e:
+        await aio.connect(LOCALHOST, port, **{**OPTIONS, "timeout": SHORT})
+    assert e.value.codes == CODES
+
+
+@by_sight
+@in_loop
+async def test_data_that_came_while_the_loop_was_busy(is_blind: bool) -> None:
+    busy = Busy(is_blind)
+
+    def script(connection: socket.socket) -> None:
+        connection.sendall(ACCEPT)
+        busy.send(connection, p_data(b"ab", is_command=True))
+        receive_exactly_one(connection)
+
+    with raw_acceptor(script) as (port, _):
+        async with await aio.connect(LOCALHOST, port, **OPTIONS) as association:
+            association.timeout = SHORT
+            asyncio.get_running_loop().call_soon(busy.begin)
+            pdv = await association.receive()
+            assert pdv is not None
+            assert pdv.data == b"ab"
+            await association.abort()
+
+
+@pytest.mark.slow
+@in_loop
+async def test_a_peer_that_always_has_something_does_not_put_the_end_off() -> None:
+    def script(connection: socket.socket) -> None:
+        connection.sendall(ACCEPT)
+        with suppress(OSError):
+            while True:
+                connection.sendall(p_data(b"ab", is_command=True, is_last=False) * 100)
+
+    with raw_acceptor(script) as (port, peer):
+        association = await aio.connect(LOCALHOST, port, **OPTIONS)
+        association.timeout = SHORT
+        with pytest.raises(AssociationTimeout):
+            await association.release()
+        await asyncio.to_thread(peer.join)
