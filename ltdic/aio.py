@@ -730,18 +730,23 @@ class _Acceptor(AssociationProtocol):
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if task.cancelled() and engine.is_under_way(self.association.state):
-            self._abandoned()
+        error = None if task.cancelled() else task.exception()
+        if engine.is_under_way(self.association.state) and (task.cancelled() or error is not None):
+            self._abandoned(error)
+        elif error is not None and not isinstance(error, (SystemExit, KeyboardInterrupt)):
+            logger.error("a task of an association that is over failed", exc_info=error)
         self._leave()
 
-    def _abandoned(self) -> None:
-        """Its task was cancelled, but not by `cancel`: nobody would answer the peer."""
+    def _abandoned(self, error: BaseException | None) -> None:
+        """Its task was cancelled, but not by `cancel`, or has raised what is no `Exception`: nobody
+        would answer the peer."""
+        what = "was cancelled" if error is None else "failed"
         if self.association.state == engine.REQUESTED:
-            logger.error("on_request was cancelled; the request is rejected")
+            logger.error("on_request %s; the request is rejected", what, exc_info=error)
             self._reject(FAILED_DECISION)
             self.step()
         else:
-            logger.error("the handler was cancelled; its association is aborted")
+            logger.error("the handler %s; its association is aborted", what, exc_info=error)
             self.abort()
 
     # ---- the end

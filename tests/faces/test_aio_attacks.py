@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import ssl
 import threading
@@ -12,10 +13,20 @@ from typing import Any
 
 import pytest
 
-from ltdic import AssociateReject, AssociationRejected, AssociationTimeout, aio, encode
+from ltdic import (
+    Admission,
+    AssociateReject,
+    AssociationAborted,
+    AssociationRejected,
+    AssociationTimeout,
+    aio,
+    encode,
+)
+from support.faces import DATA_CONTEXT
 from support.loops import in_loop
 from support.pdus import p_data
 from support.raw import ACCEPT, OPTIONS, SHORT, raw_acceptor
+from support.servers import SUPPORTED
 from support.sockets import LOCALHOST, TIMEOUT, receive_exactly_one
 from support.threads import Background
 from support.tls import client_context, server_context
@@ -173,3 +184,55 @@ async def test_a_peer_that_always_has_something_does_not_put_the_end_off() -> No
         with pytest.raises(AssociationTimeout):
             await association.release()
         await asyncio.to_thread(peer.join)
+
+
+# ---- what on_request and handlers raise ----------------------------------------------------------
+
+
+class Odd(BaseException):
+    """Neither an `Exception` nor one that asyncio knows."""
+
+
+async def raises_odd(*_: Any) -> None:
+    raise Odd
+
+
+async def raises_generator_exit(*_: Any) -> None:
+    raise GeneratorExit
+
+
+by_odd = pytest.mark.parametrize("function", [raises_odd, raises_generator_exit])
+
+
+def errors_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
+
+
+@by_odd
+@in_loop
+async def test_whatever_on_request_raises_the_request_is_rejected(
+    function: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    admission = Admission(on_request=function, max_associations=1)
+    async with aio.Server((LOCALHOST, 0), admission=admission) as to:
+        for _ in range(2):  # the place is given back
+            with pytest.raises(AssociationRejected) as e:
+                await aio.connect(*to.address, **OPTIONS)
+            assert e.value.codes == (2, 1, 1)
+    assert errors_of(caplog) == 2 * ["on_request failed; the request is rejected"]
+
+
+@by_odd
+@in_loop
+async def test_whatever_a_handler_raises_its_association_is_aborted(
+    function: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    admission = Admission(contexts=SUPPORTED, max_associations=1)
+    async with aio.Server((LOCALHOST, 0), admission=admission, handler=function) as to:
+        for _ in range(2):
+            association = await aio.connect(*to.address, **OPTIONS)
+            await association.send(b"ab", context=DATA_CONTEXT, is_command=True)
+            with pytest.raises(AssociationAborted):
+                await association.receive()
+    assert to.counters.aborted == 2
+    assert errors_of(caplog) == 2 * ["the handler failed; its association is aborted"]
