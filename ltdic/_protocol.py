@@ -204,7 +204,10 @@ class AssociationProtocol(asyncio.Protocol):
     def _take_events(self, most: int) -> None:
         """Take as many as may be taken in one step."""
         for _ in range(most):
-            if self._held >= MOST_HELD or (indication := self.association._next()) is None:
+            if self._held >= MOST_HELD:
+                return
+            indication = self.association._next(tells_refusal=True)
+            if indication is None:
                 return
             self._over = self._over or indication.over
             self.on_indication(indication)

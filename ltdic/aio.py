@@ -614,15 +614,23 @@ class _Acceptor(AssociationProtocol):
         self.association._send_bytes(pdu)
         if pdu[0] == Abort.type:
             self._set_end(ABORTED_BY_US._replace(codes=(0, pdu[8], pdu[9])))
+            self.flush()
             return
         self._accepted._answered(pdu)
         self._server._counts["accepted"] += 1
         if self._rules.answer_verification:
             self._verification = self._judged_verification
+        self.flush()
 
     def _reject(self, reject: AssociateReject) -> None:
+        """Send it before what comes after the request is looked at, which may be the end."""
         self.association.send(reject)
         self._set_rejected(reject)
+        self.flush()
+
+    def _refused(self, indication: engine.Indication) -> None:
+        """The provider has rejected the request."""
+        self.flush()
 
     def _receive_data(self, indication: engine.Indication) -> None:
         self._between = indication.control & (codec.COMMAND | codec.LAST) == codec.LAST
@@ -867,6 +875,7 @@ class _Acceptor(AssociationProtocol):
 
 
 _ACTIONS: dict[int, Callable[[_Acceptor, engine.Indication], None]] = {
+    engine.REFUSED: _Acceptor._refused,
     1: _Acceptor._receive_request,
     4: _Acceptor._receive_data,
     5: _Acceptor._receive_release_request,
@@ -1311,7 +1320,6 @@ class Server:
             acceptor.abort()
         elif state == engine.REQUESTED:
             acceptor._reject(BUSY)
-            acceptor.flush()
         elif state == engine.OPEN and acceptor.is_between_messages:
             acceptor.association.send(ReleaseRequest())
             acceptor.flush()

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from ltdic import (
+    Abort,
     Admission,
     AssociateReject,
     AssociationAborted,
@@ -25,7 +26,7 @@ from ltdic import (
 from support.faces import DATA_CONTEXT
 from support.loops import in_loop
 from support.pdus import p_data
-from support.raw import ACCEPT, OPTIONS, SHORT, raw_acceptor
+from support.raw import ACCEPT, OPTIONS, REQUEST, SHORT, raw_acceptor, raw_requestor
 from support.servers import SUPPORTED
 from support.sockets import LOCALHOST, TIMEOUT, receive_exactly_one
 from support.threads import Background
@@ -71,6 +72,16 @@ class RawTls:
         """Its close_notify."""
         with suppress(ssl.SSLError):  # the peer has not sent its own
             self._tls.unwrap()
+
+    def read(self) -> bytes:
+        """What comes first; nothing at the end."""
+        while True:
+            try:
+                return self._tls.read(65536)
+            except ssl.SSLWantReadError:
+                self._in.write(self.connection.recv(65536))
+            except ssl.SSLZeroReturnError:
+                return b""
 
     def flush(self) -> None:
         self.connection.sendall(self._out.read())
@@ -184,6 +195,64 @@ async def test_a_peer_that_always_has_something_does_not_put_the_end_off() -> No
         with pytest.raises(AssociationTimeout):
             await association.release()
         await asyncio.to_thread(peer.join)
+
+
+# ---- requests with the end behind them -----------------------------------------------------------
+
+STRANGE = REQUEST[:6] + b"\0\2" + REQUEST[8:]
+"""A request of another version of the protocol, which the provider refuses."""
+REFUSALS = {REQUEST: (1, 1, 3), STRANGE: (1, 2, 2)}
+by_refusal = pytest.mark.parametrize("request_", REFUSALS)
+GUARDED = Admission(calling=["NOBODY"])
+
+
+@by_refusal
+@in_loop
+async def test_a_rejection_goes_out_although_an_abort_is_there_behind_the_request(
+    request_: bytes,
+) -> None:
+    def ask() -> bytes:
+        with raw_requestor(to.address[1]) as connection:
+            connection.sendall(request_ + encode(Abort(0, 0)))
+            return receive_exactly_one(connection)
+
+    async with aio.Server((LOCALHOST, 0), admission=GUARDED) as to:
+        answer = await asyncio.to_thread(ask)
+    assert answer == encode(AssociateReject(*REFUSALS[request_]))
+    assert to.counters.rejected == {("sent", *REFUSALS[request_]): 1}
+
+
+@by_refusal
+@by_version
+@in_loop
+async def test_a_rejection_goes_out_although_the_end_of_tls_is_there_behind_the_request(
+    request_: bytes, version: ssl.TLSVersion
+) -> None:
+    def ask() -> bytes:
+        with raw_requestor(to.address[1]) as connection:
+            tls = RawTls(connection, of_version(client_context(), version), False)
+            tls.write(request_)
+            tls.write_end()
+            tls.flush()
+            return tls.read()
+
+    async with aio.Server((LOCALHOST, 0), admission=GUARDED, tls=server_context()) as to:
+        answer = await asyncio.to_thread(ask)
+    assert answer == encode(AssociateReject(*REFUSALS[request_]))
+    assert to.counters.rejected == {("sent", *REFUSALS[request_]): 1}
+
+
+@in_loop
+async def test_an_acceptance_goes_out_although_an_abort_is_there_behind_the_request() -> None:
+    def ask() -> bytes:
+        with raw_requestor(to.address[1]) as connection:
+            connection.sendall(REQUEST + encode(Abort(0, 0)))
+            return receive_exactly_one(connection)
+
+    async with aio.Server((LOCALHOST, 0)) as to:
+        answer = await asyncio.to_thread(ask)
+    assert answer[:1] == ACCEPT[:1]
+    assert (to.counters.accepted, to.counters.aborted) == (1, 1)
 
 
 # ---- what on_request and handlers raise ----------------------------------------------------------
