@@ -105,6 +105,8 @@ class AssociationProtocol(asyncio.Protocol):
         """Does nothing more come from the peer?"""
         self._socket: Any = None
         self._reads = self._writes = True
+        self._tls_answers = False
+        """Does TLS answer by itself what came last?"""
         watch(self)
 
     def _leave_to_parent(self) -> None:
@@ -137,7 +139,7 @@ class AssociationProtocol(asyncio.Protocol):
 
     def _decrypted(self, tls: Tls, data: bytes) -> bytes:
         plain = tls.receive(data)
-        self._write_out()  # of the handshake, or an alert
+        self._tls_answers = self._write_out()  # of a handshake, an alert, or new keys
         return plain
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -263,11 +265,13 @@ class AssociationProtocol(asyncio.Protocol):
             self.tls.send(data)
             self._write_out()
 
-    def _write_out(self) -> None:
+    def _write_out(self) -> bool:
+        """True where there was something."""
         assert self.tls is not None
         data = self.tls.take()
         if data and not self.transport.is_closing():
             self.transport.write(data)
+        return bool(data)
 
     def cut(self) -> None:
         """An A-ABORT if there is an association, and the end, without waiting for anybody."""
@@ -291,7 +295,8 @@ class AssociationProtocol(asyncio.Protocol):
         return held + self.transport.get_write_buffer_size()
 
     def _read_while_there_is_room(self) -> None:
-        deaf = self.association.state == engine.CLOSING and self.unsent() >= MOST_HELD
+        is_answered = self._tls_answers or self.association.state == engine.CLOSING
+        deaf = is_answered and self.unsent() >= MOST_HELD
         reads = self._held < MOST_HELD and not deaf and not self._goes_on
         if reads != self._reads and not self.transport.is_closing():
             self._reads = reads

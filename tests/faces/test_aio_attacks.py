@@ -23,6 +23,7 @@ from ltdic import (
     aio,
     encode,
 )
+from ltdic.tls import Tls
 from support.faces import DATA_CONTEXT
 from support.loops import in_loop
 from support.pdus import p_data
@@ -305,3 +306,36 @@ async def test_whatever_a_handler_raises_its_association_is_aborted(
                 await association.receive()
     assert to.counters.aborted == 2
     assert errors_of(caplog) == 2 * ["the handler failed; its association is aborted"]
+
+
+# ---- peers that never read -----------------------------------------------------------------------
+
+
+@in_loop
+async def test_what_tls_answers_by_itself_does_not_pile_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def answer(tls: Tls, data: bytes) -> bytes:
+        """For each request for new keys, as many bytes as it had."""
+        if not tls.established:
+            return receive(tls, data)
+        tls._outgoing.write(data)
+        return b""
+
+    def flood() -> None:
+        RawTls(connection, of_version(client_context(), ssl.TLSVersion.TLSv1_2), False)
+        connection.settimeout(SHORT)
+        sent = 0
+        with suppress(TimeoutError):
+            while sent < MUCH:
+                sent += connection.send(bytes(65536))
+
+    receive = Tls.receive
+    monkeypatch.setattr(Tls, "receive", answer)
+    async with aio.Server((LOCALHOST, 0), tls=server_context()) as to:
+        with raw_requestor(to.address[1]) as connection:
+            await asyncio.to_thread(flood)
+            assert [acceptor.unsent() < MUCH / 8 for acceptor in to._acceptors] == [True]
+
+
+MUCH = 32 << 20
