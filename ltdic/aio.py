@@ -1073,7 +1073,7 @@ class Server:
         self._threads = Threads("ltdic-on_request")
         self._counts: Counter[str] = Counter()
         self._rejected: Counter[tuple[str, int, int, int]] = Counter()
-        self._closing = False
+        self._is_to_close = self._closing = False
         self._tells_ends = False
         self._grace = self._abort_at = self._end_at = 0.0
         self._address = address
@@ -1112,6 +1112,8 @@ class Server:
         self._listener = _Listener(await _listen(*self._where), self)
         self._address = self._listener.socket.getsockname()[:2]
         self._listener.resume()
+        if self._is_to_close:
+            self._begin_to_close()
         return self
 
     async def __aexit__(
@@ -1145,10 +1147,11 @@ class Server:
     def admission(self, admission: Admission) -> None:
         policy = self._policy_of(one("admission", admission, Admission))
         self._admission = admission
-        if self._loop is None:
+        if self._loop is None or self._loop.is_closed():
             self._take_rules(policy, admission)
         else:
-            self._loop.call_soon_threadsafe(self._take_rules, policy, admission)
+            with suppress(RuntimeError):  # the loop has been closed since
+                self._loop.call_soon_threadsafe(self._take_rules, policy, admission)
 
     def _take_rules(self, policy: service.Policy, admission: Admission) -> None:
         if self._policy.taking_rules(policy).make() != 0:
@@ -1192,7 +1195,9 @@ class Server:
         await self._finish()
 
     def close(self) -> None:
-        """Close as `ltdic.Server.close` does; it, too, may be called from any thread."""
+        """Close as `ltdic.Server.close` does; it, too, may be called from any thread, and before
+        the block is entered."""
+        self._is_to_close = True
         if self._loop is not None:
             with suppress(RuntimeError):  # the loop is gone, and so is everything
                 self._loop.call_soon_threadsafe(self._begin_to_close)

@@ -339,3 +339,25 @@ async def test_what_tls_answers_by_itself_does_not_pile_up(
 
 
 MUCH = 32 << 20
+
+
+# ---- servers before they begin, and after their end ----------------------------------------------
+
+
+@in_loop
+async def test_a_server_that_was_closed_before_it_was_entered_comes_to_its_end() -> None:
+    server = aio.Server((LOCALHOST, 0), timeout=TIMEOUT)
+    server.close()
+    async with server:
+        async with asyncio.timeout(TIMEOUT / 2):
+            await server.serve()
+
+
+def test_an_admission_may_be_set_after_the_end_of_the_loop() -> None:
+    async def serve() -> aio.Server:
+        async with aio.Server((LOCALHOST, 0)) as server:
+            return server
+
+    server = asyncio.run(serve())
+    server.admission = GUARDED
+    assert server.admission is GUARDED
