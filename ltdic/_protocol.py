@@ -36,7 +36,7 @@ from .association import (
 )
 from .errors import AssociationTimeout, Error, LocalError
 from .pdu import PDV, Abort
-from .tls import Tls
+from .tls import READ_SIZE, Tls
 
 MOST_REST = 8 * MOST_HELD
 """Bytes that are read of a connection that is lost."""
@@ -101,8 +101,12 @@ class AssociationProtocol(asyncio.Protocol):
         self.aborted = False
         """Has its user ended it, maybe while another task waits?"""
         self._over = self._unanswered = False
+        self._has_ended = False
+        """Does nothing more come from the peer?"""
         self._socket: Any = None
         self._reads = self._writes = True
+        self._tls_answers = False
+        """Does TLS answer by itself what came last?"""
         watch(self)
 
     def _leave_to_parent(self) -> None:
@@ -130,19 +134,19 @@ class AssociationProtocol(asyncio.Protocol):
         if plain:
             self.association.receive_data(plain)
         if self.tls is not None and (self.tls.ended or self.tls.error):
-            self.association.receive_eof()
+            self._has_ended = True
         self.step()
 
     def _decrypted(self, tls: Tls, data: bytes) -> bytes:
         plain = tls.receive(data)
-        self._write_out()  # of the handshake, or an alert
+        self._tls_answers = self._write_out()  # of a handshake, an alert, or new keys
         return plain
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
         if isinstance(exc, ConnectionError):
             self._read_rest()
-        self.association.receive_eof()
+        self._has_ended = True
         self.step()
         self.order.stop()
         if self._timer is not None:
@@ -154,6 +158,17 @@ class AssociationProtocol(asyncio.Protocol):
         left = MOST_REST
         with suppress(OSError):
             while left > 0 and (data := os.read(self._socket.fileno(), MOST_HELD)):
+                left -= len(data)
+                self.data_received(data)
+
+    def read_late(self) -> None:
+        """Read what has come in time, where the loop was too busy to read it."""
+        left = MOST_REST
+        with suppress(OSError):
+            while left > 0 and self._reads and not self.transport.is_closing():
+                data = os.read(self._socket.fileno(), READ_SIZE)
+                if not data:
+                    return
                 left -= len(data)
                 self.data_received(data)
 
@@ -174,6 +189,8 @@ class AssociationProtocol(asyncio.Protocol):
     def step(self, most: int = MOST_WORK) -> None:
         """Take the events that there are, send what is to be sent, and set the timer. To be called
         after everything that may have changed something."""
+        if self._has_ended and self.association.state != engine.IDLE:
+            self.association.receive_eof()  # after the request, whose answer may be there already
         self._take_events(most)
         self.flush()
         self.association._drop_used()
@@ -189,7 +206,10 @@ class AssociationProtocol(asyncio.Protocol):
     def _take_events(self, most: int) -> None:
         """Take as many as may be taken in one step."""
         for _ in range(most):
-            if self._held >= MOST_HELD or (indication := self.association._next()) is None:
+            if self._held >= MOST_HELD:
+                return
+            indication = self.association._next(tells_refusal=True)
+            if indication is None:
                 return
             self._over = self._over or indication.over
             self.on_indication(indication)
@@ -245,11 +265,13 @@ class AssociationProtocol(asyncio.Protocol):
             self.tls.send(data)
             self._write_out()
 
-    def _write_out(self) -> None:
+    def _write_out(self) -> bool:
+        """True where there was something."""
         assert self.tls is not None
         data = self.tls.take()
         if data and not self.transport.is_closing():
             self.transport.write(data)
+        return bool(data)
 
     def cut(self) -> None:
         """An A-ABORT if there is an association, and the end, without waiting for anybody."""
@@ -273,7 +295,8 @@ class AssociationProtocol(asyncio.Protocol):
         return held + self.transport.get_write_buffer_size()
 
     def _read_while_there_is_room(self) -> None:
-        deaf = self.association.state == engine.CLOSING and self.unsent() >= MOST_HELD
+        is_answered = self._tls_answers or self.association.state == engine.CLOSING
+        deaf = is_answered and self.unsent() >= MOST_HELD
         reads = self._held < MOST_HELD and not deaf and not self._goes_on
         if reads != self._reads and not self.transport.is_closing():
             self._reads = reads
@@ -292,6 +315,9 @@ class AssociationProtocol(asyncio.Protocol):
 
     def _on_timer(self) -> None:
         self._timer = None
+        deadline = self.association.deadline()
+        if deadline is not None and deadline <= time.monotonic():
+            self.read_late()
         self.step()
 
     # ---- whoever waits

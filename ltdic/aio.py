@@ -124,6 +124,8 @@ class AsyncAssociation(RequestorAssociationBase):
         self._protocol = protocol
         self._runner: asyncio.Task[Any] | None = None
         """The task that waits for what comes."""
+        self._looked_at: float | None = None
+        """The last deadline that has passed."""
         watch(self)
 
     def _leave_to_parent(self) -> None:
@@ -255,6 +257,11 @@ class AsyncAssociation(RequestorAssociationBase):
             async with asyncio.timeout(left_of(deadline)):
                 return await self._protocol.next()
         except TimeoutError:
+            if deadline != self._looked_at:  # once, or a peer that sends on puts it off for ever
+                self._looked_at = deadline
+                self._protocol.read_late()
+                if self._protocol.events:
+                    return await self._protocol.next()
             self._association.send(Abort(0, 0))
             raise AssociationTimeout(NOT_ANSWERED) from None
 
@@ -607,15 +614,23 @@ class _Acceptor(AssociationProtocol):
         self.association._send_bytes(pdu)
         if pdu[0] == Abort.type:
             self._set_end(ABORTED_BY_US._replace(codes=(0, pdu[8], pdu[9])))
+            self.flush()
             return
         self._accepted._answered(pdu)
         self._server._counts["accepted"] += 1
         if self._rules.answer_verification:
             self._verification = self._judged_verification
+        self.flush()
 
     def _reject(self, reject: AssociateReject) -> None:
+        """Send it before what comes after the request is looked at, which may be the end."""
         self.association.send(reject)
         self._set_rejected(reject)
+        self.flush()
+
+    def _refused(self, indication: engine.Indication) -> None:
+        """The provider has rejected the request."""
+        self.flush()
 
     def _receive_data(self, indication: engine.Indication) -> None:
         self._between = indication.control & (codec.COMMAND | codec.LAST) == codec.LAST
@@ -723,18 +738,23 @@ class _Acceptor(AssociationProtocol):
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if task.cancelled() and engine.is_under_way(self.association.state):
-            self._abandoned()
+        error = None if task.cancelled() else task.exception()
+        if engine.is_under_way(self.association.state) and (task.cancelled() or error is not None):
+            self._abandoned(error)
+        elif error is not None and not isinstance(error, (SystemExit, KeyboardInterrupt)):
+            logger.error("a task of an association that is over failed", exc_info=error)
         self._leave()
 
-    def _abandoned(self) -> None:
-        """Its task was cancelled, but not by `cancel`: nobody would answer the peer."""
+    def _abandoned(self, error: BaseException | None) -> None:
+        """Its task was cancelled, but not by `cancel`, or has raised what is no `Exception`: nobody
+        would answer the peer."""
+        what = "was cancelled" if error is None else "failed"
         if self.association.state == engine.REQUESTED:
-            logger.error("on_request was cancelled; the request is rejected")
+            logger.error("on_request %s; the request is rejected", what, exc_info=error)
             self._reject(FAILED_DECISION)
             self.step()
         else:
-            logger.error("the handler was cancelled; its association is aborted")
+            logger.error("the handler %s; its association is aborted", what, exc_info=error)
             self.abort()
 
     # ---- the end
@@ -855,6 +875,7 @@ class _Acceptor(AssociationProtocol):
 
 
 _ACTIONS: dict[int, Callable[[_Acceptor, engine.Indication], None]] = {
+    engine.REFUSED: _Acceptor._refused,
     1: _Acceptor._receive_request,
     4: _Acceptor._receive_data,
     5: _Acceptor._receive_release_request,
@@ -1052,7 +1073,7 @@ class Server:
         self._threads = Threads("ltdic-on_request")
         self._counts: Counter[str] = Counter()
         self._rejected: Counter[tuple[str, int, int, int]] = Counter()
-        self._closing = False
+        self._is_to_close = self._closing = False
         self._tells_ends = False
         self._grace = self._abort_at = self._end_at = 0.0
         self._address = address
@@ -1091,6 +1112,8 @@ class Server:
         self._listener = _Listener(await _listen(*self._where), self)
         self._address = self._listener.socket.getsockname()[:2]
         self._listener.resume()
+        if self._is_to_close:
+            self._begin_to_close()
         return self
 
     async def __aexit__(
@@ -1124,10 +1147,11 @@ class Server:
     def admission(self, admission: Admission) -> None:
         policy = self._policy_of(one("admission", admission, Admission))
         self._admission = admission
-        if self._loop is None:
+        if self._loop is None or self._loop.is_closed():
             self._take_rules(policy, admission)
         else:
-            self._loop.call_soon_threadsafe(self._take_rules, policy, admission)
+            with suppress(RuntimeError):  # the loop has been closed since
+                self._loop.call_soon_threadsafe(self._take_rules, policy, admission)
 
     def _take_rules(self, policy: service.Policy, admission: Admission) -> None:
         if self._policy.taking_rules(policy).make() != 0:
@@ -1171,7 +1195,9 @@ class Server:
         await self._finish()
 
     def close(self) -> None:
-        """Close as `ltdic.Server.close` does; it, too, may be called from any thread."""
+        """Close as `ltdic.Server.close` does; it, too, may be called from any thread, and before
+        the block is entered."""
+        self._is_to_close = True
         if self._loop is not None:
             with suppress(RuntimeError):  # the loop is gone, and so is everything
                 self._loop.call_soon_threadsafe(self._begin_to_close)
@@ -1299,7 +1325,6 @@ class Server:
             acceptor.abort()
         elif state == engine.REQUESTED:
             acceptor._reject(BUSY)
-            acceptor.flush()
         elif state == engine.OPEN and acceptor.is_between_messages:
             acceptor.association.send(ReleaseRequest())
             acceptor.flush()

@@ -298,9 +298,9 @@ class Association:
             if indication.echo is not None:
                 yield echo_of(indication.id, indication.echo)
 
-    def _next(self) -> engine.Indication | None:
+    def _next(self, tells_refusal: bool = False) -> engine.Indication | None:
         now = self._now()
-        indication = self._engine.next(now)
+        indication = self._engine.next(now, tells_refusal)
         if indication is None and self._eof and not self._over:
             self._engine.closed(codec.CLOSED, now)
             indication = self._engine.next(now)

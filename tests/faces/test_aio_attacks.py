@@ -1,0 +1,363 @@
+"""The asyncio faces against peers and users that choose the worst moment."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+import threading
+import time
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from ltdic import (
+    Abort,
+    Admission,
+    AssociateReject,
+    AssociationAborted,
+    AssociationRejected,
+    AssociationTimeout,
+    aio,
+    encode,
+)
+from ltdic.tls import Tls
+from support.faces import DATA_CONTEXT
+from support.loops import in_loop
+from support.pdus import p_data
+from support.raw import ACCEPT, OPTIONS, REQUEST, SHORT, raw_acceptor, raw_requestor
+from support.servers import SUPPORTED
+from support.sockets import LOCALHOST, TIMEOUT, receive_exactly_one
+from support.threads import Background
+from support.tls import client_context, server_context
+
+CODES = 1, 1, 7
+REJECT = encode(AssociateReject(*CODES))
+
+
+def of_version(context: ssl.SSLContext, version: ssl.TLSVersion) -> ssl.SSLContext:
+    context.minimum_version = context.maximum_version = version
+    return context
+
+
+by_version = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+
+
+class RawTls:
+    """One end of TLS whose records go out when it is told to `flush`."""
+
+    def __init__(self, connection: socket.socket, context: ssl.SSLContext, is_server: bool) -> None:
+        self.connection = connection
+        self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
+        name = None if is_server else LOCALHOST
+        self._tls = context.wrap_bio(self._in, self._out, is_server, name)
+        connection.settimeout(TIMEOUT)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._shake_hands()
+
+    def _shake_hands(self) -> None:
+        """What the last step makes has not gone when it is done."""
+        while True:
+            try:
+                return self._tls.do_handshake()
+            except ssl.SSLWantReadError:
+                self.flush()
+                self._in.write(self.connection.recv(65536))
+
+    def write(self, data: bytes) -> None:
+        self._tls.write(data)
+
+    def write_end(self) -> None:
+        """Its close_notify."""
+        with suppress(ssl.SSLError):  # the peer has not sent its own
+            self._tls.unwrap()
+
+    def read(self) -> bytes:
+        """What comes first; nothing at the end."""
+        while True:
+            try:
+                return self._tls.read(65536)
+            except ssl.SSLWantReadError:
+                self._in.write(self.connection.recv(65536))
+            except ssl.SSLZeroReturnError:
+                return b""
+
+    def flush(self) -> None:
+        self.connection.sendall(self._out.read())
+
+
+# ---- answers that come early, or are seen late ---------------------------------------------------
+
+
+@by_version
+@in_loop
+async def test_a_rejection_that_comes_with_the_end_before_the_request_has_gone(
+    version: ssl.TLSVersion,
+) -> None:
+    with socket.create_server((LOCALHOST, 0)) as listener:
+
+        def reject() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                tls = RawTls(connection, of_version(server_context(), version), True)
+                tls.write(REJECT)
+                tls.write_end()
+                tls.flush()
+                while connection.recv(65536):
+                    pass
+
+        peer = Background(reject)
+        with pytest.raises(AssociationRejected) as e:
+            await aio.connect(*listener.getsockname(), tls=client_context(), **OPTIONS)
+        await asyncio.to_thread(peer.join)
+    assert e.value.codes == CODES
+
+
+class Busy:
+    """Keeps the loop busy from before a peer sends until a time-out of SHORT is over."""
+
+    def __init__(self, is_blind: bool) -> None:
+        """`is_blind`: the poller does not tell what has come until the timers have run, as when the
+        process was stopped."""
+        self._loop: Any = asyncio.get_running_loop()
+        self._is_blind = is_blind
+        self._is_busy, self._has_sent = threading.Event(), threading.Event()
+
+    def send(self, connection: socket.socket, data: bytes) -> None:
+        """In the thread of the peer."""
+        assert self._is_busy.wait(TIMEOUT)
+        connection.sendall(data)
+        self._has_sent.set()
+
+    def begin(self) -> None:
+        """In the loop."""
+        self._is_busy.set()
+        assert self._has_sent.wait(TIMEOUT)
+        time.sleep(2 * SHORT)
+        if self._is_blind:
+            self._loop._selector.select = self._see_nothing
+
+    def _see_nothing(self, _: float | None) -> list[Any]:
+        del self._loop._selector.select
+        return []
+
+
+by_sight = pytest.mark.parametrize("is_blind", [False, True])
+
+
+@by_sight
+@in_loop
+async def test_a_rejection_that_came_while_the_loop_was_busy(is_blind: bool) -> None:
+    busy, loop = Busy(is_blind), asyncio.get_running_loop()
+
+    def reject(connection: socket.socket) -> None:
+        loop.call_soon_threadsafe(busy.begin)
+        busy.send(connection, REJECT)
+
+    with raw_acceptor(reject) as (port, _), pytest.raises(AssociationRejected) as e:
+        await aio.connect(LOCALHOST, port, **{**OPTIONS, "timeout": SHORT})
+    assert e.value.codes == CODES
+
+
+@by_sight
+@in_loop
+async def test_data_that_came_while_the_loop_was_busy(is_blind: bool) -> None:
+    busy = Busy(is_blind)
+
+    def script(connection: socket.socket) -> None:
+        connection.sendall(ACCEPT)
+        busy.send(connection, p_data(b"ab", is_command=True))
+        receive_exactly_one(connection)
+
+    with raw_acceptor(script) as (port, _):
+        async with await aio.connect(LOCALHOST, port, **OPTIONS) as association:
+            association.timeout = SHORT
+            asyncio.get_running_loop().call_soon(busy.begin)
+            pdv = await association.receive()
+            assert pdv is not None
+            assert pdv.data == b"ab"
+            await association.abort()
+
+
+@pytest.mark.slow
+@in_loop
+async def test_a_peer_that_always_has_something_does_not_put_the_end_off() -> None:
+    def script(connection: socket.socket) -> None:
+        connection.sendall(ACCEPT)
+        with suppress(OSError):
+            while True:
+                connection.sendall(p_data(b"ab", is_command=True, is_last=False) * 100)
+
+    with raw_acceptor(script) as (port, peer):
+        association = await aio.connect(LOCALHOST, port, **OPTIONS)
+        association.timeout = SHORT
+        with pytest.raises(AssociationTimeout):
+            await association.release()
+        await asyncio.to_thread(peer.join)
+
+
+# ---- requests with the end behind them -----------------------------------------------------------
+
+STRANGE = REQUEST[:6] + b"\0\2" + REQUEST[8:]
+"""A request of another version of the protocol, which the provider refuses."""
+REFUSALS = {REQUEST: (1, 1, 3), STRANGE: (1, 2, 2)}
+by_refusal = pytest.mark.parametrize("request_", REFUSALS)
+GUARDED = Admission(calling=["NOBODY"])
+
+
+@by_refusal
+@in_loop
+async def test_a_rejection_goes_out_although_an_abort_is_there_behind_the_request(
+    request_: bytes,
+) -> None:
+    def ask() -> bytes:
+        with raw_requestor(to.address[1]) as connection:
+            connection.sendall(request_ + encode(Abort(0, 0)))
+            return receive_exactly_one(connection)
+
+    async with aio.Server((LOCALHOST, 0), admission=GUARDED) as to:
+        answer = await asyncio.to_thread(ask)
+    assert answer == encode(AssociateReject(*REFUSALS[request_]))
+    assert to.counters.rejected == {("sent", *REFUSALS[request_]): 1}
+
+
+@by_refusal
+@by_version
+@in_loop
+async def test_a_rejection_goes_out_although_the_end_of_tls_is_there_behind_the_request(
+    request_: bytes, version: ssl.TLSVersion
+) -> None:
+    def ask() -> bytes:
+        with raw_requestor(to.address[1]) as connection:
+            tls = RawTls(connection, of_version(client_context(), version), False)
+            tls.write(request_)
+            tls.write_end()
+            tls.flush()
+            return tls.read()
+
+    async with aio.Server((LOCALHOST, 0), admission=GUARDED, tls=server_context()) as to:
+        answer = await asyncio.to_thread(ask)
+    assert answer == encode(AssociateReject(*REFUSALS[request_]))
+    assert to.counters.rejected == {("sent", *REFUSALS[request_]): 1}
+
+
+@in_loop
+async def test_an_acceptance_goes_out_although_an_abort_is_there_behind_the_request() -> None:
+    def ask() -> bytes:
+        with raw_requestor(to.address[1]) as connection:
+            connection.sendall(REQUEST + encode(Abort(0, 0)))
+            return receive_exactly_one(connection)
+
+    async with aio.Server((LOCALHOST, 0)) as to:
+        answer = await asyncio.to_thread(ask)
+    assert answer[:1] == ACCEPT[:1]
+    assert (to.counters.accepted, to.counters.aborted) == (1, 1)
+
+
+# ---- what on_request and handlers raise ----------------------------------------------------------
+
+
+class Odd(BaseException):
+    """Neither an `Exception` nor one that asyncio knows."""
+
+
+async def raises_odd(*_: Any) -> None:
+    raise Odd
+
+
+async def raises_generator_exit(*_: Any) -> None:
+    raise GeneratorExit
+
+
+by_odd = pytest.mark.parametrize("function", [raises_odd, raises_generator_exit])
+
+
+def errors_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
+
+
+@by_odd
+@in_loop
+async def test_whatever_on_request_raises_the_request_is_rejected(
+    function: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    admission = Admission(on_request=function, max_associations=1)
+    async with aio.Server((LOCALHOST, 0), admission=admission) as to:
+        for _ in range(2):  # the place is given back
+            with pytest.raises(AssociationRejected) as e:
+                await aio.connect(*to.address, **OPTIONS)
+            assert e.value.codes == (2, 1, 1)
+    assert errors_of(caplog) == 2 * ["on_request failed; the request is rejected"]
+
+
+@by_odd
+@in_loop
+async def test_whatever_a_handler_raises_its_association_is_aborted(
+    function: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    admission = Admission(contexts=SUPPORTED, max_associations=1)
+    async with aio.Server((LOCALHOST, 0), admission=admission, handler=function) as to:
+        for _ in range(2):
+            association = await aio.connect(*to.address, **OPTIONS)
+            await association.send(b"ab", context=DATA_CONTEXT, is_command=True)
+            with pytest.raises(AssociationAborted):
+                await association.receive()
+    assert to.counters.aborted == 2
+    assert errors_of(caplog) == 2 * ["the handler failed; its association is aborted"]
+
+
+# ---- peers that never read -----------------------------------------------------------------------
+
+
+@in_loop
+async def test_what_tls_answers_by_itself_does_not_pile_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def answer(tls: Tls, data: bytes) -> bytes:
+        """For each request for new keys, as many bytes as it had."""
+        if not tls.established:
+            return receive(tls, data)
+        tls._outgoing.write(data)
+        return b""
+
+    def flood() -> None:
+        RawTls(connection, of_version(client_context(), ssl.TLSVersion.TLSv1_2), False)
+        connection.settimeout(SHORT)
+        sent = 0
+        with suppress(TimeoutError):
+            while sent < MUCH:
+                sent += connection.send(bytes(65536))
+
+    receive = Tls.receive
+    monkeypatch.setattr(Tls, "receive", answer)
+    async with aio.Server((LOCALHOST, 0), tls=server_context()) as to:
+        with raw_requestor(to.address[1]) as connection:
+            await asyncio.to_thread(flood)
+            assert [acceptor.unsent() < MUCH / 8 for acceptor in to._acceptors] == [True]
+
+
+MUCH = 32 << 20
+
+
+# ---- servers before they begin, and after their end ----------------------------------------------
+
+
+@in_loop
+async def test_a_server_that_was_closed_before_it_was_entered_comes_to_its_end() -> None:
+    server = aio.Server((LOCALHOST, 0), timeout=TIMEOUT)
+    server.close()
+    async with server:
+        async with asyncio.timeout(TIMEOUT / 2):
+            await server.serve()
+
+
+def test_an_admission_may_be_set_after_the_end_of_the_loop() -> None:
+    async def serve() -> aio.Server:
+        async with aio.Server((LOCALHOST, 0)) as server:
+            return server
+
+    server = asyncio.run(serve())
+    server.admission = GUARDED
+    assert server.admission is GUARDED
