@@ -418,10 +418,11 @@ class AssociationProtocol(asyncio.Protocol):
         """May no more be sent for now?"""
         return not self._writes or (self.tls is not None and bool(self.tls.unsent))
 
-    async def wait_closed(self) -> None:
-        """Let the peer close first, so that nothing of what is sent is destroyed."""
+    async def wait_closed(self, most: float = CLOSING_TIME) -> None:
+        """Let the peer close first, within `most` seconds, so that nothing that is sent is
+        destroyed."""
         try:
-            async with asyncio.timeout(CLOSING_TIME):
+            async with asyncio.timeout(most):
                 self.drop_all()
                 while not self.closed:
                     await self.change()

@@ -43,10 +43,12 @@ from ._times import seconds_of
 from .admission import DEFAULT_MAX_LENGTH, Admission, Context
 from .association import (
     BUSY,
+    CLOSING_TIME,
     DEFAULT_IDLE,
     DEFAULT_TIMEOUT,
     FAILED_DECISION,
     IN_USE,
+    LATE_CLOSING_TIME,
     MOST_HELD,
     NOT_ANSWERED,
     OVER,
@@ -268,17 +270,18 @@ class AsyncAssociation(RequestorAssociationBase):
     async def _fail(self, error: Error) -> NoReturn:
         """Raise it; where it was the end, or made it, when all is closed."""
         if self._association.state != engine.OPEN and not self._protocol.aborted:
-            await self._end(end_of_error(error))
+            is_late = isinstance(error, AssociationTimeout)
+            await self._end(end_of_error(error), LATE_CLOSING_TIME if is_late else CLOSING_TIME)
         raise error
 
     async def _answer_release(self) -> None:
         self._association.send(ReleaseResponse())
         await self._end(RELEASED_BY_PEER)
 
-    async def _end(self, end: End) -> None:
-        """Send what is left, and close."""
+    async def _end(self, end: End, most: float = CLOSING_TIME) -> None:
+        """Send what is left, and close, within `most` seconds."""
         try:
-            await self._protocol.wait_closed()
+            await self._protocol.wait_closed(most)
         finally:
             self._log(end)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 import ssl
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 import ltdic
-from ltdic import Abort, AssociateReject, AssociationRejected, AssociationTimeout, encode
+from ltdic import Abort, AssociateReject, AssociationRejected, AssociationTimeout, aio, encode
 from ltdic.cli import main
 from support.faces import DATA_CONTEXT
 from support.pdus import p_data
@@ -124,6 +125,14 @@ def ask(port: int) -> None:
         ltdic.connect(LOCALHOST, port, **{**OPTIONS, "timeout": SHORT})
 
 
+def ask_in_asyncio(port: int) -> None:
+    async def run() -> None:
+        await aio.connect(LOCALHOST, port, timeout=SHORT)
+
+    with pytest.raises(AssociationTimeout):
+        asyncio.run(run())
+
+
 def ask_by_command(port: int) -> None:
     before = signal.getsignal(signal.SIGTERM)  # which the command sets
     try:
@@ -132,7 +141,7 @@ def ask_by_command(port: int) -> None:
         signal.signal(signal.SIGTERM, before)
 
 
-@pytest.mark.parametrize("how", [ask, ask_by_command])
+@pytest.mark.parametrize("how", [ask, ask_in_asyncio, ask_by_command])
 def test_a_silent_peer_that_does_not_close_is_aborted_in_time(how: Callable[[int], None]) -> None:
     is_over = threading.Event()
 
