@@ -1442,7 +1442,7 @@ def data_set() -> pydicom.Dataset:
 
 
 RIGHT = "no bytes, no binary file, no iterable of bytes"
-BYTES = "bytes-like object is required"
+BYTES = "contiguous bytes must be"
 NO_DATA = {
     "an empty data set": (pydicom.Dataset(), RIGHT),
     "a data set": (data_set(), RIGHT),
