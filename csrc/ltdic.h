@@ -6,9 +6,9 @@
  *
  *    bytes, status   types shared by all layers: byte views, status codes, faults
  *    PDUs            decode and encode (PS3.8 9.3, PS3.7 annex D): no malloc, no I/O, no clock
- *    stream          a byte stream into PDUs, and P-DATA as it comes: the same
+ *    stream          a byte stream into PDUs, and P-DATA as it comes: no malloc, no I/O, no clock
  *    upper layer     the state machine of PS3.8 table 9-10: no malloc, no I/O, no clock
- *    C-ECHO          its command sets (PS3.7 9.3.5): the same
+ *    C-ECHO          its command sets (PS3.7 9.3.5): no malloc, no I/O, no clock
  *    association     all of the above for one connection, between its user and its transport: bytes
  *                    and time in, indications and bytes out; no I/O, no clock
  *    net             event loop and non-blocking sockets; drives any number of associations on one
@@ -21,11 +21,11 @@
  *  and holds no lock. A loop and everything made from it belong to one thread at a time; only
  *  ltdic_loop_wake and ltdic_server_wake may be called from any, and in a signal handler.
  *
- *  Ownership: `ltdic_bytes` never owns. What a function keeps, it copies; what it hands out stays
- *  valid as long as its comment says.
+ *  Ownership: `ltdic_bytes` never owns. A function copies what it keeps, unless its comment says
+ * that the memory is lent; what it hands out stays valid as long as its comment says.
  *
  *  Passcodes of user identities: each copy that the library makes is wiped before its memory is
- *  freed. What ltdic_server_take_data gives away is its taker's to wipe.
+ *  freed. The caller of ltdic_server_take_data must wipe what it gets.
  */
 #ifndef LTDIC_H
 #define LTDIC_H
@@ -62,7 +62,7 @@ extern "C" {
 
 /* ---- bytes ------------------------------------------------------------------------------- */
 
-/** A stretch of somebody else's memory. `data` may be NULL where `size` is 0. */
+/** A pointer and a size; never owned. `data` may be NULL where `size` is 0. */
 typedef struct ltdic_bytes {
     const uint8_t *data;
     size_t size;
@@ -80,7 +80,7 @@ typedef struct ltdic_buffer {
 /** Result of a call; a negative one is an error. */
 typedef enum ltdic_status {
     LTDIC_OK = 0,
-    LTDIC_NEED_MORE = 1, /**< nothing wrong, nothing yet */
+    LTDIC_NEED_MORE = 1, /**< no error; more bytes or time are needed */
 
     LTDIC_ERR_BAD_PDU_TYPE = -1,    /**< byte 0 is not 01 to 07 */
     LTDIC_ERR_BAD_LENGTH = -2,      /**< a length field that the type cannot have */

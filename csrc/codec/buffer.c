@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Growth of a buffer that may hold a passcode. */
+/* Makes a buffer grow that may hold a passcode. */
 #include "buffer.h"
 
 #include "bytes.h"

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* One association between its user and its transport, without either: the machine of ul.c, the
- * stream that feeds it, what was negotiated, the PDUs that wait to be sent, and the deadlines.
+/* One association between its user and its transport; it does no I/O and calls no user. It joins
+ * the state machine (ul.c), the stream, the agreement, the outbox and the deadlines.
  *
- * An indication is pulled, never pushed, so that the order of things stands in one function:
+ * The caller asks for each indication, so that their order stands in one function:
  * ltdic_association_next. */
 #include "association.h"
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Queue, loan and marks of what is to be sent on one association. */
+/* The bytes that wait to be sent, and the marks of PDUs for which LTDIC_SENT is due: see outbox.h.
+ */
 #include "outbox.h"
 
 #include "codec/bytes.h"

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The bytes that wait to be sent on one association, and the PDUs whose fate is still to be told.
+/* The bytes that wait to be sent on one association, and the PDUs for which LTDIC_SENT is still
+ * due.
  *
  * PDUs are copied into a queue of chunks. Data is lent: its sender's memory is sent from directly,
  * and only the part that the transport does not take at once is copied (ltdic__outbox_keep). A mark

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Connecting: attempts at every address of the peer, one after the other and beside each other (RFC
- * 8305). The first that is up wins. */
+/* Connecting: attempts at every address of the peer, started one after the other and
+ * continued in parallel (RFC 8305). The first that is up is used. */
 #include "system.h"
 
 #include "net.h"
