@@ -44,8 +44,8 @@ typedef struct place {
 
 struct ltdic_served {
     node all;
-    node resuming; /* among those that were told of room */
-    node refused;  /* among those that may send more in the next run */
+    node resuming;  /* among those that were told of room */
+    node postponed; /* among those that may send more in the next run */
     ltdic_server *server;
     place *place;
     ltdic_net *net; /* NULL: it has ended, and goes with the next batch */
@@ -77,9 +77,9 @@ struct ltdic_server {
     place *free_places;
     size_t places;
     uint64_t serial; /* of the last number given */
-    /* Whose data was refused because of the work: after sending some, and before sending any. The
-     * latter come first in the next run. */
-    node paused, refused;
+    /* Associations whose data is postponed because of the work: after sending some, and before
+     * sending any. The latter come first in the next run. */
+    node paused, postponed;
     uint64_t runs,
         work; /* by sending since the last run: bytes of data, and PDU_WORK for each PDU */
     ltdic_event_row events[BATCH_EVENTS];
@@ -214,7 +214,7 @@ ltdic_server *ltdic_server_new(ltdic_admission *admission)
     list_init(&s->ended);
     list_init(&s->resuming);
     list_init(&s->paused);
-    list_init(&s->refused);
+    list_init(&s->postponed);
     return s;
 }
 
@@ -232,7 +232,7 @@ static void free_served(ltdic_served *a)
     ltdic_admission_leave(a->server->admission, &a->answer);
     leave_number(a->server, a->place);
     list_remove(&a->resuming);
-    list_remove(&a->refused);
+    list_remove(&a->postponed);
     list_remove(&a->all);
     free(a);
 }
@@ -433,7 +433,7 @@ static ltdic_reject codes_of_abort(const uint8_t *pdu)
 
 /* Sets the outcome after a PDU that broke the protocol: the A-ABORT is that of AA-8 (PS3.8 table
  * 9-26). */
-static void set_refused(ltdic_served *a, int status)
+static void set_fault(ltdic_served *a, int status)
 {
     const ltdic_reject provider = {0, 2, ltdic_abort_reason(status)};
     const ltdic_outcome outcome = outcome_of(status);
@@ -441,7 +441,7 @@ static void set_refused(ltdic_served *a, int status)
 }
 
 /* A place is free as soon as the association is over, however long its connection lasts. */
-static void settle(ltdic_served *a)
+static void leave_place(ltdic_served *a)
 {
     const int state = a->net != NULL ? ltdic_net_state(a->net) : 1;
     if (!ltdic__is_associated(state)) {
@@ -472,7 +472,7 @@ static void sent_by_user(ltdic_served *a, const uint8_t *pdu)
     default:
         break;
     }
-    settle(a);
+    leave_place(a);
 }
 
 static int send_pdu(ltdic_served *a, ltdic_bytes pdu)
@@ -491,11 +491,11 @@ int ltdic_served_send(ltdic_server *server, ltdic_served_id served, ltdic_bytes 
 }
 
 /* Peers that take everything must not keep others waiting: it may send more in the next run. */
-static int refuse_work(ltdic_served *a)
+static int postpone(ltdic_served *a)
 {
     ltdic_server *s = a->server;
-    list_remove(&a->refused);
-    list_insert_before(a->run == s->runs ? &s->paused : &s->refused, &a->refused);
+    list_remove(&a->postponed);
+    list_insert_before(a->run == s->runs ? &s->paused : &s->postponed, &a->postponed);
     return LTDIC_ERR_ROOM;
 }
 
@@ -516,8 +516,7 @@ int ltdic_served_send_data(ltdic_server *server, ltdic_served_id served, const l
         ltdic__may_send_data(ltdic_net_state(a->net))) {
         return LTDIC_OK; /* it goes nowhere; what the peer had sent before is still looked at */
     }
-    const int status =
-        server->work < MOST_WORK ? ltdic_net_send_data(a->net, data) : refuse_work(a);
+    const int status = server->work < MOST_WORK ? ltdic_net_send_data(a->net, data) : postpone(a);
     if (status == LTDIC_ERR_ROOM) {
         a->waits = true;
         ltdic__net_hold(a->net, true);
@@ -686,7 +685,7 @@ static void tell_of_room(ltdic_served *a)
     if (a->waits && ltdic__association_has_room(ltdic__net_association(a->net))) {
         const ltdic_event_row event = {.kind = LTDIC_SERVED_ROOM};
         a->waits = !put_event(a->server, a, event, (ltdic_bytes){NULL, 0});
-        list_remove(&a->refused);
+        list_remove(&a->postponed);
         list_remove(&a->resuming);
         list_insert_before(&a->server->resuming, &a->resuming);
     }
@@ -724,7 +723,7 @@ static void over(ltdic_server *s, ltdic_served *a, const ltdic_indication *i)
     a->report.milliseconds = ltdic__now() - a->since;
     ltdic_net_free(a->net);
     a->net = NULL;
-    settle(a);
+    leave_place(a);
     move_to(&s->ended, a);
     if (a->told || wanted) {
         const ltdic_event_row event = {.kind = LTDIC_SERVED_ENDED};
@@ -777,7 +776,7 @@ static bool accept_connection(ltdic_server *s)
     }
     a->server = s;
     list_init(&a->resuming);
-    list_init(&a->refused);
+    list_init(&a->postponed);
     a->since = ltdic__now();
     a->between = true;
     find_peer(a);
@@ -797,7 +796,7 @@ static void handle(ltdic_server *s, ltdic_net *net, const ltdic_indication *i)
     case LTDIC_RECEIVED:
         a->report.received += i->pdu.size;
         if (i->status != LTDIC_OK) {
-            set_refused(a, i->status);
+            set_fault(a, i->status);
         } else {
             receive_pdu(s, a, i);
         }
@@ -814,7 +813,7 @@ static void handle(ltdic_server *s, ltdic_net *net, const ltdic_indication *i)
     default:
         break;
     }
-    settle(a);
+    leave_place(a);
 }
 
 /* ---- closing ------------------------------------------------------------------------------ */
@@ -932,23 +931,23 @@ static void begin_batch(ltdic_server *s, unsigned wanted)
     }
 }
 
-/* Those whose data was refused because of the work have their turn: first those that have sent
- * nothing. The batch has a place for each of 256, others keep theirs in the list. */
-static void tell_refused(ltdic_server *s)
+/* Tells those whose data was postponed that they may send: first those that have sent nothing. A
+ * batch has room for 256; the others stay in the list. */
+static void tell_postponed(ltdic_server *s)
 {
     node all;
     list_init(&all);
-    list_splice(&all, &s->refused);
+    list_splice(&all, &s->postponed);
     list_splice(&all, &s->paused);
     while (!list_empty(&all)) {
-        ltdic_served *a = CONTAINER_OF(all.next, ltdic_served, refused);
-        list_remove(&a->refused);
+        ltdic_served *a = CONTAINER_OF(all.next, ltdic_served, postponed);
+        list_remove(&a->postponed);
         if (a->net == NULL) {
             continue;
         }
         tell_of_room(a);
         if (a->waits && ltdic__association_has_room(ltdic__net_association(a->net))) {
-            list_insert_before(&s->refused, &a->refused); /* the batch is full */
+            list_insert_before(&s->postponed, &a->postponed); /* the batch is full */
         }
     }
 }
@@ -993,7 +992,7 @@ int ltdic_server_run(ltdic_server *server, ltdic_batch *batch, unsigned wanted, 
     begin_batch(server, wanted);
     answer_releases(server);
     resume_all(server);
-    tell_refused(server);
+    tell_postponed(server);
     if (server->count > 0) { /* else nobody looks at the others before the next sleep */
         ltdic_loop_wait(server->loop, 0);
     }
