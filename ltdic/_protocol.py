@@ -7,8 +7,9 @@ import os
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable
-from contextlib import aclosing, suppress
+from contextlib import aclosing, asynccontextmanager, nullcontext, suppress
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 from ._fork import cut_off, watch
 from ._message_order import AsyncMessageOrder
@@ -64,6 +65,18 @@ async def _parts_of(
 def peer_of(name: Any) -> tuple[str, int]:
     """Address and port of a socket's name."""
     return str(name[0]).removeprefix("::ffff:"), int(name[1])
+
+
+_locks: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+
+
+@asynccontextmanager
+async def _one_in_a_step(loop: asyncio.AbstractEventLoop) -> AsyncGenerator[None, None]:
+    """A part for a peer of small PDUs takes some milliseconds: so that many such peers delay
+    nobody, each step of the event loop has one of them."""
+    async with _locks.setdefault(loop, asyncio.Lock()):
+        yield
+        await asyncio.sleep(0)
 
 
 class AssociationProtocol(asyncio.Protocol):
@@ -377,9 +390,10 @@ class AssociationProtocol(asyncio.Protocol):
             since = time.monotonic()
             async with aclosing(_parts_of(data, size)) as parts:
                 async for is_last, part in parts:
-                    self._give(PDV(context_id, is_command, is_last, part))
-                    opens = is_command and not is_begun and engine.announces_data_set(part)
-                    is_begun = not is_last
+                    async with _one_in_a_step(self._loop) if size < PART else nullcontext():
+                        self._give(PDV(context_id, is_command, is_last, part))
+                        opens = is_command and not is_begun and engine.announces_data_set(part)
+                        is_begun = not is_last
                     await self._wait_for_room(timeout)
                     if time.monotonic() - since > MOST_SENDING:
                         await asyncio.sleep(0)
