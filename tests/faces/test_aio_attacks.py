@@ -8,28 +8,34 @@ import socket
 import ssl
 import threading
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from ltdic import (
+    PDV,
     Abort,
     Admission,
     AssociateReject,
+    AssociateRequest,
     AssociationAborted,
     AssociationRejected,
     AssociationTimeout,
+    UserInformation,
     aio,
+    decode,
     encode,
 )
+from ltdic._protocol import AssociationProtocol
 from ltdic.tls import Tls
 from support.faces import DATA_CONTEXT
 from support.loops import in_loop
 from support.pdus import p_data
 from support.raw import ACCEPT, OPTIONS, REQUEST, SHORT, raw_acceptor, raw_requestor
 from support.servers import SUPPORTED
-from support.sockets import LOCALHOST, TIMEOUT, receive_exactly_one
+from support.sockets import LOCALHOST, TIMEOUT, read_all, receive_exactly_one
 from support.threads import Background
 from support.tls import client_context, server_context
 
@@ -361,3 +367,51 @@ def test_an_admission_may_be_set_after_the_end_of_the_loop() -> None:
     server = asyncio.run(serve())
     server.admission = GUARDED
     assert server.admission is GUARDED
+
+
+# ---- peers of small PDUs ------------------------------------------------------------------------
+
+
+@in_loop
+async def test_a_step_of_the_loop_sends_one_part_to_a_peer_of_small_pdus(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    steps = 0
+    sent_in: list[int] = []
+    give = AssociationProtocol._give
+
+    async def count_steps() -> None:
+        nonlocal steps
+        while True:
+            steps += 1
+            await asyncio.sleep(0)
+
+    def counted(protocol: AssociationProtocol, pdv: PDV) -> None:
+        sent_in.append(steps)
+        give(protocol, pdv)
+
+    async def handler(association: aio.AsyncServedAssociation, pdv: PDV) -> None:
+        await association.send(bytes(16384), context=pdv.context_id, is_command=True)
+
+    def ask() -> None:
+        request = decode(REQUEST)
+        assert isinstance(request, AssociateRequest)
+        small = encode(replace(request, user_info=UserInformation(8, "1.2.3")))
+        with ExitStack() as stack:
+            peers = [stack.enter_context(raw_requestor(to.address[1])) for _ in range(3)]
+            for peer in peers:
+                peer.sendall(small)
+                receive_exactly_one(peer)
+            for peer in peers:
+                peer.sendall(p_data(b"ab", is_command=True))
+            for peer in peers:
+                assert len(read_all(peer, 16384 * 7)) == 16384 * 7
+
+    monkeypatch.setattr(AssociationProtocol, "_give", counted)
+    counter = asyncio.ensure_future(count_steps())
+    admission = Admission(contexts=SUPPORTED)
+    async with aio.Server((LOCALHOST, 0), admission=admission, handler=handler) as to:
+        await asyncio.to_thread(ask)
+    counter.cancel()
+    assert len(sent_in) == 3 * 4
+    assert len(set(sent_in)) == len(sent_in)
