@@ -51,8 +51,15 @@ WIPING = {
     "admission": ["ltdic_admission_free", "ltdic_admission_add_identity"],
     "association": [
         *["ltdic_association_free", "ltdic_association_send", "ltdic_association_next"],
-        *["ltdic_association_sent", "ltdic_association_lost", "ltdic__association_reset"],
+        "ltdic__association_reset",
     ],
+    "outbox": [
+        *["ltdic__outbox_clear", "ltdic__outbox_discard", "ltdic__outbox_drop"],
+        *["ltdic__outbox_lose", "ltdic__outbox_send", "ltdic__outbox_sent"],
+    ],
+    "buffer": ["ltdic__reserve_secret"],
+    "endpoint": ["ltdic_net_free", "ltdic_net_done"],
+    "server": ["ltdic_server_free", "ltdic_server_run"],
     "l_dicom": ["L_DicomSendAssociateRequest"],
 }
 
