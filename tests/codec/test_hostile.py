@@ -299,4 +299,4 @@ def test_the_codec_calls_no_allocator(codec_toolchain: Toolchain) -> None:
 
     for name in ("framing", "text", "rejects", "pdu_decode", "pdu_encode", "stream", "status"):
         assert not called_by(name) & allocators
-    assert called_by("net") & allocators
+    assert called_by("endpoint") & allocators
