@@ -39,7 +39,8 @@ def pair(name: str, values: Any, wanted: str) -> tuple[Any, Any]:
     """Two values in one, in words `wanted`."""
     try:
         first, second = values
-    except (NotImplementedError, TypeError, ValueError):  # of a memoryview, too
+    except (NotImplementedError, TypeError, ValueError):
+        # NotImplementedError: iterating over a memoryview of several dimensions
         raise wrong_type(name, values, wanted) from None
     return first, second
 

@@ -81,8 +81,8 @@ static bool try_next_address(ltdic_net *net)
  * then the endpoint's own. */
 static bool look_at_attempts(ltdic_net *net, bool *failed)
 {
-    int errors[MOST_ATTEMPTS], pending;
-    if (!ltdic__tcp_connected(net->attempts, net->attempt_count, errors, &pending)) {
+    int errors[MOST_ATTEMPTS];
+    if (!ltdic__tcp_connected(net->attempts, net->attempt_count, errors)) {
         ltdic__make_ready_later(&net->source);
         return false;
     }
@@ -95,7 +95,7 @@ static bool look_at_attempts(ltdic_net *net, bool *failed)
             use_attempt(net, fd, true);
             return true;
         }
-        if (errors[i] != pending) {
+        if (errors[i] != CONNECT_PENDING) {
             net->cause = (ltdic_cause){errors[i], 0};
             drop_attempt(net, i);
             *failed = true;

@@ -60,9 +60,10 @@ enum { MOST_ATTEMPTS = 8 };
  * @return LTDIC_OK: it is up; LTDIC_NEED_MORE: it has started; LTDIC_ERR_SYSTEM: why, in `cause` */
 int ltdic__tcp_connect(int *fd, const struct addrinfo *peer, const struct addrinfo *local,
                        bool *bound, ltdic_cause *cause);
-/* For each of these that are connecting: 0 where it is up, else the system's error; EINPROGRESS,
- * which is `*pending`, while it has not ended. False: they cannot be asked now. */
-bool ltdic__tcp_connected(const int *fds, size_t count, int *errors, int *pending);
+/* For each of these that are connecting: 0 where it is up, CONNECT_PENDING while it has not ended,
+ * else the system's error. False: they cannot be asked now. */
+enum { CONNECT_PENDING = -1 };
+bool ltdic__tcp_connected(const int *fds, size_t count, int *errors);
 /* Numeric host and port of the peer's or the own end. @return LTDIC_OK, _ERR_WRONG_STATE, _ROOM */
 int ltdic__tcp_name(int fd, bool peer, ltdic_buffer *host, uint16_t *port);
 void ltdic__tcp_acknowledge(int fd); /* what was received, now, where the system can */

@@ -238,13 +238,14 @@ static int connect_error(int fd)
     int error = 0;
     socklen_t size = sizeof error;
     getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size);
-    return error == ECONNRESET || error == EPIPE ? 0 : error;
+    return error == ECONNRESET || error == EPIPE ? 0
+           : error == EINPROGRESS                ? CONNECT_PENDING
+                                                 : error;
 }
 
-bool ltdic__tcp_connected(const int *fds, size_t count, int *errors, int *pending)
+bool ltdic__tcp_connected(const int *fds, size_t count, int *errors)
 {
     struct pollfd asked[MOST_ATTEMPTS];
-    *pending = EINPROGRESS;
     for (size_t i = 0; i < count; i++) {
         asked[i] = (struct pollfd){.fd = fds[i], .events = POLLOUT};
     }
@@ -252,7 +253,7 @@ bool ltdic__tcp_connected(const int *fds, size_t count, int *errors, int *pendin
         return false;
     }
     for (size_t i = 0; i < count; i++) {
-        errors[i] = asked[i].revents != 0 ? connect_error(fds[i]) : EINPROGRESS;
+        errors[i] = asked[i].revents != 0 ? connect_error(fds[i]) : CONNECT_PENDING;
     }
     return true;
 }
