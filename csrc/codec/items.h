@@ -9,6 +9,9 @@
 enum { ITEM_HEADER = 4, CONTEXT_HEADER = 8 }; /* bytes before the value */
 enum { TITLES_RESERVED = 32 };                /* bytes after the titles (PS3.8 table 9-11) */
 
+/* Bits of a message control header (PS3.8 E.2). */
+enum { COMMAND = 1, LAST = 2 };
+
 /* Where the titles of an RQ are (PS3.8 table 9-11). */
 enum { CALLED_AT = 10, CALLING_AT = 26 };
 

@@ -10,12 +10,10 @@
 #define LTDIC_OUTBOX_H
 
 #include "codec/buffer.h"
+#include "codec/items.h"
 #include "ltdic.h"
 
 enum { DATA_HEADER = 12 }; /* bytes of a P-DATA-TF before the data of its only PDV */
-
-/* Bits of a message control header (PS3.8 E.2). */
-enum { COMMAND = 1, LAST = 2 };
 
 /* A PDU, or the rest of one, in memory of its own. */
 typedef struct chunk {

@@ -386,7 +386,6 @@ static void dispatch_echo(HDICOMNET hNet, L_UCHAR nPresentationID, ltdic_echo ec
  * context (PS3.4 A.4)? */
 static bool is_no_echo(HDICOMNET hNet, const ltdic_indication *i)
 {
-    enum { COMMAND = 1, LAST = 2 };
     const entry *e = find(hNet);
     const ltdic_piece *p = &i->piece;
     const bool ends = p->last && (p->control & LAST) != 0;
@@ -825,7 +824,6 @@ L_INT L_DicomSendData(HDICOMNET hNet, L_UCHAR nPresentationID, L_UCHAR nControl,
 static L_INT send_echo(HDICOMNET hNet, L_UCHAR nPresentationID, const L_TCHAR *pszClass,
                        ltdic_echo echo)
 {
-    enum { COMMAND_AND_LAST = 3 };
     uint8_t command[LTDIC_ECHO_ROOM];
     ltdic_buffer out = {command, sizeof command, 0};
     const L_TCHAR *uid = pszClass == NULL ? VERIFICATION : pszClass;
@@ -836,7 +834,7 @@ static L_INT send_echo(HDICOMNET hNet, L_UCHAR nPresentationID, const L_TCHAR *p
     if (ltdic_encode_echo(&out, &echo) != LTDIC_OK) {
         return DICOM_ERROR_PARAMETER;
     }
-    return L_DicomSendData(hNet, nPresentationID, COMMAND_AND_LAST, command, out.size);
+    return L_DicomSendData(hNet, nPresentationID, COMMAND | LAST, command, out.size);
 }
 
 L_INT L_DicomSendCEchoRequest(HDICOMNET hNet, L_UCHAR nPresentationID, L_UINT16 nMessageID,

@@ -6,6 +6,7 @@
  * dealt with all data before the answer goes out. */
 #include "codec/buffer.h"
 #include "codec/bytes.h"
+#include "codec/items.h"
 #include "codec/text.h"
 #include "engine/association.h"
 #include "engine/walk.h"
@@ -361,7 +362,8 @@ static bool extend_event(ltdic_server *s, const ltdic_served *a, const ltdic_pie
     ltdic_event_row *last = s->count > 0 ? &s->events[s->count - 1] : NULL;
     const bool same = last != NULL && last->served == atomic_load(&a->place->id) &&
                       last->kind == LTDIC_SERVED_DATA && last->id == piece->id &&
-                      (last->control | 2) == (piece->control | 2) && (last->control & 2) == 0;
+                      (last->control | LAST) == (piece->control | LAST) &&
+                      (last->control & LAST) == 0;
     if (!same || !append(s, piece->data)) {
         return false;
     }
@@ -522,8 +524,8 @@ int ltdic_served_send_data(ltdic_server *server, ltdic_served_id served, const l
         ltdic__net_hold(a->net, true);
     } else if (status == LTDIC_OK) {
         count_work(a, data->data.size);
-        a->announced =
-            data->control == 3 ? ltdic_announces_data_set(data->data) == 1 : a->announced;
+        a->announced = data->control == (COMMAND | LAST) ? ltdic_announces_data_set(data->data) == 1
+                                                         : a->announced;
     }
     return status;
 }
@@ -610,8 +612,8 @@ static void receive_echo(ltdic_served *a, const ltdic_indication *i)
     uint8_t room[LTDIC_ECHO_ROOM];
     ltdic_buffer command = {room, sizeof room, 0};
     ltdic_echo response = i->echo;
-    const uint8_t whole = 3; /* command, and last */
-    if ((i->piece.control & 2) == 0) {
+    const uint8_t whole = COMMAND | LAST;
+    if ((i->piece.control & LAST) == 0) {
         return;
     }
     response.field = LTDIC_C_ECHO_RSP;
@@ -631,8 +633,9 @@ static void receive_echo(ltdic_served *a, const ltdic_indication *i)
 static void receive_data(ltdic_server *s, ltdic_served *a, const ltdic_indication *i)
 {
     const ltdic_piece *p = &i->piece;
-    const bool alone = p->first && p->control == 3 && ltdic_announces_data_set(p->data) == 0;
-    a->between = (p->control & 3) == 2 || alone;
+    const bool alone =
+        p->first && p->control == (COMMAND | LAST) && ltdic_announces_data_set(p->data) == 0;
+    a->between = (p->control & (COMMAND | LAST)) == LAST || alone;
     const bool verification = (a->answer.verification[p->id / 8] >> p->id % 8 & 1) != 0;
     if (verification && (s->wanted & LTDIC_WANT_VERIFICATION) == 0) {
         receive_echo(a, i);
