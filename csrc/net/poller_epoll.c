@@ -6,43 +6,14 @@
 
 #if POLLER == EPOLL
 
+#include "poller_fd.h"
 #include "transport.h"
 
-#include <stdlib.h>
 #include <sys/epoll.h>
-#include <unistd.h>
-
-enum { EVENTS_PER_WAIT = 256 };
-
-struct poller {
-    int fd;
-};
 
 poller *ltdic__poller_new(void)
 {
-    poller *p = malloc(sizeof *p);
-    if (p == NULL) {
-        return NULL;
-    }
-    p->fd = epoll_create1(EPOLL_CLOEXEC);
-    if (p->fd < 0) {
-        free(p);
-        return NULL;
-    }
-    return p;
-}
-
-void ltdic__poller_free(poller *p)
-{
-    if (p != NULL) {
-        close(p->fd);
-        free(p);
-    }
-}
-
-int ltdic__poller_fd(const poller *p)
-{
-    return p->fd;
+    return ltdic__poller_of(epoll_create1(EPOLL_CLOEXEC));
 }
 
 static int control(const poller *p, source *s, int fd, int operation, bool writing)

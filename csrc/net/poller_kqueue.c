@@ -6,45 +6,16 @@
 
 #if POLLER == KQUEUE
 
+#include "poller_fd.h"
 #include "transport.h"
 
-#include <stdlib.h>
 #include <sys/event.h>
 #include <sys/time.h>
 #include <sys/types.h>
-#include <unistd.h>
-
-enum { EVENTS_PER_WAIT = 256 };
-
-struct poller {
-    int fd;
-};
 
 poller *ltdic__poller_new(void)
 {
-    poller *p = malloc(sizeof *p);
-    if (p == NULL) {
-        return NULL;
-    }
-    p->fd = kqueue();
-    if (p->fd < 0) {
-        free(p);
-        return NULL;
-    }
-    return p;
-}
-
-void ltdic__poller_free(poller *p)
-{
-    if (p != NULL) {
-        close(p->fd);
-        free(p);
-    }
-}
-
-int ltdic__poller_fd(const poller *p)
-{
-    return p->fd;
+    return ltdic__poller_of(kqueue());
 }
 
 static int change(const poller *p, source *s, int fd, short filter, unsigned short flags)
