@@ -400,19 +400,18 @@ class SyncAssociation(RequestorAssociationBase):
     def _read_late(self) -> None:
         """Read what was there when this was first called in a step, 1 MiB at most, and little that
         came after that."""
-        is_tls = isinstance(self._socket, ssl.SSLSocket)
+        tls = self._socket if isinstance(self._socket, ssl.SSLSocket) else None
+        header = 0 if tls is None else LEAST_RECORD
         if self._late is None:
             left = unread(self._socket)
-            if isinstance(self._socket, ssl.SSLSocket):
-                left += (
-                    self._socket.pending() + LARGEST_RECORD
-                )  # a record may have been read in part
+            if tls is not None:  # it may have read a record in part
+                left += tls.pending() + LARGEST_RECORD
             self._late = max(1, min(left, MOST_HELD))  # 1: the end may be there
         while self._late > 0:
             before = self._received
             self._read()
             size = self._received - before
-            self._late = self._late - size - (LEAST_RECORD if is_tls else 0) if size else 0
+            self._late = self._late - size - header if size else 0
 
     def _raise_if_over(self) -> None:
         """Raises the exception of the end, if it has come; events before it are lost with it."""
