@@ -221,7 +221,7 @@ class AssociationProtocol(asyncio.Protocol):
         for _ in range(most):
             if self._held >= MOST_HELD:
                 return
-            indication = self.association._next(tells_refusal=True)
+            indication = self.association._next()
             if indication is None:
                 return
             self._over = self._over or indication.over

@@ -548,14 +548,6 @@ class _Acceptor(AssociationProtocol):
             self._server._close_step(self)
         self._leave()
 
-    def flush(self) -> None:
-        """Send what is to be sent. A request that the provider refuses is known from this alone."""
-        data = self.association.data_to_send()
-        if self._record is None and data[:1] == b"\3":
-            self._remember(bytes(self.association._view))
-            self._set_rejected(AssociateReject(*data[7:10]))
-        self.write(data)
-
     @property
     def is_between_messages(self) -> bool:
         """Is there no message that is received, handled or sent in part?"""
@@ -633,6 +625,8 @@ class _Acceptor(AssociationProtocol):
 
     def _refused(self, indication: engine.Indication) -> None:
         """The provider has rejected the request."""
+        self._remember(bytes(self.association._bytes_of(indication)))
+        self._set_rejected(AssociateReject(*indication.codes))
         self.flush()
 
     def _receive_data(self, indication: engine.Indication) -> None:

@@ -294,13 +294,15 @@ class Association:
         data set ends. It may have less than the peer's PDV had, as data comes.
         """
         while (indication := self._next()) is not None:
+            if indication.type == engine.REFUSED:
+                continue  # its A-ASSOCIATE-RJ is in `data_to_send`
             yield self._event(indication)
             if indication.echo is not None:
                 yield echo_of(indication.id, indication.echo)
 
-    def _next(self, tells_refusal: bool = False) -> engine.Indication | None:
+    def _next(self) -> engine.Indication | None:
         now = self._now()
-        indication = self._engine.next(now, tells_refusal)
+        indication = self._engine.next(now)
         if indication is None and self._eof and not self._over:
             self._engine.closed(codec.CLOSED, now)
             indication = self._engine.next(now)

@@ -99,14 +99,14 @@ _SENT: int = lib.LTDIC_SENT
 _REFUSED: int = lib.LTDIC_REFUSED
 
 
-REFUSED = 0
-"""No type of a PDU."""
+REFUSED = 0x100
+"""No type of a PDU, nor 0, which stands for none."""
 
 
 class Indication(NamedTuple):
     """An `ltdic_indication` of what was received, or of the end; bytes `start` to `end` of the
-    input are the PDU, or the data of a P-DATA-TF. `type` is `REFUSED` where this end has refused a
-    request by itself, of which there are no bytes."""
+    input are the PDU, or the data of a P-DATA-TF. `type` is `REFUSED` where the provider has
+    refused the request, with these codes."""
 
     over: bool
     status: int
@@ -118,6 +118,7 @@ class Indication(NamedTuple):
     echo: EchoCommand | None
     offset: int
     """Place of the field at fault, from the first byte of its PDU."""
+    codes: tuple[int, int, int] = (0, 0, 0)
 
 
 class Engine:
@@ -202,16 +203,19 @@ class Engine:
     def lost(self) -> None:
         lib.ltdic_association_lost(self._association)
 
-    def next(self, now: int, tells_refusal: bool = False) -> Indication | None:
-        """`ltdic_association_next`; what was sent is not told, and what was refused on demand."""
+    def next(self, now: int) -> Indication | None:
+        """`ltdic_association_next`; what was sent is not told."""
         indication = self._indication
         while lib.ltdic_association_next(self._association, indication, self._in, now) == 0:
             kind = indication.kind
             if kind == _RECEIVED:
                 return self._received(indication)
-            if kind == _REFUSED and tells_refusal:
-                return Indication(False, 0, REFUSED, 0, 0, 0, 0, None, 0)
-            if kind not in (_SENT, _REFUSED):
+            if kind == _REFUSED:
+                codes = indication.codes
+                return self._received(indication)._replace(
+                    type=REFUSED, codes=(codes.result, codes.source, codes.reason)
+                )
+            if kind != _SENT:
                 return Indication(True, indication.status, 0, 0, 0, 0, 0, None, indication.offset)
         self._find_missing()
         return None
