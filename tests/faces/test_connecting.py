@@ -27,7 +27,7 @@ from support.process import descriptors
 from support.servers import serving
 from support.sockets import LOCALHOST, TIMEOUT, has_ipv6
 from support.threads import Background
-from support.toolchain import Toolchain, run, toolchain_or_skip
+from support.toolchain import Toolchain, linux_toolchain_or_skip, run
 from support.waiting import eventually
 
 C = TESTS / "c"
@@ -46,9 +46,8 @@ def sockets_toolchain(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Any:
     """The sockets over epoll and over poll(2)."""
-    if not LINUX:
-        pytest.skip("the program needs ld --wrap and epoll, which only Linux has")
-    return toolchain_or_skip(request.param, tmp_path_factory.mktemp("connecting"), cxx=False)
+    why = "the program needs ld --wrap and epoll"
+    return linux_toolchain_or_skip(request.param, tmp_path_factory.mktemp("connecting"), why)
 
 
 @pytest.mark.slow

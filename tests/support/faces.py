@@ -81,6 +81,28 @@ class Plan:
         )
 
 
+def data_set_of(
+    acceptor: BlockingAcceptor | AsyncAcceptor,
+    association: ltdic.ServedAssociation | aio.AsyncServedAssociation,
+    pdv: PDV,
+) -> bytes | None:
+    """Gather the pieces of a message, and tell of each that is whole. The data set that is to be
+    answered now; None where there is none, or the plan is to abort."""
+    parts = association.user_data = association.user_data or []
+    parts.append(bytes(pdv.data))
+    if not pdv.is_last:
+        return None
+    association.user_data = None
+    data = b"".join(parts)
+    acceptor.heard.put(heard(pdv.is_command, data))
+    if pdv.is_command:
+        return None
+    if acceptor.plan.at_data_set == "abort":
+        association.abort()
+        return None
+    return data
+
+
 class BlockingAcceptor:
     """`ltdic.Server`."""
 
@@ -112,17 +134,8 @@ class BlockingAcceptor:
         self._thread.join()
 
     def _handle(self, association: ltdic.ServedAssociation, pdv: PDV) -> None:
-        parts = association.user_data = association.user_data or []
-        parts.append(bytes(pdv.data))
-        if not pdv.is_last:
-            return
-        association.user_data = None
-        data = b"".join(parts)
-        self.heard.put(heard(pdv.is_command, data))
-        if pdv.is_command:
-            return
-        if self.plan.at_data_set == "abort":
-            association.abort()
+        data = data_set_of(self, association, pdv)
+        if data is None:
             return
 
         def answer() -> None:  # 3 MiB have to wait for room, which the serving thread must not
@@ -171,17 +184,8 @@ class AsyncAcceptor:
             self._loop.__exit__()
 
     async def _handle(self, association: aio.AsyncServedAssociation, pdv: PDV) -> None:
-        parts = association.user_data = association.user_data or []
-        parts.append(bytes(pdv.data))
-        if not pdv.is_last:
-            return
-        association.user_data = None
-        data = b"".join(parts)
-        self.heard.put(heard(pdv.is_command, data))
-        if pdv.is_command:
-            return
-        if self.plan.at_data_set == "abort":
-            association.abort()
+        data = data_set_of(self, association, pdv)
+        if data is None:
             return
         await association.send(RESPONSE, context=pdv.context_id, is_command=True)
         await association.send(data, context=pdv.context_id)

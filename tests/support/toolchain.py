@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import sysconfig
 from collections.abc import Callable
 from pathlib import Path
@@ -115,6 +116,13 @@ def toolchain_or_skip(name: str, folder: Path, *, cxx: bool) -> Toolchain:
         except (OSError, subprocess.CalledProcessError) as e:
             pytest.skip(f"{name} does not build programs here: {e}")
     return built
+
+
+def linux_toolchain_or_skip(name: str, folder: Path, why: str) -> Toolchain:
+    """The same for C alone, for a program that needs what only Linux has: `why` says what."""
+    if sys.platform != "linux":
+        pytest.skip(f"only on Linux: {why}")
+    return toolchain_or_skip(name, folder, cxx=False)
 
 
 def is_installed(program: str) -> bool:

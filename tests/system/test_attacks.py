@@ -1003,6 +1003,17 @@ def test_a_large_request_in_small_pieces_is_received_in_time_that_grows_with_it(
 RAISED = [SystemExit, asyncio.CancelledError, KeyboardInterrupt]
 
 
+def all_fail_but_the_last(host: Host, count: int, last: bytes) -> None:
+    """So many requests, each rejected with 2/1/1; another one is served then."""
+    for _ in range(count):
+        with Peer(host, REQUEST) as peer:
+            assert has_come(peer, TIMEOUT / 5)
+            assert peer.take() == FAILED
+    with Peer(host, last) as peer:
+        peer.associate()
+        peer_releases(host, peer)
+
+
 @pytest.mark.parametrize("error", RAISED)
 def test_whatever_a_decision_raises_its_request_is_answered(
     serve: Serve, error: type[BaseException], caplog: pytest.LogCaptureFixture
@@ -1013,13 +1024,7 @@ def test_whatever_a_decision_raises_its_request_is_answered(
 
     other = encode(replace(REQUEST, calling_ae="OTHER"))
     with serve(admission=Admission(contexts=SUPPORTED, on_request=on_request)) as host:
-        for _ in range(THREADS + 4):
-            with Peer(host, REQUEST) as peer:
-                assert has_come(peer, TIMEOUT / 5)
-                assert peer.take() == FAILED
-        with Peer(host, other) as peer:
-            peer.associate()
-            peer_releases(host, peer)
+        all_fail_but_the_last(host, THREADS + 4, other)
         assert host.counters.rejected == {("sent", 2, 1, 1): THREADS + 4}
     assert caplog.text.count("on_request failed; the request is rejected") == THREADS + 4
 
@@ -1036,13 +1041,7 @@ def test_whatever_a_coroutine_that_decides_raises_its_request_is_answered(
 
     other = encode(replace(REQUEST, calling_ae="OTHER"))
     with in_asyncio(admission=Admission(contexts=SUPPORTED, on_request=on_request)) as host:
-        for _ in range(20):
-            with Peer(host, REQUEST) as peer:
-                assert has_come(peer, TIMEOUT / 5)
-                assert peer.take() == FAILED
-        with Peer(host, other) as peer:
-            peer.associate()
-            peer_releases(host, peer)
+        all_fail_but_the_last(host, 20, other)
 
 
 def test_without_threads_for_a_decision_its_request_is_to_be_tried_again(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import socket
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,7 +17,7 @@ from support.paths import TESTS
 from support.pdus import MINIMAL_ACCEPT as ACCEPT
 from support.process import descriptors
 from support.sockets import TIMEOUT, close_with_reset, receive_pdu
-from support.toolchain import COMPILERS, Toolchain, run, toolchain_or_skip
+from support.toolchain import COMPILERS, Toolchain, linux_toolchain_or_skip, run
 from support.uids import IMPLICIT
 
 pytestmark = pytest.mark.slow
@@ -26,7 +25,6 @@ pytestmark = pytest.mark.slow
 # ruff: noqa: F405
 
 C = TESTS / "c"
-LINUX = sys.platform == "linux"
 
 # ---- one call after another fails --------------------------------------------------------------
 
@@ -36,9 +34,8 @@ def sockets_toolchain(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Any:
     """Each compiler, and the sockets over poll(2)."""
-    if not LINUX:
-        pytest.skip("the programs need ld --wrap and epoll, which only Linux has")
-    return toolchain_or_skip(request.param, tmp_path_factory.mktemp("faults"), cxx=False)
+    why = "the programs need ld --wrap and epoll"
+    return linux_toolchain_or_skip(request.param, tmp_path_factory.mktemp("faults"), why)
 
 
 @pytest.mark.parametrize(("program", "least"), [("faults.c", 31), ("faults_server.c", 17)])

@@ -24,7 +24,7 @@ from support.raw import REQUEST
 from support.servers import ALL, answer, serving, serving_in_asyncio
 from support.sockets import LOCALHOST, TIMEOUT
 from support.tls import AUTHORITY, CERTIFICATE, client_context, server_context
-from support.toolchain import Toolchain, run, toolchain_or_skip
+from support.toolchain import Toolchain, linux_toolchain_or_skip, run
 from support.uids import SECONDARY_CAPTURE
 
 pytestmark = pytest.mark.slow
@@ -40,9 +40,8 @@ def sockets_toolchain(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Any:
     """The sockets over epoll and over poll(2)."""
-    if sys.platform != "linux":
-        pytest.skip("only on Linux does a full backlog leave a connection without an answer")
-    return toolchain_or_skip(request.param, tmp_path_factory.mktemp("forking"), cxx=False)
+    why = "a full backlog leaves a connection without an answer"
+    return linux_toolchain_or_skip(request.param, tmp_path_factory.mktemp("forking"), why)
 
 
 def test_what_a_child_does_is_not_seen_by_its_parent(sockets_toolchain: Toolchain) -> None:
