@@ -45,7 +45,7 @@ class Timer:
     """Raises `Tick` at random moments while `armed`."""
 
     def __init__(self, seed: int) -> None:
-        self.armed = self.serves = False
+        self.armed = self.serves = self._runs = False
         self.ticks = 0
         self._random = random.Random(seed)
 
@@ -53,7 +53,8 @@ class Timer:
         signal.setitimer(signal.ITIMER_REAL, self._random.expovariate(1500) + 2e-5)
 
     def _fires(self, *_: object) -> None:
-        self._set()
+        if self._runs:  # and not while `running` ends: nothing would stop it again
+            self._set()
         if self.armed:
             self.armed = False
             self.ticks += 1
@@ -62,11 +63,14 @@ class Timer:
     @contextmanager
     def running(self) -> Iterator[Timer]:
         before = signal.signal(signal.SIGALRM, self._fires)
+        self._runs = True
         self._set()
         try:
             yield self
         finally:
+            self._runs = False
             signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, signal.SIG_IGN)  # takes back one that is under way
             signal.signal(signal.SIGALRM, before)
 
 
