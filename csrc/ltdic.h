@@ -514,7 +514,6 @@ typedef struct ltdic_indication {
                         last piece; all of them make the PDU */
     ltdic_piece piece; /**< RECEIVED, P-DATA-TF: the data in it. `control` says "last" only with the
                             last piece of the PDV */
-    ltdic_echo echo;   /**< RECEIVED, P-DATA-TF: what the command is whose last piece this is */
 } ltdic_indication;
 
 /** @return NULL when out of memory */
@@ -608,6 +607,24 @@ LTDIC_API int ltdic_association_next(ltdic_association *association, ltdic_indic
 LTDIC_API uint64_t ltdic_association_needs(const ltdic_association *association, ltdic_bytes left);
 /** When to call ltdic_association_next although nothing was received; 0: never. */
 LTDIC_API uint64_t ltdic_association_deadline(const ltdic_association *association);
+
+/* ---- messages ---------------------------------------------------------------------------- */
+
+/** Finds the C-ECHO among the messages that one association receives, however they are cut into
+ *  PDVs and pieces. Lives where the caller likes, begins as all zeroes; its fields are private. */
+typedef struct ltdic_echo_reader {
+    uint8_t *command; /* the beginning of a command set, 1024 bytes of room; or NULL */
+    uint32_t size;    /* bytes in it */
+    uint8_t too_long; /* 1: this command set is too long for a C-ECHO */
+} ltdic_echo_reader;
+
+/** Look at the next piece of the peer's P-DATA-TFs.
+ *  @return LTDIC_OK: a command set ends here, and `echo` is what it says; LTDIC_NEED_MORE: none
+ *          ends here, or it is no C-ECHO, or longer than 1024 bytes; LTDIC_ERR_MEMORY */
+LTDIC_API int ltdic_echo_reader_take(ltdic_echo_reader *reader, ltdic_echo *echo,
+                                     const ltdic_piece *piece);
+/** Forget what has come: for the end of the association. Frees its memory. */
+LTDIC_API void ltdic_echo_reader_clear(ltdic_echo_reader *reader);
 
 /* ---- admission --------------------------------------------------------------------------- */
 

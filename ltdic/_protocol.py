@@ -27,7 +27,6 @@ from .association import (
     Sendable,
     acknowledge,
     deadline_of,
-    echo_of,
     end_of_tls,
     error_of_event,
     left_of,
@@ -236,8 +235,9 @@ class AssociationProtocol(asyncio.Protocol):
 
     def on_indication(self, indication: engine.Indication) -> None:
         self.put(self.association._event(indication))
-        if indication.echo is not None:
-            self.put(echo_of(indication.id, indication.echo))
+        echo = self.association._echo_in(indication)
+        if echo is not None:
+            self.put(echo)
 
     def put(self, event: Event) -> None:
         if isinstance(event, PDV) and 2 * len(event.data) < len(self.association._view):

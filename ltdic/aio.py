@@ -67,7 +67,6 @@ from .association import (
     connections_allowed,
     context_id_of,
     deadline_of,
-    echo_of,
     failure,
     left_of,
     request_of,
@@ -640,10 +639,10 @@ class _Acceptor(AssociationProtocol):
 
     def _receive_echo(self, indication: engine.Indication) -> None:
         """In a Verification context nothing but a C-ECHO request means anything (PS3.4 A.4)."""
+        echo = self.association._echo_in(indication)
         if not indication.control & codec.LAST:
             return
-        echo = indication.echo
-        if echo is None or echo.field != engine.ECHO_REQUEST:
+        if echo is None or not echo.is_request:
             self.abort()
             return
         self._between = True
@@ -651,7 +650,7 @@ class _Acceptor(AssociationProtocol):
             self.abort()
             return
         try:
-            self.association.answer_echo(echo_of(indication.id, echo))
+            self.association.answer_echo(echo)
         except (LocalError, ValueError):  # it never reads, or its SOP class is no UID
             if self.association.state == engine.OPEN:
                 self.abort()

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, NamedTuple, NoReturn, TypeAlias, TypeVar
 from ._arguments import HOST_AND_PORT, copy_of, each, number_of, one, pair, view_of, wrong_type
 from ._codec import control_of, decode, encode, flags_of
 from ._first_bytes import FIRST, protocol_of
-from ._native import codec, engine
+from ._native import codec, engine, service
 from ._native.codec import Buffer
 from ._rules import PDU_NAMES
 from ._times import seconds_of
@@ -216,6 +216,7 @@ class Association:
         self._clock = clock
         self._exact = exact
         self._engine = engine.Engine()
+        self._echoes = service.EchoReader()
         self.set_timeouts(timeout, idle)
         if not requestor:
             self._engine.accepted(self._now())
@@ -296,9 +297,10 @@ class Association:
         while (indication := self._next()) is not None:
             if indication.type == engine.REFUSED:
                 continue  # its A-ASSOCIATE-RJ is in `data_to_send`
+            echo = self._echo_in(indication)
             yield self._event(indication)
-            if indication.echo is not None:
-                yield echo_of(indication.id, indication.echo)
+            if echo is not None:
+                yield echo
 
     def _next(self) -> engine.Indication | None:
         now = self._now()
@@ -311,6 +313,18 @@ class Association:
 
     def _bytes_of(self, indication: engine.Indication) -> memoryview:
         return self._view[indication.start : indication.end]
+
+    def _echo_in(self, indication: engine.Indication) -> Echo | None:
+        """The C-ECHO whose command set ends with this."""
+        if indication.type != DataTransfer.type or indication.status != 0:
+            return None
+        if not indication.control & codec.COMMAND:
+            return None
+        echo = self._echoes.take(indication.control, self._bytes_of(indication))
+        if echo is None:
+            return None
+        is_request = echo.field == engine.ECHO_REQUEST
+        return Echo(indication.id, is_request, echo.message, echo.status, echo.sop_class)
 
     def _event(self, indication: engine.Indication) -> Event:
         if indication.over:
@@ -385,11 +399,6 @@ def _fault_of(indication: engine.Indication, protocol: str | None) -> Fault:
     if status > codec.ROOM:  # of a decoder
         text = f"the peer sent a PDU with {name} at byte {indication.offset}: {text}"
     return Fault(name, text, abort)
-
-
-def echo_of(context_id: int, echo: engine.EchoCommand) -> Echo:
-    request = echo.field == engine.ECHO_REQUEST
-    return Echo(context_id, request, echo.message, echo.status, echo.sop_class)
 
 
 def error_of_send(status: int, what: str = "this") -> Exception:

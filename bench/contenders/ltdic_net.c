@@ -179,6 +179,7 @@ typedef struct slot {
     uint64_t given, gone; /* SEND: bytes of commands and data sets */
     size_t have;          /* of the response's command */
     uint8_t command[FILE_ROOM];
+    ltdic_echo_reader echoes; /* ECHO */
 } slot;
 
 typedef struct requestor {
@@ -273,7 +274,9 @@ static bool is_answer(requestor *r, slot *s, const ltdic_indication *i)
 {
     const ltdic_bytes data = i->piece.data;
     if (r->mode != SEND) {
-        return i->echo.field == LTDIC_C_ECHO_RSP && i->echo.status == 0;
+        ltdic_echo echo;
+        return ltdic_echo_reader_take(&s->echoes, &echo, &i->piece) == LTDIC_OK &&
+               echo.field == LTDIC_C_ECHO_RSP && echo.status == 0;
     }
     if (data.size > sizeof s->command - s->have) {
         return false;

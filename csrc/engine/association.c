@@ -19,8 +19,7 @@ enum {
     ECHO_AT = 10, /* bytes of an RQ that its AC repeats (PS3.8 9.3.3) */
     ECHO_SIZE = 64,
     LARGEST_PDU = 1048576, /* PDU length sent to a peer that takes any */
-    MAX_ANSWERS = 10240,   /* bytes of A-ABORT that wait for a peer that goes on after its end */
-    MAX_COMMAND = 1024     /* bytes of a command that may be a C-ECHO */
+    MAX_ANSWERS = 10240    /* bytes of A-ABORT that wait for a peer that goes on after its end */
 };
 
 /* Where a direction is in its messages (PS3.8 E.1); after a command a data set may follow. */
@@ -42,17 +41,15 @@ struct ltdic_association {
     odd_byte odd; /* of the command or data set being sent */
     outbox out;
     buffer proposal;       /* the RQ, until it is answered */
-    buffer command;        /* of the message being received, where it comes in pieces */
     uint64_t horizon;      /* submitted, when the last bytes of the peer came */
     size_t heard;          /* bytes of the peer that were left over the last time */
     int cause;             /* why the association will end, if that is known */
     uint64_t cause_offset; /* of the field at fault in its PDU */
     int over_status;
     uint64_t over_offset;
-    bool over;    /* LTDIC_CLOSED is to be told */
-    bool broken;  /* what comes has no PDU boundaries any more */
-    bool held;    /* neither data nor a release is looked at: what waits to be sent goes first */
-    bool no_echo; /* the command being received is too long for one */
+    bool over;   /* LTDIC_CLOSED is to be told */
+    bool broken; /* what comes has no PDU boundaries any more */
+    bool held;   /* neither data nor a release is looked at: what waits to be sent goes first */
 };
 
 /* ---- life -------------------------------------------------------------------------------- */
@@ -83,7 +80,6 @@ void ltdic_association_free(ltdic_association *association)
 {
     if (association != NULL) {
         forget_proposal(association);
-        buffer_free(&association->command);
         ltdic__outbox_clear(&association->out);
         free(association);
     }
@@ -173,9 +169,8 @@ void ltdic__association_reset(ltdic_association *a)
     a->odd = (odd_byte){0};
     a->cause = LTDIC_OK;
     a->cause_offset = 0;
-    a->out.lost = a->broken = a->held = a->no_echo = false;
+    a->out.lost = a->broken = a->held = false;
     forget_proposal(a);
-    buffer_free(&a->command);
 }
 
 static void end(ltdic_association *a, int status)
@@ -586,34 +581,6 @@ static bool receive_pdu(ltdic_association *a, ltdic_indication *indication, ltdi
     return effects.tell || refused;
 }
 
-/* Does this piece end a command set that is a C-ECHO? Longer ones are not looked at. False when out
- * of memory. */
-static bool look_for_echo(ltdic_association *a, ltdic_indication *indication)
-{
-    const ltdic_piece *p = &indication->piece;
-    const bool ends = p->last && (p->control & LAST) != 0;
-    const size_t before = buffer_size(&a->command);
-    ltdic_bytes command = p->data;
-    if ((p->control & COMMAND) == 0) {
-        return true;
-    }
-    a->no_echo = a->no_echo || p->data.size > MAX_COMMAND - before;
-    if (!a->no_echo && (before > 0 || !ends)) {
-        if (!buffer_append(&a->command, p->data.data, p->data.size)) {
-            return false;
-        }
-        command = (ltdic_bytes){a->command.data, buffer_size(&a->command)};
-    }
-    if (ends) {
-        if (!a->no_echo) {
-            ltdic_decode_echo(&indication->echo, command);
-        }
-        a->no_echo = false;
-        buffer_free(&a->command);
-    }
-    return true;
-}
-
 /* A piece of a P-DATA-TF, `raw` on the wire. */
 static bool receive_data(ltdic_association *a, ltdic_indication *indication, ltdic_bytes raw,
                          const ltdic_piece *piece, uint64_t now)
@@ -633,9 +600,6 @@ static bool receive_data(ltdic_association *a, ltdic_indication *indication, ltd
             restart_idle(a, now);
         }
         indication->piece = *piece;
-        if (!look_for_echo(a, indication)) {
-            return receive_fault(a, indication, type[0], raw, fault_of(LTDIC_ERR_MEMORY), now);
-        }
         if (!piece->last) {
             indication->piece.control &= (uint8_t)~LAST;
         }

@@ -29,6 +29,7 @@ typedef struct entry {
     associate *request;   /* sent or received, until it is answered */
     associate *agreed;    /* what came of it */
     L_UCHAR verification; /* requestor: the context in which only a C-ECHO may come, or 0 */
+    ltdic_echo_reader echoes;
 } entry;
 
 /* An L_DicomWait that runs. */
@@ -114,16 +115,17 @@ static void set_associate(associate **place, associate *a)
     *place = a;
 }
 
-static void forget_associates(entry *e)
+static void forget_association(entry *e)
 {
     set_associate(&e->request, NULL);
     set_associate(&e->agreed, NULL);
     e->verification = 0;
+    ltdic_echo_reader_clear(&e->echoes);
 }
 
 static void free_entry(entry *e)
 {
-    forget_associates(e);
+    forget_association(e);
     ltdic_net_free(e->net);
     *e = (entry){.next_free = table.first_free};
     table.first_free = (size_t)(e - table.entries) + 1;
@@ -357,48 +359,57 @@ static associate *take_associate(HDICOMNET hNet, ltdic_bytes pdu)
     return a;
 }
 
-/* No memory for an RQ or AC: the peer may try again. Where there is none for that answer either, it
- * learns it from the end of the connection. */
-static void refuse_associate(HDICOMNET hNet, bool request)
+/* `code` says whether what ends an association was sent. Without memory for it the peer learns it
+ * from the end of the connection. */
+static void end_unless_sent(HDICOMNET hNet, L_INT code)
 {
-    const L_INT code =
-        request
-            ? L_DicomSendAssociateReject(hNet, PDU_REJECT_RESULT_TRANSIENT,
-                                         PDU_REJECT_SOURCE_PROVIDER2, PDU_REJECT_REASON_CONGESTION)
-            : L_DicomSendAbort(hNet, PDU_ABORT_SOURCE_USER, PDU_ABORT_REASON_UNKNOWN);
     if (code != DICOM_SUCCESS && code != DICOM_ERROR_HANDLE) {
         ltdic__net_end(net_of(hNet), LTDIC_ERR_MEMORY);
     }
 }
 
-static void dispatch_echo(HDICOMNET hNet, L_UCHAR nPresentationID, ltdic_echo echo)
+/* There is no memory for an RQ or AC: the peer may try again. */
+static void refuse_associate(HDICOMNET hNet, bool request)
 {
-    if (echo.field == LTDIC_C_ECHO_RQ) {
+    end_unless_sent(
+        hNet, request ? L_DicomSendAssociateReject(hNet, PDU_REJECT_RESULT_TRANSIENT,
+                                                   PDU_REJECT_SOURCE_PROVIDER2,
+                                                   PDU_REJECT_REASON_CONGESTION)
+                      : L_DicomSendAbort(hNet, PDU_ABORT_SOURCE_USER, PDU_ABORT_REASON_UNKNOWN));
+}
+
+static void dispatch_echo(HDICOMNET hNet, L_UCHAR nPresentationID, ltdic_echo *echo)
+{
+    if (echo->field == LTDIC_C_ECHO_RQ) {
         CALL(hNet, pfnReceiveCEchoRequest,
-             (hNet, nPresentationID, echo.message, echo.sop_class, e->user_data));
-    } else if (echo.field == LTDIC_C_ECHO_RSP) {
+             (hNet, nPresentationID, echo->message, echo->sop_class, e->user_data));
+    } else if (echo->field == LTDIC_C_ECHO_RSP) {
         CALL(hNet, pfnReceiveCEchoResponse,
-             (hNet, nPresentationID, echo.message, echo.sop_class, echo.status, e->user_data));
+             (hNet, nPresentationID, echo->message, echo->sop_class, echo->status, e->user_data));
     }
 }
 
-/* Does this piece show that something else than a C-ECHO has come in a requestor's Verification
- * context (PS3.4 A.4)? */
-static bool is_no_echo(HDICOMNET hNet, const ltdic_indication *i)
+/* Looks for a C-ECHO that ends with this piece; `echo->field` is 0 where there is none. In a
+ * requestor's Verification context nothing else may come (PS3.4 A.4): LTDIC_ERR_UNEXPECTED_PDV. */
+static int look_for_echo(HDICOMNET hNet, const ltdic_piece *piece, ltdic_echo *echo)
 {
-    const entry *e = find(hNet);
-    const ltdic_piece *p = &i->piece;
-    const bool ends = p->last && (p->control & LAST) != 0;
-    return e != NULL && e->verification != 0 && e->verification == p->id &&
-           ((p->control & COMMAND) == 0 || (ends && i->echo.field == 0));
+    entry *e = find(hNet);
+    echo->field = 0;
+    if (e == NULL) {
+        return LTDIC_OK;
+    }
+    const int status = ltdic_echo_reader_take(&e->echoes, echo, piece);
+    const bool whole = (piece->control & COMMAND) == 0 || (piece->control & LAST) != 0;
+    const bool verifies = e->verification != 0 && e->verification == piece->id;
+    return status != LTDIC_NEED_MORE ? status
+           : verifies && whole       ? LTDIC_ERR_UNEXPECTED_PDV
+                                     : LTDIC_OK;
 }
 
-static void dispatch_data(HDICOMNET hNet, const ltdic_indication *i)
+static void dispatch_data(HDICOMNET hNet, const ltdic_piece *p)
 {
-    const ltdic_piece *p = &i->piece;
     CALL(hNet, pfnReceiveData,
          (hNet, p->id, p->control, p->data.data, (L_UINT32)p->data.size, e->user_data));
-    dispatch_echo(hNet, p->id, i->echo);
 }
 
 static void dispatch_pdu(HDICOMNET hNet, ltdic_bytes pdu, HDICOMPDU hPDU)
@@ -428,30 +439,52 @@ static void dispatch_pdu(HDICOMNET hNet, ltdic_bytes pdu, HDICOMPDU hPDU)
     }
 }
 
+static void tell_received(HDICOMNET hNet, L_INT code, const ltdic_indication *i)
+{
+    L_UCHAR *pdu = (L_UCHAR *)(uintptr_t)i->pdu.data; /* callbacks have no const */
+    CALL(hNet, pfnReceive, (hNet, code, i->type, pdu, (L_UINT32)i->pdu.size, e->user_data));
+}
+
+static void receive_data(HDICOMNET hNet, const ltdic_indication *i)
+{
+    ltdic_echo echo;
+    const L_INT code = code_of(look_for_echo(hNet, &i->piece, &echo));
+    if (code != DICOM_SUCCESS) {
+        end_unless_sent(hNet,
+                        L_DicomSendAbort(hNet, PDU_ABORT_SOURCE_USER, PDU_ABORT_REASON_UNKNOWN));
+    }
+    tell_received(hNet, code, i);
+    if (code == DICOM_SUCCESS) {
+        dispatch_data(hNet, &i->piece);
+        dispatch_echo(hNet, i->piece.id, &echo);
+    }
+}
+
+static void receive_pdu(HDICOMNET hNet, const ltdic_indication *i)
+{
+    const bool request = i->type == PDU_ASSOCIATE_REQUEST;
+    associate *a = take_associate(hNet, i->pdu);
+    if (a == NULL && (request || i->type == PDU_ASSOCIATE_ACCEPT)) {
+        refuse_associate(hNet, request);
+        if (!request) { /* a request that was refused is not told */
+            tell_received(hNet, DICOM_ERROR_MEMORY, i);
+        }
+        return;
+    }
+    tell_received(hNet, DICOM_SUCCESS, i);
+    dispatch_pdu(hNet, i->pdu, ltdic__associate_handle(a));
+    ltdic__associate_free(a);
+}
+
 static void dispatch_received(HDICOMNET hNet, const ltdic_indication *i)
 {
-    L_INT code = code_of(i->status);
-    const bool good = code == DICOM_SUCCESS, data = i->type == PDU_DATA_TRANSFER;
-    const bool request = i->type == PDU_ASSOCIATE_REQUEST;
-    L_UCHAR *pdu = (L_UCHAR *)(uintptr_t)i->pdu.data; /* callbacks have no const */
-    associate *a = good && !data ? take_associate(hNet, i->pdu) : NULL;
-    if (good && a == NULL && (request || i->type == PDU_ASSOCIATE_ACCEPT)) {
-        refuse_associate(hNet, request);
-        code = DICOM_ERROR_MEMORY;
+    if (i->status != LTDIC_OK) {
+        tell_received(hNet, code_of(i->status), i);
+    } else if (i->type == PDU_DATA_TRANSFER) {
+        receive_data(hNet, i);
+    } else {
+        receive_pdu(hNet, i);
     }
-    if (good && data && is_no_echo(hNet, i)) {
-        L_DicomSendAbort(hNet, PDU_ABORT_SOURCE_USER, PDU_ABORT_REASON_UNKNOWN);
-        code = DICOM_ERROR_PROTOCOL;
-    }
-    if (!request || code == DICOM_SUCCESS) { /* who was refused has not called */
-        CALL(hNet, pfnReceive, (hNet, code, i->type, pdu, (L_UINT32)i->pdu.size, e->user_data));
-    }
-    if (code == DICOM_SUCCESS && data) {
-        dispatch_data(hNet, i);
-    } else if (code == DICOM_SUCCESS) {
-        dispatch_pdu(hNet, i->pdu, ltdic__associate_handle(a));
-    }
-    ltdic__associate_free(a);
 }
 
 static void dispatch(HDICOMNET hNet, const ltdic_indication *i)
@@ -588,7 +621,7 @@ L_INT L_DicomAccept(HDICOMNET hNet, HDICOMNET hNetClient)
     const int status = ltdic_net_accept(client->net, listener);
     if (status == LTDIC_OK) {
         client->listener = hNet;
-        forget_associates(client);
+        forget_association(client);
     }
     return code_of(status);
 }
@@ -612,7 +645,7 @@ L_INT L_DicomConnectExt(HDICOMNET hNet, const L_TCHAR *pszHostAddress, L_UINT nH
     const int status = ltdic_net_connect(e->net, &peer, any_host && nHostPort == 0 ? NULL : &host);
     if (status == LTDIC_OK) {
         e->listener = NULL;
-        forget_associates(e);
+        forget_association(e);
     }
     return code_of(status);
 }

@@ -60,6 +60,7 @@ struct ltdic_served {
     bool announced; /* the last command that the user sent says that a data set follows */
     bool releases;  /* the peer has asked for release, and that waits for what is to be sent */
     uint64_t run;   /* after which it has sent last */
+    ltdic_echo_reader echoes;
     ltdic_report report;
 };
 
@@ -232,6 +233,7 @@ static void free_served(ltdic_served *a)
     }
     ltdic_admission_leave(a->server->admission, &a->answer);
     leave_number(a->server, a->place);
+    ltdic_echo_reader_clear(&a->echoes);
     list_remove(&a->resuming);
     list_remove(&a->postponed);
     list_remove(&a->all);
@@ -606,26 +608,34 @@ static void receive_request(ltdic_server *s, ltdic_served *a, ltdic_bytes rq)
 
 /* ---- what an association tells ------------------------------------------------------------- */
 
-/* In a Verification context nothing but a C-ECHO request means anything (PS3.4 A.4). */
-static void receive_echo(ltdic_served *a, const ltdic_indication *i)
+/* Answers a C-ECHO-RQ. A peer that never reads is aborted. */
+static void answer_echo(ltdic_served *a, uint8_t id, ltdic_echo *echo)
 {
     uint8_t room[LTDIC_ECHO_ROOM];
     ltdic_buffer command = {room, sizeof room, 0};
-    ltdic_echo response = i->echo;
-    const uint8_t whole = COMMAND | LAST;
-    if ((i->piece.control & LAST) == 0) {
-        return;
+    echo->field = LTDIC_C_ECHO_RSP;
+    echo->status = 0;
+    int status = ltdic_encode_echo(&command, echo);
+    if (status == LTDIC_OK) {
+        const ltdic_pdv pdv = {id, COMMAND | LAST, {command.data, command.size}};
+        a->between = true;
+        status = ltdic_net_send_data(a->net, &pdv);
     }
-    response.field = LTDIC_C_ECHO_RSP;
-    response.status = 0;
-    if (i->echo.field != LTDIC_C_ECHO_RQ || ltdic_encode_echo(&command, &response) != LTDIC_OK) {
+    if (status != LTDIC_OK && status != LTDIC_ERR_WRONG_STATE) {
         send_or_end(a, LTDIC_ABORT, no_codes);
-        return;
     }
-    a->between = true;
-    const ltdic_pdv pdv = {i->piece.id, whole, {command.data, command.size}};
-    const int status = ltdic_net_send_data(a->net, &pdv);
-    if (status != LTDIC_OK && status != LTDIC_ERR_WRONG_STATE) { /* or it never reads */
+}
+
+/* In a Verification context nothing but a C-ECHO request means anything (PS3.4 A.4). */
+static void receive_echo(ltdic_served *a, const ltdic_piece *piece)
+{
+    ltdic_echo echo;
+    const int status = ltdic_echo_reader_take(&a->echoes, &echo, piece);
+    if (status == LTDIC_ERR_MEMORY) {
+        ltdic__net_end(a->net, status);
+    } else if (status == LTDIC_OK && echo.field == LTDIC_C_ECHO_RQ) {
+        answer_echo(a, piece->id, &echo);
+    } else if ((piece->control & LAST) != 0) {
         send_or_end(a, LTDIC_ABORT, no_codes);
     }
 }
@@ -638,7 +648,7 @@ static void receive_data(ltdic_server *s, ltdic_served *a, const ltdic_indicatio
     a->between = (p->control & (COMMAND | LAST)) == LAST || alone;
     const bool verification = (a->answer.verification[p->id / 8] >> p->id % 8 & 1) != 0;
     if (verification && (s->wanted & LTDIC_WANT_VERIFICATION) == 0) {
-        receive_echo(a, i);
+        receive_echo(a, p);
         return;
     }
     const ltdic_event_row event = {.kind = LTDIC_SERVED_DATA, .id = p->id, .control = p->control};

@@ -71,7 +71,8 @@ def encode_echo(field: int, message: int, sop_class: str) -> bytes:
     return bytes(ffi.buffer(data, out.size))
 
 
-def _echo(echo: Any) -> EchoCommand:
+def echo_command(echo: Any) -> EchoCommand:
+    """An `ltdic_echo`, copied."""
     sop_class = ffi.string(echo.sop_class).decode("latin-1")
     return EchoCommand(echo.field, echo.message, echo.status, sop_class)
 
@@ -79,7 +80,7 @@ def _echo(echo: Any) -> EchoCommand:
 def decode_echo(command: bytes) -> EchoCommand | None:
     """`ltdic_decode_echo`; None where it is no command set of a C-ECHO."""
     echo = ffi.new("ltdic_echo *")
-    return _echo(echo) if lib.ltdic_decode_echo(echo, bytes_of(command)) == 0 else None
+    return echo_command(echo) if lib.ltdic_decode_echo(echo, bytes_of(command)) == 0 else None
 
 
 def announces_data_set(command: Buffer) -> bool:
@@ -115,7 +116,6 @@ class Indication(NamedTuple):
     end: int
     id: int
     control: int
-    echo: EchoCommand | None
     offset: int
     """Place of the field at fault, from the first byte of its PDU."""
     codes: tuple[int, int, int] = (0, 0, 0)
@@ -216,7 +216,7 @@ class Engine:
                     type=REFUSED, codes=(codes.result, codes.source, codes.reason)
                 )
             if kind != _SENT:
-                return Indication(True, indication.status, 0, 0, 0, 0, 0, None, indication.offset)
+                return Indication(True, indication.status, 0, 0, 0, 0, 0, indication.offset)
         self._find_missing()
         return None
 
@@ -227,15 +227,13 @@ class Engine:
             self._missing = max(0, size - int(self._in.size))
 
     def _received(self, indication: Any) -> Indication:
-        status, kind, echo = indication.status, indication.type, None
+        status, kind = indication.status, indication.type
         what = indication.pdu if kind != 4 or status else indication.piece.data
         start = int(what.data - self._base) if what.size else 0
         piece = indication.piece
-        if indication.echo.field:
-            echo = _echo(indication.echo)
         end = start + what.size
         return Indication(
-            False, status, kind, start, end, piece.id, piece.control, echo, indication.offset
+            False, status, kind, start, end, piece.id, piece.control, indication.offset
         )
 
     def send(self, pdu: bytes, now: int) -> int:

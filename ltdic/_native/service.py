@@ -20,6 +20,25 @@ def _utf8(secret: str) -> bytes:
     raise ValueError("identity: a text that UTF-8 cannot encode")
 
 
+class EchoReader:
+    """`ltdic_echo_reader`: finds the C-ECHO in what one association receives."""
+
+    def __init__(self) -> None:
+        self._reader = ffi.gc(ffi.new("ltdic_echo_reader *"), lib.ltdic_echo_reader_clear)
+        self._piece = ffi.new("ltdic_piece *", {"last": 1})
+        self._echo = ffi.new("ltdic_echo *")
+
+    def take(self, control: int, data: Buffer) -> engine.EchoCommand | None:
+        """Look at the next data; the echo whose command set ends with it. `control` says that it
+        is the last where the command set ends."""
+        with ffi.from_buffer(data) as raw:
+            self._piece.control, self._piece.data = control, (raw, len(raw))
+            status = lib.ltdic_echo_reader_take(self._reader, self._echo, self._piece)
+        if status == codec.MEMORY:
+            raise MemoryError
+        return engine.echo_command(self._echo) if status == 0 else None
+
+
 class Answer(NamedTuple):
     """`ltdic_answer`: why not, or the AC."""
 

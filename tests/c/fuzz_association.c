@@ -17,6 +17,7 @@ typedef struct scene {
     uint64_t now;
     uint32_t random;
     int over;
+    ltdic_echo_reader echoes;
 } scene;
 
 static uint32_t draw(scene *s, uint32_t below)
@@ -107,6 +108,15 @@ static int ends_with_abort(const scene *s)
     return out.count > 0 && out.parts[out.count - 1].data[0] == LTDIC_ABORT;
 }
 
+static void find_echo(scene *s, const ltdic_piece *piece)
+{
+    ltdic_echo echo;
+    const int status = ltdic_echo_reader_take(&s->echoes, &echo, piece);
+    PROMISE(status == LTDIC_NEED_MORE || status == LTDIC_OK);
+    PROMISE((status == LTDIC_OK) == (echo.field != 0));
+    PROMISE(echo.field == 0 || (piece->last && piece->control % 4 == 3));
+}
+
 static void react(scene *s, const ltdic_indication *i)
 {
     if (i->status != LTDIC_OK) {
@@ -119,7 +129,7 @@ static void react(scene *s, const ltdic_indication *i)
         send_fixed(s, LTDIC_RELEASE_RP);
     } else if (i->type == LTDIC_DATA_TF) {
         PROMISE(i->piece.data.size <= i->pdu.size);
-        PROMISE(i->echo.field == 0 || (i->piece.last && i->piece.control % 4 == 3));
+        find_echo(s, &i->piece);
     }
 }
 
@@ -146,6 +156,7 @@ static void take_indications(scene *s, ltdic_bytes *in)
         if (i.kind == LTDIC_CLOSED) {
             PROMISE(ltdic_association_state(s->a) == 1);
             s->over = 1;
+            ltdic_echo_reader_clear(&s->echoes);
         } else if (i.kind == LTDIC_RECEIVED) {
             react(s, &i);
         }
@@ -210,6 +221,7 @@ static void begin(scene *s, int requestor, int established)
     } else {
         PROMISE(ltdic_association_opened(s->a, LTDIC_EVT_ACCEPTED, s->now) == LTDIC_OK);
     }
+    ltdic_echo_reader_clear(&peer.echoes);
     ltdic_association_free(peer.a);
 }
 
@@ -231,6 +243,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         take_indications(&s, &nothing);
     }
     PROMISE(s.over && ltdic_association_deadline(s.a) == 0);
+    ltdic_echo_reader_clear(&s.echoes);
     ltdic_association_free(s.a);
     return 0;
 }

@@ -128,6 +128,7 @@ class Engine:
         self.now = START
         self.inbox = bytearray()
         self.told: list[Told] = []
+        self.echoes = ffi.gc(ffi.new("ltdic_echo_reader *"), lib.ltdic_echo_reader_clear)
 
     @property
     def state(self) -> int:
@@ -195,13 +196,24 @@ class Engine:
                 indication.size,
                 contents(indication.pdu),
                 Piece(contents(p.data), p.id, p.control, bool(p.first), bool(p.last), bool(p.end)),
-                echo_of(indication.echo),
+                self.echo_in(indication),
                 (indication.codes.result, indication.codes.source, indication.codes.reason),
             )
             used = len(raw) - left.size
         del self.inbox[:used]
         assert status in (OK, NEED_MORE)
         return told if status == OK else None
+
+    def echo_in(self, indication: Any) -> Echo:
+        """The C-ECHO that ends with this."""
+        echo = ffi.new("ltdic_echo *")
+        if indication.kind == CLOSED:
+            lib.ltdic_echo_reader_clear(self.echoes)
+        if indication.kind == RECEIVED and indication.type == 4 and indication.status == OK:
+            piece = ffi.addressof(indication, "piece")
+            status = lib.ltdic_echo_reader_take(self.echoes, echo, piece)
+            assert (status == OK) == (echo.field != 0)
+        return echo_of(echo)
 
     def pump(self) -> list[Told]:
         """All that there is to tell now."""
