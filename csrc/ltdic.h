@@ -804,14 +804,10 @@ LTDIC_API void ltdic_net_limit_associate(ltdic_net *net, uint32_t bytes);
  *  @return LTDIC_OK, LTDIC_ERR_WRONG_STATE, _ADDRESS, _SYSTEM, _MEMORY */
 LTDIC_API int ltdic_net_listen(ltdic_net *net, const ltdic_address *address, int backlog);
 
-/** Bounds for what one listener accepted; 0: none.
- *  @param associations  an A-ASSOCIATE-RQ that comes when so many have begun and not ended is
- *                       answered with A-ASSOCIATE-RJ 2/3/2 (AE-6); connections without one do not
- *                       count; none to begin with
- *  @param connections   others are left waiting in the system's backlog; to begin with, three
- *                       quarters of the descriptors that the process may have when it listens */
-LTDIC_API void ltdic_net_set_limits(ltdic_net *listener, uint32_t associations,
-                                    uint32_t connections);
+/** Connections that one listener has accepted beyond so many are left waiting in the system's
+ *  backlog; 0: any number is taken. To begin with, three quarters of the descriptors that the
+ *  process may have when it listens. */
+LTDIC_API void ltdic_net_limit_connections(ltdic_net *listener, uint32_t most);
 #define LTDIC_MAX_UNFINISHED 67108864 /* bytes */
 /** A bound for the bytes of all PDUs together that a listener's connections have begun to send and
  *  that are not whole: A-ASSOCIATE-RQ, in whatever state; of a P-DATA-TF nothing waits. Beyond it
@@ -967,8 +963,7 @@ LTDIC_API void ltdic_server_set_timeouts(ltdic_server *server, const ltdic_timeo
 LTDIC_API int ltdic_server_listen(ltdic_server *server, const ltdic_address *address, int backlog);
 /** Why ltdic_server_listen failed. */
 LTDIC_API ltdic_cause ltdic_server_cause(const ltdic_server *server);
-/** Connections beyond so many are left waiting in the system's backlog; 0: any number is taken. To
- *  begin with, three quarters of the descriptors that the process may have. */
+/** Limit connections like ltdic_net_limit_connections. */
 LTDIC_API void ltdic_server_limit_connections(ltdic_server *server, uint32_t most);
 /** Limit unfinished requests like ltdic_net_limit_unfinished. */
 LTDIC_API void ltdic_server_limit_unfinished(ltdic_server *server, uint64_t bytes);

@@ -151,13 +151,6 @@ uint32_t ltdic__association_response_time(const ltdic_association *a)
     return a->response;
 }
 
-void ltdic__association_refuse_next(ltdic_association *a, ltdic_reject codes)
-{
-    if (a->ul.state == 2) {
-        a->ul.refusal = codes;
-    }
-}
-
 void ltdic__association_reset(ltdic_association *a)
 {
     ltdic__outbox_drop(&a->out);

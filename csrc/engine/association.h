@@ -30,8 +30,6 @@ void ltdic__association_reset(ltdic_association *a);
 /* The A-ABORT of a requestor whose connection is not up (Sta4): it has no end that could be told.
  * @return as ltdic_association_send */
 int ltdic__association_withdraw(ltdic_association *a, ltdic_bytes abort, uint64_t now);
-/* How the provider answers the next A-ASSOCIATE-RQ; result 0: it tells the user of it. */
-void ltdic__association_refuse_next(ltdic_association *a, ltdic_reject codes);
 /* While held neither data nor a release of the peer is looked at: what waits to be sent goes first.
  * A peer that takes nothing more is never held. */
 void ltdic__association_hold(ltdic_association *a, bool held);

@@ -7,8 +7,11 @@
 
 #include "codec/bytes.h"
 #include "codec/items.h"
+#include "engine/association.h"
+#include "engine/walk.h"
 #include "net/endpoint.h"
 #include "net/loop.h"
+#include "service/admission.h"
 
 #include <limits.h>
 #include <stdlib.h>
@@ -24,11 +27,13 @@ typedef struct entry {
     ltdic_net *net;
     DICOMNETCALLBACK callbacks;
     void *user_data;
-    HDICOMNET listener;   /* that accepted it, or NULL */
-    unsigned served;      /* events dispatched, also those of handles it accepted */
-    associate *request;   /* sent or received, until it is answered */
-    associate *agreed;    /* what came of it */
-    L_UCHAR verification; /* requestor: the context in which only a C-ECHO may come, or 0 */
+    HDICOMNET listener;         /* that accepted it, or NULL */
+    ltdic_answer place;         /* that its association takes at the listener */
+    ltdic_admission *admission; /* listener: counts associations; NULL before it listens */
+    unsigned served;            /* events dispatched, also those of handles it accepted */
+    associate *request;         /* sent or received, until it is answered */
+    associate *agreed;          /* what came of it */
+    L_UCHAR verification;       /* requestor: the context in which only a C-ECHO may come, or 0 */
     ltdic_echo_reader echoes;
 } entry;
 
@@ -123,9 +128,30 @@ static void forget_association(entry *e)
     ltdic_echo_reader_clear(&e->echoes);
 }
 
+/* Its place at its listener is free, if it has one. */
+static void leave_place(entry *e)
+{
+    const entry *listener = find(e->listener);
+    if (listener != NULL) {
+        ltdic_admission_leave(listener->admission, &e->place);
+    }
+    e->place = (ltdic_answer){.admitted = 0};
+}
+
+/* A place is free as soon as the association is over, however long its connection lasts. */
+static void leave_place_if_over(HDICOMNET hNet)
+{
+    entry *e = find(hNet);
+    if (e != NULL && !ltdic__is_associated(ltdic_net_state(e->net))) {
+        leave_place(e);
+    }
+}
+
 static void free_entry(entry *e)
 {
+    leave_place(e);
     forget_association(e);
+    ltdic_admission_free(e->admission);
     ltdic_net_free(e->net);
     *e = (entry){.next_free = table.first_free};
     table.first_free = (size_t)(e - table.entries) + 1;
@@ -238,13 +264,27 @@ L_INT L_DicomSetTimeouts(HDICOMNET hNet, L_UINT32 nArtim, L_UINT32 nResponse, L_
     return DICOM_SUCCESS;
 }
 
+/* Makes the admission of a listener, which counts its associations. False when out of memory. */
+static bool open_admission(entry *e)
+{
+    if (e->admission == NULL) {
+        e->admission = ltdic_admission_new();
+    }
+    return e->admission != NULL;
+}
+
 L_INT L_DicomSetLimits(HDICOMNET hNet, L_UINT32 nAssociations, L_UINT32 nConnections)
 {
-    ltdic_net *net = net_of(hNet);
-    if (net == NULL) {
+    entry *e = find(hNet);
+    if (e == NULL) {
         return DICOM_ERROR_HANDLE;
     }
-    ltdic_net_set_limits(net, nAssociations, nConnections);
+    if (!open_admission(e)) {
+        return DICOM_ERROR_MEMORY;
+    }
+    const ltdic_limits limits = {.size = sizeof limits, .together = nAssociations};
+    ltdic_admission_set_limits(e->admission, &limits);
+    ltdic_net_limit_connections(e->net, nConnections);
     return DICOM_SUCCESS;
 }
 
@@ -460,9 +500,29 @@ static void receive_data(HDICOMNET hNet, const ltdic_indication *i)
     }
 }
 
+/* Takes a place for a request at the listener, or rejects it. */
+static bool take_place(HDICOMNET hNet, ltdic_bytes rq)
+{
+    entry *e = find(hNet);
+    const entry *listener = find(e->listener);
+    if (listener == NULL) {
+        return true;
+    }
+    const ltdic_reject refusal = ltdic__admission_take_place(
+        listener->admission, &e->place, ltdic__title_at(rq, CALLING_AT), (ltdic_bytes){NULL, 0});
+    if (refusal.result != 0) {
+        end_unless_sent(
+            hNet, L_DicomSendAssociateReject(hNet, refusal.result, refusal.source, refusal.reason));
+    }
+    return refusal.result == 0;
+}
+
 static void receive_pdu(HDICOMNET hNet, const ltdic_indication *i)
 {
     const bool request = i->type == PDU_ASSOCIATE_REQUEST;
+    if (request && !take_place(hNet, i->pdu)) {
+        return;
+    }
     associate *a = take_associate(hNet, i->pdu);
     if (a == NULL && (request || i->type == PDU_ASSOCIATE_ACCEPT)) {
         refuse_associate(hNet, request);
@@ -532,6 +592,7 @@ static void dispatch_ready(void)
         HDICOMNET hNet = ltdic_net_owner(net);
         count_event(hNet);
         dispatch(hNet, &indication);
+        leave_place_if_over(hNet);
         ltdic_net_done(net);
     }
     table.depth--;
@@ -595,15 +656,18 @@ L_VOID L_DicomBreakWait(HDICOMNET hNet)
 L_INT L_DicomListenExt(HDICOMNET hNet, const L_TCHAR *pszHostAddress, L_UINT nHostPort,
                        L_INT nNbPeers, L_INT nIpType)
 {
-    ltdic_net *net = net_of(hNet);
-    if (net == NULL) {
+    entry *e = find(hNet);
+    if (e == NULL) {
         return DICOM_ERROR_HANDLE;
     }
     if (nHostPort > UINT16_MAX || nIpType < 0 || nIpType > DICOM_IPTYPE_IPV4_OR_IPV6) {
         return DICOM_ERROR_PARAMETER;
     }
+    if (!open_admission(e)) {
+        return DICOM_ERROR_MEMORY;
+    }
     const ltdic_address address = {pszHostAddress, (uint16_t)nHostPort, (uint8_t)nIpType};
-    return code_of(ltdic_net_listen(net, &address, nNbPeers));
+    return code_of(ltdic_net_listen(e->net, &address, nNbPeers));
 }
 
 L_INT L_DicomListen(HDICOMNET hNet, const L_TCHAR *pszHostAddress, L_UINT nHostPort, L_INT nNbPeers)
@@ -620,6 +684,7 @@ L_INT L_DicomAccept(HDICOMNET hNet, HDICOMNET hNetClient)
     }
     const int status = ltdic_net_accept(client->net, listener);
     if (status == LTDIC_OK) {
+        leave_place(client); /* of an association before this one */
         client->listener = hNet;
         forget_association(client);
     }
@@ -644,6 +709,7 @@ L_INT L_DicomConnectExt(HDICOMNET hNet, const L_TCHAR *pszHostAddress, L_UINT nH
                                 (uint8_t)nIpType};
     const int status = ltdic_net_connect(e->net, &peer, any_host && nHostPort == 0 ? NULL : &host);
     if (status == LTDIC_OK) {
+        leave_place(e);
         e->listener = NULL;
         forget_association(e);
     }
@@ -664,6 +730,7 @@ L_INT L_DicomClose(HDICOMNET hNet)
         return DICOM_ERROR_HANDLE;
     }
     ltdic_net_close(net);
+    leave_place_if_over(hNet);
     return DICOM_SUCCESS;
 }
 
@@ -718,7 +785,9 @@ static L_INT send_fixed(HDICOMNET hNet, uint8_t type, ltdic_reject codes)
         return DICOM_ERROR_HANDLE;
     }
     ltdic_encode_fixed(pdu, type, codes);
-    return code_of(ltdic_net_send(net, (ltdic_bytes){pdu, sizeof pdu}));
+    const L_INT code = code_of(ltdic_net_send(net, (ltdic_bytes){pdu, sizeof pdu}));
+    leave_place_if_over(hNet);
+    return code;
 }
 
 /* A passcode may be in it. */

@@ -31,9 +31,6 @@ static uint64_t deadline_of(const ltdic_net *net)
 void ltdic__settle(ltdic_net *net)
 {
     ltdic__set_timer(&net->source, deadline_of(net));
-    if (net->listener != NULL) {
-        ltdic__count_association(net);
-    }
 }
 
 int ltdic__watch(ltdic_net *net)
@@ -245,8 +242,6 @@ bool ltdic__take(ltdic_net *net, ltdic_indication *indication)
     ltdic_association *a = net->association;
     const size_t size = buffer_size(&net->in);
     ltdic_bytes in = {size > 0 ? net->in.data + net->in.start : NULL, size};
-    const bool full = ltdic__is_full_of_associations(net->listener);
-    ltdic__association_refuse_next(a, full ? (ltdic_reject){2, 3, 2} : (ltdic_reject){0, 0, 0});
     int status = ltdic_association_next(a, indication, &in, ltdic__now());
     const uint64_t sent = ltdic__association_bytes_sent(a);
     flush(net);

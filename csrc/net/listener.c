@@ -12,27 +12,6 @@ enum {
 
 /* ---- what is counted ---------------------------------------------------------------------- */
 
-void ltdic__count_association(ltdic_net *net)
-{
-    const bool associated = ltdic__is_associated(ltdic_association_state(net->association));
-    ltdic_net *listener = net->listener;
-    if (associated == net->associated) {
-        return;
-    }
-    net->associated = associated;
-    if (associated) {
-        listener->associations++;
-    } else {
-        listener->associations--;
-    }
-}
-
-bool ltdic__is_full_of_associations(const ltdic_net *listener)
-{
-    return listener != NULL && listener->max_associations != 0 &&
-           listener->associations >= listener->max_associations;
-}
-
 static void count_unfinished(ltdic_net *net, uint64_t size)
 {
     if (net->listener == NULL || size == net->unfinished) {
@@ -67,10 +46,8 @@ void ltdic__leave_listener(ltdic_net *net)
         return;
     }
     count_unfinished(net, 0);
-    listener->associations -= net->associated;
     listener->connections--;
     net->listener = NULL;
-    net->associated = false;
     ltdic__make_ready(&listener->source); /* it may have been full */
 }
 
@@ -159,10 +136,9 @@ void ltdic_net_limit_unfinished(ltdic_net *listener, uint64_t bytes)
     listener->max_unfinished = bytes;
 }
 
-void ltdic_net_set_limits(ltdic_net *listener, uint32_t associations, uint32_t connections)
+void ltdic_net_limit_connections(ltdic_net *listener, uint32_t most)
 {
-    listener->max_associations = associations;
-    listener->max_connections = connections;
+    listener->max_connections = most;
     listener->limited = true;
     ltdic__make_ready(&listener->source);
 }

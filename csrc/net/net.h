@@ -44,16 +44,15 @@ struct ltdic_net {
     bool bound; /* an attempt has begun: the local address could be had */
 
     /* listening */
-    int pending_fd;                             /* accepted from the system, not yet by the user */
-    bool told;                                  /* the user knows of pending_fd */
-    uint32_t connections, associations;         /* how many there are */
-    uint32_t max_connections, max_associations; /* 0: any number */
-    bool limited;                               /* by the user */
-    uint64_t max_unfinished;                    /* 0: any number */
+    int pending_fd;           /* accepted from the system, not yet by the user */
+    bool told;                /* the user knows of pending_fd */
+    uint32_t connections;     /* how many there are */
+    uint32_t max_connections; /* 0: any number */
+    bool limited;             /* by the user */
+    uint64_t max_unfinished;  /* 0: any number */
 
     /* accepted, while its listener counts it; and the same sum and list at the listener */
     ltdic_net *listener;
-    bool associated;     /* it is counted as an association */
     uint64_t unfinished; /* bytes of its PDU that is not whole; at a listener: of all of them */
     node begun;          /* connections with such a PDU; at a listener: the list, oldest first */
 };
@@ -66,7 +65,7 @@ static inline ltdic_net *net_of(source *s)
 /* ---- endpoint.c */
 
 extern const source_kind ltdic__endpoint_kind;
-/* Set timer and counts after a step that may have changed state or deadline. */
+/* Set the timer after a step that may have changed state or deadline. */
 void ltdic__settle(ltdic_net *net);
 /* Send as much as is possible now of what the user has just given; the rest is kept. */
 void ltdic__push(ltdic_net *net);
@@ -89,12 +88,10 @@ uint64_t ltdic__attempt_deadline(const ltdic_net *net);
 /* ---- listener.c */
 
 extern const source_kind ltdic__listener_kind;
-void ltdic__count_association(ltdic_net *net); /* one that has a listener */
-void ltdic__leave_listener(ltdic_net *net);    /* of one that was accepted */
+void ltdic__leave_listener(ltdic_net *net); /* of one that was accepted */
 void ltdic__leave_children(ltdic_net *listener);
 /* Nothing more can be used of what this has received: count it, and end the oldest connections
  * with a PDU that is not whole as far as the listener may not keep so much. */
 void ltdic__bound_unfinished(ltdic_net *net);
-bool ltdic__is_full_of_associations(const ltdic_net *listener); /* NULL: false */
 
 #endif

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Who is let in (PS3.8 table 9-21, PS3.7 D.3.3.7.3), and the A-ASSOCIATE-AC that says so. */
+#include "admission.h"
+
 #include "codec/buffer.h"
 #include "codec/framing.h"
 #include "codec/items.h"
@@ -409,10 +411,10 @@ static bool is_full(const tallies *all, const tally *t)
 
 static const ltdic_reject let_in = {0, 0, 0}, congestion = {2, 3, 1};
 
-/* A place for one more of this title and host, or why there is none. */
-static ltdic_reject take_place(ltdic_admission *a, ltdic_answer *answer, ltdic_bytes calling,
-                               ltdic_bytes host)
+ltdic_reject ltdic__admission_take_place(ltdic_admission *admission, ltdic_answer *answer,
+                                         ltdic_bytes calling, ltdic_bytes host)
 {
+    ltdic_admission *a = admission;
     if (reached(a->count, a->most)) {
         return a->beyond;
     }
@@ -745,7 +747,8 @@ int ltdic_admission_judge(ltdic_admission *admission, ltdic_answer *answer, ltdi
     if (answer->refusal.result != 0) {
         return LTDIC_OK;
     }
-    answer->refusal = take_place(admission, answer, ltdic__title_at(rq, CALLING_AT), host);
+    answer->refusal =
+        ltdic__admission_take_place(admission, answer, ltdic__title_at(rq, CALLING_AT), host);
     if (answer->refusal.result != 0) {
         return LTDIC_OK;
     }

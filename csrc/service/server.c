@@ -296,7 +296,7 @@ ltdic_cause ltdic_server_cause(const ltdic_server *server)
 void ltdic_server_limit_connections(ltdic_server *server, uint32_t most)
 {
     if (server->listener != NULL) {
-        ltdic_net_set_limits(server->listener, 0, most);
+        ltdic_net_limit_connections(server->listener, most);
     }
 }
 
