@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import random
+import select
 import signal
 import socket
 import subprocess
@@ -23,6 +24,7 @@ from hypothesis import strategies as st
 from ltdic import (
     PDV,
     Abort,
+    AssociateAccept,
     AssociateReject,
     DataTransfer,
     ReleaseRequest,
@@ -251,6 +253,39 @@ def test_the_acceptor_waits_for_the_requestor_to_close(raw_request: bytes) -> No
             peer.recv(1)
     assert child.until("close")[-1] == ("close", 0)
     acceptor.free()
+
+
+def call(acceptor: Acceptor, child: Recorder, request: bytes) -> socket.socket:
+    """A peer that this handle has accepted, and whose request has been answered."""
+    acceptor.more["accept"] = lambda h, *_: check(L_DicomAccept(h, child.handle))
+    child.events.clear()
+    peer = socket.create_connection(acceptor.address, TIMEOUT)
+    peer.settimeout(TIMEOUT)
+    peer.sendall(request)
+    while not select.select([peer], [], [], 0)[0]:
+        L_DicomWait(acceptor.handle, 50)
+    return peer
+
+
+def test_a_place_belongs_to_the_listener_that_accepted_the_association(raw_request: bytes) -> None:
+    first, second = Acceptor(), Acceptor()
+    children = [Recorder(request=lambda h, pdu, _: accept_all(h, pdu, None)) for _ in range(2)]
+    for listener in (first, second):
+        check(L_DicomSetLimits(listener.handle, 1, 0))
+    with call(first, children[0], raw_request) as peer:
+        assert isinstance(decode(receive_pdu(peer)), AssociateAccept)
+        first.free()
+    children[0].until("close")
+    with call(second, children[0], raw_request) as peer:
+        assert isinstance(decode(receive_pdu(peer)), AssociateAccept)
+        with call(second, children[1], raw_request) as other:
+            assert decode(receive_pdu(other)) == AssociateReject(2, 3, 2)
+        assert children[1].until("close") == [("close", 0)]  # the user is not asked
+        check(L_DicomSendAbort(children[0].handle, 0, 0))
+        with call(second, children[1], raw_request) as other:
+            assert isinstance(decode(receive_pdu(other)), AssociateAccept)
+    for one in (*children, second):
+        one.free()
 
 
 @contextmanager
