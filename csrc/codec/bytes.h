@@ -49,6 +49,11 @@ static inline void store_u32(uint8_t *p, size_t value)
     store_u16(p + 2, value);
 }
 
+static inline bool same_bytes(ltdic_bytes a, ltdic_bytes b)
+{
+    return a.size == b.size && (a.size == 0 || memcmp(a.data, b.data, a.size) == 0);
+}
+
 /* Two parts that may overlap. */
 #define COPY_ENDS(to, text, part) \
     do { \

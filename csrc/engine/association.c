@@ -30,6 +30,13 @@ typedef struct message {
     uint8_t place;
 } message;
 
+/* A copy of an A-ASSOCIATE-RQ, sent or received. A passcode may be in it. */
+typedef struct proposal {
+    request_view parts;  /* a requestor: the PDU alone */
+    size_t size;         /* of all this, and of the PDU after its contexts */
+    uint32_t contexts[]; /* of `parts` */
+} proposal;
+
 struct ltdic_association {
     ltdic_ul ul;
     ltdic_stream stream;
@@ -40,7 +47,7 @@ struct ltdic_association {
     message sending, receiving;
     odd_byte odd; /* of the command or data set being sent */
     outbox out;
-    buffer proposal;       /* the RQ, until it is answered */
+    proposal *proposal;    /* the RQ, until it is answered, or NULL */
     uint64_t horizon;      /* submitted, when the last bytes of the peer came */
     size_t heard;          /* bytes of the peer that were left over the last time */
     int cause;             /* why the association will end, if that is known */
@@ -54,33 +61,68 @@ struct ltdic_association {
 
 /* ---- life -------------------------------------------------------------------------------- */
 
-static ltdic_bytes proposal_of(const ltdic_association *a)
+size_t ltdic__association_size(void)
 {
-    return (ltdic_bytes){a->proposal.data, buffer_size(&a->proposal)};
+    return sizeof(ltdic_association);
+}
+
+void ltdic__association_init(ltdic_association *a)
+{
+    *a = (ltdic_association){.max_associate = LTDIC_MAX_ASSOCIATE};
+    ltdic_ul_init(&a->ul, ARTIM_DEFAULT);
 }
 
 ltdic_association *ltdic_association_new(void)
 {
     ltdic_association *a = malloc(sizeof *a);
     if (a != NULL) {
-        *a = (ltdic_association){.max_associate = LTDIC_MAX_ASSOCIATE};
-        ltdic_ul_init(&a->ul, ARTIM_DEFAULT);
+        ltdic__association_init(a);
     }
     return a;
 }
 
-/* A passcode may be in it. */
 static void forget_proposal(ltdic_association *a)
 {
-    ltdic__wipe(a->proposal.data, a->proposal.room);
-    buffer_free(&a->proposal);
+    if (a->proposal != NULL) {
+        ltdic__wipe(a->proposal, a->proposal->size);
+        free(a->proposal);
+        a->proposal = NULL;
+    }
+}
+
+/* Keeps an RQ instead of the one before, with room for so many contexts of its view. False when out
+ * of memory: none is kept. */
+static bool keep_proposal(ltdic_association *a, ltdic_bytes rq, size_t contexts)
+{
+    const size_t size = sizeof(proposal) + contexts * sizeof(uint32_t) + rq.size;
+    proposal *p = malloc(size);
+    forget_proposal(a);
+    if (p == NULL) {
+        return false;
+    }
+    uint8_t *pdu = (uint8_t *)&p->contexts[contexts];
+    memcpy(pdu, rq.data, rq.size);
+    p->parts.pdu = (ltdic_bytes){pdu, rq.size};
+    p->size = size;
+    a->proposal = p;
+    return true;
+}
+
+const request_view *ltdic__association_request(const ltdic_association *a)
+{
+    return a->proposal == NULL ? NULL : &a->proposal->parts;
+}
+
+void ltdic__association_clear(ltdic_association *a)
+{
+    forget_proposal(a);
+    ltdic__outbox_clear(&a->out);
 }
 
 void ltdic_association_free(ltdic_association *association)
 {
     if (association != NULL) {
-        forget_proposal(association);
-        ltdic__outbox_clear(&association->out);
+        ltdic__association_clear(association);
         free(association);
     }
 }
@@ -347,10 +389,9 @@ static bool is_one_pdu(ltdic_bytes pdu)
 static int check_associate(ltdic_association *a, ltdic_bytes pdu)
 {
     if (pdu.data[0] == LTDIC_ASSOCIATE_AC) {
-        return ltdic__agree(&a->agreed, proposal_of(a), pdu, true);
+        return ltdic__agree(&a->agreed, &a->proposal->parts, pdu, true);
     }
-    forget_proposal(a);
-    return buffer_append(&a->proposal, pdu.data, pdu.size) ? LTDIC_OK : LTDIC_ERR_MEMORY;
+    return keep_proposal(a, pdu, 0) ? LTDIC_OK : LTDIC_ERR_MEMORY;
 }
 
 /* Finds what may go wrong with a PDU to send, before anything is changed. */
@@ -380,7 +421,7 @@ static int send_event(ltdic_association *a, ltdic_effects *effects, chunk *copy,
     const uint8_t type = copy->data[0];
     const int status = ltdic_ul_event(&a->ul, effects, (ltdic_event)events[type], now);
     if (type == LTDIC_ASSOCIATE_AC) {
-        memcpy(copy->data + ECHO_AT, a->proposal.data + ECHO_AT, ECHO_SIZE);
+        memcpy(copy->data + ECHO_AT, a->proposal->parts.pdu.data + ECHO_AT, ECHO_SIZE);
         forget_proposal(a);
     }
     const bool goes = effects->send != 0 || type == LTDIC_ASSOCIATE_RQ; /* AE-2 comes later */
@@ -525,12 +566,27 @@ static ltdic_fault fault_of(int status)
 /* An RQ is needed until it is answered. The provider refuses what it cannot serve. */
 static void remember_request(ltdic_association *a, ltdic_bytes rq)
 {
-    forget_proposal(a);
-    if (!buffer_append(&a->proposal, rq.data, rq.size)) {
+    static const char dicom[] = APPLICATION_CONTEXT;
+    const ltdic_bytes only = {(const uint8_t *)dicom, sizeof dicom - 1};
+    if (!keep_proposal(a, rq, ltdic__count_contexts(rq))) {
         a->ul.refusal = (ltdic_reject){2, 3, 1};
-    } else if (!ltdic__has_application_context(rq)) {
+        return;
+    }
+    proposal *p = a->proposal;
+    ltdic__view_request(&p->parts, p->parts.pdu, p->contexts);
+    if (!same_bytes(p->parts.application_context, only)) {
         a->ul.refusal = (ltdic_reject){1, 1, 2};
     }
+}
+
+static int receive_accept(ltdic_association *a, ltdic_bytes ac)
+{
+    request_view parts;
+    uint32_t contexts[MOST_CONTEXTS];
+    ltdic__view_request(&parts, a->proposal->parts.pdu, contexts);
+    const int status = ltdic__agree(&a->agreed, &parts, ac, false);
+    forget_proposal(a);
+    return status;
 }
 
 static int look_into(ltdic_association *a, ltdic_bytes pdu, ltdic_fault *fault)
@@ -544,8 +600,7 @@ static int look_into(ltdic_association *a, ltdic_bytes pdu, ltdic_fault *fault)
         remember_request(a, pdu);
     }
     if (pdu.data[0] == LTDIC_ASSOCIATE_AC && a->ul.state == 5) {
-        status = ltdic__agree(&a->agreed, proposal_of(a), pdu, false);
-        forget_proposal(a);
+        status = receive_accept(a, pdu);
     }
     *fault = fault_of(status);
     return status;

@@ -4,7 +4,7 @@
 #ifndef LTDIC_ASSOCIATION_H
 #define LTDIC_ASSOCIATION_H
 
-#include "ltdic.h"
+#include "request.h"
 
 #include <stdbool.h>
 
@@ -25,6 +25,12 @@ static inline bool ltdic__is_associated(int state)
     return state >= 3 && state <= 12;
 }
 
+/* An association in memory of its owner, of this size and as aligned as malloc's; clear frees what
+ * it has. */
+size_t ltdic__association_size(void);
+void ltdic__association_init(ltdic_association *a);
+void ltdic__association_clear(ltdic_association *a);
+
 /* Begin anew. The end of the last connection is still told, if it has not been. */
 void ltdic__association_reset(ltdic_association *a);
 /* The A-ABORT of a requestor whose connection is not up (Sta4): it has no end that could be told.
@@ -34,6 +40,9 @@ int ltdic__association_withdraw(ltdic_association *a, ltdic_bytes abort, uint64_
  * A peer that takes nothing more is never held. */
 void ltdic__association_hold(ltdic_association *a, bool held);
 
+/* The A-ASSOCIATE-RQ that has been sent or received and not been answered; NULL where there is
+ * none. It belongs to the association. */
+const request_view *ltdic__association_request(const ltdic_association *a);
 bool ltdic__association_is_held(const ltdic_association *a);
 bool ltdic__association_is_over(const ltdic_association *a); /* LTDIC_CLOSED is to be told */
 bool ltdic__association_is_lost(const ltdic_association *a); /* ltdic_association_lost was called */

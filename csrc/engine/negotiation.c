@@ -14,14 +14,6 @@ static bool is_same_uid(ltdic_bytes trimmed, ltdic_bytes uid)
            memcmp(uid.data, trimmed.data, uid.size) == 0;
 }
 
-bool ltdic__has_application_context(ltdic_bytes rq)
-{
-    static const char dicom[] = APPLICATION_CONTEXT;
-    ltdic_bytes rest = ltdic__items_of(rq), name;
-    return ltdic__next_item(&rest, APPLICATION_CONTEXT_ITEM, &name) &&
-           is_same_uid((ltdic_bytes){(const uint8_t *)dicom, sizeof dicom - 1}, name);
-}
-
 /* Is what an AC accepts with this context one of the transfer syntaxes of its proposal? */
 static bool was_proposed(ltdic_bytes answer, ltdic_bytes proposal)
 {
@@ -39,26 +31,24 @@ static bool was_proposed(ltdic_bytes answer, ltdic_bytes proposal)
     return false;
 }
 
-int ltdic__agree(agreement *out, ltdic_bytes rq, ltdic_bytes ac, bool ours)
+int ltdic__agree(agreement *out, const request_view *rq, ltdic_bytes ac, bool ours)
 {
-    ltdic_bytes proposals[256] = {{NULL, 0}}, rest, context;
+    ltdic_bytes rest = ltdic__items_of(ac), context;
+    uint16_t places[256] = {0}; /* of the context with this ID, plus 1 */
     uint8_t answered[32] = {0};
-    size_t unanswered = 0;
-    *out = (agreement){.requestor_max = ltdic_max_length_of(rq),
-                       .acceptor_max = ltdic_max_length_of(ac)};
-    for (rest = ltdic__items_of(rq); ltdic__next_item(&rest, PROPOSED, &context);) {
-        if (proposals[context.data[0]].data == NULL) { /* of the same ID, the first counts */
-            proposals[context.data[0]] = context;
-            unanswered++;
-        }
+    size_t unanswered = rq->count;
+    for (size_t i = 0; i < rq->count; i++) {
+        places[ltdic__context_at(rq, i).data[0]] = (uint16_t)(i + 1);
     }
-    for (rest = ltdic__items_of(ac); ltdic__next_item(&rest, ANSWERED, &context);) {
+    *out = (agreement){.requestor_max = rq->max_length, .acceptor_max = ltdic_max_length_of(ac)};
+    while (ltdic__next_item(&rest, ANSWERED, &context)) {
         const uint8_t id = context.data[0], result = context.data[2];
-        const bool counts = proposals[id].data != NULL && ltdic__take_bit(answered, id);
+        const bool counts = places[id] != 0 && ltdic__take_bit(answered, id);
         if (ours && !counts) {
             return LTDIC_ERR_BAD_VALUE;
         }
-        if (counts && result == 0 && !was_proposed(context, proposals[id])) {
+        if (counts && result == 0 &&
+            !was_proposed(context, ltdic__context_at(rq, places[id] - 1U))) {
             return LTDIC_ERR_BAD_VALUE;
         }
         if (counts && result == 0) {

@@ -3,7 +3,7 @@
 #ifndef LTDIC_NEGOTIATION_H
 #define LTDIC_NEGOTIATION_H
 
-#include "ltdic.h"
+#include "request.h"
 
 #include <stdbool.h>
 
@@ -13,9 +13,9 @@ typedef struct agreement {
     uint8_t accepted[32];                 /* a bit for each context ID */
 } agreement;
 
-/* Compute the agreement of an RQ and its AC, both decoded before; `ours`: we are to send the AC.
+/* Compute the agreement of an RQ and its AC, which was decoded without a fault; `ours`: we are to
+ * send the AC.
  * @return LTDIC_OK, LTDIC_ERR_BAD_VALUE (upper-layer faults of an AC) */
-int ltdic__agree(agreement *out, ltdic_bytes rq, ltdic_bytes ac, bool ours);
-bool ltdic__has_application_context(ltdic_bytes rq);
+int ltdic__agree(agreement *out, const request_view *rq, ltdic_bytes ac, bool ours);
 
 #endif

@@ -27,15 +27,22 @@ ltdic_bytes ltdic__sub_items_of(ltdic_bytes context)
     return (ltdic_bytes){context.data + 4, context.size - 4};
 }
 
+ltdic_bytes ltdic__take_item(ltdic_bytes *rest, uint8_t *type)
+{
+    const uint8_t *item = rest->data;
+    const size_t length = load_u16(item + 2);
+    *type = item[0];
+    rest->data += ITEM_HEADER + length;
+    rest->size -= ITEM_HEADER + length;
+    return (ltdic_bytes){item + ITEM_HEADER, length};
+}
+
 bool ltdic__next_item(ltdic_bytes *rest, uint8_t type, ltdic_bytes *value)
 {
     while (rest->size >= ITEM_HEADER) {
-        const uint8_t *item = rest->data;
-        const size_t length = load_u16(item + 2);
-        rest->data += ITEM_HEADER + length;
-        rest->size -= ITEM_HEADER + length;
-        if (item[0] == type) {
-            *value = (ltdic_bytes){item + ITEM_HEADER, length};
+        uint8_t found;
+        *value = ltdic__take_item(rest, &found);
+        if (found == type) {
             return true;
         }
     }

@@ -251,7 +251,8 @@ bool ltdic__take(ltdic_net *net, ltdic_indication *indication)
     }
     net->in.start = net->in.end - in.size;
     ltdic__settle(net);
-    if (net->listener != NULL && status == LTDIC_NEED_MORE) {
+    const bool unfinished = net->unfinished > 0 || in.size > 0;
+    if (net->listener != NULL && status == LTDIC_NEED_MORE && unfinished) {
         ltdic__bound_unfinished(net);
     }
     if (status == LTDIC_OK && indication->kind == LTDIC_CLOSED && net->state == OPEN) {
@@ -394,7 +395,7 @@ const source_kind ltdic__endpoint_kind = {next, renew, free_it};
 
 static void destroy(ltdic_net *net)
 {
-    ltdic_association_free(net->association);
+    ltdic__association_clear(net->association);
     wipe_buffer(net);
     buffer_free(&net->in);
     free(net);
@@ -415,17 +416,19 @@ void ltdic_net_done(ltdic_net *net)
 
 ltdic_net *ltdic_net_new(ltdic_loop *loop, void *owner)
 {
-    ltdic_net *net = calloc(1, sizeof *net);
-    ltdic_association *association = net != NULL ? ltdic_association_new() : NULL;
-    if (association == NULL || !ltdic__loop_add(loop, &net->source)) {
-        ltdic_association_free(association);
+    ltdic_net *net = malloc(sizeof *net + ltdic__association_size());
+    if (net == NULL) {
+        return NULL;
+    }
+    *net = (ltdic_net){.association = (ltdic_association *)(void *)(net + 1)};
+    if (!ltdic__loop_add(loop, &net->source)) {
         free(net);
         return NULL;
     }
+    ltdic__association_init(net->association);
     net->source.kind = &ltdic__endpoint_kind;
     net->owner = owner;
     net->fd = net->pending_fd = -1;
-    net->association = association;
     net->transport = &ltdic__tcp;
     net->max_unfinished = LTDIC_MAX_UNFINISHED;
     list_init(&net->begun);

@@ -21,8 +21,8 @@ struct ltdic_net {
     bool watched;  /* by the poller, which is asked only where there is something to wait for */
     bool dead;     /* freed while an indication is out */
     int fd;
-    ltdic_cause cause; /* why the last call to listen or connect failed */
-    ltdic_association *association;
+    ltdic_cause cause;              /* why the last call to listen or connect failed */
+    ltdic_association *association; /* in the same memory, behind this */
 
     /* open */
     const transport *transport;

@@ -523,15 +523,10 @@ int ltdic_admission_take_rules(ltdic_admission *admission, ltdic_admission *from
 
 /* ---- an A-ASSOCIATE-RQ --------------------------------------------------------------------- */
 
-static bool same(ltdic_bytes a, ltdic_bytes b)
-{
-    return a.size == b.size && memcmp(a.data, b.data, a.size) == 0;
-}
-
 static bool is_one_of(const entry *list, ltdic_bytes value)
 {
     for (; list != NULL; list = list->next) {
-        if (same(value_of(list), value)) {
+        if (same_bytes(value_of(list), value)) {
             return true;
         }
     }
@@ -545,21 +540,18 @@ typedef struct identity {
     ltdic_bytes primary, secondary;
 } identity;
 
-static bool find_identity(identity *found, ltdic_bytes rq)
+static bool find_identity(identity *found, const request_view *rq)
 {
-    ltdic_bytes rest = ltdic__items_of(rq), information, item;
-    while (ltdic__next_item(&rest, USER_INFORMATION, &information)) {
-        if (ltdic__next_item(&information, USER_IDENTITY, &item)) {
-            const uint8_t *p = item.data;
-            const size_t size = load_u16(p + 2);
-            found->type = p[0];
-            found->response = p[1] != 0;
-            found->primary = (ltdic_bytes){p + 4, size};
-            found->secondary = (ltdic_bytes){p + 6 + size, load_u16(p + 4 + size)};
-            return true;
-        }
+    if (rq->identity.size == 0) {
+        return false;
     }
-    return false;
+    const uint8_t *p = rq->identity.data;
+    const size_t size = load_u16(p + 2);
+    found->type = p[0];
+    found->response = p[1] != 0;
+    found->primary = (ltdic_bytes){p + 4, size};
+    found->secondary = (ltdic_bytes){p + 6 + size, load_u16(p + 4 + size)};
+    return true;
 }
 
 /* In a time that does not tell how much of it is right. */
@@ -587,20 +579,19 @@ static bool knows(const entry *identities, const identity *who)
 
 /* Permanent reasons are reported before transient ones: called and calling title, user identity,
  * maximum length. */
-static ltdic_reject refusal(const ltdic_admission *a, ltdic_bytes rq, identity *who)
+static ltdic_reject refusal(const ltdic_admission *a, const request_view *rq, identity *who)
 {
-    if (a->called != NULL && !is_one_of(a->called, ltdic__title_at(rq, CALLED_AT))) {
+    if (a->called != NULL && !is_one_of(a->called, rq->called)) {
         return (ltdic_reject){1, 1, 7};
     }
-    if (a->calling != NULL && !is_one_of(a->calling, ltdic__title_at(rq, CALLING_AT))) {
+    if (a->calling != NULL && !is_one_of(a->calling, rq->calling)) {
         return (ltdic_reject){1, 1, 3};
     }
     if (a->identities != NULL && !(find_identity(who, rq) && knows(a->identities, who))) {
         return (ltdic_reject){1, 2, 1};
     }
-    const uint32_t least = a->least_max_length;
-    const uint32_t max_length = least != 0 ? ltdic_max_length_of(rq) : 0;
-    return max_length != 0 && max_length < least ? (ltdic_reject){1, 1, 1} : let_in;
+    const bool too_small = rq->max_length != 0 && rq->max_length < a->least_max_length;
+    return too_small ? (ltdic_reject){1, 1, 1} : let_in;
 }
 
 /* The abstract syntax of a proposed context, trimmed; NULL data where there is none. */
@@ -685,20 +676,15 @@ static void put_context(writer *w, const ltdic_admission *a, ltdic_bytes proposa
     put_item(w, TRANSFER_SYNTAX, uid);
 }
 
-/* Each ID once: of several with the same, the first counts. */
-static void put_contexts(writer *w, const ltdic_admission *a, ltdic_bytes rq, uint8_t *verification)
+static void put_contexts(writer *w, const ltdic_admission *a, const request_view *rq,
+                         uint8_t *verification)
 {
-    uint8_t seen[32] = {0};
-    ltdic_bytes rest = ltdic__items_of(rq), proposal;
-    while (ltdic__next_item(&rest, PROPOSED, &proposal)) {
-        const uint8_t id = proposal.data[0];
-        if (ltdic__take_bit(seen, id)) {
-            const ltdic_bytes abstract = abstract_of(proposal);
-            if (same(abstract, text_of(VERIFICATION))) {
-                ltdic__take_bit(verification, id);
-            }
-            put_context(w, a, proposal, abstract);
+    for (size_t i = 0; i < rq->count; i++) {
+        const ltdic_bytes proposal = ltdic__context_at(rq, i), abstract = abstract_of(proposal);
+        if (same_bytes(abstract, text_of(VERIFICATION))) {
+            ltdic__take_bit(verification, proposal.data[0]);
         }
+        put_context(w, a, proposal, abstract);
     }
 }
 
@@ -721,12 +707,12 @@ static void put_user_information(writer *w, const ltdic_admission *a, bool respo
 }
 
 static int put_accept(ltdic_buffer *out, ltdic_answer *answer, const ltdic_admission *a,
-                      ltdic_bytes rq, bool response)
+                      const request_view *rq, bool response)
 {
     static const uint8_t head[] = {LTDIC_ASSOCIATE_AC, 0, 0, 0, 0, 0, 0, 1, 0, 0};
     writer w = {out->data, out->room, 0};
     writer_bytes(&w, head, sizeof head);
-    writer_bytes(&w, rq.data + sizeof head, ITEMS_START - sizeof head); /* PS3.8 9.3.3 */
+    writer_bytes(&w, rq->pdu.data + sizeof head, ITEMS_START - sizeof head); /* PS3.8 9.3.3 */
     put_item(&w, APPLICATION_CONTEXT_ITEM, text_of(APPLICATION_CONTEXT));
     put_contexts(&w, a, rq, answer->verification);
     put_user_information(&w, a, response);
@@ -738,8 +724,8 @@ static int put_accept(ltdic_buffer *out, ltdic_answer *answer, const ltdic_admis
     return LTDIC_OK;
 }
 
-int ltdic_admission_judge(ltdic_admission *admission, ltdic_answer *answer, ltdic_buffer *accept,
-                          ltdic_bytes rq, ltdic_bytes host)
+int ltdic__admission_judge(ltdic_admission *admission, ltdic_answer *answer, ltdic_buffer *accept,
+                           const request_view *rq, ltdic_bytes host)
 {
     identity who = {.type = 0};
     *answer = (ltdic_answer){.refusal = refusal(admission, rq, &who)};
@@ -747,8 +733,7 @@ int ltdic_admission_judge(ltdic_admission *admission, ltdic_answer *answer, ltdi
     if (answer->refusal.result != 0) {
         return LTDIC_OK;
     }
-    answer->refusal =
-        ltdic__admission_take_place(admission, answer, ltdic__title_at(rq, CALLING_AT), host);
+    answer->refusal = ltdic__admission_take_place(admission, answer, rq->calling, host);
     if (answer->refusal.result != 0) {
         return LTDIC_OK;
     }
@@ -757,4 +742,13 @@ int ltdic_admission_judge(ltdic_admission *admission, ltdic_answer *answer, ltdi
         ltdic_admission_leave(admission, answer);
     }
     return status;
+}
+
+int ltdic_admission_judge(ltdic_admission *admission, ltdic_answer *answer, ltdic_buffer *accept,
+                          ltdic_bytes rq, ltdic_bytes host)
+{
+    request_view parts;
+    uint32_t contexts[MOST_CONTEXTS];
+    ltdic__view_request(&parts, rq, contexts);
+    return ltdic__admission_judge(admission, answer, accept, &parts, host);
 }

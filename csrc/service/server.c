@@ -4,6 +4,8 @@
  *
  * An association whose release was asked for stays held until the next batch, so that its user has
  * dealt with all data before the answer goes out. */
+#include "admission.h"
+
 #include "codec/buffer.h"
 #include "codec/bytes.h"
 #include "codec/items.h"
@@ -549,9 +551,8 @@ static void send_or_end(ltdic_served *a, uint8_t type, ltdic_reject codes)
 
 /* ---- requests ----------------------------------------------------------------------------- */
 
-static void copy_title(char *out, ltdic_bytes rq, size_t offset)
+static void copy_title(char *out, ltdic_bytes title)
 {
-    const ltdic_bytes title = ltdic__title_at(rq, offset);
     memcpy(out, title.data, title.size);
     for (size_t i = 0; i < title.size; i++) { /* a NUL inside must not end the text */
         out[i] = (char)(out[i] == '\0' ? '?' : out[i]);
@@ -559,14 +560,13 @@ static void copy_title(char *out, ltdic_bytes rq, size_t offset)
     out[title.size] = '\0';
 }
 
-/* Who asks: for the report. */
-static void remember(ltdic_served *a, ltdic_bytes rq)
+/* Remembers who asks, for the report. */
+static void remember(ltdic_served *a, ltdic_bytes called, ltdic_bytes calling)
 {
-    ltdic_report *r = &a->report;
     a->requested = true;
     a->since = ltdic__now();
-    copy_title(r->called, rq, CALLED_AT);
-    copy_title(r->calling, rq, CALLING_AT);
+    copy_title(a->report.called, called);
+    copy_title(a->report.calling, calling);
 }
 
 static void admit(ltdic_server *s, ltdic_served *a, ltdic_bytes rq, ltdic_bytes accept)
@@ -594,9 +594,10 @@ static void receive_request(ltdic_server *s, ltdic_served *a, ltdic_bytes rq)
 {
     uint8_t room[LTDIC_ACCEPT_ROOM];
     ltdic_buffer accept = {room, sizeof room, 0};
-    remember(a, rq);
+    const request_view *parts = ltdic__association_request(ltdic__net_association(a->net));
+    remember(a, parts->called, parts->calling);
     const ltdic_bytes host = {(const uint8_t *)a->report.host, strlen(a->report.host)};
-    ltdic_admission_judge(s->admission, &a->answer, &accept, rq, host);
+    ltdic__admission_judge(s->admission, &a->answer, &accept, parts, host);
     if (a->answer.refusal.result != 0) {
         send_or_end(a, LTDIC_ASSOCIATE_RJ, a->answer.refusal);
     } else if (s->closing) {
@@ -688,7 +689,7 @@ static void receive_pdu(ltdic_server *s, ltdic_served *a, const ltdic_indication
 static void receive_refused(ltdic_served *a, const ltdic_indication *i)
 {
     a->report.received += i->pdu.size;
-    remember(a, i->pdu);
+    remember(a, ltdic__title_at(i->pdu, CALLED_AT), ltdic__title_at(i->pdu, CALLING_AT));
     set_outcome(a, LTDIC_OUTCOME_REJECTED, LTDIC_OK, i->codes);
 }
 
