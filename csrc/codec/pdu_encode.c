@@ -151,8 +151,14 @@ static size_t open_context(encoder *e, const ltdic_item *row, bool proposed)
 {
     const uint8_t *header = header_of(e, CONTEXT_HEADER);
     const uint8_t fields[CONTEXT_HEADER] = {
-        proposed ? PROPOSED : ANSWERED,     header[1], 0, 0, row->id, header[5],
-        proposed ? header[6] : row->result, header[7],
+        proposed ? PROPOSED : ANSWERED, /* type */
+        header[1],
+        0, /* length */
+        0,
+        row->id,
+        header[5],
+        proposed ? header[6] : row->result,
+        header[7],
     };
     writer_bytes(&e->w, fields, sizeof fields);
     return e->w.pos - CONTEXT_HEADER + 2;
