@@ -287,7 +287,7 @@ L_LTDIC_API L_INT L_DicomGetCallback(HDICOMNET hNet, DICOMNETCALLBACK *pCallback
  *                    0: no limit */
 L_LTDIC_API L_INT L_DicomSetTimeouts(HDICOMNET hNet, L_UINT32 nArtim, L_UINT32 nResponse,
                                      L_UINT32 nIdle);
-/** Limits what the listener hNet accepts; 0: no limit. [own]
+/** Limits the connections and associations of the listener hNet; 0: no limit. [own]
  *  Besides, all incomplete associate requests together may have 64 MiB. Beyond that the connection
  *  that began first is aborted, and its CLOSECALLBACK has DICOM_ERROR_BUSY.
  *  @param nAssociations  an associate request beyond so many is rejected with 2/3/2; a connection
@@ -424,9 +424,9 @@ L_LTDIC_API HDICOMPDU L_DicomCreateAssociate(L_BOOL bRequest);
 L_LTDIC_API L_VOID L_DicomFreeAssociate(HDICOMPDU hPDU);
 /** Makes it an empty request or accept. [parameters: own] */
 L_LTDIC_API L_INT L_DicomResetAssociate(HDICOMPDU hPDU, L_BOOL bRequest);
-/** Sets the defaults of what is absent: the DICOM application context, maximum length 16384,
- *  ltdic's implementation class UID and version name; in a request also the titles ANY-SCP and
- *  LTDIC and, if there is no context, Verification with Implicit VR Little Endian.
+/** Sets the fields that are absent and have a default: the DICOM application context, maximum
+ *  length 16384, ltdic's implementation class UID and version name; in a request also the titles
+ *  ANY-SCP and LTDIC and, if there is no context, Verification with Implicit VR Little Endian.
  *  [parameters: own] */
 L_LTDIC_API L_INT L_DicomDefaultAssociate(HDICOMPDU hPDU);
 

@@ -125,7 +125,7 @@ class MessageOrder:
                 self._notify()
 
     def stop(self) -> None:
-        """The association is over: nobody has to wait."""
+        """End all waits: the association has ended."""
         with self._lock:
             self._over = True
             self._notify()
@@ -201,7 +201,7 @@ class AsyncMessageOrder:
             self._wake()
 
     def stop(self) -> None:
-        """The association is over: nobody has to wait."""
+        """End all waits: the association has ended."""
         self._over = True
         self._wake()
 

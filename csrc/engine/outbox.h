@@ -56,16 +56,18 @@ size_t ltdic__outbox_size(const outbox *o);  /* bytes that wait */
 bool ltdic__outbox_is_full(const outbox *o); /* no mark may be added */
 bool ltdic__outbox_reserve_mark(outbox *o);  /* false: no memory */
 
-/* Copies a PDU for ltdic__outbox_send, which takes ownership, and reserves its mark. Copies what is
- * lent first (ltdic__outbox_keep). Returns NULL if there is no memory. */
+/* Copies a PDU for ltdic__outbox_send, which takes ownership, and reserves its mark. Does
+ * ltdic__outbox_keep first. Returns NULL if there is no memory. */
 chunk *ltdic__outbox_copy(outbox *o, ltdic_bytes pdu);
 void ltdic__outbox_send(outbox *o, chunk *copy);
 void ltdic__outbox_discard(chunk *copy); /* frees a copy that is not sent */
 
-/* Submits data as `pdus` PDUs. Before the call, ltdic__outbox_keep must have copied what was lent
- * before, and a mark must be reserved. The sender's memory is used until ltdic__outbox_keep. */
+/* Submits data as `pdus` PDUs. Before the call, ltdic__outbox_keep must have copied the loan
+ * before, if any, and a mark must be reserved. The sender's memory is used until
+ * ltdic__outbox_keep. */
 void ltdic__outbox_lend(outbox *o, const loan *lent, uint64_t pdus);
-/* Copies what is lent and has not been sent. LTDIC_ERR_MEMORY: it did ltdic__outbox_lose. */
+/* Copies the part of the loan that has not been sent. Without memory it does ltdic__outbox_lose and
+ * returns LTDIC_ERR_MEMORY. */
 int ltdic__outbox_keep(outbox *o);
 
 /* Fills `output` with the next bytes to send, in as many parts as it has room for. */

@@ -62,7 +62,7 @@ typedef struct source source;
 typedef struct source_kind {
     /* Makes the next indication. Returns false if there is none without waiting. */
     bool (*next)(source *s, ltdic_indication *indication);
-    /* Gives up, in a child process, what fork shared with its parent. */
+    /* Runs in a child process after fork: gives up what belongs to the parent. */
     void (*renew)(source *s);
     void (*free)(source *s); /* called when its loop is freed */
 } source_kind;
