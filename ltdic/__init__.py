@@ -1,9 +1,9 @@
 """The DICOM Upper Layer (PS3.8): codec, associations, and the L_Dicom API.
 
-`ltdic.decode`, `ltdic.encode` and `ltdic.Decoder` turn bytes into PDUs and back; `ltdic.connect`
-and `ltdic.Server` open and serve associations, `ltdic.aio` does the same in asyncio, and
-`ltdic.Association` is one without a transport; `ltdic.l_dicom` has the association part of the
-documented C API under its own names.
+`ltdic.decode`, `ltdic.encode` and `ltdic.Decoder` convert between bytes and PDUs. `ltdic.connect`
+opens associations and `ltdic.Server` serves them; `ltdic.aio` has both for asyncio.
+`ltdic.Association` is an association without a transport. `ltdic.l_dicom` has the association part
+of the documented C API under its own names.
 """
 
 from pathlib import Path
@@ -123,12 +123,13 @@ __all__ = [
 
 
 def get_include() -> str:
-    """The folder with `ltdic.h`."""
+    """Return the folder that contains `ltdic.h`."""
     here = Path(__file__).resolve().parent
     installed = here / "include"
     return str(installed if installed.is_dir() else here.parent / "csrc")
 
 
 def get_sources() -> list[str]:
-    """The C files to compile with `-I` of `get_include()`, and nothing else."""
+    """Return the C files of the library. Compile them with `-I` and the path of `get_include()`;
+    nothing else is needed."""
     return sorted(str(path) for path in Path(get_include()).glob("*/*.c"))

@@ -1,5 +1,5 @@
-"""Checks of arguments: what is wrong is a `TypeError` or a `ValueError` that names the argument,
-and never shows a value that may be a secret."""
+"""Checks of arguments. Each raises `TypeError` or `ValueError` with the name of the argument, and
+never shows a value that may be a secret."""
 
 from __future__ import annotations
 
@@ -11,19 +11,21 @@ HOST_AND_PORT = "a host and a port"
 
 
 def wrong_type(name: str, value: object, wanted: str) -> TypeError:
-    """The exception for an argument, or a part of one, of a wrong type."""
+    """Make the exception for an argument, or a part of one, of a wrong type."""
     return TypeError(f"{name}: {type(value).__name__} where {wanted} must be")
 
 
 def one(name: str, value: Any, kind: Any, wanted: str = "") -> Any:
-    """The value, which is of this kind, in words `wanted`."""
+    """Return the value after a check that it is an instance of `kind`; `wanted` is a name of
+    that."""
     if not isinstance(value, kind):
         raise wrong_type(name, value, wanted or kind.__name__)
     return value
 
 
 def each(name: str, values: Any, kind: Any, wanted: str = "") -> Iterator[Any]:
-    """Yield the values, which are all of this kind. One text is not several of one character."""
+    """Yield the values after a check of each. A single text is refused: it is not taken as several
+    of one character."""
     several = f"several {wanted or kind.__name__}"
     if isinstance(values, str):
         raise TypeError(f"{name} is one text where {several} must be")
@@ -36,7 +38,7 @@ def each(name: str, values: Any, kind: Any, wanted: str = "") -> Iterator[Any]:
 
 
 def pair(name: str, values: Any, wanted: str) -> tuple[Any, Any]:
-    """Two values in one, in words `wanted`."""
+    """Return the two values of a pair; `wanted` is a name of that."""
     try:
         first, second = values
     except (NotImplementedError, TypeError, ValueError):
@@ -46,7 +48,7 @@ def pair(name: str, values: Any, wanted: str) -> tuple[Any, Any]:
 
 
 def number_of(name: str, value: Any, most: int) -> int:
-    """An integer from 0 to `most`, read once."""
+    """Return an integer from 0 to `most`. The value is read once, as it may change."""
     try:
         number = index(value)
     except TypeError:
@@ -57,7 +59,8 @@ def number_of(name: str, value: Any, most: int) -> int:
 
 
 def view_of(name: str, value: Any) -> memoryview:
-    """The bytes themselves. Their number is that of the buffer: a class may say another one."""
+    """Return a view of contiguous bytes. Its length is that of the buffer, whatever `len` of the
+    object is."""
     try:
         return memoryview(value).cast("B")
     except (BufferError, TypeError, ValueError):
@@ -65,7 +68,7 @@ def view_of(name: str, value: Any) -> memoryview:
 
 
 def copy_of(name: str, value: Any) -> bytes:
-    """The bytes, in whatever order they lie, as nobody can change them."""
+    """Return a copy of bytes, which may be in any layout in memory."""
     if type(value) is bytes:
         return value
     try:

@@ -1,4 +1,4 @@
-"""Whether a function has begun, whose call was ended by what a signal handler raised."""
+"""Tells whether a function had begun when an exception of a signal handler ended its call."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from types import TracebackType
 
 
 def has_begun(where: TracebackType | None) -> bool:
-    """Whether the function that was called in the first frame of a traceback has begun. What a
-    signal handler raises may come before its first instruction, where nothing of it is done."""
+    """Tell whether the function that the first frame of a traceback called has begun. A signal
+    handler may raise before its first instruction: then the function has done nothing."""
     assert where is not None
     inside = where.tb_next
     if inside is None:

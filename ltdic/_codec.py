@@ -1,4 +1,4 @@
-"""The calls that make PDUs of bytes and bytes of PDUs (PS3.8 9.3, PS3.7 annex D)."""
+"""Decodes bytes into PDUs and encodes PDUs into bytes (PS3.8 9.3, PS3.7 annex D)."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ MAX_ASSOCIATE = 1 << 20
 
 
 def flags_of(control: int) -> tuple[bool, bool]:
-    """Tell whether a message control header is of a command, and of the last fragment."""
+    """Return the bits of a message control header: command, last fragment."""
     return control & _COMMAND != 0, control & _LAST != 0
 
 
 def control_of(pdv: PDV) -> int:
-    """The message control header of a PDV."""
+    """Return the message control header of a PDV."""
     return (_COMMAND if pdv.is_command else 0) | (_LAST if pdv.is_last else 0)
 
 
@@ -57,7 +57,7 @@ _FIXED_SIZE = 10
 
 
 def _fixed(pdu: PDU) -> bytes:
-    """A PDU of codes alone. Raises `ValueError` where one is no byte."""
+    """Encode a PDU of fixed size. Raises `ValueError` if a code is not 0 to 255."""
     codes = (0, 0, 0)
     if isinstance(pdu, AssociateReject):
         codes = pdu.result, pdu.source, pdu.reason
@@ -67,8 +67,9 @@ def _fixed(pdu: PDU) -> bytes:
 
 
 def _unfrozen(cls: Any) -> Any:
-    """A class like `cls`, of which objects are made in less than half the time, for nothing guards
-    their fields yet. Given `cls` as their `__class__` they are frozen."""
+    """Return a class with the fields of the frozen dataclass `cls`. Its objects are made in less
+    than half the time, as their fields are not protected. Setting their `__class__` to `cls`
+    freezes them."""
     named = [(f.name, f.type, field(default=f.default, kw_only=f.kw_only)) for f in fields(cls)]
     return make_dataclass(cls.__name__, named, slots=True, eq=False, repr=False)
 
@@ -86,7 +87,7 @@ def _latin(value: bytes) -> str:
     return value.decode("latin-1")
 
 
-# Fields of user information that one row is enough for, from its text and from its bytes.
+# Fields of user information that have a single row, made from its text or from its bytes.
 _USER_TEXTS: dict[int, str] = {
     codec.KIND_CLASS_UID: "implementation_class_uid",
     codec.KIND_VERSION_NAME: "implementation_version_name",
@@ -99,7 +100,8 @@ _USER_FIELDS: dict[int, tuple[str, Callable[[bytes], Any]]] = {
     ),
     codec.KIND_USER_IDENTITY_RESPONSE: ("user_identity_response", UserIdentityResponse),
 }
-# Fields of several values: what a row begins one with, what others add to it, and what it is then.
+# Fields that have several rows: the first row begins a list of values, the others extend it, and at
+# the end the list becomes the arguments of a class.
 _BEGINS: dict[int, tuple[str, Callable[[codec.Row, bytes], list[Any]]]] = {
     codec.KIND_ROLE: ("roles", lambda row, value: [_latin(value), row[4], row[5]]),
     codec.KIND_EXTENDED: ("extended", lambda row, value: [_latin(value)]),
@@ -125,7 +127,7 @@ _ENDS: dict[str, Callable[..., Any]] = {
 
 
 class _UserInformation:
-    """Item 50 in the making."""
+    """Collects the rows of item 50 and makes a `UserInformation` of them."""
 
     def __init__(self) -> None:
         self.made = _Info()
@@ -154,8 +156,9 @@ class _UserInformation:
 def _associate(
     data: Buffer, rows: list[codec.Row], wire: bytes | None
 ) -> AssociateRequest | AssociateAccept:
-    """An RQ or AC. The first three rows are always the same, and most of the others are of
-    contexts. All text is cut from one decoded text."""
+    """Make an RQ or AC. The first three rows are always those of the PDU and its titles; most of
+    the others belong to contexts. The whole PDU is decoded as text once, and each text is a slice
+    of it."""
     text = str(data, "latin-1")
     pdu, called, calling = rows[:3]
     application_context: str | None = None
@@ -258,13 +261,13 @@ def _known() -> Iterator[PDU]:
     yield from (Abort(0, 0), ReleaseRequest(), ReleaseResponse())
 
 
-# PDUs of codes alone that PS3.8 defines, as they are sent. Nobody can change them, so that one of
-# each is enough.
+# PDUs of fixed size with codes that PS3.8 defines, by their bytes. They are frozen, so `decode` can
+# return the same object each time.
 _KNOWN: dict[bytes, PDU] = {_fixed(pdu): pdu for pdu in _known()}
 
 
 def error_of(status: int, offset: int, need: int = 0, pdu: Buffer = b"") -> DecodeError:
-    """The exception for a fault; of a `pdu` that is given, with the field at fault."""
+    """Make the exception for a fault. With `pdu`, its text names the field at fault."""
     if status == codec.NEED_MORE:
         return IncompleteError(offset, need, Abort(2, 0))
     place = place_of(pdu, offset) if pdu else ""
@@ -281,16 +284,17 @@ def decode(
     max_associate: int = MAX_ASSOCIATE,
     exact: bool = False,
 ) -> PDU:
-    """Decode one whole PDU.
+    """Decode one PDU, which must be complete.
 
-    `data` is any contiguous bytes-like object. A `PDV`'s data is a view of it, everything else a
-    copy. `strict` refuses all that PS3.8 forbids; otherwise only what cannot be parsed safely is
-    refused. The limits are in bytes of the PDU length field; 0 is no limit, and a P-DATA-TF of
-    empty PDVs takes some 70 times its size: `Decoder.fragments` holds none. With `exact` the PDU
-    remembers how it was written, and `encode` writes it like that again.
+    `data` is any contiguous bytes-like object. The data of a `PDV` is a view of it; all else is
+    copied. `strict` refuses everything that PS3.8 forbids; otherwise only bytes that cannot be
+    parsed safely are refused. `max_pdata` (P-DATA-TF) and `max_associate` (A-ASSOCIATE-RQ and -AC)
+    limit the PDU length field, in bytes; 0 is no limit. A P-DATA-TF of empty PDVs takes some 70
+    times its size in memory; `Decoder.fragments` never holds a whole one. With `exact` the PDU
+    keeps its bytes (`wire`), and `encode` returns the same bytes again.
 
-    Raises `IncompleteError` where bytes are missing, and `DecodeError` with kind and offset for
-    anything else that is wrong, `trailing_bytes` after the PDU included.
+    Raises `IncompleteError` if bytes are missing, and `DecodeError` with kind and offset for any
+    other fault, also for bytes after the PDU (`trailing_bytes`).
     """
     given = data if type(data) is bytes else view_of("data", data).toreadonly()
     if len(given) == _FIXED_SIZE and not exact and (known := _KNOWN.get(bytes(given))) is not None:
@@ -305,12 +309,12 @@ def decode(
 
 
 def decode_rejects(data: Buffer) -> memoryview:
-    """Decode a run of A-ASSOCIATE-RJ, one right after another, in one go.
+    """Decode consecutive A-ASSOCIATE-RJ in one call.
 
-    A row of three bytes for each, result, source and reason: a buffer of shape (n, 3), which numpy
-    and pyarrow take as it is, and `tolist()` makes a list of. Raises as `decode` does, and
-    `DecodeError` with kind `unexpected_pdu` at a PDU of another type; the offset counts from the
-    first byte of `data`, so that the `offset // 10` PDUs before it are good.
+    Returns a buffer of bytes with the shape (n, 3): a row for each PDU, with result, source and
+    reason. numpy and pyarrow accept it without a copy, `tolist()` returns a list. Raises as
+    `decode` does, and `DecodeError` with kind `unexpected_pdu` at a PDU of another type. The offset
+    counts from the first byte of `data`: the first `offset // 10` PDUs are valid.
     """
     fault, rows = codec.decode_rejects(data)
     if fault.status != 0:
@@ -319,10 +323,10 @@ def decode_rejects(data: Buffer) -> memoryview:
 
 
 class Decoder:
-    """Cut a byte stream into PDUs and decode them.
+    """Splits a byte stream into PDUs and decodes them.
 
-    Feed it whatever the transport delivers, in pieces of any size, then take the PDUs that are
-    complete. The options are those of `decode`. Not thread-safe.
+    Feed it the bytes that the transport delivers, in pieces of any size, then take the PDUs that
+    are complete. The options are those of `decode`. Not thread-safe.
     """
 
     def __init__(
@@ -336,48 +340,49 @@ class Decoder:
         self._exact = exact
         self._options = codec.options(bool(strict), max_pdata, max_associate)
         self._stream = codec.Stream(self._options)
-        self._data = memoryview(b"")  # being decoded, from _start on
+        self._data = memoryview(b"")  # bytes to decode, from _start on
         self._start = 0
-        self._chunks: list[bytes] = []  # fed since
+        self._chunks: list[bytes] = []  # bytes that were fed after those
         self._pending = 0
-        self._required = 1  # bytes from _start on that are worth a look
+        self._required = 1  # bytes from _start on without which decoding cannot continue
         self._need = 6
         self._fault: codec.NativeFault | None = None
 
     @property
     def pending(self) -> int:
-        """Bytes that have been fed and are not yet part of anything taken."""
+        """Number of bytes that were fed and are not part of a PDU or fragment taken."""
         return self._pending
 
     @property
     def need(self) -> int:
-        """Bytes, from the first of the PDU in progress, that are required to go on."""
+        """Bytes, counted from the first of the incomplete PDU, that decoding needs to continue."""
         return self._need
 
     def feed(self, data: Buffer) -> None:
-        """Add bytes as they came from the transport."""
+        """Add bytes from the transport. A buffer may be reused after the call."""
         chunk = data if type(data) is bytes else copy_of("data", data)
         if chunk:
             self._chunks.append(chunk)
             self._pending += len(chunk)
 
     def pdus(self) -> Iterator[PDU]:
-        """Yield each whole PDU, and forget it.
+        """Yield each complete PDU, and forget it.
 
-        Raises `DecodeError` where the bytes are no good PDU, after all PDUs before that place, and
-        again whenever it is called after that.
+        Raises `DecodeError` if the bytes are not a valid PDU, after all PDUs before that place, and
+        at each call after that.
         """
         while (pdu := self._next()) is not None:
             yield pdu
         self._raise()
 
     def fragments(self) -> Iterator[PDU | Fragment]:
-        """Yield as `pdus` does, but P-DATA-TF in pieces as they come, so that none is ever held.
+        """Yield as `pdus` does, but each P-DATA-TF in pieces as its bytes arrive, so that a whole
+        one is never held.
 
-        What precedes a fault inside a P-DATA-TF has been handed out when it is raised.
+        When a fault inside a P-DATA-TF is raised, the data before it has been yielded.
         """
         if self._left() and not self._stream.inside and self._data[self._start] == 4:
-            self._required = 1  # and not the whole of it, as pdus() may have said
+            self._required = 1  # pdus() may have required the whole P-DATA-TF
         while (piece := self._next_piece()) is not None:
             yield piece
         self._raise()
@@ -390,7 +395,8 @@ class Decoder:
         return len(self._data) - self._start
 
     def _is_worth_a_look(self) -> bool:
-        """Are there as many bytes as were asked for? Those that were fed are joined on demand."""
+        """Tell whether there are enough bytes to continue. If so, those that were fed are joined to
+        the rest."""
         if self._fault is not None:
             return False
         if self._left() >= self._required:
@@ -451,7 +457,7 @@ class Decoder:
             return
         self._need = fault.need
         left = self._left()
-        # A first byte may be wrong long before the header is whole.
+        # Without a byte, one is enough to find a wrong PDU type.
         self._required = left + fault.need - fault.offset if left else 1
 
 
@@ -493,7 +499,7 @@ _RULES = {
 
 
 class _Writer:
-    """Collects rows, their values, and what field each row is, to name it when it is at fault."""
+    """Collects rows, their values, and the name of the field of each row, for errors."""
 
     def __init__(self) -> None:
         self._rows: list[codec.Row] = []
@@ -502,7 +508,7 @@ class _Writer:
         self._names: list[str] = []
 
     def add(self, name: str, kind: int, value: Any = b"", **codes: int) -> None:
-        """A row; `codes` are its fields type, id, result, source, reason, version."""
+        """Add a row; `codes` are its fields type, id, result, source, reason, version."""
         encoded = _text_of(name, kind, value) if kind in _TEXTS else copy_of(name, value)
         if not codes:
             self._append(name, kind, encoded, 0, 0, 0, 0, 0, 0)
@@ -521,7 +527,7 @@ class _Writer:
         self._names.append(name)
 
     def same(self, other: _Writer) -> bool:
-        """Do both stand for one PDU?"""
+        """Tell whether both stand for the same PDU."""
         return self._rows == other._rows and self._values == other._values
 
     def encode(self) -> bytes:
@@ -531,8 +537,8 @@ class _Writer:
         return data
 
     def _error(self, fault: codec.NativeFault) -> ValueError:
-        """The exception for a row that cannot be encoded: its name, its value unless that may be a
-        secret, and the rule."""
+        """Make the exception for a row that cannot be encoded, with its name, its value unless that
+        may be a secret, and the rule."""
         n = min(fault.offset, len(self._names) - 1)
         name, value, kind = self._names[n], self._values[n], self._rows[n][2]
         if fault.status == codec.TOO_LARGE:
@@ -546,45 +552,45 @@ class _Writer:
         return ValueError(f"{name} is {shown}: it has {rule}")
 
     def encode_like(self, wire: bytes) -> bytes | None:
-        """Encode in the way `wire` was written, but for values that are others now.
+        """Encode to the bytes of `wire`, with changed values replaced.
 
-        None where there are rows that `wire` lacks, or the other way round. Repetitions of an item
-        that is another one now are left out.
+        Returns None if there are rows that `wire` lacks, or the reverse. Repetitions of a changed
+        item are left out: see `_ChangedItems`.
         """
         mine: dict[int, deque[int]] = defaultdict(deque)
         for n, row in enumerate(self._rows):
             if row[2] != codec.KIND_USER_INFORMATION:  # there may be more of it in `wire`
                 mine[row[2]].append(n)
-        like, received, changed = _Writer(), set(), False
-        others = _Others()
+        like, received, has_new_value = _Writer(), set(), False
+        items = _ChangedItems()
         for row, value, plain in _rows_for_every_byte(wire):
-            codes, is_other = row[3:], False
-            if others.have_replaced(row, value):
+            codes, is_changed = row[3:], False
+            if items.belongs_to_changed(row, value):
                 continue
             if plain is not None:
-                # Canonical order is that of `wire` as far as rows of one kind go.
+                # Rows of one kind are in the same order here and in `wire`.
                 if not mine[row[2]]:
                     return None
                 n = mine[row[2]].popleft()
                 codes = self._rows[n][3:]
                 if row[2] == codec.KIND_PDV:  # six bits of the control byte are reserved
                     codes = (*codes[:2], codes[2] | row[5] & 0xFC, *codes[3:])
-                is_other = codes[1:] != row[4:]
+                is_changed = codes[1:] != row[4:]
                 if plain == self._values[n]:
                     received.add(n)
                 else:
-                    value, is_other, changed = self._values[n], True, True
-            others.add(row, is_other)
+                    value, is_changed, has_new_value = self._values[n], True, True
+            items.add(row, is_changed)
             like._append("wire", row[2], value, *codes)
         if any(mine.values()):
             return None
-        if changed:
+        if has_new_value:
             self._refuse_all_but(received)
         data, fault = codec.encode(like._rows, b"".join(like._values))
         return data if fault.status == 0 else None
 
     def _refuse_all_but(self, received: set[int]) -> None:
-        """Raise `ValueError` for an illegal text, but for those that came like that."""
+        """Raise `ValueError` for an illegal text, except for texts that were received."""
         judged = _Writer()
         for n, (row, value, name) in enumerate(
             zip(self._rows, self._values, self._names, strict=True)
@@ -603,37 +609,37 @@ _IN_USER_INFORMATION = {
     0x58: codec.KIND_USER_IDENTITY,
     0x59: codec.KIND_USER_IDENTITY_RESPONSE,
 }
-# Where bytes that mean nothing are: the `id` of their rows.
+# Places of ignored bytes: the `id` of their rows.
 _IN_PDU, _IN_SUB_ITEM = 0, 2
 
 
-class _Others:
-    """Remembers which items of a PDU are others than came.
+class _ChangedItems:
+    """Remembers which items of a PDU differ from those received.
 
-    Where PS3.8 has one item, the first one counts; what repeats it means nothing here, but a peer
-    may take it for the value. So it goes when the value is another one, and so do the bytes after
-    the last field of the item.
+    If PS3.8 allows an item once, the first one counts. Repetitions of it, and bytes after its last
+    field, are ignored here, but a peer may read them as the value. So they are left out if the
+    value has changed.
     """
 
     def __init__(self) -> None:
-        self._kinds: dict[int, bool] = {}  # the last item of a kind: is it another one?
-        self._item = 0  # the kind of the item that rows are of
+        self._kinds: dict[int, bool] = {}  # by kind: whether the last item of it has changed
+        self._item = 0  # the kind of the item to which rows belong
 
-    def add(self, row: codec.Row, is_other: bool) -> None:
+    def add(self, row: codec.Row, is_changed: bool) -> None:
         if row[2] in (codec.KIND_HEADER, codec.KIND_IGNORED):
             return
         if row[3]:  # the first row of an item has its type
             self._item = row[2]
             self._kinds[self._item] = False
-        self._kinds[self._item] |= is_other
+        self._kinds[self._item] |= is_changed
 
-    def have_replaced(self, row: codec.Row, value: bytes) -> bool:
-        """Are these bytes that mean nothing, of an item that is another one?"""
+    def belongs_to_changed(self, row: codec.Row, value: bytes) -> bool:
+        """Tell whether these are ignored bytes of an item that has changed."""
         return row[2] == codec.KIND_IGNORED and self._kinds.get(self._kind_of(row, value), False)
 
     def _kind_of(self, row: codec.Row, value: bytes) -> int:
-        """The kind of the item that these bytes repeat or belong to; 0: of none."""
-        if row[4] == _IN_PDU:  # or the reserved bytes, before there is one
+        """Return the kind of the item that these bytes repeat or belong to; 0 if there is none."""
+        if row[4] == _IN_PDU:  # for the reserved bytes after the titles, this kind is not there yet
             return codec.KIND_APPLICATION_CONTEXT
         if row[4] == _IN_SUB_ITEM or self._item == codec.KIND_CONTEXT:
             return self._item
@@ -642,7 +648,7 @@ class _Others:
 
 
 def _rows_for_every_byte(wire: bytes) -> Iterator[tuple[codec.Row, bytes, bytes | None]]:
-    """Rows of an exact decoding with their bytes, and with their value, where they have one."""
+    """Yield the rows of an exact decoding with their bytes, and with their value or None."""
     fault, received = codec.decode(wire, 0, codec.options(False, 0, 0, exact=True))
     if fault is not None:
         raise ValueError(f"wire: {codec.text_of(fault.status)}")
@@ -651,7 +657,7 @@ def _rows_for_every_byte(wire: bytes) -> Iterator[tuple[codec.Row, bytes, bytes 
         if row[2] in (codec.KIND_HEADER, codec.KIND_IGNORED):
             yield row, wire[row[0] : row[0] + row[1]], None
         elif row[2] in (codec.KIND_PDU, codec.KIND_CONTEXT, codec.KIND_USER_INFORMATION):
-            next(plain)  # what they contain follows
+            next(plain)  # the rows of their contents follow
             yield row, b"", None if row[2] == codec.KIND_USER_INFORMATION else b""
         else:
             trimmed = next(plain)
@@ -737,7 +743,7 @@ def _add_associate(w: _Writer, pdu: AssociateRequest | AssociateAccept) -> None:
 
 
 def _rows_of(pdu: PDU) -> _Writer:
-    """The rows of a PDU in canonical order."""
+    """Return the rows of a PDU in canonical order."""
     w = _Writer()
     if isinstance(pdu, (AssociateRequest, AssociateAccept)):
         _add_associate(w, pdu)
@@ -764,7 +770,8 @@ _DATA_HEADER, _PDV_HEADER = Struct(">BxI"), Struct(">IBB")
 
 
 def _encode_at_once(pdu: PDU) -> bytes | None:
-    """Encode a PDU that needs no rows; None for others, and for a fault that is to be named."""
+    """Encode a PDU that needs no rows. Return None for others, and for one with a fault, which
+    `_Writer` then names."""
     if type(pdu) not in _ENCODED_AT_ONCE:
         return None
     try:
@@ -791,13 +798,12 @@ def _encode_data(pdu: DataTransfer) -> bytes | None:
 def encode(pdu: PDU) -> bytes:
     """Encode a PDU, canonically: items in the order of PS3.8, reserved bytes zero, no padding.
 
-    A PDU that was decoded with `exact` is encoded as it came, to the byte, and so is one that
-    `dataclasses.replace` made of it, but for the values that are others, and without what repeats
-    one of those; if items were added, moved or taken away it is encoded canonically.
+    A PDU that was decoded with `exact` is encoded to the bytes that were received. So is a copy
+    made of it by `dataclasses.replace`, with the changed values replaced and repetitions of a
+    changed item left out; but if items were added, moved or removed, it is encoded canonically.
 
-    Code fields may be any byte: what may be sent is for the association to decide. Raises
-    `ValueError` that names the field where a value cannot be encoded, `TypeError` where it is of
-    a wrong type.
+    Codes may be any byte: the association checks what may be sent. Raises `ValueError` with the
+    name of the field if a value cannot be encoded, `TypeError` if it has a wrong type.
     """
     if (data := _encode_at_once(pdu)) is not None:
         return data

@@ -1,4 +1,4 @@
-"""TCP connections, made by C: for whoever waits, and for a task of asyncio."""
+"""Makes TCP connections, in C: `dial` blocks, `dial_async` is for asyncio."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from ._native import net
 
 ROUND = 500
-"""Milliseconds: a signal that comes just before a wait is seen no later than this."""
+"""Milliseconds of one wait. A signal that comes just before a wait is noticed after it."""
 THREADS = 256
-"""How many connections of asyncio may be made at once."""
+"""Number of connections that asyncio may make at the same time."""
 
 Address = tuple[str, int]
 
 
 def dial(address: Address, local: Address | None, timeout: float | None) -> socket.socket:
-    """A connection, which never blocks. Raises `OSError`."""
+    """Connect, and return a non-blocking socket. Raises `OSError`."""
     _check_name(address[0])
     dialer = net.Dialer()
     try:
@@ -33,8 +33,8 @@ def dial(address: Address, local: Address | None, timeout: float | None) -> sock
 async def dial_async(
     address: Address, local: Address | None, timeout: float | None
 ) -> socket.socket:
-    """Connect as `dial` does; a thread waits, unless the connection is up at once. Cancelling
-    leaves nothing."""
+    """Connect as `dial` does. A thread waits, unless the connection is up without waiting. After
+    cancelling, no connection and no attempt is left."""
     _check_name(address[0])
     dialer = net.Dialer()
     numeric = _is_numeric(address[0]) and (local is None or _is_numeric(local[0]))
@@ -57,7 +57,7 @@ async def dial_async(
         return socket.socket(fileno=connected)
     except asyncio.CancelledError:
         dialer.cancel()
-        if waiting.cancel():  # no thread has begun with it
+        if waiting.cancel():  # no thread runs it yet
             dialer.free()
         waiting.add_done_callback(_close)
         raise
@@ -71,19 +71,19 @@ def _finish(dialer: net.Dialer, begin: tuple[Address, Address | None, float | No
 
 
 def _close(waiting: Future[int]) -> None:
-    """Close the connection that nobody waits for any more."""
+    """Close the connection that a cancelled call has made."""
     if not waiting.cancelled() and waiting.exception() is None and waiting.result() >= 0:
         os.close(waiting.result())
 
 
 def _check_name(host: str) -> None:
-    """Raises `OSError` for a text that C would read as another name."""
+    """Raise `OSError` for a text that C would read as another name."""
     if not host or "\0" in host:
         raise socket.gaierror(socket.EAI_NONAME, f"{host!a} is no name of a host")
 
 
 def _is_numeric(host: str) -> bool:
-    """Can it be looked up without asking anybody?"""
+    """Tell whether a host is a numeric address, which needs no resolver."""
     try:
         socket.getaddrinfo(host.strip("[]"), None, flags=socket.AI_NUMERICHOST)
     except (OSError, UnicodeError):
@@ -102,7 +102,7 @@ def _threads() -> ThreadPoolExecutor:
 
 
 def _forget_threads() -> None:
-    """A child process has none of them."""
+    """Forget the threads in a child process, which has none of them."""
     global _pool
     _pool = None
 

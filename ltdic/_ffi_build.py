@@ -1,4 +1,4 @@
-"""Build script of the extension `ltdic._ffi`. Its declarations are cut out of the C headers."""
+"""Builds the extension `ltdic._ffi`. Its declarations are taken from the C headers."""
 
 import os
 import re
@@ -9,12 +9,12 @@ from cffi import FFI
 CSRC = Path(__file__).resolve().parent.parent / "csrc"
 HEADERS = [CSRC / "ltdic.h", CSRC / "l_dicom.h"]
 
-# Python functions behind the slots of DICOMNETCALLBACK: one static C function for each type.
+# Finds the callback types. Each gets one static C function that calls Python.
 TRAMPOLINES = re.compile(r"typedef L_VOID\s*\(\s*\*(\w+CALLBACK)\)(\([^;]*\));")
 
 
 def declarations(header: Path) -> str:
-    """The text between the marks [cdef] and [end], as `FFI.cdef` reads it."""
+    """Return the text between the marks [cdef] and [end] in the form that `FFI.cdef` reads."""
     text = header.read_text(encoding="utf-8")
     start, end = text.index("/* [cdef]"), text.index("/* [end] */")
     text = re.sub(r"/\*.*?\*/", "", text[start:end], flags=re.DOTALL)
@@ -24,12 +24,13 @@ def declarations(header: Path) -> str:
 
 
 def trampolines(text: str) -> str:
-    """An `extern "Python"` declaration `on_SENDCALLBACK` for each typedef `SENDCALLBACK`."""
+    """Return a declaration `extern "Python"` for each callback type: `on_SENDCALLBACK` for
+    `SENDCALLBACK`."""
     found = TRAMPOLINES.findall(text)
     return "".join(f'extern "Python" L_VOID on_{name}{args};\n' for name, args in found)
 
 
-# Relative to the project: setuptools wants it so, and builds from there.
+# setuptools requires paths relative to the project, from where it builds.
 sources = sorted(os.path.relpath(path, CSRC.parent) for path in CSRC.glob("*/*.c"))
 cdef = "".join(declarations(header) for header in HEADERS)
 

@@ -1,13 +1,13 @@
-"""Tells from its first bytes what a peer speaks instead of DICOM."""
+"""Recognises by its first bytes which protocol a peer uses instead of DICOM."""
 
 from __future__ import annotations
 
 import re
 
 FIRST = 32
-"""Bytes that a peer has sent first are kept, to tell what it speaks."""
+"""Number of first bytes of a peer that are kept for this."""
 
-# The protocols that are met on ports and in connections, and how each begins.
+# Protocols that are found on such ports or connections, and how each begins.
 _PROTOCOLS = {
     "HTTP": rb"(GET|HEAD|POST|PUT|DELETE|OPTIONS|CONNECT|PATCH|TRACE|PRI) |HTTP/\d",
     "SSH": rb"SSH-",
@@ -21,7 +21,7 @@ _BEGINNINGS = {name: re.compile(start, re.DOTALL) for name, start in _PROTOCOLS.
 
 
 def protocol_of(first: bytes) -> str | None:
-    """The protocol that begins with these bytes, in words; None where it is not known."""
+    """Return the name of the protocol that begins with these bytes; None if it is not known."""
     for name, beginning in _BEGINNINGS.items():
         if beginning.match(first):
             return name

@@ -1,4 +1,5 @@
-"""A child process after fork(): connections that were open are its parent's, and are left alone."""
+"""After fork() in a child process: open connections belong to the parent, so the child does not use
+them."""
 
 from __future__ import annotations
 
@@ -13,13 +14,14 @@ _nobody: socket.socket | None = None
 
 
 def watch(one: Any) -> None:
-    """Have `one._leave_to_parent()` called in each child process."""
+    """Register an object whose `_leave_to_parent()` is to be called in each child process."""
     _watched.add(one)
 
 
 def cut_off(fd: int) -> None:
-    """Replace the socket of a descriptor by one whose peer has gone. What this process then sends
-    reaches nobody, and what it does to a poller that it shares with its parent changes nothing."""
+    """Replace the socket of a descriptor by one whose peer is closed. Then bytes that this process
+    sends are not received, and its calls to a poller shared with the parent have no effect on the
+    parent's connection."""
     global _nobody
     if _nobody is None:
         _nobody, other = socket.socketpair()
@@ -30,7 +32,8 @@ def cut_off(fd: int) -> None:
 
 
 def has(lock: Any) -> bool:
-    """Can this thread have the RLock, or has it? False where a thread of the parent had it."""
+    """Tell whether this thread holds the RLock or can acquire it. False if another thread held it
+    during fork()."""
     can: bool = lock.acquire(blocking=False)
     if can:
         lock.release()

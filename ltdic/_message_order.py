@@ -1,8 +1,8 @@
-"""Who may send on one association, so that the parts of two messages never mix.
+"""Decides which thread or task may send on an association, so that parts of two messages never mix.
 
-A message is a command, and a data set where the command announces one (PS3.7 6.3.1). While somebody
-sends one of them nobody else does. Between a command and its data set no other thread or task may
-send a command; the data set may come from any of them.
+A message is a command and, if the command announces one, a data set (PS3.7 6.3.1). Only one thread
+or task sends a command or data set at a time. Between a command and its data set no other one may
+send a command; any of them may send the data set.
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ _thread = threading.local()
 
 
 def this_thread() -> object:
-    """An object that only this thread has: its number may be given to another one after it."""
+    """Return an object that stands for this thread. The number of a thread would not do: another
+    thread may get it later."""
     if not hasattr(_thread, "identity"):
         _thread.identity = object()
     return _thread.identity
 
 
 class Signal:
-    """Something that happens once. Unlike `threading.Event` it stays usable when the exception of a
-    signal handler comes in the middle of `set`: its lock is C's."""
+    """A flag that is set once, for which threads can wait. Unlike `threading.Event` it stays usable
+    if a signal handler raises in the middle of `set`: it is a lock of C."""
 
     def __init__(self) -> None:
         self.is_set = False
@@ -39,15 +40,15 @@ class Signal:
         self._lock.acquire()
 
     def set(self) -> None:
-        """It has happened; once more changes nothing."""
+        """Set the flag. Setting it again changes nothing."""
         with suppress(RuntimeError):
             self._lock.release()
-        self.is_set = True  # last: an exception before it has `set` called again
+        self.is_set = True  # last: after an exception before this, `set` is called again
 
     def wait(self, timeout: float | None) -> bool:
-        """Wait for it, so many seconds at most; whether it has happened."""
+        """Wait until it is set, for `timeout` seconds at most. Return whether it is set."""
         if not self.is_set and self._lock.acquire(timeout=-1 if timeout is None else timeout):
-            self.set()  # for the others that wait
+            self.set()  # wakes the next thread that waits
         return self.is_set
 
 
@@ -55,26 +56,26 @@ class MessageOrder:
     """The order in which threads send their messages."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()  # a signal handler may interrupt whoever has it
+        self._lock = threading.RLock()  # reentrant, for signal handlers
         self._sender: object = None
         self._opener: object = None
         """The thread whose command waits for its data set."""
         self._is_broken = False
         self._queue: deque[object] = deque()
-        """Those that wait, the first in front."""
+        """Tickets of the threads that wait, in the order of their calls."""
         self._over = False
         self._changed = Signal()
         """Set, and replaced by another one, whenever something changes."""
 
     def refuse_nested(self) -> None:
-        """Raises `LocalError` in a signal handler that has interrupted a send of its thread."""
+        """Raise `LocalError` in a signal handler that has interrupted a send of its own thread."""
         if self._sender is this_thread():
             raise LocalError("what a signal has interrupted is sending")
 
     def begin(self, is_command: bool, waits: bool, patience: float | None) -> None:
-        """Wait until this thread may send, after those that wait already. Without `waits` it may
-        send before them, and now or not at all. `patience` is the time in seconds that another
-        thread has between a command and its data set. Raises `LocalError`."""
+        """Wait until this thread may send, after those that wait already. Without `waits` it does
+        not wait: it goes before them, or raises. `patience` is the time in seconds that another
+        thread has between a command and its data set; None: no limit. Raises `LocalError`."""
         ticket = object()
         if self._is_broken:
             raise LocalError(BROKEN)
@@ -91,14 +92,15 @@ class MessageOrder:
             self._leave(ticket)
 
     def _leave(self, ticket: object) -> None:
-        """Whoever waits behind it may be the next one."""
+        """Remove a ticket from the queue: the thread behind it may be the next one."""
         with self._lock:
             if ticket in self._queue:
                 self._queue.remove(ticket)
-                self._tell()
+                self._notify()
 
     def _take(self, is_command: bool, ticket: object, waits: bool) -> Signal | None:
-        """Let this thread send if nobody else does; else return what is set at the next change."""
+        """Let this thread send, if no other does, and return None; else return the signal of the
+        next change."""
         me = this_thread()
         with self._lock:
             goes_on = self._opener is not None and (not is_command or self._opener is me)
@@ -112,22 +114,23 @@ class MessageOrder:
             return self._changed
 
     def end(self, opens: bool, broken: bool = False) -> None:
-        """Let others send, if it was this thread that did. `opens`: a data set has to follow.
-        `broken`: what was being sent is not at its end, and so nobody can send any more."""
+        """End a send of this thread, so that others can send. `opens`: a data set has to follow.
+        `broken`: the command or data set is incomplete, so no thread can send any more. Does
+        nothing if this thread was not sending."""
         if self._sender is this_thread():
             with self._lock:
                 self._is_broken = self._is_broken or broken
                 self._opener = self._sender if opens else None
                 self._sender = None
-                self._tell()
+                self._notify()
 
     def stop(self) -> None:
-        """The association is over: nobody has to wait."""
+        """End all waits: the association has ended."""
         with self._lock:
             self._over = True
-            self._tell()
+            self._notify()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         self._changed.set()
         self._changed = Signal()
 
@@ -145,12 +148,12 @@ class AsyncMessageOrder:
 
     @property
     def is_sending(self) -> bool:
-        """Is somebody in the middle of a command or data set?"""
+        """True while a task sends a command or data set."""
         return self._sender is not None
 
     @property
     def is_open(self) -> bool:
-        """Has a message begun that is not at its end?"""
+        """True while a message is incomplete."""
         return self.is_sending or self._opener is not None
 
     async def begin(self, is_command: bool, patience: float | None) -> None:
@@ -168,7 +171,7 @@ class AsyncMessageOrder:
                     raise LocalError(BROKEN)
         finally:
             self._queue.remove(ticket)
-            self._wake()  # whoever waits behind it may be the next one
+            self._wake()  # the task behind it may be the next one
         self._sender = me
 
     def _is_free(self, is_command: bool, me: object, ticket: object) -> bool:
@@ -177,7 +180,7 @@ class AsyncMessageOrder:
         return self._over or (self._sender is None and (goes_on or is_next))
 
     async def _change(self, patience: float | None) -> bool:
-        """Wait until something has changed; False where the time was up before."""
+        """Wait until something changes, for `patience` seconds at most. Return whether it did."""
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         try:
@@ -198,7 +201,7 @@ class AsyncMessageOrder:
             self._wake()
 
     def stop(self) -> None:
-        """The association is over: nobody has to wait."""
+        """End all waits: the association has ended."""
         self._over = True
         self._wake()
 

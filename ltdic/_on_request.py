@@ -1,4 +1,4 @@
-"""Threads in which `on_request` runs, so that one that takes long holds up nobody else."""
+"""Threads in which `on_request` runs, so that a slow one does not delay other associations."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ THREADS = 16
 MOST_UNDECIDED = 256
 """Requests that may wait for a decision; those beyond it are rejected with 2/3/1."""
 MOST_UNDECIDED_BYTES = 64 << 20
-"""Bytes of all those requests."""
+"""Bytes of all those requests together."""
 PATIENCE = 0.001
-"""Seconds that the serving thread waits for a decision: most take less, and no other thread has to
-be woken then."""
+"""Seconds that the serving thread waits for a decision. Most take less; then the thread that
+decides need not wake it."""
 REST = 64
-"""Decisions that it does not wait for after one that took longer."""
+"""Number of decisions for which it does not wait, after one that took longer."""
 
 
 class Undecided:
-    """The requests that wait for a decision, as far as they are bounded."""
+    """The requests that wait for a decision, and the limits on them."""
 
     def __init__(self) -> None:
         self._sizes: dict[Any, int] = {}
 
     def add(self, request: Any, size: int) -> bool:
-        """False where there are too many; true once more for one that is there."""
+        """Add a request of `size` bytes. Return False if there are too many; True also if it was
+        added before."""
         if request in self._sizes:
             return True
         total = sum(self._sizes.values()) + size
@@ -40,12 +41,12 @@ class Undecided:
         return True
 
     def remove(self, request: Any) -> None:
-        """It is decided, or nobody waits for it any more."""
+        """Remove a request that is decided, or whose decision is not needed any more."""
         self._sizes.pop(request, None)
 
 
 class Task:
-    """A function that a thread calls once, unless it was forgotten before."""
+    """A function that a thread calls once, unless `Threads.forget` was called before."""
 
     def __init__(self, function: Callable[[], Any]) -> None:
         self._function = function
@@ -60,7 +61,7 @@ class Task:
 
 
 class Threads:
-    """Threads that are started as they are needed, and end with the process at the latest."""
+    """Threads that are started when needed and end with the process at the latest."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -74,7 +75,7 @@ class Threads:
         self._threads: list[threading.Thread] = []
 
     def submit(self, task: Task) -> bool:
-        """False where no thread can be started, and none is there."""
+        """Have a thread run a task. Return False if there is no thread and none can be started."""
         if self._process != os.getpid():  # a child process has none of the threads
             self._begin()
         try:
@@ -88,7 +89,7 @@ class Threads:
         return True
 
     def _start(self) -> bool:
-        """One more thread, where there may be one. True where there is at least one."""
+        """Start one more thread, up to THREADS. Return True if there is at least one."""
         if len(self._threads) < THREADS:
             arguments = self._queue, self._tasks, self._idle
             thread = threading.Thread(target=_work, args=arguments, daemon=True)
@@ -101,7 +102,7 @@ class Threads:
         return bool(self._threads)
 
     def forget(self, task: Task) -> None:
-        """Nobody wants it done any more; where it has begun it goes on."""
+        """Remove a task that has not begun. One that has begun continues."""
         with suppress(ValueError):
             self._tasks.remove(task)
 
@@ -111,7 +112,8 @@ class Threads:
 
 
 def _work(queue: SimpleQueue[bool], tasks: deque[Task], idle: deque[None]) -> None:
-    """Run tasks, in a thread. It knows nothing of who has started it, which may be garbage."""
+    """Run tasks, in a thread. It has no reference to the `Threads` object, so that this can be
+    garbage-collected."""
     while queue.get():
         with suppress(IndexError):  # the task was forgotten
             tasks.popleft().run()
@@ -119,7 +121,7 @@ def _work(queue: SimpleQueue[bool], tasks: deque[Task], idle: deque[None]) -> No
 
 
 class PendingDecision(Task):
-    """A call to `on_request` and, in the end, what the request is answered with."""
+    """A call to `on_request` and, after it, the answer to the request."""
 
     def __init__(
         self,
@@ -127,7 +129,8 @@ class PendingDecision(Task):
         decide: Callable[[Any], bytes],
         late: Callable[[PendingDecision], None],
     ) -> None:
-        """`late` is called, in the thread, where nobody waits for the decision any more."""
+        """`late` is called, in the thread, if the decision is made after `is_made` returned
+        False."""
         super().__init__(partial(decide, subject))
         self.subject = subject
         self._late = late
@@ -144,13 +147,13 @@ class PendingDecision(Task):
             self._late(self)
 
     def is_made(self, patience: float) -> bool:
-        """Wait for it for so long; after False, nobody waits for it."""
+        """Wait for the decision, for `patience` seconds. After False it is late."""
         made = self._done.acquire(timeout=patience)
         return made or not self._taken.acquire(blocking=False)
 
 
 class PendingDecisions:
-    """The decisions that the serving thread has asked for and not seen yet."""
+    """The decisions that the serving thread has asked for and not received yet."""
 
     def __init__(self) -> None:
         self._threads = Threads("ltdic-on_request")
@@ -158,18 +161,19 @@ class PendingDecisions:
         self._rest = 0
 
     def ask(self, decision: PendingDecision) -> bool:
-        """False where no thread can be had. Asking again for the same one changes nothing."""
+        """Have a thread decide. Return False if there is no thread. Asking again for the same
+        decision changes nothing."""
         if decision not in self._asked:
             self._asked.append(decision)
         return self._threads.submit(decision)
 
     def forget(self, decision: PendingDecision) -> None:
-        """Who has asked is gone."""
+        """Drop a decision that is not needed any more."""
         self._threads.forget(decision)
 
     def made(self) -> Iterator[PendingDecision]:
-        """Those asked for that are made by now, or soon; the others are `late`. An exception leaves
-        the decision there that it came in the middle of."""
+        """Yield the decisions that are made, or are made within PATIENCE; the others become late.
+        If the caller's code raises for one of them, it stays and is yielded again."""
         while self._asked:
             decision, patient = self._asked[0], self._rest == 0
             if decision.is_made(PATIENCE if patient else 0):

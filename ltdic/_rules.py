@@ -19,7 +19,7 @@ PDU_NAMES = {
 }
 ASSOCIATE = (1, 2)
 _FIXED = (3, 5, 6, 7)
-# Where the standard has each PDU type, and each item of an RQ.
+# Names of the items of an RQ, and clauses of each PDU type (in PS3.8 9.3) and item.
 _PDU_CLAUSES = {1: "2", 2: "3", 3: "4", 4: "5", 5: "6", 6: "7", 7: "8"}
 _ITEMS = {
     0x10: ("application context", "PS3.8 9.3.2.1"),
@@ -37,7 +37,7 @@ _ITEMS = {
     0x58: ("user identity", "PS3.7 D.3.3.7"),
     0x59: ("user identity response", "PS3.7 D.3.3.7"),
 }
-# The same of an AC, where it differs.
+# The same for an AC, where it differs.
 _ACCEPT_ITEMS = {
     0x10: ("application context", "PS3.8 9.3.3.1"),
     0x21: ("presentation context", "PS3.8 9.3.3.2"),
@@ -52,12 +52,12 @@ _VALUES = {
 
 
 def items_of(kind: int) -> dict[int, tuple[str, str]]:
-    """The item types that a PDU of this type may have: name and clause."""
+    """Return the item types that a PDU of this type may have, with name and clause of each."""
     return _ITEMS | (_ACCEPT_ITEMS if kind == 2 else {})
 
 
 def items_at(pdu: bytes | bytearray | memoryview, offset: int) -> Iterator[tuple[int, int]]:
-    """Offset and type of the item that this place is in, and of the sub-item."""
+    """Yield offset and type of the item that contains this offset, then those of the sub-item."""
     at = 74 if pdu[0] in ASSOCIATE else len(pdu)
     while at <= offset and at + 4 <= len(pdu):
         item, end = pdu[at], at + 4 + int.from_bytes(pdu[at + 2 : at + 4], "big")
@@ -68,7 +68,8 @@ def items_at(pdu: bytes | bytearray | memoryview, offset: int) -> Iterator[tuple
 
 
 def clause_of(pdu: bytes | bytearray | memoryview, offset: int) -> str:
-    """Where the standard has what stands at this place of a PDU, which may be a broken one."""
+    """Return the clause of the standard for the field at this offset of a PDU, which may be
+    damaged."""
     clause = f"PS3.8 9.3.{_PDU_CLAUSES.get(pdu[0], '1')}"
     for _, item in items_at(pdu, offset):
         clause = items_of(pdu[0]).get(item, ("", clause))[1]
@@ -76,8 +77,8 @@ def clause_of(pdu: bytes | bytearray | memoryview, offset: int) -> str:
 
 
 def place_of(pdu: bytes | bytearray | memoryview, offset: int) -> str:
-    """The name of what stands at this place of a PDU, and the rule for it, where there is one;
-    empty where it is not known."""
+    """Return the name of the field at this offset of a PDU, with its rule if there is one; empty if
+    the field is not known."""
     kind = pdu[0]
     if offset == 2 and kind in _FIXED:
         return f"the PDU length of an {PDU_NAMES[kind]} is 4"

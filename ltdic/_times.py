@@ -1,4 +1,4 @@
-"""Times in seconds, as all of the package takes them."""
+"""Times in seconds: the check of each such argument of the package."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from ._native import engine
 
 
 def seconds_of(name: str, seconds: Any, *, zero: bool = False) -> float | None:
-    """A time in seconds as it was given, or None where it is for ever: None, infinity, and what
-    is 49 days or more. Raises `ValueError` for a negative number, nan and, without `zero`, 0;
-    `TypeError` for what is no number. `name` is that of the argument."""
+    """Return a time in seconds as it was given, or None if it has no end: for None, infinity, and
+    49 days or more. `name` is that of the argument. Raises `ValueError` for a negative number, nan
+    and, without `zero`, 0; `TypeError` if it is no number."""
     if seconds is None:
         return None
     if isinstance(seconds, bool) or not isinstance(seconds, Real):

@@ -1,4 +1,4 @@
-"""Presentation contexts by name, and who is let in."""
+"""Presentation contexts by name, and the admission policy of a server."""
 
 from __future__ import annotations
 
@@ -26,13 +26,15 @@ Context: TypeAlias = str | tuple[str, Sequence[str]]
 
 @cache
 def _keywords() -> dict[str, str]:
-    """UIDs by keyword. pydicom keeps the dictionary of PS3.6; it is imported when first needed."""
+    """Return UIDs by keyword, from pydicom's dictionary of PS3.6, which is imported when first
+    needed."""
     entries = import_module("pydicom.uid").UID_dictionary
     return {entry[4]: uid for uid, entry in entries.items() if entry[4]}
 
 
 def uid_of(name: str) -> str:
-    """A UID, given as itself or by its keyword in PS3.6, as `CTImageStorage`."""
+    """Return a UID that is given as a UID or as its keyword in PS3.6, for example
+    `CTImageStorage`. Raises `ValueError` for an unknown keyword."""
     if one("context", name, str, "a UID or a keyword of PS3.6") == "Verification":
         return VERIFICATION
     if name[:1].isdigit():
@@ -44,13 +46,13 @@ def uid_of(name: str) -> str:
 
 
 DEFAULT_MAX_LENGTH = 0x40000
-"""Bytes of the largest P-DATA-TF that is taken, where nobody has said another one."""
+"""Default maximum length of a received P-DATA-TF, in bytes (PS3.8 D.1)."""
 LEAST_MAX_LENGTH = 8
-"""Bytes: a PDV header and two of data."""
+"""Least maximum length, in bytes: a PDV header and two bytes of data."""
 
 
 def check_max_length(most: int | None, name: str = "max_length") -> None:
-    """Raises `ValueError` for a maximum length in which no data fits (PS3.8 D.1)."""
+    """Raise `ValueError` for a maximum length in which no data fits (PS3.8 D.1)."""
     if most is not None:
         one(name, most, SupportsIndex, "an integer")
     if most is not None and not (most == 0 or LEAST_MAX_LENGTH <= most <= 0xFFFFFFFF):
@@ -61,7 +63,7 @@ def check_max_length(most: int | None, name: str = "max_length") -> None:
 
 
 def contexts_of(contexts: Iterable[Context]) -> list[tuple[str, tuple[str, ...]]]:
-    """Abstract syntaxes with their transfer syntaxes, all as UIDs."""
+    """Return abstract syntaxes with their transfer syntaxes, all as UIDs."""
     pairs: list[tuple[str, tuple[str, ...]]] = []
     for context in each("contexts", contexts, (str, Sequence), "contexts"):
         if isinstance(context, str):
@@ -76,7 +78,8 @@ def contexts_of(contexts: Iterable[Context]) -> list[tuple[str, tuple[str, ...]]
 
 
 def propose(contexts: Iterable[Context]) -> tuple[ProposedContext, ...]:
-    """Contexts as a requestor proposes them, with the IDs 1, 3, 5 and so on."""
+    """Make the contexts that a requestor proposes, with the IDs 1, 3, 5 and so on. Raises
+    `ValueError` if they are not 1 to 128."""
     pairs = contexts_of(contexts)
     if not 1 <= len(pairs) <= 128:
         raise ValueError(f"{len(pairs)} contexts, not 1 to 128")
@@ -96,63 +99,66 @@ class Any_(Enum):
 
 
 ANY = Any_.ANY
-"""Contexts of an `Admission`: every abstract syntax, with the transfer syntax proposed first."""
+"""Value for the contexts of an `Admission`: accepts every abstract syntax, with the transfer syntax
+that is proposed first."""
 
 LEAST_ASSOCIATE = 100
 LISTED_ASSOCIATE = 0x40000
-"""Bytes of an A-ASSOCIATE-RQ that are enough where the contexts are listed."""
+"""Default limit of the PDU length of an A-ASSOCIATE-RQ if the contexts are listed."""
 
 Decision: TypeAlias = AssociateAccept | AssociateReject | Abort | bool | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Admission:
-    """Who is let in. All but `on_request` is decided in C, each refusal with the code that PS3.8
-    table 9-21 has for it; of several, the first in the order below counts.
+    """Policy of a server: which associations it accepts. C decides everything but `on_request`.
+    Each refusal has the codes of PS3.8 table 9-21 for its reason; of several reasons, the first in
+    the order below is given.
 
-    A request of another protocol version is rejected with 1/2/2, one of another application context
-    with 1/1/2, whatever stands here.
+    Whatever the policy is, a request of another protocol version is rejected with 1/2/2, and one of
+    another application context with 1/1/2.
     """
 
     called: Collection[str] | None = None
-    """Called AE titles that are ours; others are rejected with 1/1/7. None: any."""
+    """Called AE titles that are accepted; others are rejected with 1/1/7. None: any."""
     calling: Collection[str] | None = None
-    """Calling AE titles that are known; others are rejected with 1/1/3. None: any."""
+    """Calling AE titles that are accepted; others are rejected with 1/1/3. None: any."""
     identity: Mapping[str, str | None] | None = field(default=None, repr=False)
-    """User names and their passcodes (None: the name is enough); requests without one of these
-    user identities are rejected with 1/2/1. None: identities are not looked at."""
+    """User names and their passcodes (None: the name is enough). Requests without one of these user
+    identities are rejected with 1/2/1. None: identities are not checked."""
     least_max_length: int = 0
-    """The least maximum length (PS3.8 D.1) that a requestor may have, in bytes, at least 8; others
-    are rejected with 1/1/1. One of 8 makes the data sent to it 7 times as large on the wire. A
-    requestor without a limit is let in. 0: any."""
+    """Least maximum length (PS3.8 D.1) that a requestor may have, in bytes, at least 8; others are
+    rejected with 1/1/1. A maximum length of 8 makes data sent to the requestor 7 times as large on
+    the wire. A requestor without a limit is accepted. 0: any."""
     max_associations: int = 0
-    """How many there may be at once. 0: any number."""
+    """Greatest number of associations at the same time. 0: no limit."""
     max_per_calling: int | Mapping[Any, int] = 0
-    """How many with the same calling AE title: a number for every title, or numbers for those
-    named, with `...` for the titles not named. 0: any number."""
+    """Greatest number of associations with the same calling AE title: one number for every title,
+    or a number for each title named, with `...` for the others. 0: no limit."""
     max_per_host: int = 0
-    """How many from the same address, of those let in while there was such a limit. 0: any
-    number."""
+    """Greatest number of associations from the same address. Those accepted while there was no such
+    limit do not count. 0: no limit."""
     refuse_with: tuple[int, int, int] = (2, 3, 2)
     """Result, source and reason of the rejection beyond one of these limits."""
     contexts: Sequence[Context] | Any_ = ("Verification",)
-    """The contexts that are supported. One of another abstract syntax is answered with result 3,
-    one without a transfer syntax from here with 4; of several, the first from here is chosen.
-    `ANY` supports everything, with the transfer syntax that is proposed first."""
+    """Contexts that are supported. A context with another abstract syntax is answered with result
+    3, one without a supported transfer syntax with 4. Of several transfer syntaxes, the first one
+    in this list is chosen. `ANY` supports everything, with the transfer syntax that is proposed
+    first."""
     max_length: int = DEFAULT_MAX_LENGTH
-    """The largest P-DATA-TF that is taken (PS3.8 D.1), in bytes, at least 8; 0: no limit."""
+    """Maximum length of a received P-DATA-TF (PS3.8 D.1), in bytes, at least 8; 0: no limit."""
     max_associate: int | None = None
-    """The largest PDU length of an A-ASSOCIATE-RQ that is looked at, in bytes, from 100 to
-    1,048,576. None: 262,144 where contexts are listed, and 1,048,576 for `ANY`."""
+    """Greatest PDU length of an A-ASSOCIATE-RQ, in bytes, from 100 to 1,048,576. None: 262,144 if
+    contexts are listed, and 1,048,576 for `ANY`."""
     answer_verification: bool = True
-    """C-ECHO is answered without the handler; False: it is the handler's."""
+    """True: C-ECHO is answered without calling the handler. False: the handler answers it."""
     on_request: Callable[[Any], Decision | Awaitable[Decision]] | None = None
-    """A decision in Python, after all of the above. It is given the association, whose `request`
-    and `peer` say who asks, and `accept` what the admission would answer. It returns None or True
-    to answer that, an `AssociateAccept` of its own, which is checked against the request, an
-    `AssociateReject` with any codes, or an `Abort`. It runs in a thread (a coroutine function of
-    `aio.Server` does not), so that it may take its time. What it raises, or returns beside these,
-    is logged, and the request rejected with 2/1/1."""
+    """Decides in Python, after all of the above. It is called with the association: `request` and
+    `peer` say who asks, `accept` is the answer of the admission. It returns None or True to send
+    that answer, an `AssociateAccept` of its own, which is checked against the request, an
+    `AssociateReject` with any codes, or an `Abort`. It runs in another thread than the server, so
+    it may block (a coroutine function of `aio.Server` runs in the event loop). If it raises or
+    returns anything else, that is logged, and the request is rejected with 2/1/1."""
 
     def __post_init__(self) -> None:
         for name, kind in (("called", Collection), ("calling", Collection), ("identity", Mapping)):
@@ -178,9 +184,9 @@ class Admission:
             raise ValueError(f"max_associate is {most}, not {LEAST_ASSOCIATE} to {MAX_ASSOCIATE}")
 
     def policy(self, max_associations: int, has_handler: bool) -> service.Policy:
-        """Build the C policy; of two limits on associations the stricter one applies. Raises
-        `ValueError` for what PS3.8 does not allow, and for contexts that nobody would handle."""
-        self.__post_init__()  # a list may have been changed since
+        """Build the C policy; the stricter of both limits on associations applies. Raises
+        `ValueError` for values that PS3.8 does not allow, and for contexts without a handler."""
+        self.__post_init__()  # again: a list may have been changed
         policy = service.Policy()
         for title in self.called or ():
             policy.add_called(title)

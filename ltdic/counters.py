@@ -1,4 +1,4 @@
-"""Counters of a server, records of associations and of other connections, and their log."""
+"""Counters of a server; records of associations and of other connections; their log lines."""
 
 from __future__ import annotations
 
@@ -27,67 +27,69 @@ logger.addHandler(logging.NullHandler())
 class Counters:
     """Counts of a server since it was made.
 
-    Each connection that is over is counted in one of `accepted`, `rejected`, `unaccepted`,
-    `no_request`, `faults` and `tls_failures`; each association that was accepted is `open`, or in
-    one of `released`, `aborted`, `timed_out` and `lost`.
+    Each connection that has ended is counted in one of `accepted`, `rejected`, `unaccepted`,
+    `no_request`, `faults` and `tls_failures`. Each association that was accepted is counted in one
+    of `open`, `released`, `aborted`, `timed_out` and `lost`.
     """
 
     connections: int = 0
-    """Taken from the system."""
+    """Connections accepted from the system."""
     tls_failures: int = 0
-    """Without a TLS handshake that succeeded."""
+    """Connections whose TLS handshake failed."""
     no_request: int = 0
-    """Without a whole A-ASSOCIATE-RQ."""
+    """Connections that ended before a complete A-ASSOCIATE-RQ."""
     faults: int = 0
-    """On which something else came than an A-ASSOCIATE-RQ."""
+    """Connections that sent something else than an A-ASSOCIATE-RQ."""
     unaccepted: int = 0
-    """Requests that ended before they were answered, or by an A-ABORT."""
+    """Requests whose connection ended before an answer, or that were answered with A-ABORT."""
     accepted: int = 0
     """Requests that were answered with A-ASSOCIATE-AC."""
     open: int = 0
-    """Associations now."""
+    """Associations that are established now."""
     released: int = 0
     aborted: int = 0
-    """By the peer, by the user, or for what broke PS3.8."""
+    """Associations aborted by the peer, by the user, or because the peer broke PS3.8."""
     timed_out: int = 0
     lost: int = 0
-    """Associations whose connection ended without a word."""
+    """Associations whose connection ended without a release or an A-ABORT."""
     rejected: Counter[tuple[str, int, int, int]] = field(default_factory=Counter)
-    """By direction, result, source and reason; a server's direction is `sent`."""
+    """Rejections by direction, result, source and reason; a server's direction is `sent`."""
 
 
 @dataclass
 class Record:
-    """The end of an association and how it came about: for `on_end`, and in the log."""
+    """An association that has ended, and how: for `on_end`, and in the log."""
 
     called_ae: str
     calling_ae: str
     peer: tuple[str, int]
     """Address and port."""
     served: bool
-    """True at an acceptor, so that the peer is the one who calls."""
+    """True at an acceptor: the peer is the calling side."""
     outcome: str = ""
     """`rejected`, `released`, `aborted`, `timed out` or `lost`."""
     text: str = ""
-    """The outcome in words."""
+    """A description of the outcome."""
     codes: tuple[int, int, int] | None = None
     """Result, source and reason of a rejection; 0, source and reason of an A-ABORT."""
     seconds: float = 0.0
-    """From the request, or the connecting, to the end of the connection."""
+    """Time from the request (at a requestor: from the start of connecting) to the end of the
+    connection."""
     received: int = 0
-    """Bytes of PDUs."""
+    """Bytes of PDUs received."""
     sent: int = 0
+    """Bytes of PDUs sent."""
 
     def finish(self, end: End, begun: float, received: int, sent: int) -> None:
-        """Complete it, and log it."""
+        """Complete the record and log it."""
         self.outcome, self.text, self.codes = end
         self.seconds = time.monotonic() - begun
         self.received, self.sent = received, sent
         self.log()
 
     def log(self) -> None:
-        """One line at INFO, and this as the record's attribute `association`. What the peer chose
-        is escaped."""
+        """Log one line at INFO; the attribute `association` of the log record is this object. Text
+        that the peer sent is escaped."""
         if not logger.isEnabledFor(logging.INFO):
             return
         where = f" at {self.peer[0]} port {self.peer[1]}"
@@ -115,7 +117,7 @@ OUTCOMES = {
 
 
 def record_of(report: service.Report) -> Record:
-    """Make the record of a report of C about an association that is over."""
+    """Make the record of an association that has ended from a report of C."""
     record = Record(report.called, report.calling, (report.host, report.port), True)
     record.outcome, record.text = OUTCOMES[report.outcome], _text_of(report)
     has_codes = report.outcome in (service.OUTCOME_REJECTED, service.OUTCOME_ABORTED)
@@ -138,13 +140,13 @@ def _text_of(report: service.Report) -> str:
 
 
 def describe_reject(reject: AssociateReject) -> str:
-    """The sentence of a rejection as a part of another."""
+    """Return the sentence of a rejection in the form of a part of another sentence."""
     text = str(reject)
     return text[0].lower() + text[1:].rstrip(".")
 
 
 class End(NamedTuple):
-    """How an association ended: the first fields of a `Record` about it."""
+    """How an association ended: fields of its `Record`."""
 
     outcome: str
     text: str
@@ -177,24 +179,26 @@ class Stranger:
     peer: tuple[str, int]
     """Address and port."""
     protocol: str | None
-    """The protocol that it speaks instead, as far as its first bytes tell."""
+    """The protocol that it uses instead of DICOM, judged by its first bytes; None: not known."""
     fault: str | None
-    """The kind of `DecodeError` that it sent; None: it sent too little."""
+    """The `kind` of the `DecodeError` of its bytes, or `tls`; None: it sent too few."""
     offset: int | None
-    """Place of the field at fault, from the first byte of the PDU."""
+    """Offset of the field at fault, from the first byte of the PDU."""
     seconds: float
+    """Duration of the connection."""
     text: str
-    """All that in words."""
+    """A description of all that."""
 
     def log(self) -> None:
-        """One line at INFO, and this as the record's attribute `stranger`."""
+        """Log one line at INFO; the attribute `stranger` of the log record is this object."""
         logger.info("%s port %d: %s", *self.peer, self.text, extra={"stranger": self})
 
 
 def stranger_of(
     peer: tuple[str, int], status: int, offset: int, first: bytes, seconds: float
 ) -> Stranger:
-    """`status` is a fault of the upper layer, or says how the connection ended."""
+    """Make the record of a connection. `status` is a fault of the upper layer, or says how the
+    connection ended."""
     protocol = protocol_of(first)
     is_fault = codec.is_fault(status)
     if protocol is not None:
@@ -212,7 +216,7 @@ def stranger_of(
 
 
 def tls_stranger(peer: tuple[str, int], first: bytes, why: str, seconds: float) -> Stranger:
-    """One that did not get through the TLS handshake."""
+    """Make the record of a connection whose TLS handshake failed; `why` is the reason."""
     protocol = protocol_of(first)
     if protocol == "TLS":
         what = "no TLS: the handshake failed"

@@ -1,5 +1,5 @@
-"""Exceptions. Those of the codec are `ValueError`s: the bytes or the value are at fault. Those of
-associations are below `Error`."""
+"""Exceptions. Those of the codec are subclasses of `ValueError`: the bytes or the value are wrong.
+Those of associations are subclasses of `Error`."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ if TYPE_CHECKING:
 
 
 class Error(Exception):
-    """The base of what goes wrong with an association."""
+    """The base class of the errors of associations."""
 
     attempts: int = 1
-    """How often `connect` has tried before it gave up."""
+    """Number of attempts that `connect` made."""
     elapsed: float = 0.0
-    """Seconds that it took with that."""
+    """Seconds that these attempts took."""
 
     def __str__(self) -> str:
         text = super().__str__()
@@ -25,7 +25,7 @@ class Error(Exception):
 
 
 class LocalError(Error):
-    """You called something in the wrong state, or for a context that was not accepted."""
+    """A call that is not possible in this state, or for a context that was not accepted."""
 
 
 class AssociationRejected(Error):
@@ -34,11 +34,11 @@ class AssociationRejected(Error):
     def __init__(self, reject: AssociateReject) -> None:
         super().__init__(str(reject))
         self.reject = reject
-        """The PDU, with its codes as they came."""
+        """The PDU, with its codes as received."""
 
     @property
     def codes(self) -> tuple[int, int, int]:
-        """Result, source, reason: the three bytes, whatever they are."""
+        """Result, source and reason: the three bytes as received, defined by PS3.8 or not."""
         return int(self.reject.result), int(self.reject.source), int(self.reject.reason)
 
     @property
@@ -48,7 +48,7 @@ class AssociationRejected(Error):
 
     @property
     def advice(self) -> str:
-        """A sentence about what an administrator should do."""
+        """A sentence that says what an administrator should do."""
         return self.reject.advice
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -65,9 +65,10 @@ class AssociationAborted(Error):
         self.abort = abort
         """The A-ABORT, with its source and reason."""
         self.received = received
-        """True if it came from the peer, False if the peer was sent it."""
+        """True if the peer sent it, False if it was sent to the peer."""
         self.protocol = protocol
-        """The protocol that the peer speaks instead of DICOM, as far as its first bytes tell."""
+        """The protocol that the peer uses instead of DICOM, judged by its first bytes; None if it
+        is DICOM or not known."""
 
     def __reduce__(self) -> tuple[object, ...]:
         how = self.abort, self.received, self.args[0], self.protocol
@@ -75,43 +76,43 @@ class AssociationAborted(Error):
 
 
 class ConnectionClosed(Error):
-    """The connection is gone, without a release and without an A-ABORT. Where TLS ended it,
+    """The connection was lost, without a release and without an A-ABORT. If TLS ended it,
     `__cause__` is the alert."""
 
 
 class ConnectionFailed(ConnectionClosed):
-    """There has never been a connection: the host is unknown or unreachable, the port closed, it
-    was not up in time, or TLS was refused. `__cause__` is what the system said."""
+    """No connection could be made: the host is unknown or unreachable, the port is closed, the time
+    was up, or the TLS handshake failed. `__cause__` is the error of the system or of `ssl`."""
 
 
 class AssociationTimeout(Error, TimeoutError):
-    """The peer has not answered, or not taken what was sent, in time; it was sent an A-ABORT.
-    (No connection in time is `ConnectionFailed`.)"""
+    """The peer did not answer, or did not read what was sent, in time; it was sent an A-ABORT.
+    (A connection that is not up in time is `ConnectionFailed`.)"""
 
 
 class DecodeError(ValueError):
-    """Bytes that are no good PDU."""
+    """Bytes that are not a valid PDU."""
 
     def __init__(self, kind: str, offset: int, text: str, abort: Abort) -> None:
         super().__init__(kind, offset, text, abort)
         self.kind = kind
-        """The fault in one word, as `bad_length`."""
+        """The name of the fault, for example `bad_length`."""
         self.offset = offset
-        """Place of the field at fault, from the first byte of the PDU."""
+        """Offset of the field at fault, from the first byte of the PDU."""
         self.text = text
-        """The fault in words."""
+        """A description of the fault."""
         self.abort = abort
-        """The A-ABORT that a peer should get for this."""
+        """The A-ABORT to send to a peer for this fault."""
 
     def __str__(self) -> str:
         return f"{self.kind} at byte {self.offset}: {self.text}"
 
 
 class IncompleteError(DecodeError):
-    """Nothing is wrong, but the PDU is not complete."""
+    """The PDU is not complete; no byte of it is wrong so far."""
 
     def __init__(self, offset: int, need: int, abort: Abort) -> None:
         super().__init__("need_more", offset, f"a PDU of at least {need} bytes", abort)
-        self.args = (offset, need, abort)  # what it takes to make a copy
+        self.args = (offset, need, abort)  # the arguments, for copy and pickle
         self.need = need
-        """Bytes, from the first of the PDU, that are required to go on."""
+        """Bytes, counted from the first of the PDU, that decoding needs to continue."""

@@ -1,15 +1,15 @@
 """The L_Dicom C API of `l_dicom.h` under its own names, and `pEXT_CALLBACK`.
 
-Every function takes what the C function takes: `str` or `bytes` for text, `None` for NULL. A text
-with a NUL inside, at which C would stop, is a `ValueError`. Text that C gives back is a `str` in
-which bytes that are not UTF-8 survive (`surrogateescape`).
+Every function takes the arguments of the C function, with `str` or `bytes` for text and `None` for
+NULL. A text with a NUL inside, which C would cut there, raises `ValueError`. Text that C returns is
+a `str`; bytes in it that are not UTF-8 are kept (`surrogateescape`).
 
-A slot of `L_DicomSetCallback` takes three kinds of thing: a function decorated with
-`pEXT_CALLBACK`; a C function pointer, as cdata or as an address, which then runs with no Python in
-the path; or a plain Python function. The handle keeps what was set for as long as C may call it.
+`L_DicomSetCallback` takes three kinds of callbacks: a function decorated with `pEXT_CALLBACK`; a C
+function pointer, as cdata or as an address, which is called without Python; or a plain Python
+function. The handle keeps a reference to it as long as C may call it.
 
-What callbacks raise comes out of the `L_DicomBreathe` or `L_DicomWait` that called them; of several
-exceptions, the first.
+If callbacks raise, the `L_DicomBreathe` or `L_DicomWait` that called them raises the first of these
+exceptions.
 
 As in C, each thread has handles of its own.
 """
@@ -102,28 +102,28 @@ PDU_RELEASE_REQUEST: int = lib.PDU_RELEASE_REQUEST
 PDU_RELEASE_RESPONSE: int = lib.PDU_RELEASE_RESPONSE
 PDU_UNKNOWN: int = lib.PDU_UNKNOWN
 
-# ---- what callbacks raise, and what must not be collected while C may use it ------------------
+# ---- exceptions of callbacks, and objects that must live while C may use them -----------------
 
 
 class _Thread(threading.local):
-    """Per thread, as the handles are."""
+    """State of a thread: handles belong to one thread."""
 
     def __init__(self) -> None:
         self.raised: BaseException | None = None
-        self.depth = 0  # pumps running, one inside the other
-        self.broken = False  # the innermost L_DicomWait
+        self.depth = 0  # nested calls of L_DicomBreathe and L_DicomWait
+        self.broken = False  # L_DicomBreakWait was called for the innermost L_DicomWait
         self.handles: dict[int, _Handle] = {}
-        self.dropped: list[_Handle] = []  # by a callback that may still be running
+        self.dropped: list[_Handle] = []  # kept until no callback of them can be running
 
 
 class _Handle:
-    """Keeps alive what a handle's callbacks need."""
+    """Keeps the callbacks of a handle and their user data alive."""
 
     def __init__(self, slots: dict[str, Any], user_data: Any) -> None:
         self.slots = slots
         self.user_data = user_data
         self.functions: dict[str, Callable[..., Any]] = {}
-        self.token: Any = ffi.NULL  # user_data for C
+        self.token: Any = ffi.NULL  # stands for user_data in C
 
 
 _thread = _Thread()
@@ -133,7 +133,7 @@ _user_data: dict[int, Any] = {}  # by address of the token
 def _keep_exception(
     kind: type[BaseException], raised: BaseException, where: TracebackType | None
 ) -> None:
-    if _thread.depth == 0:  # called by foreign C code, not by a pump of ours
+    if _thread.depth == 0:  # called by other C code, not by L_DicomBreathe or L_DicomWait
         sys.excepthook(kind, raised, where)
         return
     _thread.raised = _thread.raised or raised
@@ -161,16 +161,19 @@ def _drop(handle: int) -> None:
 # ---- callbacks -------------------------------------------------------------------------------
 
 _MOST_TRIES = 10
-"""How often a callback is called that signal handlers have kept from beginning."""
+"""How often a callback is called, at most, if signal handlers raise before it has begun."""
 
 
 def _called_by_c(find: Callable[..., Callable[[], Any]]) -> tuple[Any, Any]:
-    """The function that C calls, and the one that is called when it has raised. `find` takes C's
-    arguments, and returns the call of the user's function that they ask for."""
+    """Return the function that C calls, and the one that cffi calls if it raises. `find` takes C's
+    arguments and returns the user's function with its arguments bound.
+
+    An exception of a signal handler may come before the user's function has begun. The second
+    function then calls it, so that no callback is lost."""
 
     def call(*arguments: Any) -> None:
         found = find(*arguments)
-        found()  # no `*`: behind that a signal may be seen before it is called
+        found()  # without `*`: after unpacking, a signal may be handled before the call
 
     def fail(kind: type[BaseException], raised: BaseException, where: TracebackType | None) -> None:
         last = where
@@ -179,10 +182,10 @@ def _called_by_c(find: Callable[..., Callable[[], Any]]) -> tuple[Any, Any]:
                 if not _is_called(last):
                     assert last is not None
                     arguments = last.tb_frame.f_locals["arguments"]
-                    last = None  # from here on a signal that is seen in this frame changes nothing
+                    last = None  # now a signal handled in this frame does not repeat the call
                     call(*arguments)
                 break
-            except BaseException as e:  # of several the first counts
+            except BaseException as e:  # the first exception is the one that is kept
                 inside = e.__traceback__.tb_next if e.__traceback__ is not None else None
                 if inside is not None and inside.tb_frame.f_code is call.__code__:
                     last = inside
@@ -192,15 +195,15 @@ def _called_by_c(find: Callable[..., Callable[[], Any]]) -> tuple[Any, Any]:
 
 
 def _is_called(where: TracebackType | None) -> bool:
-    """Whether the user's function has begun, where an exception has come out of `call`."""
+    """Tell whether the user's function had begun when `call` raised."""
     return where is None or ("found" in where.tb_frame.f_locals and has_begun(where))
 
 
 def _do_nothing() -> None:
-    """There is no function for it."""
+    """Stand for a callback that is not set."""
 
 
-# Slot of DICOMNETCALLBACK -> its typedef, read off the C struct.
+# Type of each member of DICOMNETCALLBACK, from the C struct.
 _SLOTS: dict[str, str] = {
     name: name[3:].upper() + "CALLBACK"
     for name, _ in ffi.typeof("DICOMNETCALLBACK").fields
@@ -209,16 +212,16 @@ _SLOTS: dict[str, str] = {
 
 
 def _user_data_of(pointer: Any) -> Any:
-    """The Python object behind C's user data, or the pointer itself where it is not ours."""
+    """Return the Python object for which C's user data stands, or the pointer if it is another."""
     return _user_data.get(_address(pointer), pointer)
 
 
 def pEXT_CALLBACK(ctype: str) -> Callable[[Callable[..., Any]], Any]:
-    """Decorate a function to get a C function pointer of the typedef `ctype`.
+    """Decorate a function: make a C function pointer of the typedef `ctype` from it.
 
-    The pointer is callable from C only while the returned object lives: decorate at module level,
-    or hand it to `L_DicomSetCallback`, which keeps it. Raises `MemoryError` on a host that forbids
-    executable memory made at run time: there, set the plain function instead.
+    C may call the pointer only while the returned object exists: decorate at module level, or pass
+    it to `L_DicomSetCallback`, which keeps it. Raises `MemoryError` on a host that forbids
+    executable memory made at run time: there, pass the plain function to `L_DicomSetCallback`.
     """
     if ctype not in _SLOTS.values():
         raise ValueError(f"{ctype!r} is no callback type; these are: {', '.join(_SLOTS.values())}")
@@ -243,7 +246,7 @@ def pEXT_CALLBACK(ctype: str) -> Callable[[Callable[..., Any]], Any]:
 
 
 def _define_trampoline(slot: str, ctype: str) -> None:
-    """The static C function behind a slot that holds a plain Python function."""
+    """Define the static C function that calls a plain Python function set for `slot`."""
 
     def find(hNet: Any, *arguments: Any) -> Callable[[], Any]:
         handle = _thread.handles.get(_address(hNet))
@@ -275,10 +278,10 @@ def _c_pointer(handle: _Handle, slot: str, value: Any) -> Any:
 
 
 def L_DicomSetCallback(hNet: Any, pCallback: Mapping[str, Any], pUserData: Any = None) -> int:
-    """Set all callbacks of a handle: `{"pfnReceive...": function}`; slots left out are empty.
+    """Set all callbacks of a handle: `{"pfnReceive...": function}`; those left out are not called.
 
-    `pUserData` is any Python object, given to every callback as its last argument. A cdata pointer
-    is passed on as it is, for callbacks in C.
+    `pUserData` is any Python object; each callback gets it as its last argument. A cdata pointer is
+    passed on unchanged, for callbacks in C.
     """
     unknown = set(one("pCallback", pCallback, Mapping)) - set(_SLOTS)
     if unknown:
@@ -301,14 +304,14 @@ def L_DicomSetCallback(hNet: Any, pCallback: Mapping[str, Any], pUserData: Any =
 
 
 def L_DicomGetCallback(hNet: Any) -> tuple[dict[str, Any], Any]:
-    """Return what was set: the slots and the user data."""
+    """Return the callbacks that were set, and the user data."""
     handle = _thread.handles.get(_address(_net(hNet)))
     return (dict(handle.slots), handle.user_data) if handle is not None else ({}, None)
 
 
 # ---- pumping ---------------------------------------------------------------------------------
 
-_SIGNAL_CHECK = 500  # ms: a signal that came between two sleeps is seen no later than this
+_SIGNAL_CHECK = 500  # ms of one wait: a signal that comes just before it is noticed after it
 
 
 def _pump(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -323,14 +326,15 @@ def _pump(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def L_DicomBreathe() -> None:
-    """Call the callbacks of everything that is ready on this thread; raise what they raise."""
+    """Dispatch all events that are ready on this thread; raise the first exception of callbacks."""
     _pump(lib.L_DicomBreathe)
 
 
 def L_DicomWait(hNet: Any, nMilliseconds: int) -> int:
-    """Wait until something of `hNet` was dispatched; raise what callbacks raise, at once.
+    """Wait until an event of `hNet` was dispatched, at most `nMilliseconds`. An exception of a
+    callback ends the wait and is raised.
 
-    The GIL is released while nothing happens, and Python's signal handlers run.
+    The GIL is released during the wait, and Python's signal handlers run.
     """
     end = time.monotonic() + ffi.new("L_UINT32[1]", [nMilliseconds])[0] / 1000
     outer, _thread.broken = _thread.broken, False
@@ -347,8 +351,8 @@ def L_DicomWait(hNet: Any, nMilliseconds: int) -> int:
 
 
 def L_DicomBreakWait(hNet: Any) -> None:
-    """Make the L_DicomWait that runs on this thread return once what is ready has been dispatched;
-    `hNet` is any handle of this thread, or None."""
+    """Make the L_DicomWait that runs on this thread return after the events that are ready were
+    dispatched. `hNet` is any handle of this thread, or None."""
     lib.L_DicomBreakWait(_net(hNet))
     _thread.broken = _thread.broken or hNet is None or _is_known(_address(hNet))
 
@@ -363,7 +367,7 @@ def _net(hNet: Any) -> Any:
 
 
 def _text(name: str, value: Any) -> Any:
-    """A text that ends where C sees its end; `name` is the function that it is for."""
+    """Return a text as C takes it. `name` is the function, for errors."""
     if isinstance(value, ffi.CData):
         return ffi.string(value) if ffi.typeof(value).kind == "array" else value
     if isinstance(value, str):
@@ -381,12 +385,12 @@ def _to_c(name: str, kind: Any, value: Any) -> Any:
 
 
 def _bytes(name: str, value: Any) -> Any:
-    """The bytes of an argument, with their length."""
+    """Return the bytes of an argument, as an array with a length."""
     return ffi.from_buffer("L_UCHAR[]", view_of(name, value))
 
 
 def _function(name: str) -> Callable[..., Any]:
-    """The C function `name`, with text and None taken and given as Python's."""
+    """Return the C function `name` with Python's text and None for those of C."""
     call = getattr(lib, name)
     kind = ffi.typeof(call)
     gives_text = kind.result in _TEXT
@@ -460,14 +464,14 @@ L_DicomGetTransfer = _function("L_DicomGetTransfer")
 
 
 def L_DicomGetAssociate(hNet: Any) -> Any:
-    """Return what was agreed, as an HDICOMPDU of the library's, or None."""
+    """Return the agreement, an HDICOMPDU that belongs to the library, or None."""
     return lib.L_DicomGetAssociate(_net(hNet)) or None
 
 
 def L_DicomSendData(hNet: Any, nPresentationID: int, nControl: int, pData: Any, nBytes: int) -> int:
     """Send `nBytes` bytes of any bytes-like object; see `l_dicom.h`. The GIL is released."""
     with _bytes("pData", pData) as data:
-        size = index(nBytes)  # once: an object may give another one the next time
+        size = index(nBytes)  # read once: an object may return another number next time
         if size > len(data):
             raise ValueError(f"{len(data)} bytes are no {size}")
         return int(lib.L_DicomSendData(_net(hNet), nPresentationID, nControl, data, size))
@@ -482,14 +486,14 @@ _get_user_identity = _function("L_DicomGetUserIdentity")
 
 
 def L_DicomGetAsyncOperations(hPDU: Any) -> tuple[bool, int, int]:
-    """Whether it is there; operations invoked and performed."""
+    """Return whether the sub-item is present, and the operations invoked and performed."""
     numbers = ffi.new("L_UINT16[2]")
     there = _get_async_operations(hPDU, numbers, numbers + 1)
     return bool(there), numbers[0], numbers[1]
 
 
 def L_DicomGetRoleSelect(hPDU: Any, pszClass: str) -> tuple[bool, bool, bool]:
-    """Whether it is there; the SCU's and the SCP's role."""
+    """Return whether the sub-item is present, and the SCU and the SCP role."""
     roles = ffi.new("L_BOOL[2]")
     there = _get_role_select(hPDU, pszClass, roles, roles + 1)
     return bool(there), bool(roles[0]), bool(roles[1])
@@ -502,7 +506,7 @@ def L_DicomSetExtended(hPDU: Any, pszClass: str, pInfo: Buffer) -> int:
 
 
 def L_DicomGetExtended(hPDU: Any, pszClass: str) -> bytes | None:
-    """The service class application information of a SOP class, or None."""
+    """Return the service class application information of a SOP class, or None."""
     data, size = ffi.new("L_UCHAR const **"), ffi.new("L_UINT *")
     there = _get_extended(hPDU, pszClass, data, size)
     return bytes(ffi.buffer(data[0], size[0])) if there else None
@@ -518,7 +522,7 @@ def L_DicomSetUserIdentity(
 
 
 def L_DicomGetUserIdentity(hPDU: Any) -> tuple[int, bool, bytes, bytes] | None:
-    """Type, response wanted, primary and secondary field; or None."""
+    """Return type, whether a response is wanted, primary and secondary field; or None."""
     kind, response = ffi.new("L_UCHAR *"), ffi.new("L_BOOL *")
     data, sizes = ffi.new("L_UCHAR const *[2]"), ffi.new("L_UINT[2]")
     if not _get_user_identity(hPDU, kind, response, data, sizes, data + 1, sizes + 1):
@@ -528,14 +532,15 @@ def L_DicomGetUserIdentity(hPDU: Any) -> tuple[int, bool, bytes, bytes] | None:
 
 
 def L_DicomFreeNet(hNet: Any) -> None:
-    """Close and free a handle; legal in its own callback."""
+    """Close and free a handle. A callback may free its own handle."""
     lib.L_DicomFreeNet(_net(hNet))
     if hNet is not None:
         _drop(_address(hNet))
 
 
 def L_DicomShutDown() -> None:
-    """The last one frees what handles this thread still has, without callbacks."""
+    """End one `L_DicomStartUp`. The last call frees the handles that this thread still has, without
+    callbacks."""
     lib.L_DicomShutDown()
     for handle in [h for h in _thread.handles if not _is_known(h)]:
         _drop(handle)
@@ -556,12 +561,12 @@ def _name(function: Any, hNet: Any) -> tuple[str, int]:
 
 
 def L_DicomGetHostInfo(hNet: Any) -> tuple[str, int]:
-    """Address and port of this end. Raises `OSError` where there is no connection."""
+    """Return address and port of this end. Raises `OSError` without a connection or listener."""
     return _name(lib.L_DicomGetHostInfo, hNet)
 
 
 def L_DicomGetPeerInfo(hNet: Any) -> tuple[str, int]:
-    """Address and port of the other end. Raises `OSError` where there is no connection."""
+    """Return address and port of the peer's end. Raises `OSError` without a connection."""
     return _name(lib.L_DicomGetPeerInfo, hNet)
 
 

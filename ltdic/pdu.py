@@ -11,12 +11,12 @@ from ._arguments import copy_of
 
 
 def is_like_uid(text: str) -> bool:
-    """Has it only the characters of a UID?"""
+    """Tell whether a text has only characters of a UID."""
     return text.strip("0123456789.") == ""
 
 
 def is_like_name(text: str) -> bool:
-    """Might it be an AE title or an implementation version name?"""
+    """Tell whether a text could be an AE title or an implementation version name."""
     return len(text) <= 16 and text.isascii() and text.isprintable()
 
 
@@ -24,16 +24,18 @@ _NAMES = ("called_ae", "calling_ae", "implementation_version_name")
 
 
 def _is_legible(name: str, part: Any) -> bool:
-    """May this field be shown? A text that is no UID, title or version name may hold a secret."""
+    """Tell whether a field may be shown. A text that is no UID, title or version name may hold a
+    secret."""
     if isinstance(part, str):
         return is_like_name(part) if name in _NAMES else is_like_uid(part)
     return not isinstance(part, tuple) or all(_is_legible(name, each) for each in part)
 
 
 def _legible(self: Any) -> str:
-    """The `repr` of a value without its texts that may belong to a user identity.
+    """Return the `repr` of a value without texts that may belong to a user identity.
 
-    Where a type or a length of a request is damaged, a part of one is taken for another text.
+    If a type or length byte of a request is damaged, another field may contain a part of the user
+    identity.
     """
     parts = {f.name: getattr(self, f.name) for f in fields(self) if f.repr}
     shown = (
@@ -88,7 +90,7 @@ class RoleSelection:
 class ExtendedNegotiation:
     """SOP class extended negotiation (item 56).
 
-    `info` stays out of `repr`: with a damaged type byte a user identity is one of these.
+    `info` is not in `repr`: a user identity with a damaged type byte is decoded as one of these.
     """
 
     sop_class_uid: str
@@ -111,7 +113,7 @@ class CommonExtendedNegotiation:
 
 @dataclass(frozen=True, slots=True)
 class UserIdentity:
-    """Who the requestor's user is (item 58). The fields stay out of `repr`: they are secrets."""
+    """User identity of the requestor (item 58). The fields are not in `repr`: they are secrets."""
 
     type: int
     response_requested: int
@@ -121,16 +123,16 @@ class UserIdentity:
 
 @dataclass(frozen=True, slots=True)
 class UserIdentityResponse:
-    """The acceptor's answer to a user identity (item 59); kept out of `repr`, too."""
+    """The acceptor's answer to a user identity (item 59). It is not in `repr`."""
 
     response: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class UnknownItem:
-    """An item or sub-item of a type that PS3.8 does not define there.
+    """An item or sub-item of a type that PS3.8 does not define at its place.
 
-    Its value stays out of `repr`: a user identity in the wrong place is one of these.
+    Its value is not in `repr`: a user identity in the wrong place is one of these.
     """
 
     type: int
@@ -156,8 +158,8 @@ class UserInformation:
 
 
 def _wire() -> Any:
-    """A field that every PDU has: the bytes that it, or the PDU it was made from, was decoded from
-    with `exact`."""
+    """Make the field `wire` of a PDU: the bytes from which it, or the PDU that
+    `dataclasses.replace` copied, was decoded with `exact`; else None."""
     return field(default=None, compare=False, repr=False, kw_only=True)
 
 
@@ -180,7 +182,8 @@ class AssociateRequest:
 
 @dataclass(frozen=True, slots=True)
 class AssociateAccept:
-    """A-ASSOCIATE-AC (PS3.8 9.3.3). The titles are reserved fields that repeat the request's."""
+    """A-ASSOCIATE-AC (PS3.8 9.3.3). The titles are reserved fields that repeat those of the
+    request."""
 
     type: ClassVar[int] = 2
     called_ae: str
@@ -196,14 +199,14 @@ class AssociateAccept:
 
 
 class RejectResult(IntEnum):
-    """May a rejected requestor try again? (PS3.8 table 9-21)"""
+    """Result of a rejection: whether the requestor may try again (PS3.8 table 9-21)."""
 
     PERMANENT = 1
     TRANSIENT = 2
 
 
 class RejectSource(IntEnum):
-    """Who rejected."""
+    """Source of a rejection (PS3.8 table 9-21)."""
 
     SERVICE_USER = 1
     SERVICE_PROVIDER_ACSE = 2
@@ -211,7 +214,7 @@ class RejectSource(IntEnum):
 
 
 class UserReason(IntEnum):
-    """Reasons of `RejectSource.SERVICE_USER`."""
+    """Reasons for `RejectSource.SERVICE_USER`."""
 
     NO_REASON = 1
     APPLICATION_CONTEXT_NOT_SUPPORTED = 2
@@ -220,14 +223,14 @@ class UserReason(IntEnum):
 
 
 class AcseReason(IntEnum):
-    """Reasons of `RejectSource.SERVICE_PROVIDER_ACSE`."""
+    """Reasons for `RejectSource.SERVICE_PROVIDER_ACSE`."""
 
     NO_REASON = 1
     PROTOCOL_VERSION_NOT_SUPPORTED = 2
 
 
 class PresentationReason(IntEnum):
-    """Reasons of `RejectSource.SERVICE_PROVIDER_PRESENTATION`."""
+    """Reasons for `RejectSource.SERVICE_PROVIDER_PRESENTATION`."""
 
     TEMPORARY_CONGESTION = 1
     LOCAL_LIMIT_EXCEEDED = 2
@@ -287,8 +290,8 @@ _REASON_WORDS = {
 class AssociateReject:
     """A-ASSOCIATE-RJ (PS3.8 9.3.4).
 
-    The three codes are members of `RejectResult`, `RejectSource` and of the reasons of that source
-    where PS3.8 table 9-21 defines them, else plain integers: what a peer sent is never lost.
+    Codes that PS3.8 table 9-21 defines are members of `RejectResult`, of `RejectSource` and of the
+    reasons for that source. Other codes are plain integers, with the value that the peer sent.
     """
 
     type: ClassVar[int] = 3
@@ -307,12 +310,12 @@ class AssociateReject:
 
     @property
     def transient(self) -> bool:
-        """True if PS3.8 lets the requestor hope that the same request succeeds later."""
+        """True if the result is rejected-transient: the same request may succeed later."""
         return self.result == RejectResult.TRANSIENT
 
     @property
     def advice(self) -> str:
-        """A sentence about what an administrator should do."""
+        """A sentence that says what an administrator should do."""
         known = _REASON_WORDS.get((self.source, self.reason))
         if known is None:
             return (
@@ -334,7 +337,8 @@ class AssociateReject:
 class PDV:
     """A presentation data value (PS3.8 9.3.5.1): a fragment of a command or data set.
 
-    `data` is a view of the decoder's input, not a copy; `offset` is its place in the PDU.
+    In a decoded PDU `data` is a view of the input, not a copy; `offset` is the offset of `data` in
+    the PDU.
     """
 
     context_id: int
@@ -344,7 +348,7 @@ class PDV:
     offset: int = field(default=0, compare=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A copy, or what is pickled, has bytes of its own."""
+        """Copy the data for `copy` and `pickle`, which cannot take a view."""
         data = copy_of("data", self.data)
         return PDV, (self.context_id, self.is_command, self.is_last, data, self.offset)
 
@@ -360,11 +364,11 @@ class DataTransfer:
 
 @dataclass(frozen=True, slots=True)
 class Fragment:
-    """Some bytes of a PDV, as they came: what `Decoder.fragments` makes of P-DATA-TF.
+    """Some bytes of a PDV, as received: `Decoder.fragments` yields these for a P-DATA-TF.
 
-    `is_command` and `is_last` are those of the whole PDV. `begins` and `ends` tell whether it
-    begins and ends with these bytes, `ends_pdu` whether the P-DATA-TF ends, too. `data` may be
-    empty.
+    `is_command` and `is_last` are the flags of the whole PDV. `begins` is true with the first bytes
+    of the PDV, `ends` with the last ones, `ends_pdu` with the last bytes of the P-DATA-TF. `data`
+    may be empty.
     """
 
     context_id: int
@@ -394,7 +398,7 @@ class ReleaseResponse:
 
 @dataclass(frozen=True, slots=True)
 class Abort:
-    """A-ABORT (PS3.8 9.3.8). The reason means something only with source 2, the provider."""
+    """A-ABORT (PS3.8 9.3.8). The reason is significant only with source 2, the service provider."""
 
     type: ClassVar[int] = 7
     source: int

@@ -1,4 +1,4 @@
-"""Trying again what PS3.8 calls transient."""
+"""Retries of `connect`: which errors are worth one, and how long to wait before it."""
 
 from __future__ import annotations
 
@@ -21,22 +21,23 @@ UNREACHABLE = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENE
 class Retry:
     """How often and when `connect` tries again.
 
-    A rejection whose result is 2, rejected-transient, is tried again, and a connection that was
-    refused, whose host was not reached or did not answer in time, or whose name the resolver may
-    find later. PS3.8 promises nothing of the others. Before the n-th try again it waits
-    `first * factor ** (n - 1)` seconds, at most `ceiling`, less a random part of up to `jitter` of
-    it, so that requestors that failed together do not come back together. `first` and `ceiling` may
-    be 0; None is for ever.
+    It tries again after a rejection with result 2 (rejected-transient), and after a connection that
+    was refused, whose host could not be reached or did not answer in time, or whose name could not
+    be resolved for now. Other errors are permanent. Before the n-th retry it waits
+    `first * factor ** (n - 1)` seconds, but not longer than `ceiling`. A random part, up to the
+    fraction `jitter`, is taken off, so that requestors that failed at the same time do not retry at
+    the same time. `first` and `ceiling` may be 0; None is without end.
     """
 
     attempts: int = 3
-    """Tries in all, the first one included."""
+    """Number of attempts, the first one included."""
     first: float | None = 1.0
     factor: float = 2.0
     ceiling: float | None = 30.0
     jitter: float = 0.5
     notify: Callable[[Error, int, float], None] | None = None
-    """Called before each wait: what went wrong, tries so far, seconds until the next."""
+    """Called before each wait with the error, the number of attempts so far, and the seconds until
+    the next one."""
 
     def __post_init__(self) -> None:
         for name in ("attempts", "factor", "jitter"):
@@ -51,10 +52,11 @@ class Retry:
             raise ValueError(f"jitter is {self.jitter}, not 0 to 1")
 
     def wait(self, attempt: int) -> float:
-        """Seconds to wait after that many tries, at random; at most what the system can sleep."""
+        """Return the seconds to wait after that many attempts, with its random part; at most the
+        longest time that the system can sleep."""
         first, ceiling = _finite(self.first), _finite(self.ceiling)
         try:
-            factor = float(self.factor)  # a power of an integer could take for ever
+            factor = float(self.factor)  # a power of an integer could take very long
             longest = min(ceiling, first * factor ** (attempt - 1)) if first else 0.0
         except OverflowError:
             longest = ceiling
@@ -67,7 +69,7 @@ def _finite(seconds: float | None) -> float:
 
 
 def is_worth_a_retry(error: Error) -> bool:
-    """May the same succeed later?"""
+    """Tell whether another attempt may succeed."""
     if isinstance(error, AssociationRejected):
         return error.transient
     cause = error.__cause__
@@ -79,7 +81,7 @@ def is_worth_a_retry(error: Error) -> bool:
 
 
 class Attempts:
-    """The tries of one `connect`: no clock and no sleep of its own."""
+    """The attempts of one `connect`. It reads no clock and does not sleep: its caller does."""
 
     def __init__(self, retry: Retry | None, now: float) -> None:
         if retry is not None:
@@ -89,7 +91,8 @@ class Attempts:
         self._count = 0
 
     def failed(self, error: Error, now: float) -> float:
-        """Seconds to wait until the next try; raises the error where there is to be none."""
+        """Record a failed attempt. Return the seconds to wait before the next one, or raise the
+        error if there is none."""
         self._count += 1
         error.attempts, error.elapsed = self._count, now - self._begun
         retry = self._retry

@@ -1,4 +1,4 @@
-"""TLS between bytes: an `ssl.SSLContext` for a transport that moves the bytes itself."""
+"""TLS without a socket: encrypts and decrypts bytes for a transport that moves them itself."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ READ_SIZE = 0x40000
 
 
 def check_tls(context: ssl.SSLContext, server_hostname: str | None = None) -> None:
-    """Raises `TypeError` for what is no context, `ValueError` for one of the other side, and for a
-    name that is none."""
+    """Check a context. Raises `TypeError` if it is no `ssl.SSLContext`, `ValueError` if it is for
+    the other side (client or server) or `server_hostname` is not legal."""
     one("tls", context, ssl.SSLContext)
     try:
         Tls(context, server_hostname)
@@ -22,11 +22,11 @@ def check_tls(context: ssl.SSLContext, server_hostname: str | None = None) -> No
 
 
 class Tls:
-    """One end of a TLS connection. What comes from the transport is given to `receive`, what
-    `take` gives is for the transport."""
+    """One end of a TLS connection. Give bytes of the transport to `receive`; send the bytes that
+    `take` returns on the transport. Not thread-safe."""
 
     def __init__(self, context: ssl.SSLContext, server_hostname: str | None = None) -> None:
-        """A server's end without a `server_hostname`."""
+        """Make a client's end with a `server_hostname`, a server's end without."""
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._object = context.wrap_bio(
             self._incoming,
@@ -35,20 +35,21 @@ class Tls:
             server_hostname=server_hostname,
         )
         self.established = False
-        """True when the handshake is done."""
+        """True after the handshake."""
         self.ended = False
-        """True when the peer has said that it sends nothing more."""
+        """True after the peer has closed its direction (close_notify)."""
         self.error: ssl.SSLError | None = None
-        """The alert of the peer, or its fault, that has ended it."""
+        """The alert or fault of the peer that ended the connection."""
         self.unsent = b""
-        """Plain bytes that wait until a renegotiation of TLS 1.2 is over."""
+        """Plain bytes that wait for the end of a renegotiation (TLS 1.2)."""
 
     def begin(self) -> None:
-        """A client speaks first."""
+        """Start the handshake, at a client."""
         self.receive(b"")
 
     def receive(self, data: bytes) -> bytes:
-        """Return what the peer has sent, in plain; where `error` is set, what came before it."""
+        """Take bytes of the transport and return the plain bytes in them; if `error` is set, those
+        before the error."""
         self._incoming.write(data)
         parts: list[bytes] = []
         try:
@@ -68,7 +69,7 @@ class Tls:
         return b"".join(parts)
 
     def send(self, data: bytes) -> None:
-        """Plain bytes for the peer, after the handshake."""
+        """Encrypt plain bytes for the peer. Call it after the handshake only."""
         self.unsent = self.unsent + data if self.unsent else data
         self._write()
 
@@ -78,22 +79,22 @@ class Tls:
                 self.unsent = self.unsent[self._object.write(self.unsent) :]
         except ssl.SSLWantReadError:
             pass
-        except ssl.SSLError:  # it is over
+        except ssl.SSLError:  # the connection has ended
             self.unsent = b""
 
     def close(self) -> None:
-        """Say that nothing more is sent (close_notify)."""
+        """Close this direction (close_notify)."""
         if self.established:
             with suppress(ssl.SSLError):
                 self._object.unwrap()
 
     def take(self) -> bytes:
-        """Bytes for the transport."""
+        """Return the bytes to send on the transport, and forget them."""
         return self._outgoing.read()
 
     @property
     def peer_certificate(self) -> dict[str, Any] | None:
-        """The certificate as `ssl.SSLSocket.getpeercert` has it; None where there is none."""
+        """The peer's certificate in the form of `ssl.SSLSocket.getpeercert`; None without one."""
         try:
             return self._object.getpeercert()
         except ValueError:  # the handshake has failed

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Makes a buffer grow that may hold a passcode. */
+/* Grows a buffer that may hold a passcode. */
 #include "buffer.h"
 
 #include "bytes.h"

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A buffer that grows at its end and is consumed from its start; also one that may hold a
- * passcode. Internal. */
+/* A byte buffer that grows at its end and is consumed from its start. Internal. */
 #ifndef LTDIC_BUFFER_H
 #define LTDIC_BUFFER_H
 
@@ -11,7 +10,8 @@
 
 typedef struct buffer {
     uint8_t *data;
-    size_t start, end, room; /* in use: from start to end */
+    size_t start, end; /* the bytes in use: from start up to end */
+    size_t room;       /* bytes allocated */
 } buffer;
 
 static inline size_t buffer_size(const buffer *b)
@@ -25,7 +25,8 @@ static inline void buffer_free(buffer *b)
     *b = (buffer){0};
 }
 
-/* Make room for `size` bytes at the end. False when out of memory, and nothing has changed. */
+/* Makes room for `size` bytes at the end. Returns false if there is no memory; the bytes in use are
+ * unchanged then. */
 static inline bool buffer_reserve(buffer *b, size_t size)
 {
     if (b->room - b->end >= size) {
@@ -49,7 +50,7 @@ static inline bool buffer_reserve(buffer *b, size_t size)
     return true;
 }
 
-/* Where there is room. */
+/* Appends `size` bytes, for which the caller has reserved room. */
 static inline void buffer_put(buffer *b, const void *data, size_t size)
 {
     if (size > 0) {
@@ -67,7 +68,7 @@ static inline bool buffer_append(buffer *b, const void *data, size_t size)
     return true;
 }
 
-/* The first bytes are used up; with the last of them goes the memory. */
+/* Removes `size` bytes from the start. Frees the memory if none are left. */
 static inline void buffer_drop(buffer *b, size_t size)
 {
     b->start += size;
@@ -76,7 +77,8 @@ static inline void buffer_drop(buffer *b, size_t size)
     }
 }
 
-/* Does the same as buffer_reserve for memory that may hold a passcode: the old memory is wiped. */
+/* Does what buffer_reserve does for a buffer that may hold a passcode: wipes the old memory before
+ * it is freed. */
 bool ltdic__reserve_secret(buffer *b, size_t size);
 
 #endif

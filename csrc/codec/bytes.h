@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Big-endian fields (PS3.8 9.3.1), and writing inside bounds. Internal. */
+/* Big-endian fields (PS3.8 9.3.1), and a writer that checks bounds. Internal. */
 #ifndef LTDIC_BYTES_H
 #define LTDIC_BYTES_H
 
@@ -8,8 +8,8 @@
 #include <stdbool.h>
 #include <string.h>
 
-/* For what is done for each of many items: as fast as a loop of its own, and in one place. (Who
- * counts branches wants it once.) */
+/* Marks functions that run once for each of many items, to save the call. The measurement of branch
+ * coverage defines it as `inline`, so that each branch is counted once. */
 #ifndef ALWAYS_INLINE
 #ifdef __GNUC__
 #define ALWAYS_INLINE inline __attribute__((always_inline))
@@ -23,8 +23,8 @@ static inline bool has_bit(uint16_t set, uint8_t bit)
     return bit < 16 && (set >> bit & 1) != 0;
 }
 
-/* Set memory that may hold a passcode to 0, in a way that no compiler removes, before it is freed.
- * NULL: nothing is done. */
+/* Sets memory that may hold a passcode to 0, in a way that no compiler removes. Call it before the
+ * memory is freed. Does nothing with NULL. */
 void ltdic__wipe(void *data, size_t size);
 
 static inline uint32_t load_u16(const uint8_t *p)
@@ -54,7 +54,8 @@ static inline bool same_bytes(ltdic_bytes a, ltdic_bytes b)
     return a.size == b.size && (a.size == 0 || memcmp(a.data, b.data, a.size) == 0);
 }
 
-/* Two parts that may overlap. */
+/* Copies a text of `part` to 2 * `part` bytes as two blocks of a constant size, its first and its
+ * last bytes. The blocks may overlap. */
 #define COPY_ENDS(to, text, part) \
     do { \
         uint8_t first[part], last[part]; \
@@ -64,7 +65,7 @@ static inline bool same_bytes(ltdic_bytes a, ltdic_bytes b)
         memcpy((to) + (text).size - (part), last, part); \
     } while (0)
 
-/* A memcpy that is no call for the lengths that most texts have. */
+/* Copies a text. For 4 to 32 bytes, the length of most texts, this needs no call of memcpy. */
 static inline void copy_text(uint8_t *to, ltdic_bytes text)
 {
     if (text.size >= 16 && text.size <= 32) {
@@ -78,8 +79,8 @@ static inline void copy_text(uint8_t *to, ltdic_bytes text)
     }
 }
 
-/* Output into memory of the caller. What does not fit is counted, not written, so that the size
- * needed is known at the end. */
+/* Writes into memory of the caller. Bytes that do not fit are counted but not written: at the end
+ * `pos` is the size needed. */
 typedef struct writer {
     uint8_t *data;
     size_t room, pos;
@@ -130,7 +131,8 @@ static inline void writer_u32(writer *w, size_t value)
     writer_bytes(w, field, sizeof field);
 }
 
-/* Write into the length field at `at` how many bytes came after it. False if they are too many. */
+/* Stores in the length field at `at` (two bytes) how many bytes were written after it. Returns
+ * false if they are more than 65535. */
 static inline bool writer_close_u16(writer *w, size_t at)
 {
     const size_t size = w->pos - at - 2;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The header of a PDU, and the limits that hold where the caller gives none (PS3.8 9.3.1). */
+/* The header of a PDU (PS3.8 9.3.1), and the default options. */
 #include "framing.h"
 
 const ltdic_options *ltdic__completed(const ltdic_options *given, ltdic_options *room)

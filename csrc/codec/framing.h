@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The header of a PDU: type, length, limits (PS3.8 9.3.1); and where a fault is. Internal. */
+/* The header of a PDU: type, length, limits (PS3.8 9.3.1); and how a fault is recorded. Internal.
+ */
 #ifndef LTDIC_FRAMING_H
 #define LTDIC_FRAMING_H
 
@@ -10,7 +11,7 @@ enum {
     FIXED_FIELDS = 68 /* bytes of an RQ or AC between the header and the first item */
 };
 
-/* Options with a value for each field: those that `given` has, and the defaults; in `room`. */
+/* Fills `room` with the fields that `given` has and the defaults of the others, and returns it. */
 const ltdic_options *ltdic__completed(const ltdic_options *given, ltdic_options *room);
 size_t ltdic__values_start(uint8_t type); /* offset of the first value of a PDU */
 
@@ -22,8 +23,8 @@ static inline int ltdic__fault_at(ltdic_fault *fault, int status, uint64_t offse
     return status;
 }
 
-/* The options in force: those given or, from a caller who knows less of them, their like in `room`.
- */
+/* Returns the options in force. They are copied to `room` and completed there if the caller gave
+ * NULL or was compiled with fewer fields. */
 static inline const ltdic_options *ltdic__effective(const ltdic_options *given, ltdic_options *room)
 {
     return given != NULL && given->size >= sizeof *given ? given : ltdic__completed(given, room);
@@ -44,7 +45,7 @@ static inline int length_status(uint8_t type, uint32_t length, const ltdic_optio
                                           : LTDIC_OK;
 }
 
-/* Checks the first bytes of a PDU: LTDIC_OK when the header is there and legal. */
+/* Checks the first bytes of a PDU. Returns LTDIC_OK if the header is complete and legal. */
 static inline int frame_header(ltdic_bytes in, const ltdic_options *options, ltdic_fault *fault)
 {
     if (in.size > 0 && (in.data[0] < LTDIC_ASSOCIATE_RQ || in.data[0] > LTDIC_ABORT)) {
@@ -57,7 +58,7 @@ static inline int frame_header(ltdic_bytes in, const ltdic_options *options, ltd
     return status == LTDIC_OK ? LTDIC_OK : ltdic__fault_at(fault, status, 2, 0);
 }
 
-/* Finds the PDU at the start of these bytes, when all of it is there. */
+/* Finds the PDU at the start of `in`. Returns LTDIC_NEED_MORE if it is not complete. */
 static inline int frame(ltdic_bytes *pdu, ltdic_bytes in, const ltdic_options *options,
                         ltdic_fault *fault)
 {

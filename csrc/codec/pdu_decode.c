@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* From bytes to rows: PS3.8 9.3, PS3.7 D.3.3. Every check stands in the order of the bytes. */
+/* Decodes PDUs into rows (PS3.8 9.3, PS3.7 D.3.3). Checks are made in the order of the bytes. */
 #include "framing.h"
 #include "items.h"
 #include "text.h"
@@ -12,20 +12,21 @@ static inline ltdic_bytes without_pad(ltdic_bytes uid)
     return uid;
 }
 
-/* Where in an item 50 the sub-items 54, 56 and 57 are, to find repeated UIDs. */
-enum { SUB_ITEMS_WITH_UID = UINT16_MAX / 7 }; /* no more fit: four bytes, two of length, a UID */
+/* Offsets of the sub-items 54, 56 and 57 in an item 50, to find repeated UIDs. The smallest one has
+ * seven bytes: its header (4), the length of the UID (2), the UID. */
+enum { SUB_ITEMS_WITH_UID = UINT16_MAX / 7 };
 
 typedef struct uid_list {
-    const uint8_t *base; /* of the item's value */
+    const uint8_t *base; /* start of the item's value */
     size_t count;
     uint16_t at[SUB_ITEMS_WITH_UID];
 } uid_list;
 
-/* Where rows go. Those beyond the room are counted. */
+/* Rows that are written. Those beyond `room` are only counted. */
 typedef struct rows {
     ltdic_item *items;
     size_t count, room;
-    ltdic_item spare; /* takes those nobody wants */
+    ltdic_item spare; /* written in place of a row that is not kept */
 } rows;
 
 static ALWAYS_INLINE void set_row(ltdic_item *row, uint8_t kind, uint8_t type, size_t offset,
@@ -53,17 +54,17 @@ typedef struct decoder {
     ltdic_fault fault;
     rows out;
     const uint8_t *base;
-    uint8_t type;    /* of the PDU */
-    uint8_t context; /* the type of its presentation context items */
+    uint8_t type;    /* PDU type */
+    uint8_t context; /* type of its presentation context items: 20 or 21 */
     bool strict, exact;
-    bool silent;     /* after a fault, or inside an item that does not count: no rows */
-    uint8_t rank;    /* of the last item in the order 10, 20 or 21, 50 */
-    uint32_t seen;   /* single items met so far: a bit for each */
+    bool silent;     /* no rows are kept: after a fault, or in an item that is ignored */
+    uint8_t rank;    /* last item's place in the order 10 (1), 20 or 21 (2), 50 (3) */
+    uint32_t seen;   /* kinds of items met so far: SEEN_ bits */
     uint32_t ids[8]; /* context ids met so far: a bit for each */
-    uid_list *uids;  /* when strict */
+    uid_list *uids;  /* filled in strict mode */
 } decoder;
 
-/* ---- faults: the first one stays ------------------------------------------------------------- */
+/* ---- faults: the first one is kept */
 
 static bool failed(const decoder *d)
 {
@@ -79,7 +80,7 @@ static void fail(decoder *d, int status, size_t offset)
     }
 }
 
-/* A fault that only strict mode finds. */
+/* Records a fault of strict mode. */
 static inline void forbid(decoder *d, bool wrong, int status, size_t offset)
 {
     if (wrong && d->strict) {
@@ -87,9 +88,9 @@ static inline void forbid(decoder *d, bool wrong, int status, size_t offset)
     }
 }
 
-/* ---- a stretch of the PDU that is being read ------------------------------------------------- */
+/* ---- reading */
 
-/* Offsets in the PDU. After a fault every read gives zero bytes. */
+/* The part of a PDU that is still to be read, as offsets. After a fault, reads give zeros. */
 typedef struct cursor {
     size_t pos, end;
 } cursor;
@@ -104,7 +105,7 @@ static inline ltdic_bytes slice(const decoder *d, const cursor *c)
     return (ltdic_bytes){d->base + c->pos, left_in(c)};
 }
 
-/* The next n bytes, or NULL and a fault at the position where they should be. */
+/* Reads the next n bytes. Returns NULL if there are fewer; that is a fault at their position. */
 static const uint8_t *take(decoder *d, cursor *c, size_t n)
 {
     if (failed(d) || n > left_in(c)) {
@@ -128,8 +129,8 @@ static uint32_t take_u16(decoder *d, cursor *c)
     return p == NULL ? 0 : load_u16(p);
 }
 
-/* A length field of two bytes, and a cursor over what it counts. `reserve` bytes must be left
- * behind that; the fault for too little room lies on the length field. */
+/* Reads a length field of two bytes and returns a cursor over the bytes that it counts. `reserve`
+ * bytes must be left after those. Too few bytes are a fault of the length field. */
 static cursor take_counted(decoder *d, cursor *c, size_t reserve)
 {
     const size_t field = c->pos;
@@ -149,7 +150,7 @@ typedef struct item {
     cursor value;
 } item;
 
-/* False at the end of the container and after a fault. */
+/* Reads the next item of a container. Returns false at its end and after a fault. */
 static ALWAYS_INLINE bool next_item(decoder *d, cursor *c, item *i)
 {
     const size_t at = c->pos, left = c->end - at;
@@ -170,6 +171,7 @@ static ALWAYS_INLINE bool next_item(decoder *d, cursor *c, item *i)
     return true;
 }
 
+/* Checks that the value of an item has at least `length` bytes. Returns false after any fault. */
 static inline bool least(decoder *d, const item *i, size_t length)
 {
     if (left_in(&i->value) < length) {
@@ -178,9 +180,9 @@ static inline bool least(decoder *d, const item *i, size_t length)
     return !failed(d);
 }
 
-/* ---- rows ------------------------------------------------------------------------------------ */
+/* ---- rows */
 
-/* Append a row and return it, for the fields that not every row has. */
+/* Appends a row and returns it, so that the caller can set the fields that not every row has. */
 static ALWAYS_INLINE ltdic_item *emit(decoder *d, uint8_t kind, uint8_t type, ltdic_bytes value)
 {
     const size_t offset = (size_t)(value.data - d->base);
@@ -191,7 +193,7 @@ static ALWAYS_INLINE ltdic_item *emit(decoder *d, uint8_t kind, uint8_t type, lt
     return &d->out.spare;
 }
 
-/* The row of an item and, when exact, that of its header. */
+/* Appends the row of an item and, in exact mode, the row of its header. */
 static ALWAYS_INLINE ltdic_item *emit_item(decoder *d, uint8_t kind, const item *i,
                                            ltdic_bytes value)
 {
@@ -203,9 +205,7 @@ static ALWAYS_INLINE ltdic_item *emit_item(decoder *d, uint8_t kind, const item 
     return row;
 }
 
-/* Where bytes that mean nothing are: the `id` of their row. */
-enum { IN_PDU = 0, IN_ITEM = 1, IN_SUB_ITEM = 2 };
-
+/* Appends, in exact mode, a row of bytes that have no meaning. */
 static inline void ignore(decoder *d, uint8_t where, size_t from, size_t to)
 {
     if (d->exact && to > from) {
@@ -213,7 +213,7 @@ static inline void ignore(decoder *d, uint8_t where, size_t from, size_t to)
     }
 }
 
-/* Was there one before? Where only one is allowed, the first counts. */
+/* Notes an item of which one is allowed. Returns true if there was one before: the first counts. */
 static bool repeated(decoder *d, size_t at, uint32_t bit)
 {
     const bool again = (d->seen & bit) != 0;
@@ -222,14 +222,14 @@ static bool repeated(decoder *d, size_t at, uint32_t bit)
     return again;
 }
 
-/* An item that has been read without rows counts as bytes that mean nothing. */
+/* Ends the reading of an item without rows: in exact mode its bytes get one row, LTDIC_IGNORED. */
 static void ignore_item(decoder *d, uint8_t where, size_t from, size_t to)
 {
     d->silent = failed(d);
     ignore(d, where, from, to);
 }
 
-/* Records the fault of a UID that is not legal. */
+/* Records the fault of a UID that is not legal, and returns its text for lenient mode. */
 static ltdic_bytes forbid_uid(decoder *d, ltdic_bytes whole, ltdic_bytes uid, size_t field)
 {
     forbid(d, uid.size == 0 || uid.size > UID_MAX, LTDIC_ERR_BAD_VALUE, field);
@@ -237,8 +237,8 @@ static ltdic_bytes forbid_uid(decoder *d, ltdic_bytes whole, ltdic_bytes uid, si
     return d->exact ? whole : ltdic__trimmed(uid);
 }
 
-/* The text of a UID. `field` is the offset of its length; a pad is legal where PS3.5 is the rule.
- */
+/* Checks a UID and returns its text. `field` is the offset of its length; `padded`: one NUL at the
+ * end is legal (PS3.5 9.1). */
 static ALWAYS_INLINE ltdic_bytes read_uid(decoder *d, ltdic_bytes whole, size_t field, bool padded)
 {
     const ltdic_bytes uid = padded ? without_pad(whole) : whole;
@@ -257,17 +257,17 @@ static void decode_uid(decoder *d, item i, uint8_t kind, bool padded)
 
 enum { SEEN_ABSTRACT = 1, SEEN_TRANSFER = 2 };
 
-/* One sub-item of a context; `seen` are those before it. */
+/* Decodes a sub-item of a context; `seen` has bits for the kinds before it. */
 static ALWAYS_INLINE void decode_syntax(decoder *d, item *i, bool proposed, uint32_t *seen)
 {
     bool ignored = true;
-    if (i->type == 0x30) {
+    if (i->type == ABSTRACT_SYNTAX) {
         forbid(d, !proposed, LTDIC_ERR_UNEXPECTED_ITEM, i->at);
         forbid(d, (*seen & SEEN_ABSTRACT) != 0, LTDIC_ERR_DUPLICATE_ITEM, i->at);
         forbid(d, (*seen & SEEN_TRANSFER) != 0, LTDIC_ERR_BAD_ORDER, i->at);
         ignored = !proposed || (*seen & SEEN_ABSTRACT) != 0;
         *seen |= SEEN_ABSTRACT;
-    } else if (i->type == 0x40) {
+    } else if (i->type == TRANSFER_SYNTAX) {
         ignored = !proposed && (*seen & SEEN_TRANSFER) != 0;
         forbid(d, ignored, LTDIC_ERR_DUPLICATE_ITEM, i->at);
         *seen |= SEEN_TRANSFER;
@@ -275,14 +275,15 @@ static ALWAYS_INLINE void decode_syntax(decoder *d, item *i, bool proposed, uint
     if (ignored) {
         ignore(d, IN_ITEM, i->at, i->value.end);
     } else {
-        const uint8_t kind = i->type == 0x30 ? LTDIC_ABSTRACT_SYNTAX : LTDIC_TRANSFER_SYNTAX;
+        const uint8_t kind =
+            i->type == ABSTRACT_SYNTAX ? LTDIC_ABSTRACT_SYNTAX : LTDIC_TRANSFER_SYNTAX;
         emit_item(d, kind, i, read_uid(d, slice(d, &i->value), i->at + 2, false));
     }
 }
 
 static ALWAYS_INLINE void decode_syntaxes(decoder *d, item *context)
 {
-    const bool proposed = context->type == 0x20;
+    const bool proposed = context->type == PROPOSED;
     uint32_t seen = 0;
     item i;
     while (next_item(d, &context->value, &i)) {
@@ -300,7 +301,7 @@ static ALWAYS_INLINE void decode_context(decoder *d, item *i)
     const size_t at = i->value.pos;
     const ltdic_bytes value = slice(d, &i->value);
     const uint8_t id = value.data[0];
-    const uint8_t result = i->type == 0x21 ? value.data[2] : 0;
+    const uint8_t result = i->type == ANSWERED ? value.data[2] : 0;
     const uint32_t bit = 1U << id % 32;
     forbid(d, id % 2 == 0, LTDIC_ERR_BAD_VALUE, at);
     forbid(d, (d->ids[id / 32] & bit) != 0, LTDIC_ERR_DUPLICATE_ITEM, i->at);
@@ -312,7 +313,7 @@ static ALWAYS_INLINE void decode_context(decoder *d, item *i)
     i->value.pos += 4;
     if (result == 0) {
         decode_syntaxes(d, i);
-    } else { /* the rest has no meaning and is not tested */
+    } else { /* the transfer syntax is not significant and not to be tested (PS3.8 9.3.3.2) */
         ignore(d, IN_ITEM, i->value.pos, i->value.end);
     }
 }
@@ -343,7 +344,7 @@ static void ignore_rest(decoder *d, const cursor *c)
     ignore(d, IN_SUB_ITEM, c->pos, c->end);
 }
 
-/* A sub-item of which the first four bytes count. */
+/* Decodes a sub-item whose value is four bytes; lenient mode ignores more. */
 static void decode_four_bytes(decoder *d, item *i, uint8_t kind)
 {
     if (!least(d, i, 4)) {
@@ -364,7 +365,7 @@ static void decode_version_name(decoder *d, item *i)
     emit_item(d, LTDIC_VERSION_NAME, i, d->exact || legal ? name : ltdic__until_nul(name));
 }
 
-/* A UID behind a length of its own, with `reserve` bytes left after it. */
+/* Reads a UID after a length field of its own. `reserve` bytes must be left after it. */
 static ltdic_bytes read_counted_uid(decoder *d, cursor *c, size_t reserve)
 {
     const size_t field = c->pos;
@@ -472,27 +473,29 @@ static void decode_identity_response(decoder *d, item *i)
     ignore_rest(d, &i->value);
 }
 
-/* 57 and 58 belong into an RQ, 59 into an AC; elsewhere they are unknown sub-items. */
+/* Tells whether a sub-item belongs in the other PDU: 57 and 58 in an RQ, 59 in an AC. It is then
+ * decoded as an unknown one. */
 static bool sub_item_is_foreign(const decoder *d, uint8_t type)
 {
-    return d->type == LTDIC_ASSOCIATE_RQ ? type == 0x59 : type == 0x57 || type == 0x58;
+    return d->type == LTDIC_ASSOCIATE_RQ ? type == USER_IDENTITY_RESPONSE
+                                         : type == COMMON_EXTENDED || type == USER_IDENTITY;
 }
 
-/* The bit of a sub-item that may be there once; 0 for the others. */
+/* Returns the SEEN_ bit of a sub-item that may occur once, 0 for the others. */
 static uint32_t single(uint8_t type)
 {
     switch (type) {
-    case 0x51:
+    case MAX_LENGTH:
         return SEEN_51;
-    case 0x52:
+    case CLASS_UID:
         return SEEN_52;
-    case 0x53:
+    case ASYNC_OPERATIONS:
         return SEEN_53;
-    case 0x55:
+    case VERSION_NAME:
         return SEEN_55;
-    case 0x58:
+    case USER_IDENTITY:
         return SEEN_58;
-    case 0x59:
+    case USER_IDENTITY_RESPONSE:
         return SEEN_59;
     default:
         return 0;
@@ -502,31 +505,31 @@ static uint32_t single(uint8_t type)
 static void decode_known_sub_item(decoder *d, item *i, uint8_t type)
 {
     switch (type) {
-    case 0x51:
+    case MAX_LENGTH:
         decode_four_bytes(d, i, LTDIC_MAX_LENGTH);
         break;
-    case 0x52:
+    case CLASS_UID:
         decode_uid(d, *i, LTDIC_CLASS_UID, true);
         break;
-    case 0x53:
+    case ASYNC_OPERATIONS:
         decode_four_bytes(d, i, LTDIC_ASYNC_OPERATIONS);
         break;
-    case 0x54:
+    case ROLE:
         decode_role(d, i);
         break;
-    case 0x55:
+    case VERSION_NAME:
         decode_version_name(d, i);
         break;
-    case 0x56:
+    case EXTENDED:
         decode_extended(d, i);
         break;
-    case 0x57:
+    case COMMON_EXTENDED:
         decode_common_extended(d, i);
         break;
-    case 0x58:
+    case USER_IDENTITY:
         decode_identity(d, i);
         break;
-    case 0x59:
+    case USER_IDENTITY_RESPONSE:
         decode_identity_response(d, i);
         break;
     default:
@@ -564,7 +567,7 @@ static void swap(uid_list *l, size_t i, size_t j)
     l->at[j] = at;
 }
 
-/* By type and UID, equal ones by place. */
+/* Orders sub-items by type and UID, and equal ones by offset. */
 static bool is_before(const uid_list *l, size_t i, size_t j)
 {
     const int order = compare_uids(l, l->at[i], l->at[j]);
@@ -584,7 +587,9 @@ static void sift_down(uid_list *l, size_t root, size_t end)
     }
 }
 
-/* A heap sort: no peer can make it slow, as it could a hash table. */
+/* Sorts as a heap: no input makes it slow, while a peer can choose UIDs that collide in a hash
+ * table.
+ */
 static void sort_uids(uid_list *l)
 {
     for (size_t root = l->count / 2; root > 0; root--) {
@@ -596,7 +601,8 @@ static void sort_uids(uid_list *l)
     }
 }
 
-/* The first repeat comes before whatever fault the decoder has met since. */
+/* Records the first repeated UID. It replaces a fault met since: UIDs are only remembered until the
+ * first fault, so the repeat stands before it. */
 static void forbid_repeated_uids(decoder *d, uid_list *l)
 {
     sort_uids(l);
@@ -640,22 +646,22 @@ static ALWAYS_INLINE void decode_item(decoder *d, item *i)
 {
     bool again = false;
     if (i->type == d->context) {
-        if (d->rank != 2) { /* the first in a row */
+        if (d->rank != 2) { /* the item before it was no context */
             d->seen |= SEEN_CONTEXT;
             forbid_disorder(d, i, 2);
         }
         decode_context(d, i);
-    } else if (i->type == 0x10) {
+    } else if (i->type == APPLICATION_CONTEXT_ITEM) {
         again = repeated(d, i->at, SEEN_10);
         d->silent |= again;
         forbid_disorder(d, i, 1);
         decode_uid(d, *i, LTDIC_APPLICATION_CONTEXT, false);
-    } else if (i->type == 0x50) {
-        repeated(d, i->at, SEEN_50); /* the sub-items of another one follow those of the first */
+    } else if (i->type == USER_INFORMATION) {
+        repeated(d, i->at, SEEN_50); /* in lenient mode the sub-items of all of them count */
         forbid_disorder(d, i, 3);
         decode_user_information(d, *i);
     } else {
-        forbid(d, i->type == 0x20 || i->type == 0x21, LTDIC_ERR_UNEXPECTED_ITEM, i->at);
+        forbid(d, i->type == PROPOSED || i->type == ANSWERED, LTDIC_ERR_UNEXPECTED_ITEM, i->at);
         emit_item(d, LTDIC_UNKNOWN_ITEM, i, slice(d, &i->value));
     }
     if (again) {
@@ -663,18 +669,19 @@ static ALWAYS_INLINE void decode_item(decoder *d, item *i)
     }
 }
 
-/* Only the titles of an RQ are tested. */
+/* Decodes a title. Strict mode checks those of an RQ; those of an AC are reserved and not to be
+ * tested (PS3.8 9.3.3). */
 static void decode_title(decoder *d, cursor *c, uint8_t kind)
 {
     const size_t at = c->pos;
     const ltdic_bytes field = {take(d, c, TITLE_SIZE), TITLE_SIZE};
-    if (field.data == NULL) { /* the title before this one was at fault */
+    if (field.data == NULL) { /* after a fault of the title before */
         return;
     }
     ltdic_bytes title = ltdic__without_spaces(field);
     if (!d->strict || d->type != LTDIC_ASSOCIATE_RQ) {
         title = ltdic__trimmed(field);
-    } else { /* spaces are legal, so the whole field may be looked at */
+    } else { /* spaces are legal, so the whole field can be checked */
         forbid(d, title.size == 0 || !title_is_printable(field.data), LTDIC_ERR_BAD_VALUE, at);
     }
     emit(d, kind, 0, d->exact ? field : title);
@@ -709,12 +716,12 @@ typedef struct task {
 
 static void decode_associate_pdu(task *t)
 {
-    decoder d; /* set by hand: to zero the whole of it first takes longer than a small PDU */
+    decoder d; /* each field is set alone: zeroing it first takes longer than a small PDU */
     d.fault = (ltdic_fault){0};
     d.out = t->out;
     d.base = t->pdu.data;
     d.type = t->pdu.data[0];
-    d.context = d.type == LTDIC_ASSOCIATE_RQ ? 0x20 : 0x21;
+    d.context = d.type == LTDIC_ASSOCIATE_RQ ? PROPOSED : ANSWERED;
     d.strict = t->options->strict != 0;
     d.exact = t->options->exact != 0;
     d.silent = false;
@@ -726,7 +733,8 @@ static void decode_associate_pdu(task *t)
     *t->fault = d.fault;
 }
 
-/* PS3.8 9.3.5.1 and annex E.1 (even fragments). The status of the PDV at `at`, and its row. */
+/* Checks the PDV at `at` (PS3.8 9.3.5.1; annex E.1: fragments are even) and appends its row.
+ * Returns its status. */
 static int decode_pdv(task *t, size_t at, uint32_t length)
 {
     const uint8_t *pdv = t->pdu.data + at;
@@ -760,10 +768,11 @@ static void decode_data(task *t)
     }
 }
 
-/* PS3.8 table 9-21: reasons that it lists, with a meaning or reserved, by source, as bits. */
+/* Reasons that PS3.8 table 9-21 lists, reserved ones too: for each source, a bit for each reason.
+ */
 static const uint16_t reasons_listed[4] = {0, 0x07FE, 0x0006, 0x00FF};
 
-/* PS3.8 9.3.4; strict refuses what is not listed. */
+/* Decodes an A-ASSOCIATE-RJ (PS3.8 9.3.4). Strict mode refuses codes that are not listed. */
 static void decode_reject(task *t)
 {
     const uint8_t *pdu = t->pdu.data;
@@ -780,7 +789,7 @@ static void decode_reject(task *t)
     }
 }
 
-/* PS3.8 9.3.8; the reason of a service-user is not tested. */
+/* Decodes an A-ABORT (PS3.8 9.3.8). Only the reason of a service-provider is significant. */
 static void decode_abort(task *t)
 {
     const uint8_t source = t->pdu.data[8], reason = t->pdu.data[9];

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* From rows to bytes: PS3.8 9.3, PS3.7 D.3.3. The mirror of pdu_decode.c. */
+/* Encodes rows into PDUs (PS3.8 9.3, PS3.7 D.3.3): the reverse of pdu_decode.c. */
 #include "bytes.h"
 #include "framing.h"
 #include "items.h"
@@ -11,11 +11,11 @@ typedef struct encoder {
     const ltdic_item *first;
     ltdic_bytes values;
     ltdic_fault fault;
-    uint8_t type; /* of the PDU */
+    uint8_t type; /* PDU type */
     bool exact;
 } encoder;
 
-/* A fault of the row just taken. */
+/* Records a fault of the row just taken, if it is the first fault. */
 static inline void refuse(encoder *e, bool wrong, int status)
 {
     if (wrong && e->fault.status == LTDIC_OK) {
@@ -24,7 +24,7 @@ static inline void refuse(encoder *e, bool wrong, int status)
     }
 }
 
-/* The kind of the next row; 0, which is none, at the end and after a fault. */
+/* Returns the kind of the next row; 0, which is no kind, at the end and after a fault. */
 static inline uint8_t next_kind(const encoder *e)
 {
     return e->fault.status == LTDIC_OK && e->row < e->end ? e->row->kind : 0;
@@ -35,7 +35,7 @@ static inline bool next_is(const encoder *e, uint8_t kind)
     return next_kind(e) == kind;
 }
 
-/* The next row, which must be of this kind. */
+/* Takes the next row. If it is of another kind, that is a fault, and an empty row is returned. */
 static inline const ltdic_item *take_row(encoder *e, uint8_t kind)
 {
     static const ltdic_item none;
@@ -67,7 +67,7 @@ static inline ltdic_bytes uid_of(encoder *e, const ltdic_item *row)
     return uid;
 }
 
-/* The header of the row just taken, for its reserved bytes: as received, or zeroes. */
+/* Returns the header of the row just taken, for its reserved bytes: zeros if it has no row. */
 static const uint8_t *header_of(encoder *e, size_t size)
 {
     static const uint8_t zeroes[LTDIC_FIXED_PDU_SIZE];
@@ -86,13 +86,14 @@ static size_t open_item(encoder *e, uint8_t type, uint8_t second)
     return e->w.pos - 2;
 }
 
-/* Opens an item for the row just taken; its second byte is reserved. */
+/* Opens an item for the row just taken; its second byte is reserved. Returns the offset of its
+ * length field. */
 static size_t open_plain_item(encoder *e, uint8_t type)
 {
     return open_item(e, type, header_of(e, ITEM_HEADER)[1]);
 }
 
-/* Bytes that mean nothing, as they came; `where` is the `id` of their rows. */
+/* Writes bytes that have no meaning as they were received; `where` is the `id` of their rows. */
 static void put_ignored(encoder *e, uint8_t where)
 {
     while (e->exact && next_is(e, LTDIC_IGNORED) && e->row->id == where) {
@@ -108,11 +109,11 @@ static void close_item(encoder *e, size_t length_at)
 
 static void close_sub_item(encoder *e, size_t length_at)
 {
-    put_ignored(e, 2);
+    put_ignored(e, IN_SUB_ITEM);
     close_item(e, length_at);
 }
 
-/* An item whose bytes are its value alone. */
+/* Writes an item that has no bytes besides its header and value, with a reserved byte of 0. */
 static inline void put_plain_item(encoder *e, uint8_t type, ltdic_bytes value)
 {
     refuse(e, value.size > UINT16_MAX, LTDIC_ERR_TOO_LARGE);
@@ -144,14 +145,15 @@ static void put_counted(encoder *e, ltdic_bytes value)
     writer_bytes(&e->w, value.data, value.size);
 }
 
-/* PS3.8 tables 9-13 and 9-18. */
+/* Writes the header of a context (PS3.8 tables 9-13, 9-18); returns the offset of its length field.
+ */
 static size_t open_context(encoder *e, const ltdic_item *row, bool proposed)
 {
     const uint8_t *header = header_of(e, CONTEXT_HEADER);
     const uint8_t fields[CONTEXT_HEADER] = {
-        proposed ? 0x20 : 0x21,
+        proposed ? PROPOSED : ANSWERED, /* type */
         header[1],
-        0,
+        0, /* length */
         0,
         row->id,
         header[5],
@@ -168,15 +170,17 @@ static void encode_context(encoder *e)
     const bool proposed = e->type == LTDIC_ASSOCIATE_RQ;
     const size_t at = open_context(e, row, proposed);
     if (!proposed && row->result != 0 && !e->exact && !next_is(e, LTDIC_TRANSFER_SYNTAX)) {
-        put_item(e, 0x40, (ltdic_bytes){NULL, 0}); /* there, but without meaning: PS3.8 9.3.3.2 */
+        put_item(e, TRANSFER_SYNTAX,
+                 (ltdic_bytes){NULL, 0}); /* required, not significant: PS3.8 9.3.3.2 */
     }
     for (;;) {
-        put_ignored(e, 1);
+        put_ignored(e, IN_ITEM);
         const uint8_t kind = next_kind(e);
         if (kind != LTDIC_TRANSFER_SYNTAX && (kind != LTDIC_ABSTRACT_SYNTAX || !proposed)) {
             break;
         }
-        put_item(e, kind == LTDIC_TRANSFER_SYNTAX ? 0x40 : 0x30, uid_of(e, e->row++));
+        put_item(e, kind == LTDIC_TRANSFER_SYNTAX ? TRANSFER_SYNTAX : ABSTRACT_SYNTAX,
+                 uid_of(e, e->row++));
     }
     close_item(e, at);
 }
@@ -192,14 +196,14 @@ static void encode_version_name(encoder *e)
 {
     const ltdic_bytes name = value_of(e, take_row(e, LTDIC_VERSION_NAME));
     refuse(e, !e->exact && !name_is_legal(name), LTDIC_ERR_BAD_VALUE);
-    put_item(e, 0x55, name);
+    put_item(e, VERSION_NAME, name);
 }
 
 static void encode_role(encoder *e)
 {
     const ltdic_item *row = take_row(e, LTDIC_ROLE);
     const ltdic_bytes uid = uid_of(e, row);
-    const size_t at = open_plain_item(e, 0x54);
+    const size_t at = open_plain_item(e, ROLE);
     put_counted(e, uid);
     writer_u8(&e->w, row->id);
     writer_u8(&e->w, row->result);
@@ -209,29 +213,30 @@ static void encode_role(encoder *e)
 static void encode_extended(encoder *e)
 {
     const ltdic_bytes uid = uid_of(e, take_row(e, LTDIC_EXTENDED));
-    const size_t at = open_plain_item(e, 0x56);
+    const size_t at = open_plain_item(e, EXTENDED);
     put_counted(e, uid);
     const ltdic_bytes info = value_of(e, take_row(e, LTDIC_EXTENDED_INFO));
     writer_bytes(&e->w, info.data, info.size);
     close_sub_item(e, at);
 }
 
-/* Does this type mean something in item 50 of this PDU? (PS3.7 D.3.3) */
+/* Tells whether a sub-item of this type is defined in this PDU (PS3.7 D.3.3). */
 static bool has_sub_item(const encoder *e, uint8_t type)
 {
     const bool request = e->type == LTDIC_ASSOCIATE_RQ;
-    return (type >= 0x51 && type <= 0x56) || ((type == 0x57 || type == 0x58) && request) ||
-           (type == 0x59 && !request);
+    return (type >= MAX_LENGTH && type <= EXTENDED) ||
+           ((type == COMMON_EXTENDED || type == USER_IDENTITY) && request) ||
+           (type == USER_IDENTITY_RESPONSE && !request);
 }
 
 static void encode_common_extended(encoder *e)
 {
     const ltdic_item *row = take_row(e, LTDIC_COMMON_EXTENDED);
-    refuse(e, !has_sub_item(e, 0x57), LTDIC_ERR_BAD_VALUE);
+    refuse(e, !has_sub_item(e, COMMON_EXTENDED), LTDIC_ERR_BAD_VALUE);
     const ltdic_bytes uid = uid_of(e, row);
     refuse(e, row->version > UINT8_MAX, LTDIC_ERR_BAD_VALUE);
-    header_of(e, ITEM_HEADER); /* nothing is reserved in it: the second byte is the version */
-    const size_t at = open_item(e, 0x57, (uint8_t)row->version);
+    header_of(e, ITEM_HEADER); /* no byte of it is reserved: the second one is the version */
+    const size_t at = open_item(e, COMMON_EXTENDED, (uint8_t)row->version);
     put_counted(e, uid);
     put_counted(e, uid_of(e, take_row(e, LTDIC_COMMON_SERVICE)));
     writer_u16(&e->w, 0);
@@ -246,9 +251,9 @@ static void encode_common_extended(encoder *e)
 static void encode_identity(encoder *e)
 {
     const ltdic_item *row = take_row(e, LTDIC_USER_IDENTITY);
-    refuse(e, !has_sub_item(e, 0x58), LTDIC_ERR_BAD_VALUE);
+    refuse(e, !has_sub_item(e, USER_IDENTITY), LTDIC_ERR_BAD_VALUE);
     const ltdic_bytes primary = value_of(e, row);
-    const size_t at = open_plain_item(e, 0x58);
+    const size_t at = open_plain_item(e, USER_IDENTITY);
     writer_u8(&e->w, row->id);
     writer_u8(&e->w, row->result);
     put_counted(e, primary);
@@ -259,16 +264,17 @@ static void encode_identity(encoder *e)
 static void encode_identity_response(encoder *e)
 {
     const ltdic_bytes response = value_of(e, take_row(e, LTDIC_USER_IDENTITY_RESPONSE));
-    refuse(e, !has_sub_item(e, 0x59), LTDIC_ERR_BAD_VALUE);
-    const size_t at = open_plain_item(e, 0x59);
+    refuse(e, !has_sub_item(e, USER_IDENTITY_RESPONSE), LTDIC_ERR_BAD_VALUE);
+    const size_t at = open_plain_item(e, USER_IDENTITY_RESPONSE);
     put_counted(e, response);
     close_sub_item(e, at);
 }
 
-/* Does it between the items of this PDU? (PS3.8 9.3.2, 9.3.3) */
+/* Tells whether an item of this type is defined in this PDU (PS3.8 9.3.2, 9.3.3). */
 static bool has_item(const encoder *e, uint8_t type)
 {
-    return type == 0x10 || type == 0x50 || type == (e->type == LTDIC_ASSOCIATE_RQ ? 0x20 : 0x21);
+    return type == APPLICATION_CONTEXT_ITEM || type == USER_INFORMATION ||
+           type == (e->type == LTDIC_ASSOCIATE_RQ ? PROPOSED : ANSWERED);
 }
 
 static void encode_unknown(encoder *e, uint8_t kind, bool (*is_known)(const encoder *, uint8_t))
@@ -278,18 +284,18 @@ static void encode_unknown(encoder *e, uint8_t kind, bool (*is_known)(const enco
     put_item(e, row->type, value_of(e, row));
 }
 
-/* False if the next row is no sub-item of user information. */
+/* Encodes the next row. Returns false if it is no sub-item of user information. */
 static bool encode_sub_item(encoder *e)
 {
     switch (e->row->kind) {
     case LTDIC_MAX_LENGTH:
-        encode_four_bytes(e, LTDIC_MAX_LENGTH, 0x51);
+        encode_four_bytes(e, LTDIC_MAX_LENGTH, MAX_LENGTH);
         return true;
     case LTDIC_CLASS_UID:
-        put_item(e, 0x52, uid_of(e, take_row(e, LTDIC_CLASS_UID)));
+        put_item(e, CLASS_UID, uid_of(e, take_row(e, LTDIC_CLASS_UID)));
         return true;
     case LTDIC_ASYNC_OPERATIONS:
-        encode_four_bytes(e, LTDIC_ASYNC_OPERATIONS, 0x53);
+        encode_four_bytes(e, LTDIC_ASYNC_OPERATIONS, ASYNC_OPERATIONS);
         return true;
     case LTDIC_ROLE:
         encode_role(e);
@@ -320,14 +326,15 @@ static bool encode_sub_item(encoder *e)
 static void encode_user_information(encoder *e)
 {
     take_row(e, LTDIC_USER_INFORMATION);
-    const size_t at = open_plain_item(e, 0x50);
+    const size_t at = open_plain_item(e, USER_INFORMATION);
     do {
-        put_ignored(e, 1);
+        put_ignored(e, IN_ITEM);
     } while (e->fault.status == LTDIC_OK && e->row < e->end && encode_sub_item(e));
     close_item(e, at);
 }
 
-/* Padded. An AC only echoes the titles, so they may be anything there. */
+/* Writes a title, padded with spaces. An AC only returns those of the RQ, so any are legal there.
+ */
 static void encode_title(encoder *e, uint8_t kind)
 {
     const ltdic_bytes field = value_of(e, take_row(e, kind));
@@ -346,11 +353,11 @@ static void encode_title(encoder *e, uint8_t kind)
     writer_bytes(&e->w, padded, sizeof padded);
 }
 
-/* After the titles. */
+/* Writes the reserved bytes after the titles. */
 static void encode_reserved(encoder *e)
 {
     const size_t at = e->w.pos;
-    put_ignored(e, 0);
+    put_ignored(e, IN_PDU);
     if (e->w.pos == at) {
         writer_fill(&e->w, 0, TITLES_RESERVED);
     }
@@ -368,11 +375,12 @@ static void encode_associate(encoder *e)
         } else if (next_is(e, LTDIC_USER_INFORMATION)) {
             encode_user_information(e);
         } else if (next_is(e, LTDIC_APPLICATION_CONTEXT)) {
-            put_item(e, 0x10, uid_of(e, take_row(e, LTDIC_APPLICATION_CONTEXT)));
+            put_item(e, APPLICATION_CONTEXT_ITEM,
+                     uid_of(e, take_row(e, LTDIC_APPLICATION_CONTEXT)));
         } else {
             encode_unknown(e, LTDIC_UNKNOWN_ITEM, has_item);
         }
-        put_ignored(e, 0);
+        put_ignored(e, IN_PDU);
     }
 }
 
@@ -389,7 +397,7 @@ static void encode_data(encoder *e)
     } while (e->fault.status == LTDIC_OK && e->row < e->end);
 }
 
-/* The PDU up to its first value, with its reserved bytes; its length comes at the end. */
+/* Writes a PDU up to its first value, with its reserved bytes. Its length is stored at the end. */
 static void encode_header(encoder *e, const ltdic_item *pdu)
 {
     const size_t size = ltdic__values_start(e->type);
@@ -425,7 +433,7 @@ static void encode_body(encoder *e, const ltdic_item *pdu)
         break;
     }
     if (e->row < e->end) {
-        take_row(e, 0); /* a row too many: there is no such kind */
+        take_row(e, 0); /* a row is left: a fault, as no row has this kind */
     }
 }
 
@@ -443,7 +451,7 @@ static void encode_pdu(encoder *e)
     }
 }
 
-/* A PDU of codes alone, in which no row tells of reserved bytes. */
+/* Tells whether a row is that of a PDU of fixed size, which has codes alone. */
 static bool is_fixed(const ltdic_item *row)
 {
     return row->kind == LTDIC_PDU && row->type >= LTDIC_ASSOCIATE_RJ && row->type <= LTDIC_ABORT &&

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* PDUs of fixed size: the codes of a rejection, and whole runs of rejections (PS3.8 9.3.4). */
+/* Rejections (PS3.8 9.3.4): the defined codes, many A-ASSOCIATE-RJ decoded in one call, and PDUs of
+ * fixed size encoded. */
 #include "framing.h"
 
-/* Reasons of PS3.8 table 9-21 that have a meaning, by source, as bits. */
+/* Reasons that PS3.8 table 9-21 gives a meaning: for each source, a bit for each reason. */
 static const uint16_t reasons_defined[4] = {0, 0x008E, 0x0006, 0x0006};
 
 int ltdic_reject_is_defined(ltdic_reject reject)
@@ -11,7 +12,7 @@ int ltdic_reject_is_defined(ltdic_reject reject)
            has_bit(reasons_defined[reject.source], reject.reason);
 }
 
-/* Finds the fault in the bytes at `at`, where an A-ASSOCIATE-RJ should be. */
+/* Records why the bytes at `at` are not an A-ASSOCIATE-RJ. */
 static int no_reject(ltdic_bytes in, size_t at, ltdic_fault *fault)
 {
     const ltdic_bytes rest = {in.data + at, in.size - at};

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* A byte stream into PDUs, with P-DATA-TF handed out as it comes (PS3.8 9.3.1, 9.3.5). The checks
- * of a PDV are those of pdu_decode.c, each as soon as its bytes are there. */
+/* Splits a byte stream into PDUs (PS3.8 9.3.1). A P-DATA-TF is returned in pieces as its bytes
+ * arrive (PS3.8 9.3.5). Its PDVs get the checks of pdu_decode.c, each as soon as the bytes have
+ * arrived. */
 #include "framing.h"
 
 enum { PDV_LENGTH = 4, PDV_HEADER = 6 };
@@ -61,7 +62,7 @@ static int open_pdv(ltdic_stream *s, ltdic_bytes *in, const ltdic_options *optio
     return LTDIC_OK;
 }
 
-/* Hands out the part of the open PDV that is there. */
+/* Returns the part of the open PDV that has arrived. */
 static int take_slice(ltdic_stream *s, ltdic_piece *piece, ltdic_bytes *in, bool first,
                       ltdic_fault *fault)
 {

@@ -11,7 +11,7 @@ ltdic_bytes ltdic__without_spaces(ltdic_bytes text)
         text.size--;
     }
     if (text.size > SPACES && memcmp(text.data + text.size - SPACES, "        ", SPACES) == 0) {
-        text.size -= SPACES; /* most titles have so many */
+        text.size -= SPACES; /* most titles end in at least so many */
     }
     while (text.size > 0 && text.data[text.size - 1] == ' ') {
         text.size--;
@@ -33,7 +33,7 @@ ltdic_bytes ltdic__trimmed(ltdic_bytes text)
     return ltdic__without_spaces(ltdic__until_nul(text));
 }
 
-/* PS3.5, VR AE, after trimming. */
+/* Checks a title without its spaces (PS3.5 6.2, VR AE). */
 bool ltdic__title_is_legal(ltdic_bytes title)
 {
     return title.size > 0 && title.size <= TITLE_SIZE && short_is_printable(title, '\\');

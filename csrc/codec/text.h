@@ -14,20 +14,21 @@
 
 enum { UID_MAX = 64, TITLE_SIZE = 16 };
 
-ltdic_bytes ltdic__without_spaces(ltdic_bytes text); /* at both ends, where they mean nothing */
+ltdic_bytes ltdic__without_spaces(ltdic_bytes text); /* removes those at both ends */
 ltdic_bytes ltdic__until_nul(ltdic_bytes text);
-ltdic_bytes ltdic__trimmed(ltdic_bytes text); /* both: the value that lenient mode takes */
+ltdic_bytes ltdic__trimmed(ltdic_bytes text); /* does both: the value in lenient mode */
 bool ltdic__title_is_legal(ltdic_bytes title);
 bool ltdic__uid_is_legal(ltdic_bytes uid);
-bool ltdic__short_or_long_uid_is_legal(ltdic_bytes uid); /* any length; for uid_is_legal alone */
+bool ltdic__short_or_long_uid_is_legal(ltdic_bytes uid); /* takes any length; for uid_is_legal */
 bool ltdic__version_name_is_legal(ltdic_bytes name);
 
 /* ---- titles, names */
 
 #define EACH(byte) (UINT64_MAX / 0xFF * (byte))
 
-/* Are all eight bytes from 20 to 7E, and none of them `but`? In a sum of seven bits the eighth
- * tells, and nothing is carried into the next byte. */
+/* Returns true if all eight bytes are in 20 to 7E (hex) and none is `but`. The bytes are tested at
+ * once: each sum is of 7-bit values, so its bit 7 is the result for that byte and nothing is
+ * carried into the next one. */
 static inline bool word_is_printable(uint64_t word, uint8_t but)
 {
     const uint64_t low = word & EACH(0x7F);
@@ -44,13 +45,13 @@ static inline bool field_is_printable(const uint8_t field[16], uint8_t but)
     return word_is_printable(words[0], but) && word_is_printable(words[1], but);
 }
 
-/* A field of 16 bytes with the spaces around the title: they are legal. */
+/* Checks a field of 16 bytes, with the spaces around the title, which are legal. */
 static inline bool title_is_printable(const uint8_t field[16])
 {
     return field_is_printable(field, '\\');
 }
 
-/* At most 16 bytes. */
+/* Checks a text of at most 16 bytes. */
 static inline bool short_is_printable(ltdic_bytes text, uint8_t but)
 {
     uint8_t field[16];
@@ -59,7 +60,7 @@ static inline bool short_is_printable(ltdic_bytes text, uint8_t but)
     return field_is_printable(field, but);
 }
 
-/* An implementation version name (PS3.7 D.3.3.2). */
+/* Checks an implementation version name (PS3.7 D.3.3.2). */
 static inline bool name_is_legal(ltdic_bytes name)
 {
     return name.size > 0 && name.size <= 16 && short_is_printable(name, 0x7F);
@@ -67,14 +68,14 @@ static inline bool name_is_legal(ltdic_bytes name)
 
 /* ---- UIDs */
 
-/* Where a UID has dots and zeros, a bit for each of its bytes, of which there are at most 64, and
- * whether all others are digits. */
+/* Positions of the dots and zeros in a UID: bit n is byte n, of at most 64. `known`: every byte is
+ * a dot or a digit. */
 typedef struct uid_bits {
     uint64_t dots, zeros;
     bool known;
 } uid_bits;
 
-/* No component is empty, and none has a zero before other digits. */
+/* Returns true if no component is empty and none has a zero before other digits. */
 static inline bool bits_are_legal(uid_bits bits, size_t size)
 {
     const uint64_t last = (uint64_t)1 << (size - 1);
@@ -106,8 +107,8 @@ static inline uint64_t bits_of(__m128i bytes)
     return (uint64_t)(unsigned)_mm_movemask_epi8(bytes);
 }
 
-/* Most UIDs are of 16 to 32 bytes: two vectors, of which the second ends where the text does and
- * may say again what the first said. Nothing outside the text is read. */
+/* Reads a UID of 16 to 32 bytes, as most are, in two vectors: its first and its last 16 bytes. They
+ * may overlap; bytes in both set the same bits twice. Nothing outside the text is read. */
 static inline uid_bits uid_bits_by_vector(ltdic_bytes uid)
 {
     const size_t at = uid.size - UID_VECTOR;
@@ -129,7 +130,7 @@ static inline uid_bits uid_bits_by_vector(ltdic_bytes uid)
 
 #endif
 
-/* 1 to 64 bytes; components of digits alone. */
+/* Checks a UID (PS3.8 annex F): 1 to 64 bytes, components of digits. */
 static ALWAYS_INLINE bool uid_is_legal(ltdic_bytes uid)
 {
 #ifdef __SSE2__

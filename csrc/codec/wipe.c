@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Wipes memory that may hold a passcode. A memset before free is no use: compilers remove stores to
- * memory that nobody reads any more. */
+/* Wipes memory that may hold a passcode. A memset before free is not enough: compilers remove
+ * stores to memory that is not read again. */
 #include "bytes.h"
 
 void ltdic__wipe(void *data, size_t size)
@@ -10,7 +10,7 @@ void ltdic__wipe(void *data, size_t size)
     }
 #ifdef __GNUC__
     memset(data, 0, size);
-    __asm__ volatile("" : : "r"(data) : "memory"); /* may read what was stored */
+    __asm__ volatile("" : : "r"(data) : "memory"); /* keeps the memset: this may read the memory */
 #else
     volatile uint8_t *bytes = data;
     for (size_t i = 0; i < size; i++) {

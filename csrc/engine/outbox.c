@@ -1,27 +1,26 @@
 /* SPDX-License-Identifier: MIT */
-/* The bytes that wait to be sent, and the marks of PDUs for which LTDIC_SENT is due: see outbox.h.
- */
+/* Queue, loan and marks of an association's output: see outbox.h. */
 #include "outbox.h"
 
 #include "codec/bytes.h"
 
 enum {
-    MOST_PARTS = 64, /* of an ltdic_output */
-    MAX_MARKS = 1024 /* runs of PDUs that have not been told of */
+    MOST_PARTS = 64, /* in an ltdic_output */
+    MAX_MARKS = 1024 /* for one association */
 };
 
-/* A run of PDUs that were submitted, as far as the user has not been told of them. */
+/* Consecutive PDUs of one type and size for which LTDIC_SENT has not been reported yet. */
 typedef struct mark {
-    uint64_t start, end; /* in the stream of all bytes sent */
-    uint64_t limit;      /* what ends after it has not been sent, and will not be */
+    uint64_t start, end; /* in the stream of all bytes submitted */
+    uint64_t limit;      /* PDUs that end after it will never be sent; UINT64_MAX: none */
     uint32_t each;       /* size of every PDU but the last */
     uint8_t type;
 } mark;
 
 /* ---- life -------------------------------------------------------------------------------- */
 
-/* A passcode may be in an A-ASSOCIATE-RQ. A chunk with the rest of a P-DATA-TF may begin with the
- * same byte: then it is wiped, too, which does no harm. */
+/* Wipes an A-ASSOCIATE-RQ, which may hold a passcode. A chunk with the rest of a P-DATA-TF that
+ * begins with the same byte is wiped, too. */
 void ltdic__outbox_discard(chunk *copy)
 {
     if (copy->data[0] == LTDIC_ASSOCIATE_RQ) {
@@ -87,7 +86,7 @@ bool ltdic__outbox_reserve_mark(outbox *o)
     return buffer_reserve(&o->marks, sizeof(mark));
 }
 
-/* PDUs of the same type and size as those of the last mark make that one longer. */
+/* Adds PDUs to the last mark, if they have the type and size of its PDUs. Returns false if not. */
 static bool extend_mark(outbox *o, uint8_t type, uint64_t size, uint64_t each)
 {
     mark last;
@@ -105,7 +104,7 @@ static bool extend_mark(outbox *o, uint8_t type, uint64_t size, uint64_t each)
     return true;
 }
 
-/* Where there is room for one. */
+/* Adds a mark, for which the caller has reserved room. */
 static void add_mark(outbox *o, uint8_t type, uint64_t size, uint64_t each)
 {
     if (extend_mark(o, type, size, each)) {
@@ -147,7 +146,7 @@ bool ltdic__outbox_report(outbox *o, ltdic_indication *indication, uint64_t hori
 
 /* ---- PDUs that are copied ----------------------------------------------------------------- */
 
-/* An empty chunk for so many bytes, or NULL when out of memory. */
+/* Makes an empty chunk for `size` bytes. Returns NULL if there is no memory. */
 static chunk *new_chunk(uint64_t size)
 {
     chunk *c = size > SIZE_MAX - sizeof *c ? NULL : malloc(sizeof *c + (size_t)size);
@@ -210,7 +209,8 @@ static size_t put_part(ltdic_output *out, const uint8_t *data, size_t size)
     return size;
 }
 
-/* The header of the P-DATA-TF whose data begins at `from`. */
+/* Writes the header of the P-DATA-TF that has `size` bytes of the data, from `from` on, and after
+ * it the odd byte, which only the first one sends. */
 static void write_header(uint8_t *h, const loan *l, uint64_t from, size_t size)
 {
     const bool last = from + size == l->before.count + l->data.size;
@@ -223,7 +223,7 @@ static void write_header(uint8_t *h, const loan *l, uint64_t from, size_t size)
     h[DATA_HEADER] = l->before.value;
 }
 
-/* Adds parts of the loan to the output while there is room. */
+/* Adds parts of the loan to the output while it has room for two. */
 static void put_loan(ltdic_output *out, const loan *l)
 {
     size_t headers = 0;
@@ -298,7 +298,7 @@ size_t ltdic__output_size(const ltdic_output *output)
     return size;
 }
 
-/* How many of these bytes were in the queue. */
+/* Removes bytes that were sent from the queue, `size` at most. Returns how many. */
 static size_t take_from_queue(outbox *o, size_t size)
 {
     size_t left = size;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The state machine of PS3.8 9.2: table 9-10 and the actions of tables 9-6 to 9-9, both as data.
- * It does not know whether it called or was called until the table asks (AR-8). */
+ * It is the same for requestor and acceptor; only AR-8 depends on the role. */
 #include "codec/bytes.h"
 
 enum { S1 = 1, S2, S3, S4, S5, S6, S7, S8, S9, S10, S11, S12, S13, STATES };
@@ -8,7 +8,7 @@ enum { S1 = 1, S2, S3, S4, S5, S6, S7, S8, S9, S10, S11, S12, S13, STATES };
 enum { EVENTS = LTDIC_EVT_INVALID_PDU + 1 };
 
 /* clang-format off */
-/* The names as the standard prints them. */
+/* Names of the actions as in PS3.8. */
 enum {
     AE_1 = LTDIC_AE_1, AE_2, AE_3, AE_4, AE_5, AE_6, AE_7, AE_8,
     DT_1, DT_2,
@@ -17,8 +17,8 @@ enum {
     ACTIONS
 };
 
-/* Row: event, from Evt1; column: state, from Sta1; 0: cannot happen here. The cell for an A-ABORT
- * request in Sta2 is our own: PS3.8 has none, and AA-2 ends a connection without an association. */
+/* Row: event, from Evt1; column: state, from Sta1; 0: no action in this state. PS3.8 has no action
+ * for an A-ABORT request in Sta2; AA-2 here closes a connection that has no association. */
 static const uint8_t table_9_10[EVENTS][STATES] = {
     [ 1] = {0, AE_1,    0,    0,    0,    0,    0,    0,    0,    0,    0,    0,    0,    0}, /* request */
     [ 2] = {0,    0,    0,    0, AE_2,    0,    0,    0,    0,    0,    0,    0,    0,    0}, /* connected */
@@ -48,8 +48,8 @@ typedef struct action {
     uint8_t next, send, artim, open, tell, close;
 } action;
 
-/* AE-6 and AR-8 have a choice of next state: here the one that is not refused, and the acceptor's.
- */
+/* AE-6 and AR-8 have two next states each. The table has that of a request that is not refused, and
+ * that of the acceptor. */
 static const action actions[ACTIONS] = {
     [AE_1] = {.next = S4, .open = 1},
     [AE_2] = {.next = S5, .send = LTDIC_ASSOCIATE_RQ},
@@ -95,7 +95,7 @@ void ltdic_ul_init(ltdic_ul *ul, uint32_t artim)
     *ul = (ltdic_ul){.state = S1, .artim = artim};
 }
 
-/* `reason` is for the A-ABORT of AA-7 and AA-8. */
+/* Does the action for an event. `reason` is sent in the A-ABORT of AA-7 and AA-8. */
 static int step(ltdic_ul *ul, ltdic_effects *effects, ltdic_event event, uint8_t reason,
                 uint64_t now)
 {
@@ -130,7 +130,7 @@ int ltdic_ul_event(ltdic_ul *ul, ltdic_effects *effects, ltdic_event event, uint
     return status;
 }
 
-/* The other branch of AE-6: the provider refuses without asking the user. */
+/* Does AE-6 for a request that the provider refuses: the user gets no indication. */
 static void refuse(ltdic_ul *ul, ltdic_effects *effects, ltdic_reject codes, uint64_t now)
 {
     effects->tell = 0;
@@ -161,7 +161,8 @@ int ltdic_ul_receive(ltdic_ul *ul, ltdic_effects *effects, ltdic_bytes pdu, uint
     const uint8_t unexpected = ltdic_abort_reason(LTDIC_ERR_UNEXPECTED_PDU);
     const int status = step(ul, effects, (ltdic_event)events[type], unexpected, now);
     if (effects->action == AE_6 && !version_1) {
-        refuse(ul, effects, (ltdic_reject){1, 2, 2}, now); /* PS3.8 table 9-21 */
+        /* permanent, service-provider (ACSE), protocol-version-not-supported (PS3.8 table 9-21) */
+        refuse(ul, effects, (ltdic_reject){1, 2, 2}, now);
     } else if (effects->action == AE_6 && ul->refusal.result != 0) {
         refuse(ul, effects, ul->refusal, now);
     }

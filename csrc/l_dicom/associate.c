@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* Associate objects: the rows of a PDU over text of their own, so that encoding is one call and a
- * received PDU becomes an object by copying. Rows stand in the order of ltdic_kind, which is the
- * order of the PDU; contexts keep theirs. Text is NUL-terminated and never moves down. */
+/* Associate objects: the rows of a PDU, with values in a text block of the object. So encoding is
+ * one call, and a received PDU becomes an object by copying. Rows are in the order of ltdic_kind,
+ * which is that of the PDU; contexts stay in the order in which they were added. Each value is
+ * followed by a NUL. New values are appended; if the block is full, those of the rows are copied to
+ * a larger one. */
 #include "associate.h"
 
 #include "codec/buffer.h"
@@ -13,21 +15,22 @@
 
 enum { FIRST_ROWS = 32, FIRST_TEXT = 512, NONE = -1 };
 
-/* The context that was asked for last, by the places of its rows: a walk by index goes on from it
- * instead of from the first row. */
+/* The context that was asked for last, as places of its rows. A loop over all indices continues
+ * from it instead of starting at the first row. */
 typedef struct current_context {
-    ptrdiff_t place, end; /* of its row, and behind its last one; 0: none, before the first */
-    ptrdiff_t abstract;   /* of its abstract syntax, or NONE */
+    ptrdiff_t place;    /* its first row; 0: before the first context */
+    ptrdiff_t end;      /* the row after its last one */
+    ptrdiff_t abstract; /* the row of its abstract syntax, or NONE */
     L_INT index;
 } current_context;
 
 struct associate {
     HDICOMPDU handle;
-    unsigned count;        /* of those who keep it */
-    bool owned_by_library; /* its users see it, and do not free it */
+    unsigned count;        /* references */
+    bool owned_by_library; /* L_DicomFreeAssociate does nothing to it */
     ltdic_items rows;
     current_context current;
-    L_INT contexts; /* as counted the last time; 0: not yet */
+    L_INT contexts; /* how many there are; 0: not counted since the last change */
     char *text;
     size_t text_size, text_room;
 };
@@ -54,7 +57,7 @@ static bool reserve_rows(associate *a, size_t count)
     return true;
 }
 
-/* A passcode may be in it. */
+/* Wipes and frees the text, which may hold a passcode. */
 static void forget_text(associate *a)
 {
     ltdic__wipe(a->text, a->text_room);
@@ -63,8 +66,8 @@ static void forget_text(associate *a)
     a->text_size = a->text_room = 0;
 }
 
-/* Move the text that is in use, and `value` behind it, to a larger block. What was replaced or
- * removed stays behind. */
+/* Copies the values of all rows, and `value` after them, to a larger block. Values that were
+ * replaced or removed are not copied. Returns false if there is no memory. */
 static bool move_text(associate *a, const void *value, size_t size)
 {
     size_t room = size + 2;
@@ -76,7 +79,7 @@ static bool move_text(associate *a, const void *value, size_t size)
     if (text == NULL) {
         return false;
     }
-    size_t used = 1; /* offset 0 is the value of a row that has none: "" */
+    size_t used = 1; /* rows without a value have offset 0, where "" is */
     for (size_t i = 0; i < a->rows.count; i++) {
         ltdic_item *row = &a->rows.items[i];
         if (row->offset != 0) {
@@ -86,7 +89,7 @@ static bool move_text(associate *a, const void *value, size_t size)
         }
     }
     if (size > 0) {
-        memcpy(text + used, value, size); /* which may be in the old text */
+        memcpy(text + used, value, size); /* before the old text is freed: value may be in it */
     }
     forget_text(a);
     a->text = text;
@@ -95,7 +98,7 @@ static bool move_text(associate *a, const void *value, size_t size)
     return true;
 }
 
-/* Give `row` a copy of this value, followed by a NUL. False when out of memory. */
+/* Gives `row` a copy of this value, followed by a NUL. Returns false if there is no memory. */
 static bool set_value(associate *a, ltdic_item *row, const void *value, size_t size)
 {
     if (size == 0) {
@@ -121,7 +124,7 @@ static ptrdiff_t count_of(const associate *a)
     return (ptrdiff_t)a->rows.count;
 }
 
-/* The place of the first row of this kind, or NONE. */
+/* Returns the place of the first row of this kind, or NONE. */
 static ptrdiff_t find(associate *a, uint8_t kind)
 {
     for (ptrdiff_t i = 0; i < count_of(a); i++) {
@@ -132,7 +135,7 @@ static ptrdiff_t find(associate *a, uint8_t kind)
     return NONE;
 }
 
-/* The place before the first row that comes after this kind. */
+/* Returns the place of the first row whose kind comes after this one. */
 static ptrdiff_t place_of(associate *a, uint8_t kind)
 {
     ptrdiff_t i = 0;
@@ -142,14 +145,15 @@ static ptrdiff_t place_of(associate *a, uint8_t kind)
     return i;
 }
 
-/* Where rows come and go, places change. */
+/* Call after rows were inserted or removed: places have changed. */
 static void forget_places(associate *a)
 {
     a->current = (current_context){.place = 0};
     a->contexts = 0;
 }
 
-/* A new row at a place, with its value; false when out of memory, and nothing has changed. */
+/* Inserts a row with its value at a place. Returns false if there is no memory; the rows are
+ * unchanged then. */
 static bool insert(associate *a, ptrdiff_t place, ltdic_item row, const void *value, size_t size)
 {
     if (!reserve_rows(a, a->rows.count + 1) || !set_value(a, &row, value, size)) {
@@ -171,7 +175,7 @@ static void remove_rows(associate *a, ptrdiff_t from, ptrdiff_t to)
     forget_places(a);
 }
 
-/* Set the value of a kind that an object has at most once. */
+/* Sets the value of a kind that an object has at most once. */
 static bool set_single(associate *a, uint8_t kind, const void *value, size_t size)
 {
     const ptrdiff_t i = find(a, kind);
@@ -196,7 +200,7 @@ static const char *single(HDICOMPDU hPDU, uint8_t kind)
     return a == NULL ? "" : text_at(a, find(a, kind));
 }
 
-/* NULL is as good as "": neither is legal anywhere. */
+/* Takes NULL as "": neither is a legal argument of any function. */
 static ltdic_bytes bytes_of(const char *text)
 {
     return (ltdic_bytes){(const uint8_t *)text, text == NULL ? 0 : strlen(text)};
@@ -207,8 +211,8 @@ static L_INT memory_or_success(bool done)
     return done ? DICOM_SUCCESS : DICOM_ERROR_MEMORY;
 }
 
-/* The code of a function that refuses: the handle is unknown, so there is no object, or an argument
- * is out of range; NULL is that, too. */
+/* Returns the code of a function that refuses: DICOM_ERROR_HANDLE for an unknown handle,
+ * DICOM_ERROR_PARAMETER for NULL or another argument that is out of range. */
 static L_INT refused(HDICOMPDU hPDU, const associate *a)
 {
     return hPDU != NULL && a == NULL ? DICOM_ERROR_HANDLE : DICOM_ERROR_PARAMETER;
@@ -419,7 +423,7 @@ const L_TCHAR *L_DicomGetImplementVersion(HDICOMPDU hPDU)
     return single(hPDU, LTDIC_VERSION_NAME);
 }
 
-/* The row of this kind with this UID, or NONE. */
+/* Returns the place of the row of this kind with this UID, or NONE. */
 static ptrdiff_t find_class(associate *a, uint8_t kind, const char *uid)
 {
     for (ptrdiff_t i = 0; a != NULL && uid != NULL && i < count_of(a); i++) {
@@ -430,7 +434,7 @@ static ptrdiff_t find_class(associate *a, uint8_t kind, const char *uid)
     return NONE;
 }
 
-/* Item 50 must be there before what is in it. */
+/* Makes the row of item 50, if there is none: its sub-items come after it. */
 static bool reserve_information(associate *a)
 {
     return find(a, LTDIC_USER_INFORMATION) != NONE || set_single(a, LTDIC_USER_INFORMATION, "", 0);
@@ -486,7 +490,8 @@ L_BOOL L_DicomGetRoleSelect(HDICOMPDU hPDU, const L_TCHAR *pszClass, L_BOOL *pbU
     return i != NONE;
 }
 
-/* Both may be in the text of `a`, which moves when it grows. */
+/* Adds the two rows of an extended negotiation. `uid` may be in the text of `a`, which is freed
+ * when it grows, so a copy of it is inserted. */
 static bool add_extended(associate *a, const char *uid, const void *info, size_t size)
 {
     const ltdic_item name = {.kind = LTDIC_EXTENDED}, value = {.kind = LTDIC_EXTENDED_INFO};
@@ -553,7 +558,8 @@ static bool replace_identity(associate *a, L_UCHAR type, L_BOOL response, ltdic_
     return true;
 }
 
-/* Both may be in the text of `a`, which moves when it grows. */
+/* Sets the user identity. Both fields may be in the text of `a`, which is freed when the first one
+ * makes it grow, so a copy of the secondary field is inserted. */
 static bool set_identity(associate *a, L_UCHAR type, L_BOOL response, ltdic_bytes primary,
                          ltdic_bytes secondary)
 {
@@ -617,7 +623,8 @@ L_BOOL L_DicomGetUserIdentity(HDICOMPDU hPDU, L_UCHAR *pnType, L_BOOL *pbRespons
 
 /* ---- presentation contexts --------------------------------------------------------------- */
 
-/* Make the next context the current one; false after the last one, and then there is none. */
+/* Makes the next context the current one. After the last one it returns false, and none is current.
+ */
 static bool go_to_next_context(associate *a)
 {
     const current_context last = a->current;
@@ -642,7 +649,7 @@ static bool go_to_next_context(associate *a)
     return true;
 }
 
-/* Make the context with this ID the current one. Its place, or NONE. */
+/* Makes the context with this ID the current one. Returns its place, or NONE. */
 static ptrdiff_t find_context(associate *a, uint8_t id)
 {
     if (a == NULL) {
@@ -660,7 +667,6 @@ static ptrdiff_t find_context(associate *a, uint8_t id)
     return a->current.place;
 }
 
-/* Remove the current context. */
 static void remove_context(associate *a)
 {
     remove_rows(a, a->current.place, a->current.end);
@@ -786,7 +792,7 @@ L_INT L_DicomAddTransfer(HDICOMPDU hPDU, L_UCHAR nID, const L_TCHAR *pszTransfer
     return memory_or_success(insert(a, a->current.end, row, pszTransfer, strlen(pszTransfer)));
 }
 
-/* How many transfer syntaxes the context with this ID has, which is then the current one. */
+/* Makes the context with this ID the current one. Returns how many transfer syntaxes it has. */
 static L_INT count_transfers(associate *a, uint8_t id)
 {
     if (find_context(a, id) == NONE) {
@@ -801,7 +807,8 @@ L_INT L_DicomGetTransferCount(HDICOMPDU hPDU, L_UCHAR nID)
     return count_transfers(ltdic__associate_of(hPDU), nID);
 }
 
-/* A context has rows of transfer syntaxes alone, and one of its abstract syntax or none. */
+/* The rows of a context are its own, at most one of the abstract syntax, at any place, and those of
+ * its transfer syntaxes. */
 const L_TCHAR *L_DicomGetTransfer(HDICOMPDU hPDU, L_UCHAR nID, L_INT nIndex)
 {
     associate *a = ltdic__associate_of(hPDU);
@@ -815,12 +822,12 @@ const L_TCHAR *L_DicomGetTransfer(HDICOMPDU hPDU, L_UCHAR nID, L_INT nIndex)
 
 /* ---- to and from PDUs -------------------------------------------------------------------- */
 
-/* Keep what can be asked for: no unknown items, and of contexts with the same ID only the first, so
- * that there are never more than 256. */
+/* Removes rows that no function can return: unknown items, and each context whose ID an earlier one
+ * has. At most 256 contexts are left. */
 static void drop_unusable_rows(associate *a)
 {
     uint32_t ids[8] = {0};
-    bool again = false; /* inside a context whose ID was there before */
+    bool again = false; /* in a context whose ID an earlier one has */
     size_t kept = 0;
     for (size_t i = 0; i < a->rows.count; i++) {
         const ltdic_item row = a->rows.items[i];
@@ -837,7 +844,7 @@ static void drop_unusable_rows(associate *a)
     a->rows.count = kept;
 }
 
-/* Point the rows at text of our own instead of at the PDU. */
+/* Copies the values of the rows from the PDU into the text of the object. */
 static bool own_values(associate *a, ltdic_bytes pdu)
 {
     size_t room = 1;

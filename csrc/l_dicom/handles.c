@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* The handles of associate objects, for every thread of the process.
+/* The handles of associate objects, for all threads of the process.
  *
  * A handle is a serial number and a place in a table. A place that is used again gets another
- * serial number, so the handle of an object that was freed is not found, and neither is a handle
- * that was made up.
+ * serial number, so neither the handle of a freed object nor an invented handle is found.
  *
- * The table is in segments, which never move and are never freed: a look-up takes no lock and may
- * come at any time. Nothing else takes one either, so fork() finds none taken. Place 0 is not used:
- * as a place it means none, and NULL is not found there. */
+ * The table consists of segments, which never move and are never freed, so a look-up takes no lock.
+ * No other function takes one either, so a child process never finds a lock that is held. Place 0
+ * is not used: as a place it means none, and NULL is not found there. */
 #include "handles.h"
 
 #include <stdatomic.h>
@@ -27,8 +26,8 @@ static slot first_segment[SEGMENT];
 static _Atomic(slot *) segments[SEGMENTS] = {first_segment};
 static atomic_size_t last_used; /* the highest place that was ever used */
 
-/* The first free place and, above it, a count of changes. A thread that finds the same place again
- * sees by the count whether other threads have taken it and given it back meanwhile. */
+/* The first free place and, in the higher bits, a count of changes. If a place was taken and given
+ * back by other threads meanwhile, the count has changed, and compare-and-exchange fails. */
 static atomic_uintptr_t free_places;
 
 static atomic_uintptr_t serial; /* number of the last handle of any kind, on any thread */
@@ -38,7 +37,7 @@ uintptr_t ltdic__new_handle(size_t place)
     return (atomic_fetch_add(&serial, 1) + 1) << PLACE_BITS | place;
 }
 
-/* The slot of a place whose segment is there. */
+/* Returns the slot of a place whose segment exists. */
 static slot *slot_at(size_t place)
 {
     return &atomic_load(&segments[place >> SEGMENT_BITS])[place & (SEGMENT - 1)];
@@ -54,8 +53,8 @@ associate *ltdic__associate_of(HDICOMPDU hPDU)
     return atomic_load(&s->handle) == (uintptr_t)hPDU ? s->object : NULL;
 }
 
-/* Make the segment if it is not there; another thread may do so at the same time. False when out
- * of memory. */
+/* Makes the segment if it does not exist; another thread may do so at the same time. Returns false
+ * if there is no memory. */
 static bool open_segment(size_t index)
 {
     if (atomic_load(&segments[index]) != NULL) {
@@ -69,7 +68,7 @@ static bool open_segment(size_t index)
     return segment != NULL;
 }
 
-/* A place that was never used; 0 when out of memory or of places. */
+/* Returns a place that was never used; 0 if there is no memory or no place. */
 static size_t new_place(void)
 {
     size_t last = atomic_load(&last_used);
@@ -81,7 +80,7 @@ static size_t new_place(void)
     return last + 1;
 }
 
-/* The value of `free_places` that follows `head`, with this place as the first. */
+/* Returns the value of `free_places` that follows `head`, with this place as the first free one. */
 static uintptr_t changed(uintptr_t head, size_t place)
 {
     return ((head >> PLACE_BITS) + 1) << PLACE_BITS | place;

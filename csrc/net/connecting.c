@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* Connecting: attempts at every address of the peer, started one after the other and
- * continued in parallel (RFC 8305). The first that is up is used. */
+/* Connects: starts attempts at the addresses of the peer one after the other and continues them in
+ * parallel (RFC 8305). The first one that is connected is used. */
 #include "system.h"
 
 #include "net.h"
 
-enum { ATTEMPT_DELAY = 250 }; /* ms until the next address is tried, too (RFC 8305 5) */
+enum { ATTEMPT_DELAY = 250 }; /* ms between the starts of two attempts (RFC 8305 5) */
 
 uint64_t ltdic__attempt_deadline(const ltdic_net *net)
 {
@@ -14,7 +14,7 @@ uint64_t ltdic__attempt_deadline(const ltdic_net *net)
     return more ? net->next_attempt : end;
 }
 
-/* Close an attempt; the others stay in the order in which they began. */
+/* Closes an attempt. The others keep the order in which they were started. */
 static void drop_attempt(ltdic_net *net, size_t i)
 {
     ltdic__poller_remove(net->source.loop->poller, net->attempts[i]);
@@ -35,10 +35,10 @@ static void use_attempt(ltdic_net *net, int fd, bool watched)
 {
     net->fd = fd;
     net->watched = watched;
-    net->source.can_read = net->source.can_write = true; /* perhaps: the system knows */
+    net->source.can_read = net->source.can_write = true; /* until a call says otherwise */
 }
 
-/* Start an attempt. False where the system will have none of it; `cause` says why. */
+/* Starts an attempt. Returns false and sets `cause` if that fails. */
 static bool start_attempt(ltdic_net *net, const struct addrinfo *a)
 {
     int fd;
@@ -63,7 +63,7 @@ static bool start_attempt(ltdic_net *net, const struct addrinfo *a)
     return true;
 }
 
-/* Start with the next address that takes a start. False when there is none left. */
+/* Starts an attempt at the next address at which that succeeds. Returns false if none is left. */
 static bool try_next_address(ltdic_net *net)
 {
     while (net->address != NULL) {
@@ -77,8 +77,8 @@ static bool try_next_address(ltdic_net *net)
     return false;
 }
 
-/* Look which attempts have ended, and drop those that have failed. True where one is up, which is
- * then the endpoint's own. */
+/* Drops the attempts that have failed; then `failed` is true. Returns true if one is connected,
+ * which the endpoint then uses. */
 static bool look_at_attempts(ltdic_net *net, bool *failed)
 {
     int errors[MOST_ATTEMPTS];
@@ -128,14 +128,14 @@ bool ltdic__finish_connecting(ltdic_net *net, ltdic_indication *indication)
     source *s = &net->source;
     const uint64_t now = ltdic__now();
     const bool late = net->connect_deadline != 0 && net->connect_deadline <= now;
-    const bool told = s->can_read || s->can_write || s->hung_up; /* by the poller */
+    const bool polled = s->can_read || s->can_write || s->hung_up; /* reported by the poller */
     bool next = net->attempt_count == 0 || (net->address != NULL && net->next_attempt <= now);
     *indication = (ltdic_indication){.kind = LTDIC_CONNECTED};
-    if (net->fd < 0 && net->attempt_count == 0 && s->spent) { /* told in the next round */
+    if (net->fd < 0 && net->attempt_count == 0 && s->spent) { /* it fails in the next round */
         ltdic__make_ready_later(s);
         return false;
     }
-    if (net->attempt_count > 0 && !told && !next && !late) {
+    if (net->attempt_count > 0 && !polled && !next && !late) {
         return false;
     }
     if (net->fd >= 0 || look_at_attempts(net, &next)) {
@@ -170,7 +170,7 @@ int ltdic_net_connect(ltdic_net *net, const ltdic_address *peer, const ltdic_add
     source *s = &net->source;
     ltdic__renew(s->loop);
     if (net->state == OPEN && ltdic__association_is_over(net->association)) {
-        ltdic__close_socket(net); /* the user has just been told of what ended it */
+        ltdic__close_socket(net); /* the last indication of it was its end */
     }
     if (net->state != CLOSED) {
         return LTDIC_ERR_WRONG_STATE;

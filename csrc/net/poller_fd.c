@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The life of a poller that is a descriptor. */
+/* Makes and frees a poller that is one descriptor. */
 #include "system.h"
 
 #include "poller_fd.h"

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A poller that is a descriptor of the system, as epoll and kqueue have it. Internal. */
+/* A poller that is one descriptor: epoll and kqueue. Internal. */
 #ifndef LTDIC_POLLER_FD_H
 #define LTDIC_POLLER_FD_H
 
@@ -11,7 +11,8 @@ struct poller {
     int fd;
 };
 
-/* Take over a descriptor that was just made. NULL: there is none (-1), or no memory. */
+/* Makes a poller that owns `fd`. Returns NULL if `fd` is -1 or there is no memory; `fd` is closed
+ * then. */
 poller *ltdic__poller_of(int fd);
 
 #endif

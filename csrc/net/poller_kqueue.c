@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The poller of macOS and the BSDs: kqueue(2), each change told once (EV_CLEAR). */
+/* The poller of macOS and the BSDs: kqueue(2) with EV_CLEAR, which reports each change once. */
 #include "system.h"
 
 #include "poller.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The poller of all other systems: poll(2). It asks only for what a source does not know already,
- * so that, as with the others, nothing is told twice. */
+/* The poller of all other systems: poll(2). It asks only for readiness that a source does not have
+ * already, so that, like the other pollers, it reports changes only. */
 #include "system.h"
 
 #include "poller.h"
@@ -59,7 +59,7 @@ static bool reserve(poller *p)
 
 int ltdic__poller_add(poller *p, source *s, int fd, bool writing)
 {
-    (void)writing; /* the source knows */
+    (void)writing; /* ask_all() asks for all that the source is not ready for */
     if (!reserve(p)) {
         return LTDIC_ERR_MEMORY;
     }
@@ -82,7 +82,7 @@ void ltdic__poller_remove(poller *p, int fd)
     }
 }
 
-/* A negative descriptor is not asked for. */
+/* Fills the array for poll(2), which skips negative descriptors. */
 static void ask_all(poller *p)
 {
     for (size_t i = 0; i < p->count; i++) {

@@ -25,7 +25,8 @@ static int resolve_status(int error, ltdic_cause *cause)
                                  : LTDIC_ERR_ADDRESS;
 }
 
-/* The name without the brackets that an IPv6 number has in front of a port (RFC 3986 3.2.2). */
+/* Returns the host without the brackets around an IPv6 address (RFC 3986 3.2.2); a copy is written
+ * to `room`. */
 static const char *without_brackets(const char *host, char *room, size_t size)
 {
     const size_t length = strlen(host);
@@ -37,8 +38,9 @@ static const char *without_brackets(const char *host, char *room, size_t size)
     return room;
 }
 
-/* A full stop at the end makes a name absolute (RFC 1034 3.1). What is no domain name, as those of
- * /etc/hosts and numbers, is known without it, also where no resolver can be asked. */
+/* Looks up a host. A full stop at the end of a name makes it absolute (RFC 1034 3.1). Names of
+ * /etc/hosts and numeric addresses are only known without it: so a second look-up does without,
+ * also if no resolver answered the first. */
 static int look_up(const char *host, const char *port, const struct addrinfo *hints,
                    struct addrinfo **found)
 {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* A source: one thing that a loop waits for. Endpoints, listeners and the wake-up are kinds of it.
  *
- * Readiness is remembered (can_read, can_write) until the system says that there is no more, so
- * each descriptor is registered once. Internal. */
+ * can_read and can_write stay true until a system call would block, so each descriptor is
+ * registered with the poller once. Internal. */
 #ifndef LTDIC_SOURCE_H
 #define LTDIC_SOURCE_H
 
@@ -51,7 +51,7 @@ static inline void list_splice(node *to, node *from)
     }
 }
 
-/* The structure of this type that has a node, or a source, as its member. */
+/* Gives the structure of this type from a pointer to its member. */
 #define CONTAINER_OF(pointer, type, member) \
     ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
 
@@ -60,26 +60,26 @@ static inline void list_splice(node *to, node *from)
 typedef struct source source;
 
 typedef struct source_kind {
-    /* The next indication; false when there is none without waiting. */
+    /* Makes the next indication. Returns false if there is none without waiting. */
     bool (*next)(source *s, ltdic_indication *indication);
-    /* Give up what a child process shares with its parent (after fork). */
+    /* Runs in a child process after fork: gives up what belongs to the parent. */
     void (*renew)(source *s);
-    void (*free)(source *s); /* with its loop */
+    void (*free)(source *s); /* called when its loop is freed */
 } source_kind;
 
 struct source {
     const source_kind *kind; /* NULL: the wake-up, which has no indications */
     node all, ready;         /* in the loop's lists */
     ltdic_loop *loop;
-    size_t timer;   /* place among the loop's timers, plus 1; 0: it has none */
+    size_t timer;   /* place among the loop's timers, from 1; 0: it has none */
     uint64_t wakes; /* when that timer fires, in ms of ltdic__now */
     bool can_read, can_write;
-    bool hung_up;   /* the peer has, or sent urgent data: a short read is then not the last */
-    bool held;      /* an indication is out: no turn until it is done with */
-    bool starved;   /* a listener that found no descriptor: it tries again in the next round */
-    bool spent;     /* it has read in this round, or failed to start connecting: no more of that */
-    unsigned round; /* of the loop, when this last had a turn */
-    unsigned turns; /* indications given in that round */
+    bool hung_up;   /* closed by the peer, or urgent data: after a short read, more may come */
+    bool held;      /* ltdic_net_done is due: until then it makes no indication */
+    bool starved;   /* a listener found no descriptor: it tries again in the next round */
+    bool spent;     /* it has read in this round, or failed to start connecting: it waits */
+    unsigned round; /* the last round of the loop in which it was asked for an indication */
+    unsigned turns; /* indications that it made in that round */
 };
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Chooses what the system's headers offer, and the poller. The files of net/ include it first.
- * Internal. */
+/* Sets the feature macros of the system's headers and chooses the poller. The files of net/ include
+ * it first. Internal. */
 #ifndef LTDIC_SYSTEM_H
 #define LTDIC_SYSTEM_H
 
@@ -22,7 +22,7 @@
 #define KQUEUE 2
 #define POLL 3
 
-/* LTDIC_POLL asks for poll(2) where there is more. */
+/* LTDIC_POLL selects poll(2) on every system. */
 #if defined(LTDIC_POLL)
 #define POLLER POLL
 #elif defined(__linux__)

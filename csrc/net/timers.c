@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A heap of timers. */
+/* A binary heap of timers: see timers.h. */
 #include "timers.h"
 
 #include <stdlib.h>
@@ -10,7 +10,7 @@ static void put(timers *t, size_t place, source *s)
     s->timer = place;
 }
 
-/* Move from a free place up to where it belongs. */
+/* Moves a source from a free place up to its place in the heap. */
 static void rise(timers *t, size_t place, source *s)
 {
     while (place > 1 && t->heap[place / 2 - 1]->wakes > s->wakes) {

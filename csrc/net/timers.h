@@ -6,20 +6,21 @@
 #include "source.h"
 
 typedef struct timers {
-    source **heap; /* each wakes no earlier than the one at half its place */
+    source **heap; /* heap[place - 1]; place / 2 is the parent, which fires no later */
     size_t count, room;
 } timers;
 
-/* Make room for the timers of so many sources. False when out of memory. */
+/* Makes room for the timers of so many sources. Returns false if there is no memory. */
 bool ltdic__timers_reserve(timers *t, size_t sources);
 void ltdic__timers_free(timers *t);
 
-/* Set, move or, with 0, stop the timer of a source. It never fails: room is reserved. */
+/* Sets the timer of a source to a time of ltdic__now; 0 stops it. It cannot fail, as room is
+ * reserved. */
 void ltdic__timers_set(timers *t, source *s, uint64_t when);
 
-/* When the first timer fires; 0: there is none. */
+/* Returns when the first timer fires; 0 if there is none. */
 uint64_t ltdic__timers_first(const timers *t);
-/* Stop the first timer, if it has fired by now, and return its source; else NULL. */
+/* Stops the first timer if it has fired by now, and returns its source; else returns NULL. */
 source *ltdic__timers_take(timers *t, uint64_t now);
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* TCP over sockets that never block; and the few other descriptors that a loop has. */
+/* TCP over non-blocking sockets, and the pipe that wakes a loop. */
 #include "system.h"
 
 #include "transport.h"
@@ -18,10 +18,11 @@
 #include <unistd.h>
 
 #ifndef MSG_NOSIGNAL
-#define MSG_NOSIGNAL 0 /* SO_NOSIGPIPE is there instead */
+#define MSG_NOSIGNAL 0 /* such systems have SO_NOSIGPIPE */
 #endif
 
-/* One system call for a new socket, where there is one. The poll build shows the other way. */
+/* Makes a non-blocking socket in one system call, if the system can. The poll build takes two, so
+ * that its tests run that code. */
 #if defined(SOCK_NONBLOCK) && POLLER == EPOLL
 #define ONE_CALL 1
 #else
@@ -110,7 +111,7 @@ void ltdic__ring_pipe(int end)
     const uint8_t byte = 0;
     const int error = errno;
     if (write(end, &byte, sizeof byte) < 0) {
-        errno = error; /* the pipe is full: who waits will wake */
+        errno = error; /* the pipe is full: the loop wakes anyway */
     }
 }
 
@@ -130,7 +131,7 @@ static int open_socket(int family)
 #endif
 }
 
-/* Errors here cost speed or tidiness, not correctness. */
+/* Sets options of a connection. It works without them, so errors are ignored. */
 static void tune(int fd)
 {
     const int on = 1;
@@ -183,14 +184,14 @@ transport_result ltdic__tcp_accept(int listener, int *fd)
         return would_block() ? TRANSPORT_WANT_READ : TRANSPORT_LOST;
     }
 #ifndef __linux__
-    tune(*fd); /* Linux: it has what its listener has */
+    tune(*fd); /* on Linux it inherits the options of its listener */
 #endif
     return TRANSPORT_DONE;
 }
 
 /* ---- connecting --------------------------------------------------------------------------- */
 
-/* Bind to a local address of this family. False where there is none, or it cannot be had. */
+/* Binds to a local address of this family. Returns false if there is none or it cannot be used. */
 static bool bind_local(int fd, const struct addrinfo *local, int family)
 {
     if (local == NULL) {
@@ -206,7 +207,7 @@ static bool bind_local(int fd, const struct addrinfo *local, int family)
     return bind(fd, local->ai_addr, local->ai_addrlen) == 0;
 }
 
-/* True if connect() has already completed; false means unknown. */
+/* Returns true if connect() has already completed; false means unknown. */
 static bool is_up(int fd)
 {
     struct sockaddr_storage peer;
@@ -232,7 +233,8 @@ int ltdic__tcp_connect(int *fd, const struct addrinfo *peer, const struct addrin
     return is_up(*fd) ? LTDIC_OK : LTDIC_NEED_MORE;
 }
 
-/* 0 when the connection is up, or was: what the peer said before it left can still be read. */
+/* Returns 0 if the connection is up, or was: bytes that the peer sent before it left can be read.
+ */
 static int connect_error(int fd)
 {
     int error = 0;
@@ -278,7 +280,7 @@ static transport_result tcp_send(int fd, const ltdic_output *output, size_t *siz
     struct iovec parts[sizeof output->parts / sizeof *output->parts];
     struct msghdr all = {.msg_iov = parts};
     for (size_t i = 0; i < output->count; i++) {
-        parts[i].iov_base = (void *)(uintptr_t)output->parts[i].data; /* it is only read */
+        parts[i].iov_base = (void *)(uintptr_t)output->parts[i].data; /* sendmsg only reads it */
         parts[i].iov_len = output->parts[i].size;
     }
     all.msg_iovlen = output->count;
@@ -327,7 +329,7 @@ void ltdic__tcp_acknowledge(int fd)
 {
 #ifdef TCP_QUICKACK
     const int on = 1;
-    setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &on, sizeof on); /* it holds for a moment only */
+    setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &on, sizeof on); /* not permanent: see tcp(7) */
 #else
     (void)fd;
 #endif

@@ -26,14 +26,15 @@ from .terminal import EX_CANTCREAT, EX_NOINPUT, EX_USAGE
 
 DEFAULT_PORT = 11112
 LONGEST_USER = 60_000
-"""Bytes of a user identity: all of the user information is at most 65535 (PS3.8 D.1)."""
+"""Greatest size of a user identity, in bytes: the whole user information has at most 65535 (PS3.8
+D.1)."""
 
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
-"""Errors that only the writing of standard output has: others are dealt with where they occur."""
+"""Errors of writing to standard output: `OSError` with other codes is handled where it occurs."""
 
 
 class Help(argparse.HelpFormatter):
-    """With defaults, where there are some."""
+    """Adds defaults to the help."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         given = action.default
@@ -42,7 +43,7 @@ class Help(argparse.HelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """With the exit code that sysexits.h has for wrong usage, and defaults in the help."""
+    """Exits with EX_USAGE after wrong usage, and shows defaults in the help."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(formatter_class=Help, **options)
@@ -52,7 +53,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(EX_USAGE, f"{self.prog}: {message}\n")
 
     def _print_message(self, message: str, file: Any = None) -> None:
-        """argparse hides that it cannot be written."""
+        """Write the help so that an error of standard output is raised: argparse ignores it."""
         if file is sys.stdout:
             file.write(message)
         else:
@@ -63,7 +64,7 @@ T = TypeVar("T")
 
 
 def argument(rule: str) -> Callable[[Callable[[str], T]], Callable[[str], T]]:
-    """A converter of an argument, whose error says what would be right."""
+    """Decorate a converter of an argument: its error says that the text is not `rule`."""
 
     def decorate(convert: Callable[[str], T]) -> Callable[[str], T]:
         def converted(text: str) -> T:
@@ -79,7 +80,7 @@ def argument(rule: str) -> Callable[[Callable[[str], T]], Callable[[str], T]]:
 
 @argument("an AE title: 1 to 16 characters of ISO 646 without backslash and controls")
 def title(text: str) -> str:
-    """An AE title (PS3.5 6.2)."""
+    """Convert an AE title (PS3.5 6.2)."""
     policy = service.Policy()
     policy.add_called(text)
     return text.strip(" ")
@@ -130,7 +131,7 @@ def codes(text: str) -> AssociateReject:
 
 
 def user(text: str) -> tuple[str, str | None]:
-    """A user identity; what is wrong with it is said without it."""
+    """Convert a user identity. Its error does not show it, as it may have a passcode."""
     name, colon, passcode = text.partition(":")
     with suppress(UnicodeEncodeError):
         if name and len(text.encode()) <= LONGEST_USER:
@@ -160,8 +161,8 @@ def parser() -> Parser:
         metavar="FILE|-|HEX",
         help="a file, standard input, or hexadecimal digits",
     )
-    dump.add_argument("--json", action="store_true", help="one object for each PDU")
-    dump.add_argument("--strict", action="store_true", help="refuse all that PS3.8 forbids")
+    dump.add_argument("--json", action="store_true", help="print one JSON object for each PDU")
+    dump.add_argument("--strict", action="store_true", help="refuse everything that PS3.8 forbids")
     for command in commands.choices.values():
         command.set_defaults(error=command.error)
     return whole
@@ -169,72 +170,89 @@ def parser() -> Parser:
 
 def add_echo(echo: argparse.ArgumentParser) -> None:
     echo.description = (
-        "Exit code: 0 the echo was answered, 64 wrong usage, 69 unreachable, 75 rejected for now,"
-        " 76 aborted or no DICOM, 77 rejected for good."
+        "Exit code: 0 the echo was answered, 64 wrong usage, 69 unreachable, 75 rejected-transient,"
+        " 76 aborted or no DICOM, 77 rejected-permanent."
     )
-    echo.add_argument("host", metavar="HOST", help="name or number of the peer, maybe with :PORT")
+    echo.add_argument("host", metavar="HOST", help="name or address of the peer, or HOST:PORT")
     echo.add_argument("port", metavar="PORT", type=peer_port, nargs="?", help="port of the peer")
-    echo.add_argument("--called", type=title, default="ANY-SCP", help="the peer's AE title")
-    echo.add_argument("--calling", type=title, default="LTDIC", help="our AE title")
+    echo.add_argument("--called", type=title, default="ANY-SCP", help="AE title of the peer")
+    echo.add_argument("--calling", type=title, default="LTDIC", help="AE title of this end")
     echo.add_argument(
         "--timeout",
         type=seconds,
         default=30.0,
         metavar="S",
-        help="the longest all of it takes, in seconds, or inf; each of several tries has its part",
+        help="limit of the whole command, in seconds, or inf; attempts share it",
     )
     echo.add_argument(
-        "--retry", type=count, default=0, metavar="N", help="try again what may succeed later"
+        "--retry",
+        type=count,
+        default=0,
+        metavar="N",
+        help="retries after errors that may be transient",
     )
     echo.add_argument(
         "--user", type=user, metavar="NAME[:PASSCODE]", help="user identity to send", default=None
     )
-    add_tls(echo, "the certificate of this end, which the peer may ask for")
-    echo.add_argument("--json", action="store_true", help="one object for what came of it")
+    add_tls(echo, "the certificate of this end, for a peer that requires one")
+    echo.add_argument("--json", action="store_true", help="print the result as one JSON object")
 
 
 def add_listen(listen: argparse.ArgumentParser) -> None:
-    listen.description = "Ends in order at Ctrl-C or SIGTERM, at once at the second."
+    listen.description = (
+        "Ctrl-C or SIGTERM ends it after the open associations, a second one without waiting."
+    )
     listen.add_argument("--host", type=host, default="", help="address to listen at; empty: all")
-    listen.add_argument("--port", type=port, default=DEFAULT_PORT, help="0: any free one")
     listen.add_argument(
-        "--called", type=title, action="append", help="an AE title of ours; may be repeated"
+        "--port", type=port, default=DEFAULT_PORT, help="port to listen at; 0: any free port"
     )
     listen.add_argument(
-        "--calling", type=title, action="append", help="one that is let in; may be repeated"
+        "--called",
+        type=title,
+        action="append",
+        help="called AE title to accept; may be repeated; without it, any is accepted",
+    )
+    listen.add_argument(
+        "--calling",
+        type=title,
+        action="append",
+        help="calling AE title to accept; may be repeated; without it, any is accepted",
     )
     listen.add_argument(
         "--max-associations",
         type=count,
         default=0,
         metavar="N",
-        help="at once; beyond, 2/3/2; 0: any number",
+        help="associations at the same time; more are rejected with 2/3/2; 0: no limit",
     )
     listen.add_argument(
-        "--reject", type=codes, metavar="R/S/D", help="reject everybody, as with 1/1/7"
+        "--reject", type=codes, metavar="R/S/D", help="reject every request, for example with 1/1/7"
     )
     listen.add_argument(
         "--user",
         type=user,
         action="append",
         metavar="NAME[:PASSCODE]",
-        help="a user identity that is let in; may be repeated",
+        help="user identity to accept; may be repeated; without it, identities are not checked",
     )
-    add_tls(listen, "the certificate of this end, with --tls")
-    listen.add_argument("--json", action="store_true", help="one object for each association")
+    add_tls(listen, "the certificate of this end; required with --tls")
+    listen.add_argument(
+        "--json", action="store_true", help="print one JSON object for each association"
+    )
 
 
 def add_tls(command: argparse.ArgumentParser, certificate: str) -> None:
-    command.add_argument("--tls", action="store_true", help="over TLS")
+    command.add_argument("--tls", action="store_true", help="use TLS")
     command.add_argument("--cert", metavar="FILE", help=f"PEM file with {certificate}")
     command.add_argument("--key", metavar="FILE", help="PEM file with its key, if not in --cert")
     command.add_argument(
-        "--ca", metavar="FILE", help="PEM file with whom to trust instead of the system's"
+        "--ca", metavar="FILE", help="PEM file with the authorities to trust, not the system's"
     )
 
 
 def tls_of(chosen: argparse.Namespace, listens: bool) -> ssl.SSLContext | None:
-    """The TLS that was asked for. Raises `OSError` for files that are none."""
+    """Make the TLS context from the arguments; None without --tls. Raises `OSError` for a file that
+    cannot be read or is not PEM."""
     if not chosen.tls:
         if chosen.cert or chosen.key or chosen.ca:
             chosen.error("--cert, --key and --ca go with --tls")
@@ -256,7 +274,7 @@ def tls_of(chosen: argparse.Namespace, listens: bool) -> ssl.SSLContext | None:
 
 @contextmanager
 def files(*options: str | None) -> Iterator[None]:
-    """Name the options, each before its file, in an `OSError` about them."""
+    """Add the options and their files to an `OSError` about these files."""
     try:
         yield
     except OSError as e:
@@ -269,7 +287,8 @@ def files(*options: str | None) -> Iterator[None]:
 
 
 def host_and_port(chosen: argparse.Namespace) -> tuple[str, int]:
-    """HOST PORT, or HOST:PORT in one word; the brackets of an IPv6 number are optional."""
+    """Return host and port, given as HOST PORT or HOST:PORT. In HOST PORT an IPv6 address may have
+    brackets; in HOST:PORT it must."""
     error: Callable[[str], NoReturn] = chosen.error
     host, number = chosen.host, chosen.port
     if number is None:
@@ -281,7 +300,7 @@ def host_and_port(chosen: argparse.Namespace) -> tuple[str, int]:
         except argparse.ArgumentTypeError as e:
             error(str(e))
     elif host.count(":") == 1 or "]:" in host:
-        error(f"{host!a} and {number} are two ports")
+        error(f"two ports are given: one in {host!a}, and {number}")
     if not host:
         error("HOST is missing")
     return host, number
@@ -307,7 +326,7 @@ def run(chosen: argparse.Namespace) -> int:
 
 
 def identity_of(given: tuple[str, str | None] | None) -> UserIdentity | None:
-    """User name, or user name and passcode (PS3.7 D.3.3.7)."""
+    """Make the user identity to send: user name, or user name and passcode (PS3.7 D.3.3.7)."""
     if given is None:
         return None
     name, passcode = given
@@ -317,13 +336,13 @@ def identity_of(given: tuple[str, str | None] | None) -> UserIdentity | None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit code."""
-    if sys.stderr is None:  # closed by whoever started this: a socket would take its place
+    """Run the command line. Return the exit code."""
+    if sys.stderr is None:  # closed by the parent process: a socket could get its descriptor
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     if sys.stdout is None:
         print("ltdic: standard output is closed", file=sys.stderr)
         return EX_CANTCREAT
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that was given may be of any bytes
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a host name may have bytes that are not text
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         try:
@@ -331,7 +350,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except SystemExit as e:  # after --help, or wrong usage
             code = e.code if isinstance(e.code, int) else EX_USAGE
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader has seen enough
+    except BrokenPipeError:  # the reader has closed the pipe
         _discard_output()
         code = 0
     except OSError as e:

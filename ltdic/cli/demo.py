@@ -1,4 +1,4 @@
-"""`ltdic demo`: every defined rejection, from an acceptor to a requestor's C callback."""
+"""`ltdic demo`: sends every defined rejection from an acceptor to a requestor's C callback."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Demo:
         self.requestor = L_DicomCreateNet(None, DICOM_SECURE_NONE)
         self.accepted = None
         self.request = L_DicomCreateAssociate(True)
-        # A real C function pointer where the host allows one, else the function as it is.
+        # A real C function pointer if the host allows one, else the Python function.
         try:
             on_reject = pEXT_CALLBACK("RECEIVEASSOCIATEREJECTCALLBACK")(self.on_reject)
         except MemoryError:
@@ -80,7 +80,8 @@ class Demo:
         self.events.append("close" if nError == 0 else f"close {nError}")
 
     def reject(self, codes: tuple[int, int, int]) -> list[tuple[int, ...] | str]:
-        """Have one association rejected with these codes; what the requestor's callbacks got."""
+        """Have one association rejected with these codes. Return the callbacks of the requestor, in
+        order, and the codes."""
         self.events, self.codes = [], codes
         check(L_DicomConnect(self.requestor, None, 0, *L_DicomGetHostInfo(self.acceptor)))
         for _ in range(100):
@@ -101,7 +102,8 @@ def check(code: int) -> None:
 
 
 def run_demo() -> int:
-    """Send each defined rejection, print what arrived; 0 only if all agree."""
+    """Send each defined rejection and print the codes received. Return 0 if all are those sent,
+    else 1."""
     L_DicomStartUp()
     demo = Demo()
     agreed = 0

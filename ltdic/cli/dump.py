@@ -1,4 +1,4 @@
-"""`ltdic dump`: the PDUs of a byte stream, field by field."""
+"""`ltdic dump`: prints the PDUs of a byte stream, field by field."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from .._rules import ASSOCIATE, clause_of
 from .fields import PDUFields, pdu_fields
 from .terminal import EX_DATAERR, EX_NOINPUT
 
-_DIGITS = re.compile(rb"\s*+(?:0x)?([0-9a-fA-F\s]*+)")  # possessive: it never goes back
+_DIGITS = re.compile(rb"\s*+(?:0x)?([0-9a-fA-F\s]*+)")  # possessive: takes linear time
 
 
 def from_digits(text: bytes) -> bytes | None:
-    """The bytes that hexadecimal digits stand for, or None where there is anything else.
+    """Return the bytes that hexadecimal digits stand for, or None if the text has anything else.
 
     Raises `ValueError` for an odd number of digits.
     """
@@ -30,9 +30,9 @@ def from_digits(text: bytes) -> bytes | None:
 
 
 def read_input(source: str) -> bytes:
-    """The bytes that an argument stands for: standard input, a file, or hexadecimal digits.
+    """Return the bytes that an argument stands for: standard input, a file, or hexadecimal digits.
 
-    Standard input may be digits, too: no PDU begins with the code of one.
+    Standard input may be digits, too: no PDU begins with the character code of a digit.
     """
     if source == "-":
         if sys.stdin is None:
@@ -45,7 +45,8 @@ def read_input(source: str) -> bytes:
 
 
 def around(data: bytes, offset: int, shown: list[range]) -> str:
-    """The bytes near an offset, with a mark under it; those that are not to be shown as `**`."""
+    """Return the bytes near an offset as text, with a mark under it. Bytes that are not in `shown`
+    become `**`."""
     start = max(0, offset - 8)
     places = range(start, min(offset + 9, len(data)))
     near = (f"{data[n]:02x}" if any(n in part for part in shown) else "**" for n in places)
@@ -53,7 +54,8 @@ def around(data: bytes, offset: int, shown: list[range]) -> str:
 
 
 def print_as_json(data: bytes, at: int, pdu: PDUFields) -> None:
-    """The PDU that starts at `at` as one JSON object; all offsets count from the first byte."""
+    """Print the PDU that starts at `at` as one JSON object; all offsets count from the first
+    byte."""
     whole: dict[str, object] = {"offset": at, "pdu": pdu.name or None, "length": pdu.size}
     whole["fields"] = [
         {"offset": at + field.offset, "name": field.name, **field.values} for field in pdu.fields
@@ -70,7 +72,7 @@ def print_as_json(data: bytes, at: int, pdu: PDUFields) -> None:
 
 
 def print_as_text(data: bytes, at: int, pdu: PDUFields) -> None:
-    """The PDU that starts at `at`, one line for each field."""
+    """Print the PDU that starts at `at`, one line for each field."""
     if pdu.name:
         print(f"{at:8}  {pdu.name}, {pdu.size} bytes")
     for field in pdu.fields:
@@ -81,9 +83,11 @@ def print_as_text(data: bytes, at: int, pdu: PDUFields) -> None:
 
 
 def shown_near(at: int, pdu: PDUFields, hidden: int) -> list[range]:
-    """The bytes to show around the fault of the PDU at `at`; none before `hidden` is.
+    """Return the bytes that may be shown around the fault of the PDU at `at`.
 
-    There an A-ASSOCIATE-RQ or -AC ends. If its length was damaged, what follows may belong to it.
+    `hidden` is the end of the last A-ASSOCIATE-RQ or -AC before it, or 0. No byte before `hidden`
+    is shown. Of the PDU at fault only the byte at fault is shown then: if the length of the RQ or
+    AC was damaged, the bytes at `at` may belong to it.
     """
     if hidden and pdu.fault is not None:
         place = at + pdu.fault.offset
@@ -92,7 +96,8 @@ def shown_near(at: int, pdu: PDUFields, hidden: int) -> list[range]:
 
 
 def dump(data: bytes, as_json: bool, strict: bool) -> int:
-    """Print every PDU of a stream. EX_DATAERR if it ends in anything but a whole one."""
+    """Print every PDU of a stream. Return 0, or EX_DATAERR if it has a fault or an incomplete
+    PDU."""
     at = hidden = 0
     while at < len(data):
         pdu = pdu_fields(data, at, strict=strict)
@@ -109,10 +114,11 @@ def dump(data: bytes, as_json: bool, strict: bool) -> int:
 
 
 def run_dump(source: str, as_json: bool, strict: bool) -> int:
-    """Print what an argument stands for; EX_NOINPUT if it cannot be read."""
+    """Print the PDUs that an argument stands for. Return the exit code: 0, EX_DATAERR, or
+    EX_NOINPUT if it cannot be read."""
     try:
         data = read_input(source)
-    except OSError as e:  # without the argument: it may be digits with a wrong one among them
+    except OSError as e:  # the argument is not printed: it may be a PDU with a typing error
         print(f"ltdic dump: {e.strerror or e}", file=sys.stderr)
         return EX_NOINPUT
     except ValueError as e:

@@ -1,4 +1,4 @@
-"""`ltdic echo`: is there somebody at the other end, and does he let us in?"""
+"""`ltdic echo`: asks a peer for an association and a C-ECHO, and explains a failure."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Request:
     called: str
     calling: str
     timeout: float
-    """Seconds for all of it."""
+    """Seconds for the whole command."""
     retries: int
     json: bool
     tls: ssl.SSLContext | None = None
@@ -68,7 +68,7 @@ class Request:
 
 
 def run_echo(request: Request) -> int:
-    """Ask for an association and an echo; say what came of it. The exit code."""
+    """Ask for an association and an echo, and print the result. Return the exit code."""
     signal.signal(signal.SIGTERM, _terminated)
     begun = time.monotonic()
     try:
@@ -85,7 +85,7 @@ def run_echo(request: Request) -> int:
 
 
 def _ask(request: Request, deadline: float) -> tuple[int, str]:
-    """The status of the C-ECHO, and a remark about what came after it."""
+    """Return the status of the C-ECHO, and a remark if the release was not answered."""
     association = _associate(request, deadline)
     association.timeout = _left(deadline)
     try:
@@ -107,8 +107,8 @@ def _ask(request: Request, deadline: float) -> tuple[int, str]:
 
 
 def _associate(request: Request, deadline: float) -> SyncAssociation:
-    """Each try has its part of the time that is left, so that a peer that does not answer can be
-    asked again."""
+    """Make the association. Each attempt gets its part of the time that is left, so that a peer
+    that does not answer can be asked again."""
 
     def notify(error: Error, attempt: int, seconds: float) -> None:
         if time.monotonic() + seconds >= deadline:
@@ -137,7 +137,7 @@ def _left(deadline: float) -> float:
 
 
 def _terminated(number: int, frame: object) -> NoReturn:
-    """End as the system would have it, but abort the association first."""
+    """Exit with the code for this signal; on the way out the association is aborted."""
     raise SystemExit(128 + number)
 
 
@@ -196,12 +196,12 @@ ADVICE = {
 OTHER_PORT = "Something else than DICOM listens there. Ask for the DICOM port of the peer."
 OTHER_NAME = {62, 64}
 """OpenSSL's codes for a certificate of another name, and of another address."""
-CLOSED = "Many archives do that to addresses and titles they do not know: have yours added."
-TRY_TLS = " A port with TLS may do it, too: try --tls."
+CLOSED = "Many archives do that to addresses and AE titles that they do not know: have yours added."
+TRY_TLS = " A port that requires TLS may do that, too: try --tls."
 
 
 def _judge(error: Error, has_tls: bool) -> tuple[str, int, str]:
-    """A word for it, the exit code, and what an administrator should do."""
+    """Return a word for the error, the exit code, and what an administrator should do."""
     if isinstance(error, AssociationRejected):
         return "rejected", EX_TEMPFAIL if error.transient else EX_NOPERM, error.advice
     if isinstance(error, ConnectionFailed):

@@ -1,4 +1,4 @@
-"""PDUs as a person reads them: one line for each field, with its place."""
+"""The fields of a PDU for `ltdic dump`, each with offset, name and text."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ..pdu import Abort, AssociateReject, is_like_name, is_like_uid
 
 
 class Field(NamedTuple):
-    """A field of a PDU: `text` is for a person to read, `values` by their names for a program.
+    """A field of a PDU: `text` is for a person to read, `values` are for a program, by name.
 
-    What may hold a secret has the name `size` among its values, and is not shown.
+    A value that may hold a secret is not shown: `values` has its `size` instead.
     """
 
     offset: int
@@ -30,8 +30,8 @@ class Field(NamedTuple):
 class PDUFields(NamedTuple):
     """A PDU field by field: its name, its size with the header, and its fields in order.
 
-    Where there is a fault, the fields are those before it; there is no name and no size unless the
-    whole PDU was there. `shown` are its bytes that hold no secret.
+    With a fault, `fields` are those before it; `name` is empty and `size` is 0 if the PDU is
+    incomplete. `shown` are ranges of its bytes, those that hold no secret.
     """
 
     name: str
@@ -43,7 +43,7 @@ class PDUFields(NamedTuple):
 
 # ---- fields ----------------------------------------------------------------------------------
 
-# Depth and name of the field that a row becomes, by the kind of the row.
+# Depth and name of the field for each kind of row.
 _UIDS = {
     codec.KIND_APPLICATION_CONTEXT: (0, "application context"),
     codec.KIND_ABSTRACT_SYNTAX: (1, "abstract syntax"),
@@ -64,7 +64,7 @@ _NUMBERS = {
     codec.KIND_MAX_LENGTH: (1, "maximum length"),
     codec.KIND_ASYNC_OPERATIONS: (1, "asynchronous operations"),
 }
-# The values of these are never shown: a user identity with a damaged type byte is one of them.
+# Values of these are never shown: a user identity with a damaged type byte becomes one of them.
 _HIDDEN = {
     codec.KIND_USER_INFORMATION: (0, "user information"),
     codec.KIND_EXTENDED_INFO: (2, "application information"),
@@ -77,12 +77,13 @@ _HIDDEN = {
 
 
 def _text_of(value: Buffer) -> str:
-    """A text without its padding."""
+    """Return a text without its padding."""
     return bytes(value).strip(b" \0").decode("latin-1")
 
 
 def _uid_name(uid: str) -> str | None:
-    """The name of a UID in PS3.6. pydicom keeps them; it is imported when first needed."""
+    """Return the name of a UID, from pydicom's dictionary of PS3.6, which is imported when first
+    needed."""
     if not uid.startswith("1.2.840.10008."):
         return None
     entry = import_module("pydicom.uid").UID_dictionary.get(uid)
@@ -107,9 +108,10 @@ def _uid_field(row: codec.Row, value: bytes) -> Field:
 
 
 def _titles_are_in_place(pdu: memoryview) -> bool:
-    """Are the titles titles? Where bytes of the PDU are missing, others may stand in their place.
+    """Tell whether the bytes at the offsets of the titles are titles.
 
-    Then the 32 reserved bytes after them, which are sent as zero, are others, too.
+    If bytes of the PDU are missing, other fields are there. Then other fields are also in the 32
+    reserved bytes after the titles, which are sent as zero.
     """
     titles = _text_of(pdu[10:26]), _text_of(pdu[26:42])
     return all(map(is_like_name, titles)) and not any(pdu[42:74])
@@ -201,7 +203,7 @@ def _field(pdu: memoryview, row: codec.Row, sound: bool) -> Field:
 
 
 def _shown(row: codec.Row, field: Field) -> range:
-    """The bytes that a field shows."""
+    """Return the bytes that a field shows."""
     start, end = row[0], row[0] + row[1]
     if row[2] == codec.KIND_USER_IDENTITY:
         return range(start - 4, start - 2)  # type, response requested
@@ -211,7 +213,7 @@ def _shown(row: codec.Row, field: Field) -> range:
 
 
 def _read(pdu: memoryview, rows: list[codec.Row], sound: bool) -> tuple[list[Field], list[range]]:
-    """The fields of a PDU, and its bytes that are headers of items or shown by a field."""
+    """Return the fields of a PDU, and the bytes that are headers of items or shown by a field."""
     fields, shown = _codes(rows[0]), []
     for row in rows[1:]:
         if row[2] == codec.KIND_HEADER:
@@ -223,10 +225,10 @@ def _read(pdu: memoryview, rows: list[codec.Row], sound: bool) -> tuple[list[Fie
 
 
 def pdu_fields(data: Buffer, start: int = 0, *, strict: bool = False) -> PDUFields:
-    """The first PDU of `data[start:]`, for a person to read; offsets count from its start.
+    """Return the fields of the first PDU of `data[start:]`; offsets count from its start.
 
-    Text can be printed anywhere. What may belong to a user identity is not shown; in a damaged
-    A-ASSOCIATE-RQ or -AC that may be any text but a UID.
+    Texts have no control characters. Bytes that may belong to a user identity are not shown; in a
+    damaged A-ASSOCIATE-RQ or -AC that may be any text except a UID.
     """
     whole = view_of("data", data)
     start = number_of("start", start, len(whole))

@@ -1,4 +1,4 @@
-"""`ltdic listen`: an acceptor with an admission policy, for whoever wants to try a requestor."""
+"""`ltdic listen`: an acceptor with an admission policy, to test requestors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..server import Server
 from .terminal import EX_OK, EX_UNAVAILABLE, GREEN, RED, YELLOW, coloured, shown
 
 CLOSING = 15.0
-"""Seconds for those who are still associated when it is to end."""
+"""Seconds that open associations have to end after a signal."""
 
 
 @dataclass(frozen=True)
@@ -53,25 +53,25 @@ class Policy:
 
 
 class _Lines(logging.Handler):
-    """One line for each association, and for each connection without one."""
+    """Prints one line for each association, and for each connection without one."""
 
     def __init__(self, as_json: bool) -> None:
         super().__init__()
         self._as_json = as_json
         self.stop: Callable[[], None] | None = None
-        """Called where nothing can be written any more."""
+        """Called when standard output cannot be written."""
         self.error: OSError | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
-        told = getattr(record, "association", None) or getattr(record, "stranger", None)
-        if told is None:
+        subject = getattr(record, "association", None) or getattr(record, "stranger", None)
+        if subject is None:
             line = record.getMessage()
             if self._as_json:
                 line = json.dumps({"time": _now(), "text": line})
-        elif isinstance(told, Record):
-            line = _as_json(told) if self._as_json else _as_text(told)
+        elif isinstance(subject, Record):
+            line = _as_json(subject) if self._as_json else _as_text(subject)
         else:
-            line = _stranger_as_json(told) if self._as_json else _stranger_as_text(told)
+            line = _stranger_as_json(subject) if self._as_json else _stranger_as_text(subject)
         try:
             print(line, flush=True)
         except OSError as e:
@@ -117,7 +117,7 @@ def _as_text(record: Record) -> str:
 
 
 def _rejection(record: Record) -> str:
-    """The codes and the reason, without what is the same in all."""
+    """Return codes and reason of a rejection, without the words that all rejections have."""
     assert record.codes is not None
     reason = record.text.partition(": ")[2].partition(" (result")[0]
     how = "rejected for now" if record.codes[0] == 2 else "rejected"
@@ -145,7 +145,7 @@ def _stranger_as_text(stranger: Stranger) -> str:
 
 
 def run_listen(policy: Policy) -> int:
-    """Serve until SIGINT or SIGTERM; the exit code."""
+    """Serve until SIGINT or SIGTERM. Return the exit code."""
     lines = _Lines(policy.json)
     logger.addHandler(lines)
     logger.setLevel(logging.INFO)
@@ -192,7 +192,7 @@ def _announce(policy: Policy, lines: _Lines, server: Server | aio.Server) -> Non
 
 
 def _close(server: Server | aio.Server) -> None:
-    """Once in order; whoever does not want to wait interrupts again."""
+    """Close the server, which waits for open associations; the next signal ends the process."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     server.close()
@@ -203,7 +203,7 @@ def _what_is_served(policy: Policy, port: int) -> str:
     if policy.tls is not None:
         where += " with TLS"
     if policy.reject is not None:
-        return f"Listening on {where}; everybody will be told: {policy.reject}"
+        return f"Listening on {where}; the answer to every request: {policy.reject}"
     who = ", ".join(policy.calling) if policy.calling else "everybody"
     name = f" as {', '.join(policy.called)}" if policy.called else ""
     return f"Listening on {where}{name}, for {who}. Ctrl-C ends it."

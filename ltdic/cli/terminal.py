@@ -22,7 +22,7 @@ GREEN, YELLOW, RED = 32, 33, 31
 
 
 def coloured(text: str, colour: int, stream: TextIO | None = None) -> str:
-    """In colour, on a terminal that has not been told otherwise (NO_COLOR)."""
+    """Return the text in colour if the stream is a terminal and NO_COLOR is not set."""
     where = stream or sys.stdout
     if not where.isatty() or "NO_COLOR" in os.environ:
         return text
@@ -30,12 +30,13 @@ def coloured(text: str, colour: int, stream: TextIO | None = None) -> str:
 
 
 def clear_line(stream: TextIO) -> None:
-    """Forget a progress line."""
+    """Erase a progress line, on a terminal."""
     if stream.isatty():
         stream.write("\r\033[K")
         stream.flush()
 
 
 def shown(text: str) -> str:
-    """The text without what a terminal would obey."""
+    """Return the text with control and other non-ASCII characters escaped: a terminal could act on
+    them."""
     return ascii(text)[1:-1]

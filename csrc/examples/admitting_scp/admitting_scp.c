@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* admitting_scp PORT CALLING...   serve Verification to those with one of these calling AE titles,
- * reject the rest (1/1/3: calling AE title not recognised), and say so line by line. PORT 0 is a
- * free one. SIGINT and SIGTERM end it. */
+/* admitting_scp PORT CALLING...   Serves Verification to peers with one of these calling AE titles,
+ * rejects others (1/1/3: calling AE title not recognised), and prints a line for each. PORT 0 takes
+ * a free port. SIGINT and SIGTERM end it. */
 #include <ltdic.h>
 
 #include <signal.h>
@@ -10,8 +10,8 @@
 #include <string.h>
 
 static volatile sig_atomic_t stopped;
-static int waiting;   /* a connection could not be accepted, for want of memory */
-static char **titles; /* until a NULL */
+static int waiting;   /* a pending connection could not be accepted: no memory */
+static char **titles; /* admitted calling AE titles; NULL after the last */
 
 static void stop(int number)
 {
@@ -29,7 +29,7 @@ static int is_admitted(const char *title)
     return 0;
 }
 
-/* Each Verification context with the first transfer syntax proposed; the others are refused. */
+/* Accepts each Verification context with the first transfer syntax proposed, and refuses others. */
 static HDICOMPDU answer_to(HDICOMPDU request)
 {
     HDICOMPDU answer = L_DicomCreateAssociate(FALSE);
@@ -88,7 +88,7 @@ static L_VOID pEXT_CALLBACK OnClose(HDICOMNET hNet, L_INT nError, L_VOID *UserDa
     L_DicomFreeNet(hNet);
 }
 
-/* A peer that calls, or stalls, keeps nobody else waiting: its request comes when it comes. */
+/* Accepts a connection. It does not wait for the request, so a slow peer does not delay others. */
 static L_VOID pEXT_CALLBACK OnPending(HDICOMNET hNet, L_INT nError, L_VOID *UserData)
 {
     const DICOMNETCALLBACK callbacks = {.uStructSize = sizeof callbacks,
@@ -130,11 +130,11 @@ int main(int argc, char **argv)
     printf("listening on port %u\n", port);
     fflush(stdout);
     while (!stopped) {
-        L_DicomWait(listener, 1000); /* a signal ends it at once, or else the next second does */
-        if (waiting) {               /* each is told once, and those behind it after it */
+        L_DicomWait(listener, 1000); /* a signal before this call is noticed after a second */
+        if (waiting) {               /* OnPending is called once for each: try this one again */
             OnPending(listener, DICOM_SUCCESS, NULL);
         }
     }
-    L_DicomShutDown(); /* frees what handles there are */
+    L_DicomShutDown(); /* frees the handles that are left */
     return 0;
 }

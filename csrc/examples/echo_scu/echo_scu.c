@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* echo_scu HOST PORT [CALLED [CALLING]]   ask a DICOM node whether it is there.
+/* echo_scu HOST PORT [CALLED [CALLING]]   Sends a C-ECHO to a DICOM node.
  * Exit code 0: it answered; 1: it did not, and one line says why; 2: usage. */
 #include <ltdic.h>
 
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { PATIENCE = 10000 }; /* ms for each thing that the peer has to do */
+enum { PATIENCE = 10000 }; /* ms to wait for each answer of the peer */
 
 static int answered, over;
 
@@ -82,7 +82,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: echo_scu HOST PORT [CALLED [CALLING]]\n");
         return 2;
     }
-    L_DicomDefaultAssociate(request); /* Verification, and what has not been set */
+    L_DicomDefaultAssociate(request); /* adds a Verification context and all that is not set */
     L_DicomSetCallback(net, &callbacks, request);
     L_DicomSetTimeouts(net, 1000, PATIENCE, PATIENCE);
     const L_UINT port = (L_UINT)strtoul(argv[2], NULL, 10);
