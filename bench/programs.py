@@ -25,11 +25,11 @@ PATIENCE = 300
 
 
 @cache
-def command(who: str, python: str = sys.executable) -> tuple[str, ...]:
+def command(who: str) -> tuple[str, ...]:
     """Raises `build.Missing`."""
     if who in _SCRIPTS:
         name, *variant = _SCRIPTS[who]
-        return (python, str(build.CONTENDERS / f"{name}.py"), *variant)
+        return (sys.executable, str(build.CONTENDERS / f"{name}.py"), *variant)
     return (str(_BUILDERS[who]()),)
 
 
@@ -40,7 +40,6 @@ _SCRIPTS = {
     "ltdic connect": ("ltdic_py", "connect"),
     "ltdic aio.connect": ("ltdic_py", "aio"),
     "ltdic l_dicom": ("ltdic_py", "l_dicom"),
-    "floor selectors": ("floor_selectors",),
     "floor asyncio": ("floor_asyncio",),
     "pynetdicom": ("pynetdicom_net",),
 }
@@ -111,8 +110,8 @@ class Program:
 
 
 class Acceptor(Program):
-    def __init__(self, who: str, mode: str, *most: int, python: str = sys.executable) -> None:
-        arguments = (*command(who, python), "accept", mode, str(_bytes()), *map(str, most))
+    def __init__(self, who: str, mode: str, *most: int) -> None:
+        arguments = (*command(who), "accept", mode, str(_bytes()), *map(str, most))
         super().__init__(arguments, harness.CORES[-1])
         self.port = int(self.line())
 
@@ -126,8 +125,8 @@ class Acceptor(Program):
 
 
 class Requestor(Program):
-    def __init__(self, who: str, folder: Path | None = None, python: str = sys.executable) -> None:
-        arguments = (*command(who, python), "request", str(folder or _bytes()))
+    def __init__(self, who: str, folder: Path | None = None) -> None:
+        arguments = (*command(who), "request", str(folder or _bytes()))
         super().__init__(arguments, harness.CORES[0])
 
     def ask(self, mode: str, port: int, count: int, at_once: int = 1, size: int = 0) -> int:

@@ -99,10 +99,10 @@ def _all() -> list[Target]:
             _faster(receive, 0.9, C, FLOOR),
             _faster(receive, 0.75, "ltdic Server", FLOOR),
         ]
-    for what in ("rejected", "echoed"):
+    for what, least in (("rejected", 0.55), ("echoed", 0.67)):
         requestors = f"{what} association, one by one: requestors"
         targets += [
-            _faster(requestors, 0.8, "ltdic connect", "floor selectors"),
+            _faster(requestors, least, "ltdic connect", FLOOR),
             _faster(requestors, 0.8, "ltdic aio.connect", "floor asyncio"),
         ]
     return [

@@ -765,7 +765,7 @@ static uint64_t prepare_and_run(requestor *r, uint64_t at_once)
 
 static int request_until_end(const char *directory)
 {
-    requestor r = {.rq = read_file(directory, "rq-1"),
+    requestor r = {.rq = read_file(directory, "rq"),
                    .echo_rq = read_file(directory, "echo-rq"),
                    .store_rq = read_file(directory, "store-rq"),
                    .release_rq = read_file(directory, "release-rq")};

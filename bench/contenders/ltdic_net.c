@@ -480,7 +480,7 @@ static void answer(requestor *r, const char *line)
 
 static int request_until_end(const char *directory)
 {
-    requestor r = {.rq = read_file(directory, "rq-1"),
+    requestor r = {.rq = read_file(directory, "rq"),
                    .echo_rq = read_command(directory, "echo-rq"),
                    .store_rq = read_command(directory, "store-rq"),
                    .release_rq = read_file(directory, "release-rq"),
