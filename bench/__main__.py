@@ -41,17 +41,17 @@ def _measure(args: argparse.Namespace) -> None:
     ]
     if not chosen:
         sys.exit("no such case: --list names them")
-    results = harness.Results()
+    results: harness.Results = {}
     harness.pin(0, harness.CORES[0])
     for one in chosen:
         rounds = 1 if args.quick else args.rounds
-        results.cases[one.name] = harness.run(one, harness.Effort(rounds, args.quick))
-        harness.show(one, results.cases[one.name])
+        results[one.name] = harness.run(one, harness.Effort(rounds, args.quick))
+        harness.show(one, results[one.name])
     for who, lacks in harness.ABSENT.items():
         print(f"\n{who} is not here: {lacks}")
     for what, why in harness.FAILED.items():
         print(f"\n{what}: {why}")
-    table = targets.table(results.cases)
+    table = targets.table(results)
     if not args.quick:
         targets.show(table)
     to = args.json or (None if args.cases or args.quick else RESULTS / "speed.json")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
 import platform
@@ -11,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
 from typing import Any
@@ -58,9 +57,8 @@ class Effort:
     quick: bool = False
 
 
-@dataclass
-class Results:
-    cases: dict[str, dict[str, Measure]] = field(default_factory=dict)
+Results = dict[str, dict[str, Measure]]
+"""For each case, by its name, a measure for each contender."""
 
 
 class Failed(Exception):
@@ -140,10 +138,6 @@ def after_case(function: Callable[[], Any]) -> None:
 def clean_up() -> None:
     while _cleanups:
         _cleanups.pop()()
-
-
-def at_exit(function: Callable[[], Any]) -> None:
-    atexit.register(function)
 
 
 def run(one: Case, effort: Effort) -> dict[str, Measure]:
@@ -243,7 +237,7 @@ def surroundings() -> dict[str, Any]:
 def as_json(results: Results, table: list[dict[str, Any]]) -> str:
     cases = {
         name: {who: vars(measure) for who, measure in measures.items()}
-        for name, measures in results.cases.items()
+        for name, measures in results.items()
     }
     whole = {**surroundings(), "targets": table, "cases": cases, "absent": ABSENT, "failed": FAILED}
     return json.dumps(whole, indent=1, sort_keys=False) + "\n"

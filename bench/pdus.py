@@ -56,6 +56,17 @@ def data(size: int, context_id: int = 1, control: int = 0, content: bytes = b"")
 REJECT = ltdic.encode(ltdic.AssociateReject(1, 1, 7))
 ABORT = ltdic.encode(ltdic.Abort(2, 1))
 RELEASE = ltdic.encode(ltdic.ReleaseRequest())
+PDUS: dict[str, bytes] = {
+    "A-ASSOCIATE-RJ": REJECT,
+    "A-ABORT": ABORT,
+    "A-RELEASE-RQ": RELEASE,
+    "A-ASSOCIATE-RQ, 1 context": request(1, 1),
+    "A-ASSOCIATE-RQ, 128 x 4": request(128),
+    "A-ASSOCIATE-AC, 1 context": accept(1),
+    "A-ASSOCIATE-AC, 128 contexts": accept(128),
+    "P-DATA-TF, 16 KiB": data(16384),
+    "P-DATA-TF, 128 KiB": data(131072),
+}
 REJECTS = b"".join(
     ltdic.encode(ltdic.AssociateReject(*codes))
     for codes in ((1, 1, 7), (1, 1, 3), (2, 3, 2), (2, 3, 1), (1, 2, 2)) * 2000

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import atexit
 import resource
 import select
 import subprocess
@@ -57,7 +58,7 @@ _BUILDERS: dict[str, Callable[[], Path]] = {
 def folder_with(files: dict[str, bytes]) -> Path:
     """It is there until the end."""
     folder = tempfile.TemporaryDirectory()
-    harness.at_exit(folder.cleanup)
+    atexit.register(folder.cleanup)
     for name, data in files.items():
         Path(folder.name, name).write_bytes(data)
     return Path(folder.name)

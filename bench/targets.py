@@ -6,16 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from harness import Measure, in_columns
-
-Cases = dict[str, dict[str, Measure]]
+from harness import Results, in_columns
 
 
 @dataclass(frozen=True)
 class Target:
     what: str
     wanted: str
-    figure: Callable[[Cases], float]
+    figure: Callable[[Results], float]
     """Raises KeyError where something was not measured."""
     is_met: Callable[[float], bool]
     unit: str = "x"
@@ -53,7 +51,7 @@ def _below(case: str, who: str, most: float, unit: str) -> Target:
 def _growth(case: str, most: float, per_step: bool) -> Target:
     """How much more the last step of a series costs than the first, each for one of its units."""
 
-    def figure(cases: Cases) -> float:
+    def figure(cases: Results) -> float:
         steps = [(float(name), m.median) for name, m in cases[case].items()]
         (first, before), (last, after) = steps[0], steps[-1]
         return after / before / (last / first if per_step else 1)
@@ -119,7 +117,7 @@ def _all() -> list[Target]:
     ]
 
 
-def table(cases: Cases) -> list[dict[str, Any]]:
+def table(cases: Results) -> list[dict[str, Any]]:
     """What of the targets has been measured, and what came out."""
     rows = []
     for target in _all():
