@@ -1,4 +1,4 @@
-"""`python bench`: the benchmarks of ltdic. `python bench --help` says how."""
+"""`python bench` measures ltdic beside other implementations. `--help` lists the options."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-import codec  # noqa: F401 - its cases
+import codec  # noqa: F401 - importing it registers its cases
 import harness
 import network  # noqa: F401
 import small  # noqa: F401
@@ -20,16 +20,28 @@ RESULTS = Path(__file__).resolve().parent / "results"
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python bench",
-        description="Measure ltdic beside its peers and beside floors, all in one run.",
+        description="Measure ltdic beside other implementations and minimal programs (floors).",
     )
-    parser.add_argument("cases", nargs="*", help="only those with this in their name")
-    parser.add_argument("--list", action="store_true", help="name the cases")
-    parser.add_argument("--quick", action="store_true", help="once each: does it run?")
-    parser.add_argument("--all", action="store_true", help="fail where a contender is not here")
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
-    parser.add_argument("--compare", nargs=2, type=Path, metavar=("OLD", "NEW"))
-    parser.add_argument("--draw", type=Path, metavar="FILE", help="the pictures of these results")
+    parser.add_argument(
+        "cases", nargs="*", metavar="CASE", help="part of the names of the cases; default: all"
+    )
+    parser.add_argument("--list", action="store_true", help="print the names of the cases")
+    parser.add_argument(
+        "--quick", action="store_true", help="run each case once: only to see that it runs"
+    )
+    parser.add_argument("--all", action="store_true", help="fail where a contender is missing")
+    parser.add_argument("--rounds", type=int, default=9, help="rounds of each case; default: 9")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
+    parser.add_argument(
+        "--compare",
+        nargs=2,
+        type=Path,
+        metavar=("OLD", "NEW"),
+        help="print two results, and the ratio new / old for each contender",
+    )
+    parser.add_argument(
+        "--draw", type=Path, metavar="FILE", help="write bench/results/README.md and its pictures"
+    )
     return parser.parse_args()
 
 
@@ -40,18 +52,18 @@ def _measure(args: argparse.Namespace) -> None:
         if not args.cases or any(text in name for text in args.cases)
     ]
     if not chosen:
-        sys.exit("no such case: --list names them")
-    results = harness.Results()
+        sys.exit("no case has such a name: --list prints the names")
+    results: harness.Results = {}
     harness.pin(0, harness.CORES[0])
     for one in chosen:
         rounds = 1 if args.quick else args.rounds
-        results.cases[one.name] = harness.run(one, harness.Effort(rounds, args.quick))
-        harness.show(one, results.cases[one.name])
+        results[one.name] = harness.run(one, harness.Effort(rounds, args.quick))
+        harness.show(one, results[one.name])
     for who, lacks in harness.ABSENT.items():
-        print(f"\n{who} is not here: {lacks}")
+        print(f"\n{who} is missing: it needs {lacks}")
     for what, why in harness.FAILED.items():
         print(f"\n{what}: {why}")
-    table = targets.table(results.cases)
+    table = targets.table(results)
     if not args.quick:
         targets.show(table)
     to = args.json or (None if args.cases or args.quick else RESULTS / "speed.json")
@@ -59,7 +71,7 @@ def _measure(args: argparse.Namespace) -> None:
         to.write_text(harness.as_json(results, table), encoding="utf-8")
         print(f"\n{to}")
     if args.all and harness.ABSENT:
-        sys.exit("not all contenders are here")
+        sys.exit("contenders are missing")
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Build the contenders that are compiled, once for each state of their sources."""
+"""Build the compiled contenders; again when their sources have changed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ C = ["-std=c11", "-O3", "-DLTDIC_STATIC", f"-I{CSRC}"]
 
 
 class Missing(Exception):
-    """What this contender needs is not on this machine."""
+    """The machine lacks a program or library that this contender needs."""
 
 
 def _run(command: list[str], **kwargs: object) -> None:
@@ -43,7 +43,7 @@ def _of_ltdic() -> list[Path]:
 
 @cache
 def codec(name: str) -> Path:
-    """`ltdic` or `floor` as a shared library with bench_run and bench_answer."""
+    """The codec contender `ltdic` or `floor`: a shared library that exports contenders/codec.h."""
     sources = [CONTENDERS / "codec.c", CONTENDERS / f"codec_{name}.c"]
     return _compiled(
         f"codec_{name}.so", sources + (_of_ltdic() if name == "ltdic" else []), "cc", *C,
@@ -53,13 +53,13 @@ def codec(name: str) -> Path:
 
 @cache
 def rejected() -> Path:
-    """Both ends of rejected associations in one thread, for callgrind."""
+    """contenders/rejected.c as a program for callgrind."""
     return _compiled("rejected", [CONTENDERS / "rejected.c", *_of_ltdic()], "cc", *C, "-g")
 
 
 @cache
 def counter() -> Path:
-    """The codec of ltdic as a program, for callgrind."""
+    """contenders/count.c with the codec of ltdic, as a program for callgrind."""
     sources = [CONTENDERS / f"{name}.c" for name in ("codec", "codec_ltdic", "count")]
     return _compiled("count", sources + _of_ltdic(), "cc", *C, "-g")
 
@@ -71,7 +71,7 @@ def callbacks() -> Path:
 
 @cache
 def program(name: str) -> Path:
-    """`floor` or `ltdic_net`: an acceptor and a requestor."""
+    """The network contender `floor` or `ltdic_net`."""
     sources = [CONTENDERS / f"{name}.c"]
     return _compiled(
         name, sources + (_of_ltdic() if name == "ltdic_net" else []), "cc", *C, "-D_GNU_SOURCE"
@@ -91,7 +91,7 @@ def dcmtk() -> Path:
 
 @cache
 def dcmtk_program(name: str) -> Path:
-    """One that is installed. pynetdicom has programs of the same names, which are not meant."""
+    """An installed program of DCMTK. Programs of pynetdicom with the same names are passed over."""
     for folder in os.get_exec_path():
         path = Path(folder, name)
         if os.access(path, os.X_OK):

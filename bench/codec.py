@@ -1,22 +1,17 @@
-"""Cases without a network: bytes to PDUs, PDUs to bytes, and what a callback costs."""
+"""Cases without a network: bytes to PDUs, PDUs to bytes, and the cost of a callback."""
 
 from __future__ import annotations
 
 import io
-import re
-import shutil
-import subprocess
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from functools import cache
 from operator import attrgetter
-from pathlib import Path
 from typing import Any
 
 import pdus
 from cffi import FFI
-from harness import ABSENT, Contenders, Measure, Timed, agree, case, figure, repeat
+from harness import ABSENT, Contenders, Timed, agree, case, repeat
 
 import build
 import ltdic
@@ -63,7 +58,7 @@ def _answer(library: Any, operation: str, data: bytes) -> bytes:
 
 
 def _compiled(who: str, operation: str, data: bytes) -> tuple[bytes, Timed] | None:
-    """Its answer, and how to time it; None if it is not here or cannot do that."""
+    """Its answer, and how to time it; None where it is not installed or has no such operation."""
     library = _library(who)
     answer = _answer(library, operation, data) if library is not None else b""
     if not answer:
@@ -87,7 +82,7 @@ def _add_compiled(
             answers[who], timed[who] = made
 
 
-# ---- what Python contenders answer -----------------------------------------------------------
+# ---- answers of the contenders in Python -----------------------------------------------------
 
 
 def _user_lines(info: Any) -> Iterator[str]:
@@ -149,7 +144,7 @@ VERSION_NAME = "implementation_version_name"
 
 
 def _of_pynetdicom(data: bytes) -> Any:
-    """What pynetdicom says, as ltdic would put it, so that one description serves both."""
+    """The PDU that pynetdicom decodes, as a value of ltdic: one description serves both."""
     p = _pynetdicom_decode(data)
     kind = data[0]
     if kind == 3:
@@ -192,7 +187,7 @@ _ANSWERED = attrgetter("id", "result", "transfer_syntax")
 
 
 def _read_all(pdu: Any) -> None:
-    """Every field of an RQ or AC."""
+    """Read every field of an A-ASSOCIATE-RQ or A-ASSOCIATE-AC."""
     _ASSOCIATE(pdu)
     _INFO(pdu.user_info)
     read = _PROPOSED if pdu.type == 1 else _ANSWERED
@@ -208,35 +203,6 @@ def _ltdic_decode(data: bytes) -> Timed:
 
 # ---- decode and encode -----------------------------------------------------------------------
 
-PDUS: dict[str, bytes] = {
-    "A-ASSOCIATE-RJ": pdus.REJECT,
-    "A-ABORT": pdus.ABORT,
-    "A-RELEASE-RQ": pdus.RELEASE,
-    "A-ASSOCIATE-RQ, 1 context": pdus.request(1, 1),
-    "A-ASSOCIATE-RQ, 128 x 4": pdus.request(128),
-    "A-ASSOCIATE-AC, 1 context": pdus.accept(1),
-    "A-ASSOCIATE-AC, 128 contexts": pdus.accept(128),
-    "P-DATA-TF, 16 KiB": pdus.data(16384),
-    "P-DATA-TF, 128 KiB": pdus.data(131072),
-}
-
-
-# What a peer does not tell, and so is not compared.
-UNTOLD: dict[str, tuple[str, ...]] = {}
-
-
-def _without_untold(who: str, answer: bytes) -> bytes:
-    """What the others say, less what `who` does not tell."""
-    for key in UNTOLD.get(who, ()):
-        answer = re.sub(rb" %s=[^ \n]*" % key.encode(), b"", answer)
-    return answer
-
-
-def _agree(name: str, answers: dict[str, bytes]) -> None:
-    expected = answers["ltdic Python"]
-    for who, answer in answers.items():
-        agree(name, {"ltdic Python": _without_untold(who, expected), who: answer})
-
 
 def _decoders(name: str, data: bytes) -> Contenders:
     answers = {"ltdic Python": _text(ltdic.decode(data)), "pynetdicom": _text(_of_pynetdicom(data))}
@@ -245,7 +211,7 @@ def _decoders(name: str, data: bytes) -> Contenders:
         "pynetdicom": repeat(lambda: _pynetdicom_decode(data)),
     }
     _add_compiled(answers, timed, "decode", data)
-    _agree(name, answers)
+    agree(name, answers)
     yield from timed.items()
 
 
@@ -273,7 +239,7 @@ def _register(name: str, data: bytes) -> None:
     case(f"encode {name}", unit_bytes=len(data))(lambda: _encoders(f"encode {name}", data))
 
 
-for _name, _data in PDUS.items():
+for _name, _data in pdus.PDUS.items():
     _register(_name, _data)
 
 
@@ -310,7 +276,7 @@ def stream() -> Contenders:
     answers, timed = {"ltdic Python": _text(*by_ltdic())}, {"ltdic Python": repeat(by_ltdic)}
     timed["pynetdicom"] = repeat(by_pynetdicom)
     _add_compiled(answers, timed, "stream", data)
-    _agree("stream", answers)
+    agree("stream", answers)
     yield from timed.items()
 
 
@@ -330,7 +296,7 @@ REQUESTS = {"1 context": pdus.request(1, 1), "128 contexts x 4": pdus.request(12
 
 @case("refuse A-ASSOCIATE-RQ by its called title: ltdic C")
 def refuse() -> Contenders:
-    """Judged alone, without decoding it."""
+    """The admission alone judges the request."""
     for name, data in REQUESTS.items():
         made = _compiled("ltdic C", "refuse", data)
         assert made is not None
@@ -344,7 +310,7 @@ STREAM = pdus.data(16378) * 64
 
 @case("decode a stream in so many chunks: ltdic Python", seconds=0.1)
 def chunks() -> Contenders:
-    """A mebibyte, but that of chunks of one byte it is the 64th part, told as if it were all."""
+    """One MiB. In chunks of one byte a 64th of it is decoded, and the time multiplied by 64."""
     for size in (1 << 20, 1 << 16, 1 << 12, 1 << 8, 1 << 4, 1):
         share = 1 if size > 1 else 64
         data = STREAM[: len(STREAM) // share]
@@ -370,7 +336,7 @@ REJECTED = "pfnReceiveAssociateReject"
 
 
 def _slot(function: Any, user_data: Any) -> tuple[Any, Any, Any]:
-    """A handle with this callback, the C function that stands in its slot, and its user data."""
+    """A handle with this callback, the C function in its slot, and its user data."""
     net = l_dicom.L_DicomCreateNet(None, l_dicom.DICOM_SECURE_NONE)
     l_dicom.L_DicomSetCallback(net, {REJECTED: function}, user_data)
     size = _ltdic_ffi.sizeof("DICOMNETCALLBACK")
@@ -381,7 +347,7 @@ def _slot(function: Any, user_data: Any) -> tuple[Any, Any, Any]:
 
 
 def _pointer(of_ltdic: Any) -> Any:
-    """A pointer of one cffi module for another."""
+    """The same pointer for the other cffi module."""
     return _ffi.cast("void *", int(_ltdic_ffi.cast("uintptr_t", of_ltdic)))
 
 
@@ -405,48 +371,9 @@ def callbacks() -> Contenders:
         ("Python function", plain, sums["plain"]),
     ):
         net, slot, user = _slot(function, user_data)
-        pointers = [
-            _ffi.cast("void *", int(_ltdic_ffi.cast("uintptr_t", p))) for p in (slot, net, user)
-        ]
+        pointers = [_pointer(p) for p in (slot, net, user)]
 
-        def timed(count: int, pointers: list[Any] = pointers, net: Any = net) -> int:
+        def timed(count: int, pointers: list[Any] = pointers) -> int:
             return int(library.call_slot(*pointers, count))
 
         yield who, timed
-
-
-# ---- instructions ----------------------------------------------------------------------------
-
-
-def _counted(program: Path, *arguments: object) -> int:
-    command = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", str(program)]
-    done = subprocess.run(
-        [*command, *map(str, arguments)], capture_output=True, text=True, check=True
-    )
-    found = re.search(r"Collected : (\d+)", done.stderr)
-    assert found is not None, done.stderr
-    return int(found[1])
-
-
-def instructions_of(program: Path, *arguments: object) -> float:
-    """What one more of COUNT, the last argument of the program, takes."""
-    few, many = (_counted(program, *arguments, count) for count in (100, 200))
-    return (many - few) / 100
-
-
-@figure("instructions of ltdic C for each PDU")
-def instructions() -> Iterator[tuple[str, Measure]]:
-    """What callgrind counts: the same whatever else the machine does."""
-    if shutil.which("valgrind") is None:
-        ABSENT["callgrind"] = "valgrind"
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "pdu.bin")
-        for name, data in PDUS.items():
-            path.write_bytes(data)
-            for operation in ("decode", "encode"):
-                each = instructions_of(build.counter(), operation, path)
-                yield f"{operation} {name}", Measure(each, each, each, unit="instructions")
-        path.write_bytes(PDUS["A-ASSOCIATE-RQ, 1 context"])
-        each = instructions_of(build.rejected(), path)
-        yield "rejected association, both ends", Measure(each, each, each, unit="instructions")

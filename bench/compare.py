@@ -1,4 +1,4 @@
-"""Two results side by side."""
+"""Print two results side by side, with ratios."""
 
 from __future__ import annotations
 

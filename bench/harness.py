@@ -1,8 +1,7 @@
-"""Measure contenders side by side: on the same bytes, in turns, on one core."""
+"""Measure contenders side by side: on the same bytes, in turns."""
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
 import platform
@@ -11,20 +10,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
 from typing import Any
 
 Timed = Callable[[int], int]
-"""Does its work so many times, and says how many nanoseconds that took."""
+"""Repeats its work so many times. Returns the nanoseconds it took."""
 
 Contenders = Iterator[tuple[str, Timed]]
 
 
 @dataclass(frozen=True)
 class Measure:
-    """Nanoseconds for each unit of work, over all rounds; or another figure, as it is."""
+    """Nanoseconds for one unit of work, over all rounds; or another figure with its unit."""
 
     median: float
     least: float
@@ -39,39 +38,38 @@ class Case:
     name: str
     contenders: Callable[[], Any]
     seconds: float
-    """A batch lasts at least so long."""
+    """The batch is as large as takes so long."""
     unit_bytes: int
     units: int
-    """PDUs, say, in one go: what a time is told for."""
+    """The number of units, such as PDUs, in one repetition: a time is that of one unit."""
     is_timed: bool
     batch: int = 0
-    """Times in a batch; 0: as many as last long enough."""
+    """Repetitions in a batch; 0: as many as take `seconds`."""
     rounds: int = 0
-    """No more than so many; 0: as many as are asked for."""
+    """Most rounds; 0: no limit."""
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How long to measure: `quick` only shows that everything runs."""
+    """How long to measure. `quick`: one repetition, which only shows that the case runs."""
 
     rounds: int = 9
     quick: bool = False
 
 
-@dataclass
-class Results:
-    cases: dict[str, dict[str, Measure]] = field(default_factory=dict)
+Results = dict[str, dict[str, Measure]]
+"""For each case, by its name, a measure for each contender."""
 
 
 class Failed(Exception):
-    """A contender has not done what the case is about."""
+    """A contender has not done its work."""
 
 
 CASES: dict[str, Case] = {}
 ABSENT: dict[str, str] = {}
-"""Contenders that are not on this machine, and what they lack."""
+"""Contenders that cannot be built or run on this machine, and what they need."""
 FAILED: dict[str, str] = {}
-"""Cases that a contender has not done as it must."""
+"""Errors of contenders, by contender and case."""
 
 
 def case(
@@ -83,7 +81,7 @@ def case(
     batch: int = 0,
     rounds: int = 0,
 ) -> Callable[[Any], Any]:
-    """A generator of contenders, each with what it does."""
+    """Register a generator of contenders and their work as a case."""
 
     def register(function: Callable[[], Contenders]) -> Callable[[], Contenders]:
         CASES[name] = Case(name, function, seconds, unit_bytes, units, True, batch, rounds)
@@ -93,7 +91,7 @@ def case(
 
 
 def figure(name: str) -> Callable[[Any], Any]:
-    """A generator of names with a `Measure` each, which are not times."""
+    """Register a generator of contenders and their figures, which are not times, as a case."""
 
     def register(function: Callable[[], Iterator[tuple[str, Measure]]]) -> Any:
         CASES[name] = Case(name, function, 0, 0, 1, False)
@@ -115,15 +113,17 @@ def repeat(function: Callable[[], Any]) -> Timed:
 
 
 def agree(case_name: str, answers: dict[str, Any]) -> None:
-    """All contenders must have said the same before any of them is measured."""
+    """Exit where the contenders differ: before any of them is measured."""
     (first, expected), *others = answers.items()
     for who, answer in others:
         if answer != expected:
-            raise SystemExit(f"{case_name}: {who} says {answer!r:.300}, {first} {expected!r:.300}")
+            raise SystemExit(
+                f"{case_name}: {who} answers {answer!r:.300}, but {first} {expected!r:.300}"
+            )
 
 
 def _batch(timed: Timed, seconds: float) -> int:
-    """Doubled until it lasts long enough."""
+    """The number of repetitions that take so long."""
     count = 1
     while (spent := timed(count)) < seconds * 1e9:
         count *= 2 if spent * 8 > seconds * 1e9 else 8
@@ -140,10 +140,6 @@ def after_case(function: Callable[[], Any]) -> None:
 def clean_up() -> None:
     while _cleanups:
         _cleanups.pop()()
-
-
-def at_exit(function: Callable[[], Any]) -> None:
-    atexit.register(function)
 
 
 def run(one: Case, effort: Effort) -> dict[str, Measure]:
@@ -190,7 +186,7 @@ def _run(one: Case, effort: Effort) -> dict[str, Measure]:
 # ---- cores -----------------------------------------------------------------------------------
 
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
-"""The first is the one of the requestor, and of what needs only one; the last the acceptor's."""
+"""Requestors and the cases without a network use the first core, acceptors the last."""
 
 
 def pin(pid: int, core: int) -> None:
@@ -218,7 +214,7 @@ def _processor() -> str:
 
 
 def surroundings() -> dict[str, Any]:
-    """What a time means nothing without."""
+    """The machine and the versions: without them a time means nothing."""
     libraries = {}
     for name in ("ltdic", "pynetdicom", "pydicom", "cffi"):
         try:
@@ -243,14 +239,14 @@ def surroundings() -> dict[str, Any]:
 def as_json(results: Results, table: list[dict[str, Any]]) -> str:
     cases = {
         name: {who: vars(measure) for who, measure in measures.items()}
-        for name, measures in results.cases.items()
+        for name, measures in results.items()
     }
     whole = {**surroundings(), "targets": table, "cases": cases, "absent": ABSENT, "failed": FAILED}
     return json.dumps(whole, indent=1, sort_keys=False) + "\n"
 
 
 def amount(measure: Measure) -> str:
-    """For people."""
+    """The median, rounded, with its unit."""
     if measure.unit != "ns":
         return f"{measure.median:,.0f} {measure.unit}"
     value = measure.median
@@ -262,7 +258,7 @@ def amount(measure: Measure) -> str:
 
 
 def in_columns(rows: Sequence[Sequence[str]], sides: str) -> list[str]:
-    """A line for each row, each column as wide as its longest cell. `sides` has a character for
+    """A line for each row; each column is as wide as its longest cell. `sides` has a character for
     each column: < aligns it left, > right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [

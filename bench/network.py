@@ -1,4 +1,4 @@
-"""Cases over loopback: the acceptor on one core, the requestor on another."""
+"""Cases over loopback: the acceptor has one core, the requestor another."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ SERVERS = (
     "ltdic C",
     "ltdic Server",
     "ltdic aio.Server",
-    "floor selectors",
     "floor asyncio",
     "pynetdicom",
     "DCMTK",
@@ -26,7 +25,6 @@ CLIENTS = (
     "ltdic l_dicom",
     "ltdic connect",
     "ltdic aio.connect",
-    "floor selectors",
     "floor asyncio",
     "pynetdicom",
     "DCMTK",
@@ -45,7 +43,7 @@ PAIRS = {
 
 
 def _pairs(mode: str, role: str) -> dict[str, tuple[str, str]]:
-    """Acceptor and requestor of each contender."""
+    """The acceptor and the requestor that measure each contender in this role."""
     if role == "with itself":
         return PAIRS
     if role == "requestors":
@@ -96,7 +94,7 @@ case("echo on an open association: with itself", seconds=0.1)(_latencies)
 
 
 def _bulk(role: str, size: int, at_once: int) -> Contenders:
-    """Of each association so many MiB."""
+    """Each association sends or receives `count` MiB."""
     for who, (acceptor, requestor) in _pairs("receive", role).items():
         if here(acceptor, requestor):
             port = Acceptor(acceptor, "receive", size).port
@@ -132,7 +130,7 @@ def _one(value: float, unit: str) -> Measure:
 
 @figure("memory to receive 1 GiB")
 def memory() -> Iterator[tuple[str, Measure]]:
-    """The most that the acceptor has had, and what it had before that."""
+    """The highest memory of the acceptor, and its increase over the memory before."""
     for who in SERVERS:
         if here(who, FLOOR):
             acceptor, ask = Acceptor(who, "receive", 131072), Requestor(FLOOR).ask
@@ -150,7 +148,7 @@ OPEN = (1, 10, 100, 1000, 10_000)
 
 @figure("memory of an open idle association")
 def idle_memory() -> Iterator[tuple[str, Measure]]:
-    """Of the acceptor's process, with 10,000 of them."""
+    """Memory of the acceptor's process for each of 10,000 associations."""
     for who in (FLOOR, "ltdic C", "ltdic Server", "ltdic aio.Server"):
         if here(who, FLOOR):
             acceptor, ask = Acceptor(who, "echo"), Requestor(FLOOR).ask
@@ -165,7 +163,7 @@ def idle_memory() -> Iterator[tuple[str, Measure]]:
 
 
 def _beside(count: int, who: str) -> Callable[[int], int]:
-    """Echoed associations one by one while so many others are open and idle."""
+    """Echoed associations, one by one, while `count` others are open and idle."""
     acceptor = Acceptor(who, "echo")
     Requestor(FLOOR).ask("open", acceptor.port, count)
     ask = Requestor(FLOOR).ask

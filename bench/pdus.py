@@ -1,4 +1,4 @@
-"""The bytes that the cases are about."""
+"""PDUs, commands and images for all cases."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _user(max_length: int) -> ltdic.UserInformation:
 
 
 def _abstract(number: int) -> str:
-    """Storage SOP classes have UIDs like these."""
+    """A UID as long as those of storage SOP classes."""
     return f"1.2.840.10008.5.1.4.1.1.{number}" if number % 2 else f"{STORAGE}.{number}"
 
 
@@ -48,7 +48,7 @@ def accept(contexts: int, max_length: int = 16384) -> bytes:
 
 
 def data(size: int, context_id: int = 1, control: int = 0, content: bytes = b"") -> bytes:
-    """A P-DATA-TF with one PDV, `size` in its PDU length field."""
+    """A P-DATA-TF with one PDV: `content`, or as much as makes the PDU length `size`."""
     pdv = content or bytes(n % 251 for n in range(size - 6))
     return struct.pack(">BxIIBB", 4, len(pdv) + 6, len(pdv) + 2, context_id, control) + pdv
 
@@ -56,6 +56,17 @@ def data(size: int, context_id: int = 1, control: int = 0, content: bytes = b"")
 REJECT = ltdic.encode(ltdic.AssociateReject(1, 1, 7))
 ABORT = ltdic.encode(ltdic.Abort(2, 1))
 RELEASE = ltdic.encode(ltdic.ReleaseRequest())
+PDUS: dict[str, bytes] = {
+    "A-ASSOCIATE-RJ": REJECT,
+    "A-ABORT": ABORT,
+    "A-RELEASE-RQ": RELEASE,
+    "A-ASSOCIATE-RQ, 1 context": request(1, 1),
+    "A-ASSOCIATE-RQ, 128 x 4": request(128),
+    "A-ASSOCIATE-AC, 1 context": accept(1),
+    "A-ASSOCIATE-AC, 128 contexts": accept(128),
+    "P-DATA-TF, 16 KiB": data(16384),
+    "P-DATA-TF, 128 KiB": data(131072),
+}
 REJECTS = b"".join(
     ltdic.encode(ltdic.AssociateReject(*codes))
     for codes in ((1, 1, 7), (1, 1, 3), (2, 3, 2), (2, 3, 1), (1, 2, 2)) * 2000
@@ -65,11 +76,11 @@ MIXED = b"".join(
 ) * 16  # fmt: skip
 
 
-# ---- what goes over the network --------------------------------------------------------------
+# ---- files of the network contenders ---------------------------------------------------------
 
 
 def _command(elements: list[tuple[int, bytes]]) -> bytes:
-    """A command set (PS3.7 6.3): implicit VR, little endian, group 0000, its length first."""
+    """A command set (PS3.7 6.3): Implicit VR Little Endian, group 0000, its length first."""
     body = b"".join(
         struct.pack("<HHI", 0, element, len(value)) + value for element, value in elements
     )
@@ -96,13 +107,15 @@ NO_DATA_SET, A_DATA_SET, INSTANCE = (0x0800, _us(0x0101)), (0x0800, _us(1)), (0x
 MEDIUM, SUCCESS = (0x0700, _us(0)), (0x0900, _us(0))
 
 
-def _contexts() -> tuple[tuple[int, str], ...]:
-    return (1, VERIFICATION), (3, STORAGE)
+CONTEXTS = (1, VERIFICATION), (3, STORAGE)
 
 
 def files() -> dict[str, bytes]:
-    """By the names that the programs know."""
+    """Files with one PDU each, by the names that the programs know."""
+    proposed = tuple(ltdic.ProposedContext(n, uid, (IMPLICIT,)) for n, uid in CONTEXTS)
+    request = ltdic.AssociateRequest("ARCHIVE", "BENCH", proposed, user_info=_user(131072))
     made = {
+        "rq.bin": ltdic.encode(request),
         "rj.bin": REJECT,
         "release-rq.bin": RELEASE,
         "release-rp.bin": ltdic.encode(ltdic.ReleaseResponse()),
@@ -111,15 +124,10 @@ def files() -> dict[str, bytes]:
         "store-rq.bin": _message(3, STORAGE, 1, MEDIUM, A_DATA_SET, INSTANCE),
         "store-rsp.bin": _message(3, STORAGE, 0x8001, NO_DATA_SET, SUCCESS, INSTANCE),
     }
-    for max_length, rq in ((131072, "rq-1.bin"), (16384, "rq-16.bin")):
-        proposed = tuple(ltdic.ProposedContext(n, uid, (IMPLICIT,)) for n, uid in _contexts())
-        results = tuple(ltdic.ContextResult(n, 0, IMPLICIT) for n, _ in _contexts())
-        user_info = _user(max_length)
-        made[rq] = ltdic.encode(
-            ltdic.AssociateRequest("ARCHIVE", "BENCH", proposed, user_info=user_info)
-        )
+    for max_length in (16384, 131072):
+        results = tuple(ltdic.ContextResult(n, 0, IMPLICIT) for n, _ in CONTEXTS)
         made[f"ac-{max_length}.bin"] = ltdic.encode(
-            ltdic.AssociateAccept("ARCHIVE", "BENCH", results, user_info=user_info)
+            ltdic.AssociateAccept("ARCHIVE", "BENCH", results, user_info=_user(max_length))
         )
     return made
 
@@ -127,11 +135,11 @@ def files() -> dict[str, bytes]:
 # ---- small images ----------------------------------------------------------------------------
 
 SIDE = 198
-"""Rows and columns: an image of 39 KB."""
+"""Rows, and columns: an image of 39 KB."""
 
 
 def _image(instance: str) -> bytes:
-    """A file (PS3.10 7)."""
+    """A DICOM file (PS3.10 7)."""
     image = Dataset()
     image.file_meta = FileMetaDataset()
     image.file_meta.TransferSyntaxUID = UID(EXPLICIT)
@@ -151,18 +159,13 @@ def _image(instance: str) -> bytes:
 
 
 def _data_set(file: bytes) -> bytes:
-    """What follows the file meta information, whose length stands in its first element."""
+    """The bytes after the file meta information, whose length is in its first element."""
     return file[144 + int.from_bytes(file[140:144], "little") :]
 
 
 def images(count: int) -> dict[str, bytes]:
-    """Files, and the PDUs that send them, by the names that the programs know."""
-    context = ltdic.ProposedContext(3, STORAGE, (EXPLICIT,))
-    request = ltdic.AssociateRequest("ARCHIVE", "BENCH", (context,), user_info=_user(131072))
-    made = {
-        "rq.bin": ltdic.encode(request),
-        "release-rq.bin": RELEASE,
-    }
+    """DICOM files, and the PDUs that send them, by the names that the programs know."""
+    made = {}
     for n in range(count):
         instance = f"1.2.3.1.1.{n + 1}"
         file = _image(instance)

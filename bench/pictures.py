@@ -1,22 +1,25 @@
-"""The page of the results, and its pictures."""
+"""Draw the pictures of the results, and write their page."""
 
 from __future__ import annotations
 
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 STYLE = """<style>
-text { font: 13px sans-serif; fill: #1f2328 } .title { font-weight: bold }
+text { font: 13px sans-serif; fill: #1f2328 }
+.title { font-weight: bold } .small { font-size: 11px }
 .ours { fill: #0969da } .others { fill: #8c959f } .floor { fill: #bf8700 }
-.line { fill: none; stroke: #0969da; stroke-width: 2 } .axis { stroke: #8c959f }
+.line { fill: none; stroke: #0969da; stroke-width: 2 } .axis { fill: none; stroke: #8c959f }
 @media (prefers-color-scheme: dark) {
 text { fill: #e6edf3 } .ours { fill: #58a6ff } .others { fill: #6e7681 } .floor { fill: #d29922 }
 .line { stroke: #58a6ff } .axis { stroke: #6e7681 } }
 </style>"""
 
 Rows = list[tuple[str, float]]
+Steps = list[tuple[float, float]]
 
 
 def _svg(width: int, height: int, *parts: str) -> str:
@@ -25,63 +28,139 @@ def _svg(width: int, height: int, *parts: str) -> str:
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size}>\n{inside}\n</svg>\n'
 
 
-def _text(x: float, y: float, text: str, more: str = "") -> str:
-    return f'<text x="{x:.0f}" y="{y:.0f}"{more}>{text}</text>'
+def _text(x: float, y: float, text: str, anchor: str = "start", kind: str = "") -> str:
+    more = f' class="{kind}"' if kind else ""
+    return f'<text x="{x:.0f}" y="{y:.0f}" text-anchor="{anchor}"{more}>{text}</text>'
+
+
+def _upwards(x: float, y: float, text: str) -> str:
+    """The title of a vertical axis, around this middle."""
+    turn = f'transform="rotate(-90 {x:.0f} {y:.0f})"'
+    return f'<text x="{x:.0f}" y="{y:.0f}" text-anchor="middle" {turn}>{text}</text>'
+
+
+# ---- bars --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Bars:
+    title: str
+    axis: str
+    case: str
+    """Its contenders are the bars: how many of `axis` they do in a second."""
+
+
+ROW, LEFT, BAR, WIDTH = 22, 190, 420, 720
+KINDS = {"ours": "ltdic", "floor": "floor: a minimal program", "others": "other implementations"}
 
 
 def _kind(who: str) -> str:
     return "ours" if who.startswith("ltdic") else "floor" if who.startswith("floor") else "others"
 
 
-ROW, LEFT, BAR, WIDTH = 22, 210, 400, 720
+def _legend(rows: Rows) -> list[str]:
+    parts, x = [], LEFT
+    for kind, text in KINDS.items():
+        if any(_kind(who) == kind for who, _ in rows):
+            parts.append(f'<rect class="{kind}" x="{x}" y="4" width="12" height="12"/>')
+            parts.append(_text(x + 18, 15, text))
+            x += 40 + 7 * len(text)
+    return parts
 
 
-def _bars(y: int, title: str, rows: Rows) -> list[str]:
+def _step(most: float) -> float:
+    """The distance of the marks on an axis up to `most`: 1, 2 or 5 times a power of ten."""
+    scale = 10.0 ** math.floor(math.log10(most / 3))
+    return next(n * scale for n in (5, 2, 1) if n * scale <= most / 2.5)
+
+
+def _bars(y: int, chart: Bars, rows: Rows) -> list[str]:
     """Longer is better; from the longest to the shortest."""
-    parts = [_text(0, y + 15, title, ' class="title"')]
+    parts = [_text(LEFT, y + 15, chart.title, kind="title")]
     most = max(value for _, value in rows)
     for n, (who, value) in enumerate(sorted(rows, key=lambda row: -row[1]), 1):
         top = y + n * ROW + 2
         width = max(1, BAR * value / most)
         at = f'x="{LEFT}" y="{top}" width="{width:.1f}" height="{ROW - 6}"'
-        parts.append(_text(LEFT - 8, top + 13, who, ' text-anchor="end"'))
+        parts.append(_text(LEFT - 8, top + 13, who, "end"))
         parts.append(f'<rect class="{_kind(who)}" {at}/>')
         parts.append(_text(LEFT + width + 6, top + 13, f"{value:,.0f}"))
+    top, bottom = y + ROW - 2, y + (len(rows) + 1) * ROW
+    parts.append(f'<path class="axis" d="M{LEFT},{top} V{bottom} h{BAR}"/>')
+    for n in range(int(most / _step(most)) + 1):
+        x = LEFT + BAR * n * _step(most) / most
+        parts.append(f'<path class="axis" d="M{x:.1f},{bottom} v4"/>')
+        parts.append(_text(x, bottom + 16, f"{n * _step(most):,.0f}", "middle", "small"))
+    parts.append(_upwards(14, (top + bottom) / 2, "implementation"))
+    parts.append(_text(LEFT + BAR / 2, bottom + 34, chart.axis, "middle"))
     return parts
 
 
-def _charts(*charts: tuple[str, Rows]) -> str:
-    parts: list[str] = []
-    y = 0
-    for title, rows in charts:
-        parts += _bars(y, title, rows)
-        y += (len(rows) + 1) * ROW + 14
-    return _svg(WIDTH, y, *parts)
+def _charts(*charts: tuple[Bars, Rows]) -> str:
+    parts = _legend(charts[0][1])
+    y = 30
+    for chart, rows in charts:
+        parts += _bars(y, chart, rows)
+        y += (len(rows) + 1) * ROW + 56
+    return _svg(WIDTH, y - 12, *parts)
 
 
-SIDE, GAP = 200, 40
+# ---- growth ------------------------------------------------------------------------------------
 
 
-def _plot(x: int, title: str, steps: Rows) -> list[str]:
-    """Both axes are logarithmic: what grows as its argument does climbs by a square's diagonal."""
-    xs, ys = [[math.log10(step[n]) for step in steps] for n in (0, 1)]  # type: ignore[arg-type]
-    reach = max(xs[-1] - xs[0], max(ys) - min(ys)) or 1
-    low = min(ys) - (reach - (max(ys) - min(ys))) / 2
-    points = [
-        (x + SIDE * (a - xs[0]) / reach, 40 + SIDE - SIDE * (b - low) / reach)
-        for a, b in zip(xs, ys, strict=True)
-    ]
+@dataclass(frozen=True)
+class Growth:
+    title: str
+    across: str
+    up: str
+    unit: float
+    """Nanoseconds in a unit of the vertical axis."""
+    case: str
+    """Its contenders are the steps of the horizontal axis."""
+
+
+SIDE, BEFORE, TOP = 210, 80, 28
+
+
+def _marks(low: float, reach: float) -> list[int]:
+    """Powers of ten within an axis: all, or every other one."""
+    powers = range(math.ceil(low), math.floor(low + reach) + 1)
+    return list(powers[:: 1 if len(powers) <= 4 else 2])
+
+
+def _plot(x: int, chart: Growth, steps: Steps) -> list[str]:
+    """Both axes are logarithmic with one scale: a time that grows in proportion is a line at 45
+    degrees."""
+    xs = [math.log10(step) for step, _ in steps]
+    ys = [math.log10(time / chart.unit) for _, time in steps]
+    reach = 1.2 * max(max(xs) - min(xs), max(ys) - min(ys))
+    left, low = ((max(of) + min(of) - reach) / 2 for of in (xs, ys))
+    bottom = TOP + SIDE
+
+    def across(power: float) -> float:
+        return x + SIDE * (power - left) / reach
+
+    def up(power: float) -> float:
+        return bottom - SIDE * (power - low) / reach
+
+    points = [(across(a), up(b)) for a, b in zip(xs, ys, strict=True)]
     line = " ".join(f"{a:.1f},{b:.1f}" for a, b in points)
-    corner = f"M{x},40 v{SIDE} h{SIDE}"
-    parts = [_text(x, 15, title, ' class="title"')]
-    parts.append(f'<path class="axis" fill="none" d="{corner}"/>')
+    parts = [_text(x, 15, chart.title, kind="title")]
+    parts.append(f'<path class="axis" d="M{x},{TOP} V{bottom} h{SIDE}"/>')
+    for power in _marks(left, reach):
+        parts.append(f'<path class="axis" d="M{across(power):.1f},{bottom} v4"/>')
+        parts.append(_text(across(power), bottom + 16, f"{10**power:,}", "middle", "small"))
+    for power in _marks(low, reach):
+        parts.append(f'<path class="axis" d="M{x},{up(power):.1f} h-4"/>')
+        label = f"{10.0**power:,.{max(0, -power)}f}"
+        parts.append(_text(x - 7, up(power) + 4, label, "end", "small"))
     parts.append(f'<polyline class="line" points="{line}"/>')
-    for n in (0, -1):
+    for n, side, height, anchor in ((0, 4, 17, "start"), (-1, 0, -9, "end")):
         a, b = points[n]
-        label = f"{steps[n][0]:,.0f}: {_time(steps[n][1])}"
-        anchor = "start" if n == 0 else "end"
         parts.append(f'<circle class="ours" cx="{a:.1f}" cy="{b:.1f}" r="3"/>')
-        parts.append(_text(a, b + (16 if n == 0 else -8), label, f' text-anchor="{anchor}"'))
+        parts.append(_text(a + side, b + height, _time(steps[n][1]), anchor))
+    parts.append(_upwards(x - 56, TOP + SIDE / 2, chart.up))
+    parts.append(_text(x + SIDE / 2, bottom + 34, chart.across, "middle"))
     return parts
 
 
@@ -101,77 +180,113 @@ def _rates(cases: Any, case: str) -> Rows:
     return [(who, 1e9 / measure["median"]) for who, measure in cases[case].items()]
 
 
-def _steps(cases: Any, case: str) -> Rows:
-    return [(float(step), measure["median"]) for step, measure in cases[case].items()]  # type: ignore[misc]
+def _steps(cases: Any, case: str) -> Steps:
+    return [(float(step), measure["median"]) for step, measure in cases[case].items()]
 
 
+DECODED = "PDUs decoded in a second"
+REJECTED = "associations rejected in a second"
+RECEIVED = "MiB received in a second"
 BARS = {
     "codec.svg": (
-        ("A-ASSOCIATE-RQ of 1 context, decoded per second", "decode A-ASSOCIATE-RQ, 1 context"),
-        ("of 128 contexts, 4 transfer syntaxes each", "decode A-ASSOCIATE-RQ, 128 x 4"),
+        Bars(
+            "A-ASSOCIATE-RQ with 1 presentation context",
+            DECODED,
+            "decode A-ASSOCIATE-RQ, 1 context",
+        ),
+        Bars(
+            "A-ASSOCIATE-RQ with 128 contexts of 4 transfer syntaxes",
+            DECODED,
+            "decode A-ASSOCIATE-RQ, 128 x 4",
+        ),
     ),
     "associations.svg": (
-        ("rejections per second, one by one", "rejected association, one by one: with itself"),
-        ("64 at once", "rejected association, 64 at once: with itself"),
+        Bars("One by one", REJECTED, "rejected association, one by one: with itself"),
+        Bars("64 at once", REJECTED, "rejected association, 64 at once: with itself"),
     ),
     "bulk.svg": (
-        (
-            "MiB received per second, P-DATA-TF of 16 KiB",
+        Bars(
+            "In P-DATA-TF of 16 KiB",
+            RECEIVED,
             "receive 1 MiB in P-DATA-TF of 16 KiB, one association",
         ),
-        ("128 KiB each", "receive 1 MiB in P-DATA-TF of 128 KiB, one association"),
+        Bars(
+            "In P-DATA-TF of 128 KiB",
+            RECEIVED,
+            "receive 1 MiB in P-DATA-TF of 128 KiB, one association",
+        ),
     ),
 }
 GROWTH = (
-    ("contexts of an RQ, C", "decode A-ASSOCIATE-RQ of so many contexts: ltdic C"),
-    ("chunks of a stream, Python", "decode a stream in so many chunks: ltdic Python"),
-    ("open associations, C", "echoed association, beside open ones: ltdic C"),
+    Growth(
+        "Decode an A-ASSOCIATE-RQ in C",
+        "presentation contexts (number, log)",
+        "time for the PDU (µs, log)",
+        1e3,
+        "decode A-ASSOCIATE-RQ of so many contexts: ltdic C",
+    ),
+    Growth(
+        "Decode 1 MiB in Python",
+        "chunks of the stream (number, log)",
+        "time for all chunks (ms, log)",
+        1e6,
+        "decode a stream in so many chunks: ltdic Python",
+    ),
+    Growth(
+        "One more association, in C",
+        "open associations (number, log)",
+        "time for one echo (µs, log)",
+        1e3,
+        "echoed association, beside open ones: ltdic C",
+    ),
 )
 
 
 def pictures(result: Any) -> dict[str, str]:
-    """By file name."""
+    """The SVG of each picture, by file name."""
     cases = result["cases"]
     drawn = {
-        name: _charts(*[(title, _rates(cases, case)) for title, case in charts])
+        name: _charts(*[(chart, _rates(cases, chart.case)) for chart in charts])
         for name, charts in BARS.items()
     }
     plots: list[str] = []
-    for n, (title, case) in enumerate(GROWTH):
-        plots += _plot(n * (SIDE + GAP), title, _steps(cases, case))
-    drawn["growth.svg"] = _svg(3 * (SIDE + GAP), SIDE + 50, *plots)
+    for n, chart in enumerate(GROWTH):
+        plots += _plot(n * (SIDE + BEFORE) + BEFORE, chart, _steps(cases, chart.case))
+    drawn["growth.svg"] = _svg(len(GROWTH) * (SIDE + BEFORE) + 20, TOP + SIDE + 46, *plots)
     return drawn
 
 
+# ---- page --------------------------------------------------------------------------------------
+
 HEAD = """# Results
 
-Each figure here was measured by `python bench` or `python bench/rejections.py`, and this page was
-written from the results by `python bench --draw bench/results/speed.json`.
+`python tests/system/fast_rejections.py` and `python bench` measured these figures.
+`python bench --draw bench/results/speed.json` wrote this page and its pictures from both results.
 
 """
 REJECTIONS = """## Rejections beside pynetdicom
 
-Rejections by an acceptor that is gone at once, and what each requestor reported. The acceptor sends
-its A-ASSOCIATE-RJ and closes, or resets the connection, after it has read the request or, where it
-says unread, without; the last three are acceptors of ltdic's. Misreported are those of which
-pynetdicom said that the association was aborted.
+The acceptor sends an A-ASSOCIATE-RJ, and closes or resets the connection at once. It has read the
+request, but not in the rows with "unread". In the last three rows it is an acceptor of ltdic. A
+rejection is lost where the requestor reported the end of the connection or nothing, misreported
+where it reported something else: pynetdicom reported an abort.
 
 """
 SPEED = """
 ## Speed
 
-Everything here comes out of one run of `python bench`: each contender does the same work on the
-same bytes, after it has given the same answer, and they take turns. The *floors* are ours and do
-nothing but the work: a loop over the bytes for the codec, fixed bytes over bare sockets for the
-network.
-DCMTK and dicom-rs (dicom-ul) take part by small programs of ours in [contenders](../contenders).
+All figures are from one run of `python bench`. Each contender first gives the same answer as the
+others; then all do the same work on the same bytes, in turns. A *floor* is a minimal program of
+ours, which does only the unavoidable work: the C floor and the asyncio floor send fixed bytes over
+plain sockets; the floor of the codec decodes and encodes nothing but A-ASSOCIATE-RJ. DCMTK and
+dicom-rs (dicom-ul) are measured through small programs in [contenders](../contenders).
 
 """
 ALT = {
-    "codec": "A-ASSOCIATE-RQ decoded per second, by each contender",
-    "associations": "rejected associations per second, each contender with itself",
-    "bulk": "MiB received per second, by each contender",
-    "growth": "time against contexts, chunks and open associations, logarithmic",
+    "codec": "A-ASSOCIATE-RQ decoded in a second, by implementation",
+    "associations": "associations rejected in a second, each implementation with itself",
+    "bulk": "MiB received in a second, by implementation",
+    "growth": "time by number of contexts, chunks and open associations, logarithmic",
 }
 
 
@@ -193,8 +308,8 @@ def _rejections(result: Any) -> str:
     return REJECTIONS + "\n".join(
         [
             _table(columns, "| --- | --- | ---: | ---: | ---: | ---: | ---: |", rows),
-            f"ltdic {versions['ltdic']} and pynetdicom {versions['pynetdicom']},",
-            "those of one acceptor in turns, in one process; measured on",
+            f"ltdic {versions['ltdic']} and pynetdicom {versions['pynetdicom']};",
+            "the requestors of an acceptor took turns, in one process. Measured on",
             f"{result['date']}, {result['machine']}, Python {versions['python']},",
             "while the machine had other work too ([rejections.json](rejections.json)).",
             "",
@@ -225,7 +340,7 @@ def _speed(result: Any) -> str:
 
 
 def page(speed: Any, rejections: Any) -> str:
-    """The README of the results."""
+    """The text of bench/results/README.md."""
     return HEAD + _rejections(rejections) + _speed(speed)
 
 

@@ -1,4 +1,4 @@
-"""Contenders over the network: programs that accept and that request, started and asked.
+"""Start the programs of network contenders, and give them jobs.
 
 `PROGRAM accept MODE DIR [MAX]` prints its port and serves until its input ends.
 `PROGRAM request DIR` answers each line `MODE PORT COUNT AT_ONCE SIZE` with nanoseconds.
@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import atexit
 import resource
 import select
 import subprocess
@@ -21,15 +22,15 @@ import pdus
 import build
 
 PATIENCE = 300
-"""Seconds after which a program is taken to hang."""
+"""Seconds without an answer after which a program is said to hang."""
 
 
 @cache
-def command(who: str, python: str = sys.executable) -> tuple[str, ...]:
-    """Raises `build.Missing`."""
+def command(who: str) -> tuple[str, ...]:
+    """The command line of this contender. Raises `build.Missing`."""
     if who in _SCRIPTS:
         name, *variant = _SCRIPTS[who]
-        return (python, str(build.CONTENDERS / f"{name}.py"), *variant)
+        return (sys.executable, str(build.CONTENDERS / f"{name}.py"), *variant)
     return (str(_BUILDERS[who]()),)
 
 
@@ -40,7 +41,6 @@ _SCRIPTS = {
     "ltdic connect": ("ltdic_py", "connect"),
     "ltdic aio.connect": ("ltdic_py", "aio"),
     "ltdic l_dicom": ("ltdic_py", "l_dicom"),
-    "floor selectors": ("floor_selectors",),
     "floor asyncio": ("floor_asyncio",),
     "pynetdicom": ("pynetdicom_net",),
 }
@@ -56,9 +56,9 @@ _BUILDERS: dict[str, Callable[[], Path]] = {
 
 
 def folder_with(files: dict[str, bytes]) -> Path:
-    """It is there until the end."""
+    """A temporary folder with these files; it is removed at exit."""
     folder = tempfile.TemporaryDirectory()
-    harness.at_exit(folder.cleanup)
+    atexit.register(folder.cleanup)
     for name, data in files.items():
         Path(folder.name, name).write_bytes(data)
     return Path(folder.name)
@@ -66,19 +66,19 @@ def folder_with(files: dict[str, bytes]) -> Path:
 
 @cache
 def _bytes() -> Path:
-    """A folder with the PDUs that the floors send as they are."""
+    """The folder with the PDUs that contenders send."""
     return folder_with(pdus.files())
 
 
 def prepare(core: int) -> None:
-    """In the new process."""
+    """Called in the new process: one core, and as many descriptors as allowed."""
     harness.pin(0, core)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 class Program:
-    """One that runs until its input is closed."""
+    """A program that runs until its standard input is closed."""
 
     def __init__(self, arguments: tuple[str, ...], core: int) -> None:
         self._arguments = arguments
@@ -111,13 +111,13 @@ class Program:
 
 
 class Acceptor(Program):
-    def __init__(self, who: str, mode: str, *most: int, python: str = sys.executable) -> None:
-        arguments = (*command(who, python), "accept", mode, str(_bytes()), *map(str, most))
+    def __init__(self, who: str, mode: str, *most: int) -> None:
+        arguments = (*command(who), "accept", mode, str(_bytes()), *map(str, most))
         super().__init__(arguments, harness.CORES[-1])
         self.port = int(self.line())
 
     def memory(self, what: str) -> int:
-        """In bytes: `VmRSS`, what it has now, or `VmHWM`, the most it has had."""
+        """Bytes: `VmRSS`, the present memory of the process, or `VmHWM`, its peak."""
         status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
         return next(int(line.split()[1]) * 1024 for line in status.splitlines() if what in line)
 
@@ -126,8 +126,8 @@ class Acceptor(Program):
 
 
 class Requestor(Program):
-    def __init__(self, who: str, folder: Path | None = None, python: str = sys.executable) -> None:
-        arguments = (*command(who, python), "request", str(folder or _bytes()))
+    def __init__(self, who: str, folder: Path | None = None) -> None:
+        arguments = (*command(who), "request", str(folder or _bytes()))
         super().__init__(arguments, harness.CORES[0])
 
     def ask(self, mode: str, port: int, count: int, at_once: int = 1, size: int = 0) -> int:
@@ -136,12 +136,12 @@ class Requestor(Program):
         self.process.stdin.flush()
         answer = self.line()
         if not answer.isdecimal():
-            raise harness.Failed(answer or "it ended")
+            raise harness.Failed(answer or "its output ended")
         return int(answer)
 
 
 def here(*names: str) -> bool:
-    """Are all of these contenders on this machine?"""
+    """Can all of these contenders be run on this machine?"""
     for who in names:
         try:
             command(who)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Call what stands in a slot of DICOMNETCALLBACK, often. */
+/* Calls the function in a slot of DICOMNETCALLBACK repeatedly. */
 #define _POSIX_C_SOURCE 200809L
 #include "ltdic.h"
 
@@ -10,7 +10,7 @@ L_VOID EXT_CALLBACK count_rejection(HDICOMNET hNet, L_UCHAR nResult, L_UCHAR nSo
 uint64_t call_slot(RECEIVEASSOCIATEREJECTCALLBACK slot, HDICOMNET hNet, L_VOID *pUserData,
                    uint64_t count);
 
-/* A callback in C: the three codes are added to what UserData points to. */
+/* A callback in C: adds the three codes to the number at pUserData. */
 L_VOID EXT_CALLBACK count_rejection(HDICOMNET hNet, L_UCHAR nResult, L_UCHAR nSource,
                                     L_UCHAR nReason, L_VOID *pUserData)
 {
@@ -25,7 +25,7 @@ static uint64_t now(void)
     return (uint64_t)t.tv_sec * 1000000000U + (uint64_t)t.tv_nsec;
 }
 
-/* Nanoseconds for `count` calls. */
+/* Returns the nanoseconds of `count` calls. */
 uint64_t call_slot(RECEIVEASSOCIATEREJECTCALLBACK slot, HDICOMNET hNet, L_VOID *pUserData,
                    uint64_t count)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The clock and the answers of a contender that makes rows. */
+/* Timing and answers of a contender that makes rows of ltdic.h. */
 #define _POSIX_C_SOURCE 200809L
 #include "codec.h"
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* ltdic through its C header. */
+/* The codec and the admission of ltdic, by its C header. */
 #include "codec.h"
 
 #include <stdlib.h>
@@ -34,7 +34,7 @@ size_t contender_encode(uint8_t *out, size_t room, const ltdic_items *rows, cons
     return into.size;
 }
 
-/* An admission that knows one title, made once and never freed. */
+/* An admission with one called title, made once and never freed. */
 static ltdic_admission *policy(void)
 {
     static ltdic_admission *made;

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* count OPERATION FILE COUNT: bench_run on the bytes of FILE, for a tool that counts instructions.
- */
+/* count OPERATION FILE COUNT: bench_run with the bytes of FILE, run by callgrind. */
 #include "codec.h"
 
 #include <stdio.h>

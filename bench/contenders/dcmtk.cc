@@ -1,14 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 
-/* The network contender over DCMTK: its ASC_ and DIMSE_ functions, blocking, as its own tools use
- * them. There is no codec contender: libdcmnet does not export what encodes and decodes PDUs.
+/* The network contender over DCMTK: its ASC_ and DIMSE_ functions, blocking, in the way of its own
+ * tools. There is no codec contender: libdcmnet does not export its encoder and decoder of PDUs.
  *
  *     dcmtk accept reject|echo|receive DIR [MAX]
  *     dcmtk request DIR
  *
- * DIR is not read: the library makes its own PDUs.
- *
- * TCP_NODELAY is on, BENCH_AS_SHIPPED=1 in the environment leaves it as the library has it.
+ * DIR is not read: the library makes its own PDUs. TCP_NODELAY, off by default, is on here.
  */
 
 #include "dcmtk/config/osconfig.h"
@@ -40,7 +38,7 @@ namespace
 
 const int TIMEOUT = 30; /* seconds */
 const int BACKLOG = 1024;
-const int SPARE = 2; /* threads that wait for an association, at least */
+const int SPARE = 2; /* least number of threads that wait for an association */
 const int VERIFICATION_CONTEXT = 1;
 const int STORAGE_CONTEXT = 3;
 const char *const ABSTRACT[] = {UID_VerificationSOPClass, UID_SecondaryCaptureImageStorage};
@@ -74,8 +72,8 @@ struct Acceptor {
     std::atomic<unsigned long long> received;
 };
 
-/* The library listens on every interface, with a backlog of 50, and offers nothing else. So its
- * socket is replaced by one that is bound to the loopback interface. */
+/* The library can only listen on every interface, with a backlog of 50. A socket bound to the
+ * loopback interface takes the place of its own. */
 int listen_on_loopback(T_ASC_Network *network)
 {
     sockaddr_in address = {};
@@ -158,10 +156,9 @@ OFCondition serve(Acceptor &acceptor, T_ASC_Association *association)
     return condition;
 }
 
-/* Threads that all wait for the next association, and one more whenever few are left. Of the ways
- * that the library knows this is the one with the least to do for an association: DcmSCPPool starts
- * a thread for each and reads every request in the one that listens, storescp --fork starts a
- * process. */
+/* Several threads wait for the next association; one more is started when few are left. No other
+ * way of the library does less for an association: DcmSCPPool starts a thread for each, and reads
+ * every request in the listening thread; storescp --fork starts a process. */
 void accept_for_ever(Acceptor &acceptor)
 {
     for (;;) {
@@ -174,7 +171,7 @@ void accept_for_ever(Acceptor &acceptor)
         }
         if (condition.good()) {
             serve(acceptor, association);
-            ASC_dropSCPAssociation(association); /* waits: the requestor closes */
+            ASC_dropSCPAssociation(association); /* waits until the requestor closes */
         }
         ASC_destroyAssociation(&association);
         acceptor.spare.fetch_add(1);
@@ -295,7 +292,7 @@ class Association
     OFCondition outcome;
 };
 
-/* Runs `work` in so many threads; the first thing that went wrong in one of them is thrown here. */
+/* Runs `work` in `threads` threads; throws the first error of any of them. */
 void at_once(long threads, const std::function<void(long)> &work)
 {
     std::vector<std::string> faults(threads);
@@ -357,8 +354,8 @@ Clock::duration latency(T_ASC_Network *network, const Order &order)
     return taken;
 }
 
-/* The library sends data sets, not bytes: this one is `size` bytes long when it is encoded, the
- * eight of a tag and a length, and zeros. */
+/* The library sends data sets, not bytes. The encoded length of this one is `size`: eight bytes of
+ * tag and length, then zeros. */
 std::unique_ptr<DcmDataset> data_set(long size)
 {
     const Uint32 words = (Uint32)((size - 8) / 2);
@@ -372,8 +369,8 @@ std::unique_ptr<DcmDataset> data_set(long size)
     return made;
 }
 
-/* The library fills a P-DATA-TF to the least of the acceptor's maximum and this limit, less 12. It
- * needs a data set for each thread: writing one changes it. */
+/* The library fills a P-DATA-TF to the smaller of the acceptor's maximum length and
+ * dcmMaxOutgoingPDUSize, less 12. Each thread has a data set of its own: writing one changes it. */
 Clock::duration send(T_ASC_Network *network, const Order &order)
 {
     std::vector<std::unique_ptr<DcmDataset>> contents;
@@ -432,11 +429,9 @@ int request_main()
 int main(int argc, char **argv)
 {
     OFLog::configure(OFLogger::OFF_LOG_LEVEL);
-    dcmDataDict.isDictionaryLoaded();    /* or the first command loads it */
-    dcmDisableGethostbyaddr.set(OFTrue); /* or it asks for the name of every requestor */
-    if (getenv("BENCH_AS_SHIPPED") == nullptr) {
-        setenv("TCP_NODELAY", "1", 1);
-    }
+    dcmDataDict.isDictionaryLoaded();    /* loads it now, not at the first command */
+    dcmDisableGethostbyaddr.set(OFTrue); /* no look-up of the name of each requestor */
+    setenv("TCP_NODELAY", "1", 1);
     const std::string what = argc > 1 ? argv[1] : "";
     try {
         if (what == "accept" && argc > 3) {

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* floor accept MODE DIR [MAX] | floor request DIR
  *
- * The least code that does the job, as fast as one thread of an honest program can: what comes is
- * looked at only so far as to know where each PDU ends and which one it is, and what is sent are
- * the bytes of files. Linux.
+ * The least code that does the job in one thread. It reads only as much of the input as it needs to
+ * know where each PDU ends and which type it has; it sends the bytes of files. Linux only.
  *
  * System calls of an acceptor for a rejection: accept4, recv, send, epoll_ctl, and close when the
  * peer has closed; of a requestor: socket, setsockopt, connect, send, recv, close. */
@@ -25,11 +24,11 @@
 
 enum {
     READ_SIZE = 262144,
-    WRITE_SIZE = 524288, /* given to one system call, about */
+    WRITE_SIZE = 524288, /* a system call gets no more parts once it has this many bytes */
     EVENTS = 256,
     BACKLOG = 1024,
-    HEADER = 6,      /* of a PDU, and of a PDV with its two bytes of context and control */
-    MESSAGE_ID = 68, /* of a C-ECHO, request or response, in a P-DATA-TF that has nothing else */
+    HEADER = 6,      /* header of a PDU; header of a PDV with context ID and control header */
+    MESSAGE_ID = 68, /* place in a C-ECHO-RQ or C-ECHO-RSP that is alone in a P-DATA-TF */
     ANSWER = 1024
 };
 
@@ -83,7 +82,7 @@ static void put_big_endian(uint8_t *p, uint32_t value)
     }
 }
 
-/* In memory of their own: those of calloc would be one page, over and over. */
+/* Writes to each page: untouched memory of calloc is one page, mapped again and again. */
 static uint8_t *new_zeros(size_t size)
 {
     uint8_t *zeros = calloc(size, 1);
@@ -108,7 +107,7 @@ static void raise_limit(void)
     setrlimit(RLIMIT_NOFILE, &limit);
 }
 
-/* Also of what a listener will accept, which inherits it. */
+/* Connections inherit it from their listener. */
 static void set_nodelay(int fd)
 {
     const int on = 1;
@@ -132,18 +131,18 @@ static void add_to(int poller, int fd, uint32_t events, void *owner)
 
 /* ---- a stream as PDUs -------------------------------------------------------------------- */
 
-/* Where a stream is: in a header that is gathered, or in a body that is passed over. Begins as all
- * zeroes. */
+/* The position in a stream: in a header, which is copied, or in a body, which is skipped. Begins as
+ * all zeroes. */
 typedef struct walk {
     enum { PDU_HEADER, PDV_HEADER, BODY } place;
     uint8_t header[HEADER];
-    uint8_t have; /* bytes of the header */
+    uint8_t have; /* bytes in `header` */
     uint8_t type, control;
-    uint32_t left;     /* bytes of the body that are to come */
+    uint32_t left;     /* bytes of the body that are still missing */
     uint32_t pdv_left; /* bytes of the P-DATA-TF after this PDV */
 } walk;
 
-/* What has come to its end: a PDU, by its type, or the last fragment of a command or data set. */
+/* Ends in a stream: of a PDU, by its type, or of a command or data set by its last fragment. */
 enum { NOTHING = 0, RQ = 1, AC = 2, RJ = 3, DATA = 4, RELEASE_RQ = 5, COMMAND = 16, DATA_SET = 17 };
 
 static bool gather(walk *w, bytes *in)
@@ -186,7 +185,7 @@ static int ended(walk *w)
                                    : DATA_SET;
 }
 
-/* The next thing that has come to its end; NOTHING when all of `in` was passed over. */
+/* The next end in `in`; NOTHING when all of it has been read. */
 static int next(walk *w, bytes *in)
 {
     int what = NOTHING;
@@ -222,7 +221,7 @@ typedef struct acceptor {
     bytes to_request, to_command, to_data_set, to_release;
 } acceptor;
 
-/* What is answered; NULL data where nothing is. */
+/* The PDU to send after this end; size 0 where there is none. */
 static bytes answer_to(const acceptor *a, int what)
 {
     return what == RQ           ? a->to_request
@@ -232,7 +231,7 @@ static bytes answer_to(const acceptor *a, int what)
                                 : (bytes){NULL, 0};
 }
 
-/* Where the request came alone and whole, as it does from those that wait for answers. */
+/* The requestor waits for each response, so `request` is one whole P-DATA-TF. */
 static void put_message_id(uint8_t *response, bytes request)
 {
     if (request.size >= MESSAGE_ID + 2) {
@@ -256,7 +255,7 @@ static bool answer_all(const acceptor *a, connection *c, bytes in)
     return true;
 }
 
-/* Read what there is. False at the end. */
+/* Reads and answers all that has arrived. False at the end of the connection. */
 static bool serve(const acceptor *a, connection *c)
 {
     ssize_t size;
@@ -274,7 +273,7 @@ static bool serve(const acceptor *a, connection *c)
 
 static void end(acceptor *a, connection *c)
 {
-    close(c->fd); /* which takes it out of the poller */
+    close(c->fd); /* removes it from the poller too */
     c->next = a->spare;
     a->spare = c;
 }
@@ -294,8 +293,8 @@ static connection *new_connection(acceptor *a, int fd)
     return c;
 }
 
-/* One: where more wait, the poller says so again. Most requests are there by the time their
- * connection is accepted. */
+/* Accepts one connection; the poller reports again where more wait. Most requests have arrived by
+ * the time their connection is accepted. */
 static void accept_one(acceptor *a)
 {
     const int fd = accept4(a->listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
@@ -372,12 +371,12 @@ static int accept_until_end(mode m, const char *directory, const char *max)
 
 /* ---- requestor --------------------------------------------------------------------------- */
 
-/* Of one association: what it is waiting for, and what has come of it. */
+/* One association at a time. */
 typedef struct slot {
     int fd;
     enum { NO_ANSWER, CONNECTED, ASSOCIATED, ANSWERED, SENDING, RELEASING } waits;
     size_t have;
-    uint64_t at; /* of what SENDING sends */
+    uint64_t at; /* SENDING: bytes sent */
     uint8_t in[ANSWER];
 } slot;
 
@@ -396,7 +395,7 @@ typedef struct requestor {
     uint8_t header[12], last_header[12];
 } requestor;
 
-/* A step of an association. */
+/* The outcome of a step of an association. */
 typedef enum progress { ON, DONE, FAILED } progress;
 
 static progress failed(requestor *r, const char *error)
@@ -411,7 +410,7 @@ static progress send_bytes(requestor *r, slot *s, bytes b)
                                                                         : failed(r, "send failed");
 }
 
-/* (0000,0900) of a response in one PDV. */
+/* Is Status (0000,0900) of this response, in one PDV, 0? */
 static bool is_success(const uint8_t *pdu, size_t size)
 {
     size_t at = 12;
@@ -441,14 +440,14 @@ static void put_header(uint8_t *header, uint32_t data, bool last)
     header[11] = last ? 2 : 0;
 }
 
-/* The stream of P-DATA-TF: its size. */
+/* The size of a data set as P-DATA-TF. */
 static uint64_t stream_size(const requestor *r)
 {
     const uint64_t data = r->size - HEADER;
     return r->count + 12 * ((r->count + data - 1) / data);
 }
 
-/* Parts of it from `at` on; their number. */
+/* Parts of the data set as P-DATA-TF from byte `at` on. Returns their number. */
 static size_t parts_from(const requestor *r, uint64_t at, struct iovec *parts, size_t most)
 {
     const uint64_t data = r->size - HEADER, whole = data + 12;
@@ -472,7 +471,7 @@ static size_t parts_from(const requestor *r, uint64_t at, struct iovec *parts, s
     return count;
 }
 
-/* Until all is sent, or the system takes no more for now. */
+/* Sends until all is sent, or the system would block. */
 static progress send_on(requestor *r, slot *s)
 {
     struct iovec parts[256];
@@ -497,7 +496,7 @@ static progress store(requestor *r, slot *s)
     return send_bytes(r, s, r->store_rq) == ON ? send_on(r, s) : FAILED;
 }
 
-/* ---- what answers mean -------------------------------------------------------------------- */
+/* ---- answers ------------------------------------------------------------------------------ */
 
 static progress associated(requestor *r, slot *s)
 {
@@ -534,7 +533,7 @@ static progress answered(requestor *r, slot *s, size_t size)
     return send_bytes(r, s, r->release_rq);
 }
 
-/* A whole PDU has come. */
+/* A whole PDU has arrived. */
 static progress received(requestor *r, slot *s, size_t size)
 {
     s->have = 0;
@@ -565,8 +564,8 @@ static progress receive(requestor *r, slot *s)
 
 /* ---- connecting --------------------------------------------------------------------------- */
 
-/* On the loopback interface the connection is up when connect returns, also where that has not
- * waited for it; elsewhere sending fails with EAGAIN, and is tried again when it is up. */
+/* On the loopback interface the connection is established when connect returns, even without
+ * blocking. Elsewhere send fails with EAGAIN, and is repeated once it is established. */
 static progress ask(requestor *r, slot *s)
 {
     const ssize_t size = send(s->fd, r->rq.data, r->rq.size, MSG_NOSIGNAL);
@@ -659,7 +658,7 @@ static progress go_on(requestor *r, slot *s, int poller)
     return p;
 }
 
-/* Slots stay open in mode OPEN, and are used again else. */
+/* In mode OPEN each association has a slot of its own, and stays open. */
 static void run_at_once(requestor *r, slot *slots, uint64_t associations, uint64_t at_once)
 {
     struct epoll_event events[EVENTS];
@@ -671,7 +670,7 @@ static void run_at_once(requestor *r, slot *slots, uint64_t associations, uint64
     while (over < associations && r->error == NULL) {
         const int count = epoll_wait(poller, events, EVENTS, 30000);
         if (count <= 0) {
-            failed(r, "nothing has come");
+            failed(r, "nothing was received for 30 s");
         }
         for (int i = 0; i < count && r->error == NULL; i++) {
             slot *s = events[i].data.ptr;
@@ -693,7 +692,7 @@ static void run_at_once(requestor *r, slot *slots, uint64_t associations, uint64
 
 /* ---- commands ------------------------------------------------------------------------------ */
 
-/* Release what mode OPEN has left. */
+/* Releases the associations of the last OPEN. */
 static void release_all(requestor *r)
 {
     for (size_t i = 0; i < r->opened; i++) {
@@ -702,7 +701,7 @@ static void release_all(requestor *r)
     }
     for (size_t i = 0; i < r->opened; i++) {
         slot *s = &r->open[i];
-        fcntl(s->fd, F_SETFL, 0); /* it may block now */
+        fcntl(s->fd, F_SETFL, 0); /* recv shall wait */
         recv(s->fd, s->in, ANSWER, 0);
         close(s->fd);
     }
@@ -736,7 +735,7 @@ static uint64_t run(requestor *r, uint64_t at_once)
         r->opened = associations;
     } else {
         for (uint64_t i = 0; i < places; i++) {
-            close_slot(&slots[i]); /* of what failed */
+            close_slot(&slots[i]); /* those that failed */
         }
         free(slots);
     }
@@ -765,7 +764,7 @@ static uint64_t prepare_and_run(requestor *r, uint64_t at_once)
 
 static int request_until_end(const char *directory)
 {
-    requestor r = {.rq = read_file(directory, "rq-1"),
+    requestor r = {.rq = read_file(directory, "rq"),
                    .echo_rq = read_file(directory, "echo-rq"),
                    .store_rq = read_file(directory, "store-rq"),
                    .release_rq = read_file(directory, "release-rq")};
@@ -777,7 +776,7 @@ static int request_until_end(const char *directory)
         r.rounds = 0;
         if (sscanf(line, "%15s %llu %llu %llu %llu", name, &port, &count, &at_once, &size) != 5 ||
             at_once == 0 || count == 0) {
-            printf("error what is that\n");
+            printf("error a line is MODE PORT COUNT AT_ONCE SIZE\n");
             fflush(stdout);
             continue;
         }

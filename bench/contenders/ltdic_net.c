@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* ltdic_net accept MODE DIR [MAX] | ltdic_net request DIR
  *
- * ltdic as a C program uses it: the acceptor is an ltdic_server that keeps to an ltdic_admission,
- * the requestor an ltdic_loop with as many endpoints as there are to be associations at once. */
+ * ltdic as a C program uses it. The acceptor is an ltdic_server with an ltdic_admission; the
+ * requestor is an ltdic_loop with one endpoint for each association at once. */
 #include <ltdic.h>
 
 #include <poll.h>
@@ -21,16 +21,16 @@
 enum {
     BACKLOG = 1024,
     PATIENCE = 30000, /* ms */
-    LOOK = 200,       /* ms between two looks at standard input */
-    PART = 524288,    /* bytes of a data set given at once, about */
+    LOOK = 200,       /* ms between two checks of standard input */
+    PART = 524288,    /* most bytes of a data set in one call, but one P-DATA-TF at least */
     PDU_HEADER = 6,
-    DATA_HEADER = 12, /* of a P-DATA-TF and of its only PDV */
+    DATA_HEADER = 12, /* header of a P-DATA-TF with one PDV, and the header of the PDV */
     FILE_ROOM = 1024
 };
 
-typedef enum mode { REJECT, ECHO, RECEIVE, LATENCY, SEND, OPEN, UNKNOWN } mode;
+typedef enum mode { REJECT, ECHO, RECEIVE, LATENCY, SEND, UNKNOWN } mode;
 
-static const char *const mode_names[] = {"reject", "echo", "receive", "latency", "send", "open"};
+static const char *const mode_names[] = {"reject", "echo", "receive", "latency", "send"};
 
 static mode mode_named(const char *name)
 {
@@ -61,7 +61,7 @@ static ltdic_bytes read_file(const char *directory, const char *name)
     return (ltdic_bytes){data, size};
 }
 
-/* The command in a P-DATA-TF that is nothing else. */
+/* The command of a P-DATA-TF whose only PDV it is. */
 static ltdic_bytes read_command(const char *directory, const char *name)
 {
     const ltdic_bytes pdu = read_file(directory, name);
@@ -75,7 +75,7 @@ static uint64_t nanoseconds(void)
     return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
 }
 
-/* In memory of their own: those of calloc would be one page, over and over. */
+/* Writes to each page: untouched memory of calloc is one page, mapped again and again. */
 static uint8_t *new_zeros(size_t size)
 {
     uint8_t *zeros = calloc(size, 1);
@@ -95,7 +95,7 @@ static void raise_limit(void)
 
 /* ---- acceptor ---------------------------------------------------------------------------- */
 
-/* The title of the requests is ARCHIVE, which REJECT does not know. */
+/* All requests have the called title ARCHIVE: REJECT admits another title only. */
 static ltdic_admission *admission_for(mode m, uint32_t max_length)
 {
     ltdic_admission *a = ltdic_admission_new();
@@ -124,7 +124,7 @@ static ltdic_server *listening_server(ltdic_admission *admission)
     return s;
 }
 
-/* Its data set has come to its end, and has been dropped: it is answered. */
+/* Counts the bytes of data sets, and answers each that is complete with C-STORE-RSP. */
 static void store_all(ltdic_server *server, const ltdic_batch *batch, ltdic_bytes response,
                       uint64_t *received)
 {
@@ -171,13 +171,13 @@ static int accept_until_end(mode m, const char *directory, uint32_t max_length)
 
 /* ---- requestor --------------------------------------------------------------------------- */
 
-/* Of one association. */
+/* One association at a time. */
 typedef struct slot {
     ltdic_net *net;
-    bool right;           /* all has come as it must */
-    uint64_t at;          /* SEND: of the data set given */
-    uint64_t given, gone; /* SEND: bytes of commands and data sets */
-    size_t have;          /* of the response's command */
+    bool right;           /* it was rejected or released as the mode demands */
+    uint64_t at;          /* SEND: bytes of the data set given to the endpoint */
+    uint64_t given, gone; /* SEND: bytes given to the endpoint, and sent; without headers */
+    size_t have;          /* bytes in `command` */
     uint8_t command[FILE_ROOM];
     ltdic_echo_reader echoes; /* ECHO */
 } slot;
@@ -225,7 +225,7 @@ static void send_command(requestor *r, slot *s, uint8_t id, ltdic_bytes command)
     must(r, ltdic_net_send_data(s->net, &pdv));
 }
 
-/* Of the data set, when what was given before has gone: whole P-DATA-TF. */
+/* Gives the next part of the data set, whole P-DATA-TF, once the part before has been sent. */
 static void send_part(requestor *r, slot *s)
 {
     const uint64_t each = r->size - PDU_HEADER, left = r->count - s->at;
@@ -243,8 +243,6 @@ static void receive_accept(requestor *r, slot *s)
         failed(r, "not rejected");
     } else if (r->mode == SEND) {
         send_command(r, s, 3, r->store_rq);
-    } else if (r->mode == OPEN) {
-        r->over++;
     } else {
         r->time = r->mode == LATENCY ? nanoseconds() : 0;
         send_command(r, s, 1, r->echo_rq);
@@ -256,7 +254,7 @@ static void receive_reject(requestor *r, slot *s, ltdic_bytes pdu)
     s->right = r->mode == REJECT && pdu.data[7] == 1 && pdu.data[8] == 1 && pdu.data[9] == 7;
 }
 
-/* (0000,0900) of a response. */
+/* Is Status (0000,0900) of this response 0? */
 static bool is_success(const uint8_t *command, size_t size)
 {
     size_t at = 0;
@@ -341,7 +339,7 @@ static void closed(requestor *r, slot *s)
 {
     r->over++;
     if (!s->right) {
-        failed(r, "not ended as it must");
+        failed(r, "neither rejected nor released as it must be");
     } else if (r->begun < r->associations) {
         begin(r, s);
     }
@@ -367,7 +365,7 @@ static void handle(requestor *r, slot *s, const ltdic_indication *i)
     }
 }
 
-/* Until so many are over, or open where that is wanted. */
+/* Handle indications until this many associations are over. */
 static void run_until(requestor *r, uint64_t over)
 {
     ltdic_indication i;
@@ -412,39 +410,19 @@ static void free_slots(requestor *r)
     r->places = 0;
 }
 
-/* What OPEN has left. */
-static void release_all(requestor *r)
-{
-    r->over = 0;
-    for (size_t n = 0; n < r->places && r->error == NULL; n++) {
-        must(r, ltdic_net_send(r->slots[n].net, r->release_rq));
-    }
-    run_until(r, r->places);
-    free_slots(r);
-}
-
-/* The nanoseconds it took. */
+/* Returns the nanoseconds that all associations took, or all echoes of LATENCY. */
 static uint64_t run(requestor *r, uint64_t at_once)
 {
     r->associations = r->mode == SEND ? at_once : r->mode == LATENCY ? 1 : r->count;
     r->begun = r->over = r->rounds = 0;
-    make_slots(r, r->mode == OPEN ? r->associations : at_once);
+    make_slots(r, at_once);
     const uint64_t start = nanoseconds();
-    /* OPEN begins the next when one of those that are being opened is there. */
-    while (r->begun < r->associations && r->error == NULL) {
-        if (r->begun < at_once + (r->mode == OPEN ? r->over : 0)) {
-            begin(r, &r->slots[r->begun]);
-        } else if (r->mode == OPEN) {
-            run_until(r, r->over + 1);
-        } else {
-            break;
-        }
+    while (r->begun < r->associations && r->begun < at_once && r->error == NULL) {
+        begin(r, &r->slots[r->begun]);
     }
     run_until(r, r->associations);
     const uint64_t taken = r->mode == LATENCY ? r->time : nanoseconds() - start;
-    if (r->mode != OPEN || r->error != NULL) {
-        free_slots(r);
-    }
+    free_slots(r);
     return taken;
 }
 
@@ -456,7 +434,7 @@ static void answer(requestor *r, const char *line)
     uint64_t taken = 0;
     if (sscanf(line, "%15s %llu %llu %llu %llu", name, &port, &count, &at_once, &size) != 5 ||
         at_once == 0 || count == 0) {
-        printf("error what is that\n");
+        printf("error a line is MODE PORT COUNT AT_ONCE SIZE\n");
         return;
     }
     r->mode = mode_named(name);
@@ -483,7 +461,7 @@ static void answer(requestor *r, const char *line)
 
 static int request_until_end(const char *directory)
 {
-    requestor r = {.rq = read_file(directory, "rq-1"),
+    requestor r = {.rq = read_file(directory, "rq"),
                    .echo_rq = read_command(directory, "echo-rq"),
                    .store_rq = read_command(directory, "store-rq"),
                    .release_rq = read_file(directory, "release-rq"),
@@ -493,12 +471,10 @@ static int request_until_end(const char *directory)
         fail("ltdic_loop_new");
     }
     while (fgets(line, sizeof line, stdin) != NULL) {
-        release_all(&r);
         r.error = NULL;
         answer(&r, line);
         fflush(stdout);
     }
-    release_all(&r);
     ltdic_loop_free(r.loop);
     return 0;
 }

@@ -1,13 +1,12 @@
-"""ltdic in Python, each of its faces: `ltdic_py.py VARIANT accept|request ...`.
+"""ltdic in Python: `ltdic_py.py VARIANT accept|request ...`.
 
-Acceptors: server, on_request (as server, but that Python decides), aio, l_dicom.
+Acceptors: server, on_request (a server whose decisions are made in Python), aio.
 Requestors: connect, aio, l_dicom.
 """
 
 from __future__ import annotations
 
 import asyncio
-import select
 import sys
 import time
 from collections.abc import Callable
@@ -15,7 +14,6 @@ from typing import Any
 
 import program
 from program import (
-    BACKLOG,
     CODES,
     EXPLICIT_LITTLE_ENDIAN,
     HEADER,
@@ -45,20 +43,19 @@ CONTEXTS = [
 STORED = [(SECONDARY_CAPTURE, [EXPLICIT_LITTLE_ENDIAN])]
 REJECT = ltdic.AssociateReject(*CODES)
 PART = 0x80000
-"""Bytes of a data set given to `L_DicomSendData` at once, about."""
+"""Most bytes of a data set in one `L_DicomSendData`, but one P-DATA-TF at least."""
 COMMAND, LAST = 1, 2
-"""In a message control header (PS3.8 E.2)."""
+"""Bits of a message control header (PS3.8 E.2)."""
 
 # ---- acceptors: ltdic.Server, ltdic.aio.Server -----------------------------------------------
 
 
-def admission_for(job: Accepting, **more: Any) -> ltdic.Admission:
-    """The title of the requests is ARCHIVE, which `reject` does not know."""
+def admission_for(job: Accepting) -> ltdic.Admission:
+    """All requests have the called title ARCHIVE: `reject` admits another title only."""
     return ltdic.Admission(
         called=["NOBODY" if job.mode == "reject" else "ARCHIVE"],
         contexts=CONTEXTS if job.mode == "receive" else CONTEXTS[:1],
         max_length=job.max_length,
-        **more,
     )
 
 
@@ -69,7 +66,7 @@ def run_server(admission: ltdic.Admission, handler: Any) -> None:
         server.serve()
 
 
-def serve(job: Accepting, admission: ltdic.Admission) -> None:
+def serve(job: Accepting) -> None:
     response = command_of(job.files["store-rsp"])
     received = 0
 
@@ -80,11 +77,11 @@ def serve(job: Accepting, admission: ltdic.Admission) -> None:
             if pdv.is_last:
                 association.send(response, context=pdv.context_id, is_command=True)
 
-    run_server(admission, handle if job.mode == "receive" else None)
+    run_server(admission_for(job), handle if job.mode == "receive" else None)
 
 
 def collect() -> None:
-    """For one association at a time: each data set is put together, and answered with success."""
+    """For one association at a time: join each data set, and answer it with success."""
     command, data_set = bytearray(), bytearray()
 
     def handle(association: ltdic.ServedAssociation, pdv: ltdic.PDV) -> None:
@@ -102,19 +99,16 @@ def accept_server(job: Accepting) -> None:
     if job.mode == "store":
         collect()
     else:
-        serve(job, admission_for(job))
+        serve(job)
 
 
 def accept_on_request(job: Accepting) -> None:
     def decide(association: ltdic.ServedAssociation) -> ltdic.AssociateReject | None:
-        return None if association.request.called_ae == known else REJECT
+        return None if association.request.called_ae == "NOBODY" else REJECT
 
-    known = "NOBODY" if job.mode == "reject" else "ARCHIVE"
-    contexts = CONTEXTS if job.mode == "receive" else CONTEXTS[:1]
-    serve(
-        job,
-        ltdic.Admission(contexts=contexts, max_length=job.max_length, on_request=decide),
-    )
+    if job.mode != "reject":
+        raise Unsupported
+    run_server(ltdic.Admission(contexts=CONTEXTS[:1], on_request=decide), None)
 
 
 def accept_aio(job: Accepting) -> None:
@@ -139,76 +133,6 @@ def accept_aio(job: Accepting) -> None:
     asyncio.run(serve())
 
 
-# ---- acceptor: L_Dicom ------------------------------------------------------------------------
-
-
-@pEXT_CALLBACK("RECEIVEASSOCIATEREQUESTCALLBACK")
-def reject_request(hNet: Any, hPDU: Any, UserData: Any) -> None:
-    l_dicom.L_DicomSendAssociateReject(hNet, *CODES)
-
-
-@pEXT_CALLBACK("RECEIVEASSOCIATEREQUESTCALLBACK")
-def accept_request(hNet: Any, hPDU: Any, UserData: Accepting) -> None:
-    answer = l_dicom.L_DicomCreateAssociate(False)
-    l_dicom.L_DicomDefaultAssociate(answer)
-    l_dicom.L_DicomSetMaxLength(answer, UserData.max_length)
-    for index in range(l_dicom.L_DicomGetPresentationCount(hPDU)):
-        number = l_dicom.L_DicomGetPresentation(hPDU, index)
-        l_dicom.L_DicomAddPresentation(answer, number, 0, None)
-        l_dicom.L_DicomAddTransfer(answer, number, IMPLICIT_LITTLE_ENDIAN)
-    l_dicom.L_DicomSendAssociateAccept(hNet, answer)
-    l_dicom.L_DicomFreeAssociate(answer)
-
-
-@pEXT_CALLBACK("RECEIVECECHOREQUESTCALLBACK")
-def answer_echo(hNet: Any, nID: int, nMessageID: int, pszClass: Any, UserData: Any) -> None:
-    l_dicom.L_DicomSendCEchoResponse(hNet, nID, nMessageID, pszClass, 0)
-
-
-@pEXT_CALLBACK("RECEIVEDATACALLBACK")
-def receive_data(
-    hNet: Any, nID: int, nControl: int, pData: Any, nBytes: int, UserData: Accepting
-) -> None:
-    if nControl & (COMMAND | LAST) == LAST:
-        response = command_of(UserData.files["store-rsp"])
-        l_dicom.L_DicomSendData(hNet, nID, COMMAND | LAST, response, len(response))
-
-
-@pEXT_CALLBACK("RECEIVERELEASEREQUESTCALLBACK")
-def answer_release(hNet: Any, UserData: Any) -> None:
-    l_dicom.L_DicomSendReleaseResponse(hNet)
-
-
-@pEXT_CALLBACK("CLOSECALLBACK")
-def free(hNet: Any, nError: int, UserData: Any) -> None:
-    l_dicom.L_DicomFreeNet(hNet)
-
-
-def accept_l_dicom(job: Accepting) -> None:
-    slots = {"pfnReceiveAssociateRequest": accept_request, "pfnClose": free}
-    slots["pfnReceiveReleaseRequest"] = answer_release
-    if job.mode == "reject":
-        slots["pfnReceiveAssociateRequest"] = reject_request
-    else:
-        data = {"echo": "pfnReceiveCEchoRequest", "receive": "pfnReceiveData"}[job.mode]
-        slots[data] = answer_echo if job.mode == "echo" else receive_data
-
-    @pEXT_CALLBACK("ACCEPTCALLBACK")
-    def accept(hNet: Any, nError: int, UserData: Any) -> None:
-        accepted = l_dicom.L_DicomCreateNet(None, l_dicom.DICOM_SECURE_NONE)
-        l_dicom.L_DicomSetCallback(accepted, slots, job)
-        l_dicom.L_DicomAccept(hNet, accepted)
-
-    listener = l_dicom.L_DicomCreateNet(None, l_dicom.DICOM_SECURE_NONE)
-    l_dicom.L_DicomSetCallback(listener, {"pfnAccept": accept})
-    l_dicom.L_DicomListen(listener, LOCALHOST, 0, BACKLOG)
-    program.announce(l_dicom.L_DicomGetHostInfo(listener)[1])
-    while True:
-        code = l_dicom.L_DicomWait(listener, 200)
-        if code == l_dicom.DICOM_ERROR_TIMEOUT and select.select([sys.stdin], [], [], 0)[0]:
-            return
-
-
 # ---- requestors: ltdic.connect, ltdic.aio.connect ----------------------------------------------
 
 
@@ -231,7 +155,7 @@ def check_stored(pdv: ltdic.PDV | None) -> None:
 
 
 def messages_of(job: Requesting) -> list[tuple[bytes, bytes]]:
-    """C-STORE-RQ and data set of each."""
+    """The C-STORE-RQ and the data set of each message."""
     if job.mode != "store":
         return [(command_of(job.files["store-rq"]), job.data_set)]
     pairs = zip(job.each("command-"), job.each("data-"), strict=True)
@@ -330,14 +254,14 @@ def request_aio(job: Requesting) -> int:
 
 
 class Slot:
-    """The user data of a handle, which has one association after another."""
+    """The user data of a handle, whose associations follow one another."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
         self.is_open = False
         self.is_right = False
-        self.at = 0  # of the data set given
-        self.waiting = 0  # bytes given that have not gone
+        self.at = 0  # bytes of the data set given to the handle
+        self.waiting = 0  # bytes given to the handle and not sent
         self.response = b""
         self.handle = l_dicom.L_DicomCreateNet(None, l_dicom.DICOM_SECURE_NONE)
         l_dicom.L_DicomSetCallback(self.handle, CALLBACKS[run.job.mode], self)
@@ -356,7 +280,7 @@ class Slot:
         self.run.must(l_dicom.L_DicomSendData(self.handle, number, control, data, size))
 
     def send_part(self) -> None:
-        """Of the data set: whole P-DATA-TF."""
+        """Give the next part of the data set: whole P-DATA-TF."""
         job, each = self.run.job, self.run.job.size - HEADER
         size = min(max(1, PART // each) * each, job.count - self.at)
         data = self.run.data_set[self.at : self.at + size]
@@ -365,13 +289,11 @@ class Slot:
 
 
 class Run:
-    """What is asked of the requestor."""
+    """One job of the requestor."""
 
     def __init__(self, job: Requesting) -> None:
         self.job = job
         self.to_begin = self.left = job.associations
-        self.rounds = 0
-        self.begun = self.taken = 0
         self.error = ""
         self.request = l_dicom.L_DicomCreateAssociate(True)
         l_dicom.L_DicomDefaultAssociate(self.request)
@@ -401,14 +323,14 @@ class Run:
         for slot in self.slots[: self.to_begin]:
             slot.begin()
         while self.left and not self.error:
-            # `L_DicomWait` returns when something of this handle was dispatched.
+            # Dispatches callbacks of all handles; returns after one of this handle.
             l_dicom.L_DicomWait(next(s.handle for s in self.slots if s.is_open), 1000)
         taken = time.monotonic_ns() - begun
         for slot in self.slots:
             l_dicom.L_DicomFreeNet(slot.handle)
         l_dicom.L_DicomFreeAssociate(self.request)
         check(not self.error, self.error)
-        return self.taken if self.job.mode == "latency" else taken
+        return taken
 
 
 @pEXT_CALLBACK("CONNECTCALLBACK")
@@ -426,7 +348,6 @@ def on_reject(hNet: Any, nResult: int, nSource: int, nReason: int, UserData: Slo
 
 @pEXT_CALLBACK("RECEIVEASSOCIATEACCEPTCALLBACK")
 def on_accept_echo(hNet: Any, hPDU: Any, UserData: Slot) -> None:
-    UserData.run.begun = time.monotonic_ns()
     UserData.run.must(l_dicom.L_DicomSendCEchoRequest(hNet, 1, 1, None))
 
 
@@ -434,15 +355,10 @@ def on_accept_echo(hNet: Any, hPDU: Any, UserData: Slot) -> None:
 def on_echo(
     hNet: Any, nID: int, nMessageID: int, pszClass: Any, nStatus: int, UserData: Slot
 ) -> None:
-    run = UserData.run
-    run.rounds += 1
     if nStatus or nMessageID != 1:
-        run.fail("no success")
-    elif run.job.mode == "latency" and run.rounds < run.job.count:
-        run.must(l_dicom.L_DicomSendCEchoRequest(hNet, 1, 1, None))
+        UserData.run.fail("no success")
     else:
-        run.taken = time.monotonic_ns() - run.begun
-        run.must(l_dicom.L_DicomSendReleaseRequest(hNet))
+        UserData.run.must(l_dicom.L_DicomSendReleaseRequest(hNet))
 
 
 @pEXT_CALLBACK("RECEIVEASSOCIATEACCEPTCALLBACK")
@@ -479,7 +395,7 @@ def on_close(hNet: Any, nError: int, UserData: Slot) -> None:
     run.left -= 1
     UserData.is_open = False
     if not UserData.is_right:
-        run.fail("not ended as it must")
+        run.fail("neither rejected nor released as it must be")
     elif run.to_begin:
         UserData.begin()
 
@@ -500,7 +416,6 @@ SEND = {
 CALLBACKS: dict[str, dict[str, Any]] = {
     "reject": {**EVERY, "pfnReceiveAssociateReject": on_reject},
     "echo": ECHO,
-    "latency": ECHO,
     "send": SEND,
 }
 
@@ -514,12 +429,7 @@ def request_l_dicom(job: Requesting) -> int:
 # -------------------------------------------------------------------------------------------------
 
 
-ACCEPT = {
-    "server": accept_server,
-    "on_request": accept_on_request,
-    "aio": accept_aio,
-    "l_dicom": accept_l_dicom,
-}
+ACCEPT = {"server": accept_server, "on_request": accept_on_request, "aio": accept_aio}
 REQUEST = {"connect": request_connect, "aio": request_aio, "l_dicom": request_l_dicom}
 
 

@@ -1,4 +1,4 @@
-"""What the contenders in Python share: their command line, the files, and the clock.
+"""The common part of the contenders in Python: command line, files, clock.
 
 PROGRAM accept MODE DIR [MAX]
 PROGRAM request DIR
@@ -26,20 +26,20 @@ SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 IMPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2"
 EXPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 CODES = (1, 1, 7)
-"""Of the rejection: called AE title not recognised."""
+"""Result, source, reason of the rejection: called AE title not recognized."""
 HEADER = 6
 DATA_HEADER = 12
-"""Of a P-DATA-TF and of its only PDV."""
+"""Length of the header of a P-DATA-TF with one PDV, and of the header of the PDV."""
 
 Files: TypeAlias = dict[str, bytes]
 
 
 class Wrong(Exception):
-    """An association did not end as it must."""
+    """An association was not rejected or released as it must be."""
 
 
 class Unsupported(Wrong):
-    """This contender cannot do it."""
+    """This contender has no such mode."""
 
     def __init__(self) -> None:
         super().__init__("unsupported")
@@ -47,7 +47,7 @@ class Unsupported(Wrong):
 
 @dataclass(frozen=True)
 class Accepting:
-    """What an acceptor is to do until `until_input_ends` returns."""
+    """The job of an acceptor until `until_input_ends` returns."""
 
     mode: str
     files: Files
@@ -56,7 +56,7 @@ class Accepting:
 
 @dataclass(frozen=True)
 class Requesting:
-    """What a requestor is to do once."""
+    """One job of a requestor."""
 
     mode: str
     files: Files
@@ -75,11 +75,11 @@ class Requesting:
 
     @cached_property
     def data_set(self) -> bytes:
-        """What `send` sends. `bytes(count)` would be one page of memory, over and over."""
+        """The data set of `send`. `bytes(count)` would be one page, mapped again and again."""
         return b"\0" * self.count if self.mode == "send" else b""
 
     def each(self, name: str) -> list[bytes]:
-        """The files whose names begin so, over and over, `count` of them."""
+        """`count` files whose names begin with `name`; the list repeats where there are fewer."""
         found = [data for key, data in sorted(self.files.items()) if key.startswith(name)]
         return list(islice(cycle(found), self.count))
 
@@ -89,7 +89,7 @@ class Requesting:
 
 
 def announce(port: int) -> None:
-    """Say where the acceptor listens."""
+    """Print the port on which the acceptor listens."""
     print(port, flush=True)
 
 
@@ -99,7 +99,7 @@ def until_input_ends() -> None:
 
 
 def when_input_ends(call: Callable[[], object]) -> None:
-    """Have it called then, in a thread of its own."""
+    """Call it in a thread of its own when standard input ends."""
 
     def wait() -> None:
         until_input_ends()
@@ -109,7 +109,7 @@ def when_input_ends(call: Callable[[], object]) -> None:
 
 
 def command_of(pdu: bytes) -> bytes:
-    """The command in a P-DATA-TF that is nothing else."""
+    """The command of a P-DATA-TF whose only PDV it is."""
     return pdu[DATA_HEADER:]
 
 
@@ -119,7 +119,7 @@ def check(is_right: bool, what: str) -> None:
 
 
 def elements_of(command: bytes) -> dict[int, bytes]:
-    """A command set (PS3.7 6.3) by the numbers of its elements."""
+    """The elements of a command set (PS3.7 6.3), by element number."""
     found, at = {}, 0
     while at + 8 <= len(command):
         _, element, length = struct.unpack_from("<HHI", command, at)
@@ -129,12 +129,12 @@ def elements_of(command: bytes) -> dict[int, bytes]:
 
 
 def is_success(command: bytes) -> bool:
-    """Is the status, (0000,0900), of this response 0?"""
+    """Is Status (0000,0900) of this response 0?"""
     return elements_of(command).get(0x0900) == b"\0\0"
 
 
 def store_response(request: bytes) -> bytes:
-    """The C-STORE-RSP that says success to this C-STORE-RQ (PS3.7 9.3.1.2)."""
+    """The C-STORE-RSP with status success for this C-STORE-RQ (PS3.7 9.3.1.2)."""
     asked = elements_of(request)
     elements = {
         0x0002: asked[0x0002],
@@ -151,7 +151,7 @@ def store_response(request: bytes) -> bytes:
 
 
 def in_threads(job: Requesting, associate: Callable[[], None]) -> int:
-    """Let so many threads have all the associations; the nanoseconds it took."""
+    """Run all associations in `at_once` threads. Returns the nanoseconds they took."""
     numbers = iter(range(job.associations))
     errors: list[BaseException] = []
 
@@ -182,7 +182,7 @@ def main(
     request: Callable[[Requesting], int],
     arguments: list[str] | None = None,
 ) -> None:
-    """`accept` serves; `request` does what is asked and returns nanoseconds."""
+    """`accept` serves until the input ends; `request` does one job and returns nanoseconds."""
     what, *rest = sys.argv[1:] if arguments is None else arguments
     if what == "accept":
         mode, directory, max_length = (*rest, "131072")[:3]
@@ -193,11 +193,11 @@ def main(
         mode, *numbers = line.split()
         try:
             job = Requesting(mode, files, *map(int, numbers))
-            _ = job.data_set  # is there before the clock runs
+            _ = job.data_set  # made before the clock starts
             answer = str(request(job))
         except Exception as e:
             answer = f"error {str(e) or type(e).__name__}".replace("\n", " ")
-        gc.collect()  # data sets in cycles, which would pile up
+        gc.collect()  # frees data sets that are in reference cycles
         print(answer, flush=True)
 
 

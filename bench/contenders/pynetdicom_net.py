@@ -1,4 +1,4 @@
-"""pynetdicom: an AE that listens, and one that asks."""
+"""pynetdicom as acceptor and as requestor."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from pydicom.uid import UID
 from pynetdicom import AE, _config, evt
 
 MOST = 1000
-"""Associations at once: more than are ever asked for."""
+"""Limit of associations at once: more than any case has."""
 
 
 def entity(title: str, max_length: int) -> AE:
@@ -42,21 +42,21 @@ def entity(title: str, max_length: int) -> AE:
 
 
 def accept(job: Accepting) -> None:
-    """The title of the requests is ARCHIVE, which `reject` does not know."""
+    """All requests have the called title ARCHIVE: `reject` admits another title only."""
     ae = entity("NOBODY" if job.mode == "reject" else "ARCHIVE", job.max_length)
     ae.require_called_aet = True
     ae.add_supported_context(VERIFICATION, IMPLICIT_LITTLE_ENDIAN)
     ae.add_supported_context(SECONDARY_CAPTURE, IMPLICIT_LITTLE_ENDIAN)
     success: list[Any] = [(evt.EVT_C_ECHO, lambda event: 0), (evt.EVT_C_STORE, lambda event: 0)]
     server: Any = ae.start_server((LOCALHOST, 0), block=False, evt_handlers=success)
-    server.socket.listen(BACKLOG)  # its own 5 make callers wait for a second, and another
+    server.socket.listen(BACKLOG)  # its own backlog of 5 makes requestors wait for seconds
     program.announce(server.socket.getsockname()[1])
     program.until_input_ends()
     server.shutdown()
 
 
 def data_set_of(size: int) -> Dataset:
-    """One that has this many bytes when encoded."""
+    """A data set whose encoded length is `size`."""
     data = Dataset()
     data.file_meta = FileMetaDataset()
     data.file_meta.TransferSyntaxUID = UID(IMPLICIT_LITTLE_ENDIAN)
@@ -85,7 +85,7 @@ def request(job: Requesting) -> int:
         nonlocal misreported
         association = associate()
         if not association.is_rejected:
-            misreported += 1  # it says that the association was aborted: its threads race
+            misreported += 1  # reported as aborted: a race of its threads
             return
         said = association.acceptor.primitive
         codes = (said.result, said.result_source, said.diagnostic)
@@ -99,7 +99,7 @@ def request(job: Requesting) -> int:
             yield association
             association.release()
         except BaseException:
-            association.abort()  # or its thread stays
+            association.abort()  # ends its thread
             raise
 
     def echo() -> None:
@@ -129,6 +129,6 @@ def request(job: Requesting) -> int:
 if __name__ == "__main__":
     logging.disable(logging.CRITICAL)
     _config.LOG_HANDLER_LEVEL = "none"
-    # What nobody looks at need not be formatted either.
+    # Without a log there is nothing to format.
     _config.LOG_REQUEST_IDENTIFIERS = _config.LOG_RESPONSE_IDENTIFIERS = False
     program.main(accept, request)

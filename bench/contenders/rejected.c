@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* rejected FILE COUNT: so many associations, one after the other, are asked for with the
- * A-ASSOCIATE-RQ of FILE and rejected by its called title: both ends on loopback, in one thread, so
- * that a tool which counts instructions counts the same each time. */
+/* rejected FILE COUNT: COUNT associations, one after another, are requested with the A-ASSOCIATE-RQ
+ * of FILE and rejected by its called title. Both ends are in one thread, on loopback, so that the
+ * number of instructions, which callgrind counts, is the same each time. */
 #include "ltdic.h"
 
 #include <stdio.h>
@@ -9,7 +9,7 @@
 
 static ltdic_bytes request;
 
-/* One association: false where it was not rejected. */
+/* One association. Returns 0 where it was not rejected. */
 static int ask(ltdic_server *server, ltdic_loop *loop, const ltdic_address *peer)
 {
     ltdic_net *net = ltdic_net_new(loop, NULL), *whose;

@@ -1,57 +1,41 @@
-"""No fast rejection is lost or misreported, by whichever face it is asked for or sent.
+"""No requestor of ltdic loses or misreports a rejection, however fast the connection ends.
 
-`LTDIC_REJECTIONS=100000 pytest -s tests/system/test_rejections.py` sends as many, and says more.
+`python tests/system/fast_rejections.py --count N` runs as many as wanted.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import socket
-from types import ModuleType
 from typing import Any
 
+import fast_rejections
 import pytest
 
 import ltdic
 from ltdic import _connecting, requestor
-from support.paths import ROOT
 
 pytestmark = pytest.mark.slow
 
-COUNT = int(os.environ.get("LTDIC_REJECTIONS", "2000"))
-
-
-def load() -> ModuleType:
-    """The benchmark, whose requestors and acceptors these are."""
-    spec = importlib.util.spec_from_file_location("rejections", ROOT / "bench" / "rejections.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-bench = load()
-FACES = [name for name in bench.REQUESTORS if name != "pynetdicom"]
+COUNT = 500
+FACES = [name for name in fast_rejections.REQUESTORS if name != "pynetdicom"]
 
 
 def all_are_reported(acceptor: str, requestor: str) -> None:
-    [row] = bench.measure(acceptor, {requestor: COUNT})
-    print(f"\n{bench.described(row)}", end="")
+    [row] = fast_rejections.measure(acceptor, {requestor: COUNT})
     assert row["as"] == {"rejected": COUNT}
     assert (row["rejected"], row["lost"], row["misreported"]) == (COUNT, 0, 0)
 
 
 @pytest.mark.parametrize("requestor", FACES)
-@pytest.mark.parametrize("acceptor", bench.RAW)
+@pytest.mark.parametrize("acceptor", fast_rejections.RAW)
 def test_each_rejection_by_an_acceptor_that_is_gone_at_once_is_reported(
     acceptor: str, requestor: str
 ) -> None:
     all_are_reported(acceptor, requestor)
 
 
-@pytest.mark.parametrize("acceptor", bench.OURS)
+@pytest.mark.parametrize("acceptor", fast_rejections.OURS)
 def test_each_rejection_by_an_acceptor_of_ours_is_reported(acceptor: str) -> None:
     all_are_reported(acceptor, "ltdic.connect")
 
@@ -60,7 +44,7 @@ def test_each_rejection_by_an_acceptor_of_ours_is_reported(acceptor: str) -> Non
 def test_no_requestor_waits_for_its_connection_inside_the_system(
     monkeypatch: pytest.MonkeyPatch, timeout: float | None
 ) -> None:
-    """Where a reset would make Linux drop the rejection before it."""
+    """In a blocking connect() Linux would drop a rejection that a reset follows."""
     blocking: list[bool] = []
 
     def dial(*how: Any) -> socket.socket:
@@ -70,7 +54,7 @@ def test_no_requestor_waits_for_its_connection_inside_the_system(
 
     monkeypatch.setattr(requestor, "dial", dial)
     with (
-        bench.acceptor("reset, unread") as port,
+        fast_rejections.acceptor("reset, unread") as port,
         pytest.raises(ltdic.AssociationRejected),
     ):
         ltdic.connect("127.0.0.1", port, timeout=timeout)

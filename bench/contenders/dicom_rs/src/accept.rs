@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 
-//! The acceptor: threads that all wait for the next connection, and one more whenever few are left.
+//! The acceptor: threads wait for the next connection; one more is started when few are left.
 
 use crate::{IMPLICIT, STORAGE, VERIFICATION, command};
 use dicom_ul::association::server::{AccessControl, DefaultNegotiation};
@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::thread;
 
-/// Threads that wait for a connection, at least. (The standard library listens with a backlog of
-/// 4096 or the system's limit.)
+/// Least number of threads that wait for a connection. (The standard library listens with a backlog
+/// of 4096 or the limit of the system.)
 const SPARE: i64 = 2;
 
 type Options<A> = ServerAssociationOptions<'static, A, DefaultNegotiation>;
@@ -86,7 +86,8 @@ fn accept_for_ever<A: AccessControl + Send + Sync + 'static>(acceptor: Arc<Accep
 fn answer<A: AccessControl>(acceptor: &Acceptor<A>, stream: TcpStream) -> Option<()> {
     stream.set_nodelay(true).ok()?;
     if acceptor.rejects {
-        // The library closes what it has rejected; a second handle leaves that to the requestor.
+        // The library closes a rejected connection; a second handle keeps it open until the
+        // requestor closes.
         let kept = stream.try_clone().ok()?;
         return match acceptor.options.establish(stream) {
             Err(Error::Rejected { .. }) => wait_for_end(&kept),

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 
-//! Commands: as much of DIMSE as the modes need.
+//! The part of DIMSE that the modes need.
 
 use dicom_ul::pdu::PDataValue;
 use dicom_ul::{Pdu, read_pdu};
@@ -17,7 +17,7 @@ const MESSAGE: u16 = 0x0110;
 const ANSWERED: u16 = 0x0120;
 const STATUS: u16 = 0x0900;
 
-/// The command that a file of the directory has in its P-DATA-TF.
+/// The command in the P-DATA-TF of a file.
 pub fn from_file(directory: &str, name: &str) -> PDataValue {
     let path = Path::new(directory).join(name);
     let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
@@ -27,7 +27,7 @@ pub fn from_file(directory: &str, name: &str) -> PDataValue {
     }
 }
 
-/// Where the two bytes of an element (0000,eeee) are; commands are always Implicit VR Little Endian.
+/// The place of the two bytes of element (0000,eeee); commands are Implicit VR Little Endian.
 fn number_at(command: &[u8], element: u16) -> Option<Range<usize>> {
     let mut at = 0;
     while let Some(header) = command.get(at..at + 8) {
@@ -45,12 +45,12 @@ fn number(command: &[u8], element: u16) -> Option<u16> {
     Some(u16::from_le_bytes([bytes[0], bytes[1]]))
 }
 
-/// What a command is: its Command Field.
+/// Command Field (0000,0100).
 pub fn kind(command: &[u8]) -> Option<u16> {
     number(command, FIELD)
 }
 
-/// The answer to `request`: `model` with the numbers of the message and of its context.
+/// The response to `request`: `model` with its message ID and its presentation context.
 pub fn answer(model: &PDataValue, request: &PDataValue) -> Option<Pdu> {
     let mut value = model.clone();
     let message = request.data.get(number_at(&request.data, MESSAGE)?)?;
@@ -60,7 +60,7 @@ pub fn answer(model: &PDataValue, request: &PDataValue) -> Option<Pdu> {
     Some(Pdu::PData { data: vec![value] })
 }
 
-/// Is `pdu` the response `kind` to `request`, with success?
+/// Is `pdu` the response of this kind to `request`, with status success?
 pub fn succeeds(pdu: &Pdu, kind_of_response: u16, request: &PDataValue) -> bool {
     let Pdu::PData { data } = pdu else { return false };
     let [value] = &data[..] else { return false };

@@ -2,8 +2,8 @@
 
 //! The codec contender over dicom-ul: `read_pdu` and `write_pdu`.
 //!
-//! An answer leaves out what the library does not keep: the reason of an A-ABORT that is not the
-//! provider's.
+//! The library keeps the reason of an A-ABORT only where its source is the provider; other answers
+//! leave it out.
 
 use bytes::{Buf, Bytes};
 use dicom_ul::pdu::{
@@ -17,8 +17,8 @@ use std::fmt::Write;
 use std::hint::black_box;
 use std::time::Instant;
 
-/// One PDU off the front of `data`. From `Bytes` the library takes parts where it copies from a
-/// slice; these, which nobody owns, it does not even count.
+/// The first PDU of `data`, which is removed from it. The library copies from a slice, but shares
+/// `Bytes`; these are static, so sharing them counts no references.
 fn decode(data: &mut Bytes) -> Option<Pdu> {
     read_pdu(data, MAXIMUM_PDU_SIZE, true).ok().flatten()
 }
@@ -234,7 +234,7 @@ fn answer(operation: &[u8], mut data: Bytes) -> Option<Vec<u8>> {
 
 /// # Safety
 ///
-/// `operation` is a string of C, `data` points to `size` bytes; no `Bytes` outlives the call.
+/// `operation` is a C string, `data` points to `size` bytes; no `Bytes` outlives the call.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bench_run(
     operation: *const c_char,
@@ -248,7 +248,7 @@ pub unsafe extern "C" fn bench_run(
 
 /// # Safety
 ///
-/// As `bench_run`; `out` has room for `room` bytes.
+/// The conditions of `bench_run` hold; `out` has room for `room` bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bench_answer(
     operation: *const c_char,

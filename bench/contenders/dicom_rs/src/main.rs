@@ -5,8 +5,8 @@
 //!     dicom_rs accept reject|echo|receive DIR [MAX]
 //!     dicom_rs request DIR
 //!
-//! dicom-ul knows PDUs, not DIMSE: the commands are those of DIR, with the numbers of the message
-//! and of the context that they answer.
+//! dicom-ul has PDUs, but no DIMSE: commands are those of DIR, responses with the message ID and the
+//! presentation context of their request.
 
 mod accept;
 mod command;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 
-//! The requestor: so many threads at once, each with one association after another.
+//! The requestor: AT_ONCE threads, each with one association after another.
 
 use crate::{IMPLICIT, STORAGE, VERIFICATION, command};
 use dicom_ul::association::{Association as _, ClientAssociation, Error};
@@ -162,7 +162,7 @@ fn many(order: &Order, each: impl Fn() -> Outcome<()> + Sync) -> Outcome<Duratio
     Ok(start.elapsed())
 }
 
-/// Runs `work` in so many threads; the first thing that went wrong in one of them is the outcome.
+/// Runs `work` in `threads` threads; returns the first error of any of them.
 fn at_once(threads: usize, work: impl Fn() -> Outcome<()> + Sync) -> Outcome<()> {
     if threads == 1 {
         return work();

@@ -1,13 +1,16 @@
-"""How many fast rejections does a requestor report as what they were?
+"""Count how requestors report rejections by an acceptor that ends the connection at once.
 
-An acceptor in a process of its own answers A-ASSOCIATE-RJ. Raw ones are gone at once: they close,
-or they reset the connection; the `unread` ones do so without having read the request. The others
-are the acceptors of ltdic, whom `ltdic.connect` asks. Requestors are rejected in turns.
+    python tests/system/fast_rejections.py [--count N] [--pynetdicom N] [--json FILE]
 
-However many: Linux lets a port of loopback be used again a second after its connection has ended
-(`net.ipv4.tcp_tw_reuse` 2, as it comes). Elsewhere "no connection" means that ports have run out.
+The acceptor runs in a process of its own, and answers each request with A-ASSOCIATE-RJ. Raw
+acceptors then close or reset the connection; the `unread` ones do so without having read the
+request. The other acceptors are those of ltdic, and only `ltdic.connect` asks them. Requestors take
+turns.
+test_rejections.py runs a few; bench/results/rejections.json is the result of many.
 
-    python bench/rejections.py [--count N] [--pynetdicom N] [--only NAME] [--at NAME] [--json FILE]
+Each rejection uses a port. Linux lets a port of loopback be used again one second after its
+connection has ended (`net.ipv4.tcp_tw_reuse` is 2 by default). On other systems ports can run out:
+that is counted as "no connection".
 """
 
 from __future__ import annotations
@@ -43,7 +46,7 @@ VERIFICATION = "1.2.840.10008.1.1"
 TIMEOUT = 10.0
 LOCALHOST = "127.0.0.1"
 
-# ---- acceptors, which reject everyone for ever ---------------------------------------------------
+# ---- acceptors: they reject every request until the process is killed ----------------------------
 
 Announce = Callable[[int], None]
 
@@ -114,7 +117,7 @@ ACCEPTORS = [*RAW, *OURS]
 
 
 def serve(name: str) -> None:
-    """Be this acceptor, and print its port."""
+    """Run this acceptor; print its port."""
 
     def announce(port: int) -> None:
         print(port, flush=True)
@@ -127,7 +130,7 @@ def serve(name: str) -> None:
 
 @contextmanager
 def acceptor(name: str) -> Iterator[int]:
-    """This acceptor in a process of its own; its port."""
+    """Run this acceptor in a process of its own. Its port."""
     command = [sys.executable, __file__, "--serve", name]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -137,7 +140,7 @@ def acceptor(name: str) -> Iterator[int]:
             process.kill()
 
 
-# ---- requestors: what became of an association, in a word ---------------------------------------
+# ---- requestors ----------------------------------------------------------------------------------
 
 RIGHT, OTHER_CODES = "rejected", "rejected with other codes"
 
@@ -153,10 +156,10 @@ def named(error: ltdic.Error) -> str:
 class Requestor(ABC):
     @abstractmethod
     def associate(self, port: int) -> str:
-        """Ask for an association; what became of it, in a word."""
+        """Request an association. Returns the reported outcome, in words."""
 
     def close(self) -> None:  # noqa: B027 - most have nothing to close
-        """It is not needed any more."""
+        """Free what the requestor holds."""
 
 
 class Connect(Requestor):
@@ -237,11 +240,11 @@ REQUESTORS: dict[str, type[Requestor]] = {
 }
 
 
-# ---- what is measured ----------------------------------------------------------------------------
+# ---- counts --------------------------------------------------------------------------------------
 
 
 def measure(name: str, counts: dict[str, int]) -> list[dict[str, Any]]:
-    """Let this acceptor reject every requestor that often, evenly mixed; a row for each."""
+    """Let this acceptor reject each requestor so many times, in turns. A row for each requestor."""
     said: dict[str, collections.Counter[str]] = {who: collections.Counter() for who in counts}
     seconds = dict.fromkeys(counts, 0.0)
     rounds = max(counts.values())
@@ -263,7 +266,7 @@ def measure(name: str, counts: dict[str, int]) -> list[dict[str, Any]]:
 
 
 def judged(said: collections.Counter[str]) -> dict[str, Any]:
-    """Lost: nothing or the end of the connection was reported. Misreported: what was not so."""
+    """Lost: the end of the connection was reported, or nothing. Misreported: any other outcome."""
     lost = said["closed"] + said["no connection"] + said["nothing"]
     return {
         "count": said.total(),
@@ -281,26 +284,26 @@ def described(row: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Print a table, and write it as JSON where asked to."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=1000, help="rejections for each requestor")
-    parser.add_argument("--pynetdicom", type=int, help="rejections for pynetdicom, if others")
-    parser.add_argument("--only", action="append", choices=REQUESTORS, help="requestors")
-    parser.add_argument("--at", action="append", choices=ACCEPTORS, help="acceptors")
-    parser.add_argument("--json", help="where to write the result")
+    """Print a table; write it to a file as JSON."""
+    parser = argparse.ArgumentParser(description="Count how requestors report fast rejections.")
+    parser.add_argument(
+        "--count", type=int, default=1000, metavar="N", help="rejections for each requestor"
+    )
+    parser.add_argument("--pynetdicom", type=int, help="rejections for pynetdicom, if not N")
+    parser.add_argument("--json", metavar="FILE", help="write the table there")
     parser.add_argument("--serve", choices=ACCEPTORS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
     if options.serve:
         serve(options.serve)
-    counts = dict.fromkeys(options.only or REQUESTORS, options.count)
-    if "pynetdicom" in counts and options.pynetdicom is not None:
+    counts = dict.fromkeys(REQUESTORS, options.count)
+    if options.pynetdicom is not None:
         counts["pynetdicom"] = options.pynetdicom
     print(f"{'acceptor':17} {'requestor':18} {'reported as':40} {'ms each':>8}", flush=True)
     rows = []
-    for name in options.at or ACCEPTORS:
+    for name in ACCEPTORS:
         asking = {who: n for who, n in counts.items() if name in RAW or who == "ltdic.connect"}
-        for row in measure(name, asking) if asking else []:
+        for row in measure(name, asking):
             print(described(row), flush=True)
             rows.append(row)
     result = {
