@@ -67,7 +67,7 @@ RQ1, RQ128 = "A-ASSOCIATE-RQ, 1 context", "A-ASSOCIATE-RQ, 128 x 4"
 
 def _all() -> list[Target]:
     targets = [
-        _near("decode A-ASSOCIATE-RJ", 4, C, FLOOR),
+        _near("decode A-ASSOCIATE-RJ", 2, C, FLOOR),
         _faster(f"decode {RQ1}", 5, C, RS),
         _faster(f"decode {RQ128}", 10, C, RS),
         _faster("decode A-ASSOCIATE-AC, 128 contexts", 8, C, RS),

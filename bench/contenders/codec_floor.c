@@ -10,10 +10,9 @@ enum { HEADER = 6, SIZE = 10 };
 
 static const uint8_t header[HEADER] = {LTDIC_ASSOCIATE_RJ, 0, 0, 0, 0, SIZE - HEADER};
 
-/* The second byte is reserved: it is not tested (PS3.8 9.3.4). */
-static bool is_reject(const uint8_t *pdu)
+static uint32_t load32(const uint8_t *p)
 {
-    return pdu[0] == header[0] && memcmp(pdu + 2, header + 2, 4) == 0;
+    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
 }
 
 /* PS3.8 table 9-21. */
@@ -24,26 +23,37 @@ static bool is_defined(const ltdic_item *row)
            (reasons[row->source] >> row->reason & 1) != 0;
 }
 
+/* It finds the end of any PDU first, as a decoder must that does not know what comes. */
 size_t contender_decode(ltdic_items *rows, const uint8_t *data, size_t size)
 {
     rows->count = 0;
-    if (size < SIZE || !is_reject(data)) {
+    if (size < HEADER) {
         return 0;
     }
-    rows->items[rows->count++] = (ltdic_item){.offset = HEADER,
-                                              .length = SIZE - HEADER,
-                                              .kind = LTDIC_PDU,
-                                              .type = LTDIC_ASSOCIATE_RJ,
-                                              .result = data[7],
-                                              .source = data[8],
-                                              .reason = data[9]};
-    return is_defined(rows->items) ? SIZE : 0;
+    const uint8_t type = data[0];
+    const size_t length = load32(data + 2), total = length + HEADER;
+    if (type < LTDIC_ASSOCIATE_RQ || type > LTDIC_ABORT || total > size) {
+        return 0;
+    }
+    ltdic_item *row = &rows->items[rows->count++];
+    *row =
+        (ltdic_item){.offset = HEADER, .length = (uint32_t)length, .kind = LTDIC_PDU, .type = type};
+    if (type != LTDIC_ASSOCIATE_RJ || total != SIZE) {
+        return 0;
+    }
+    row->result = data[7];
+    row->source = data[8];
+    row->reason = data[9];
+    return is_defined(row) ? SIZE : 0;
 }
 
 size_t contender_rejects(uint8_t *out, const uint8_t *data, size_t size)
 {
     size_t count = 0;
-    for (size_t at = 0; at + SIZE <= size && is_reject(data + at); at += SIZE, count++) {
+    for (size_t at = 0; at + SIZE <= size; at += SIZE, count++) {
+        if (data[at] != LTDIC_ASSOCIATE_RJ || load32(data + at + 2) != SIZE - HEADER) {
+            return count;
+        }
         memcpy(out + 3 * count, data + at + 7, 3);
     }
     return count;
