@@ -764,7 +764,7 @@ LTDIC_API const char *ltdic_resolver_text(int resolver);
  * they are closed as if lost, without a word to the peer.
  *  @return NULL when out of memory or descriptors */
 LTDIC_API ltdic_loop *ltdic_loop_new(void);
-/** Frees every endpoint of the loop too, without indications. None may be held. */
+/** Frees every server and endpoint of the loop too, without indications. None may be held. */
 LTDIC_API void ltdic_loop_free(ltdic_loop *loop);
 
 /** Sleep until an endpoint may have something to tell, or for `milliseconds`, 0 or more.
@@ -859,7 +859,7 @@ LTDIC_API int ltdic_net_name(const ltdic_net *net, int peer, ltdic_buffer *host,
 
 /* ---- server ------------------------------------------------------------------------------ */
 
-/** An acceptor on a loop of its own. What an ltdic_admission can decide it does alone: it accepts
+/** An acceptor on a loop. What an ltdic_admission can decide it does alone: it accepts
  *  connections, answers requests, C-ECHO in Verification contexts, and releases. Opaque. */
 typedef struct ltdic_server ltdic_server;
 /** The number of an association that it serves, from its A-ASSOCIATE-RQ until LTDIC_SERVED_ENDED
@@ -951,10 +951,12 @@ typedef struct ltdic_counters {
     uint64_t rejected_undefined; /**< with codes that PS3.8 does not define */
 } ltdic_counters;
 
-/** @param admission  stays the caller's, and is used until ltdic_server_free; any number of servers
+/** @param loop       may have other servers and endpoints: ltdic_loop_next tells of the endpoints
+ *                    that are no server's, ltdic_server_run of the events of its own server
+ *  @param admission  stays the caller's, and is used until ltdic_server_free; any number of servers
  *                    on one thread may share it
- *  @return NULL when out of memory or descriptors */
-LTDIC_API ltdic_server *ltdic_server_new(ltdic_admission *admission);
+ *  @return NULL when out of memory */
+LTDIC_API ltdic_server *ltdic_server_new(ltdic_loop *loop, ltdic_admission *admission);
 /** Closes what is open, without a word. */
 LTDIC_API void ltdic_server_free(ltdic_server *server);
 /** For what is accepted after it; as ltdic_association_set_timeouts. */
@@ -976,7 +978,8 @@ LTDIC_API int ltdic_server_name(const ltdic_server *server, ltdic_buffer *host, 
  *  @param wanted  LTDIC_WANT_..., any of them
  *  @return LTDIC_OK; LTDIC_NEED_MORE when the time is up; LTDIC_ERR_INTERRUPTED after a signal or
  *          ltdic_server_wake; LTDIC_ERR_CLOSED when it was closed, and everything is over.
- *          There may be events only with LTDIC_OK */
+ *          There may be events only with LTDIC_OK. LTDIC_NEED_MORE also comes before the time is
+ *          up, where another server or endpoint of the loop has something to tell */
 LTDIC_API int ltdic_server_run(ltdic_server *server, ltdic_batch *batch, unsigned wanted,
                                int milliseconds);
 /** The `data` of the batch just told, which is the caller's from now on. NULL when there is none.

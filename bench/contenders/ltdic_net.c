@@ -108,13 +108,13 @@ static ltdic_admission *admission_for(mode m, uint32_t max_length)
     return a;
 }
 
-static ltdic_server *listening_server(ltdic_admission *admission)
+static ltdic_server *listening_server(ltdic_loop *loop, ltdic_admission *admission)
 {
     const ltdic_address address = {"127.0.0.1", 0, LTDIC_IP_V4};
     uint8_t host[48];
     ltdic_buffer name = {host, sizeof host, 0};
     uint16_t port = 0;
-    ltdic_server *s = ltdic_server_new(admission);
+    ltdic_server *s = loop == NULL ? NULL : ltdic_server_new(loop, admission);
     if (s == NULL || ltdic_server_listen(s, &address, BACKLOG) != LTDIC_OK) {
         fail("listen");
     }
@@ -151,7 +151,8 @@ static bool input_has_ended(void)
 static int accept_until_end(mode m, const char *directory, uint32_t max_length)
 {
     ltdic_admission *admission = admission_for(m, max_length);
-    ltdic_server *server = listening_server(admission);
+    ltdic_loop *loop = ltdic_loop_new();
+    ltdic_server *server = listening_server(loop, admission);
     const ltdic_bytes response = read_command(directory, "store-rsp");
     const unsigned wanted = m == RECEIVE ? LTDIC_WANT_DATA : 0;
     uint64_t received = 0;
@@ -164,7 +165,7 @@ static int accept_until_end(mode m, const char *directory, uint32_t max_length)
             break;
         }
     }
-    ltdic_server_free(server);
+    ltdic_loop_free(loop); /* with the server */
     ltdic_admission_free(admission);
     return 0;
 }

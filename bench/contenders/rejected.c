@@ -45,8 +45,8 @@ int main(int argc, char **argv)
     fclose(file);
     ltdic_admission *admission = ltdic_admission_new();
     ltdic_admission_add_called(admission, "NOBODY");
-    ltdic_server *server = ltdic_server_new(admission);
-    ltdic_loop *loop = ltdic_loop_new();
+    ltdic_loop *loop = ltdic_loop_new(), *acceptors = ltdic_loop_new();
+    ltdic_server *server = ltdic_server_new(acceptors, admission);
     ltdic_address address = {"127.0.0.1", 0, LTDIC_IP_V4};
     ltdic_buffer host = {room, sizeof room, 0};
     if (ltdic_server_listen(server, &address, 0) != LTDIC_OK ||
@@ -58,7 +58,7 @@ int main(int argc, char **argv)
         rejected &= ask(server, loop, &address);
     }
     ltdic_loop_free(loop);
-    ltdic_server_free(server);
+    ltdic_loop_free(acceptors); /* with the server */
     ltdic_admission_free(admission);
     return !rejected;
 }

@@ -416,12 +416,17 @@ void ltdic_net_done(ltdic_net *net)
 
 ltdic_net *ltdic_net_new(ltdic_loop *loop, void *owner)
 {
+    return ltdic__net_new(loop, &loop->own, owner);
+}
+
+ltdic_net *ltdic__net_new(ltdic_loop *loop, queue *q, void *owner)
+{
     ltdic_net *net = malloc(sizeof *net + ltdic__association_size());
     if (net == NULL) {
         return NULL;
     }
     *net = (ltdic_net){.association = (ltdic_association *)(void *)(net + 1)};
-    if (!ltdic__loop_add(loop, &net->source)) {
+    if (!ltdic__loop_add(loop, q, &net->source)) {
         free(net);
         return NULL;
     }

@@ -3,10 +3,12 @@
 #ifndef LTDIC_ENDPOINT_H
 #define LTDIC_ENDPOINT_H
 
-#include "ltdic.h"
+#include "loop.h"
 
 #include <stdbool.h>
 
+/* An endpoint like ltdic_net_new, whose indications ltdic__queue_next takes. */
+ltdic_net *ltdic__net_new(ltdic_loop *loop, queue *q, void *owner);
 /* Close like ltdic_net_close; LTDIC_CLOSED has this status. */
 void ltdic__net_end(ltdic_net *net, int status);
 /* Hold like ltdic__association_hold: no data and no release of the peer is looked at. */

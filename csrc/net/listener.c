@@ -55,9 +55,9 @@ void ltdic__leave_children(ltdic_net *listener)
 {
     const node *all = &listener->source.loop->all;
     for (node *l = all->next; l != all; l = l->next) {
-        ltdic_net *net = net_of(CONTAINER_OF(l, source, all));
-        if (net->listener == listener) {
-            ltdic__leave_listener(net);
+        source *s = CONTAINER_OF(l, source, all);
+        if (s->kind == &ltdic__endpoint_kind && net_of(s)->listener == listener) {
+            ltdic__leave_listener(net_of(s));
         }
     }
 }

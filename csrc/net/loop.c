@@ -36,13 +36,26 @@ uint64_t ltdic__now(void)
 
 /* ---- sources ------------------------------------------------------------------------------ */
 
-bool ltdic__loop_add(ltdic_loop *loop, source *s)
+void ltdic__queue_add(ltdic_loop *loop, queue *q)
+{
+    list_init(&q->ready);
+    list_init(&q->later);
+    list_insert_before(&loop->queues, &q->all);
+}
+
+void ltdic__queue_remove(queue *q)
+{
+    list_remove(&q->all);
+}
+
+bool ltdic__loop_add(ltdic_loop *loop, queue *q, source *s)
 {
     if (!ltdic__timers_reserve(&loop->timers, loop->count + 1)) {
         return false;
     }
     loop->count++;
     s->loop = loop;
+    s->queue = q;
     list_init(&s->ready);
     list_insert_before(&loop->all, &s->all);
     return true;
@@ -115,8 +128,8 @@ ltdic_loop *ltdic_loop_new(void)
         return NULL;
     }
     list_init(&loop->all);
-    list_init(&loop->ready);
-    list_init(&loop->later);
+    list_init(&loop->queues);
+    ltdic__queue_add(loop, &loop->own);
     pthread_once(&once, watch_forks);
     loop->forks = atomic_load(&ltdic__forks);
     loop->wake.can_write = true; /* nothing is written to its first end */
@@ -129,9 +142,8 @@ ltdic_loop *ltdic_loop_new(void)
 
 void ltdic_loop_free(ltdic_loop *loop)
 {
-    for (node *n = loop->all.next, *next; n != &loop->all; n = next) {
-        next = n->next;
-        source *s = CONTAINER_OF(n, source, all);
+    while (!list_empty(&loop->all)) { /* a server takes its endpoints along */
+        source *s = CONTAINER_OF(loop->all.next, source, all);
         s->kind->free(s);
     }
     ltdic__poller_free(loop->poller);
@@ -157,9 +169,21 @@ int ltdic_loop_fd(const ltdic_loop *loop)
 
 /* ---- waiting ------------------------------------------------------------------------------ */
 
+/* A source is ready in this round. `later`: or in the next one. */
+static bool is_any_ready(const ltdic_loop *loop, bool later)
+{
+    for (node *n = loop->queues.next; n != &loop->queues; n = n->next) {
+        const queue *q = CONTAINER_OF(n, queue, all);
+        if (!list_empty(&q->ready) || (later && !list_empty(&q->later))) {
+            return true;
+        }
+    }
+    return false;
+}
+
 int ltdic_loop_timeout(const ltdic_loop *loop, int milliseconds)
 {
-    if (loop->woken || !list_empty(&loop->ready) || !list_empty(&loop->later)) {
+    if (loop->woken || is_any_ready(loop, true)) {
         return 0;
     }
     const int most = loop->starved && milliseconds > STARVED_RETRY ? STARVED_RETRY : milliseconds;
@@ -244,11 +268,19 @@ static void expire(ltdic_loop *loop)
     }
 }
 
+static void begin_round(ltdic_loop *loop)
+{
+    loop->round++;
+    for (node *n = loop->queues.next; n != &loop->queues; n = n->next) {
+        queue *q = CONTAINER_OF(n, queue, all);
+        list_splice(&q->ready, &q->later);
+    }
+}
+
 int ltdic_loop_wait(ltdic_loop *loop, int milliseconds)
 {
     ltdic__renew(loop);
-    loop->round++;
-    list_splice(&loop->ready, &loop->later);
+    begin_round(loop);
     const int found = wait_for_events(loop, ltdic_loop_timeout(loop, milliseconds));
     if (loop->starved) {
         wake_starved(loop);
@@ -259,7 +291,7 @@ int ltdic_loop_wait(ltdic_loop *loop, int milliseconds)
         ltdic__drain_pipe(loop->alarm[0]);
         return LTDIC_ERR_INTERRUPTED;
     }
-    return !list_empty(&loop->ready) ? LTDIC_OK
+    return is_any_ready(loop, false) ? LTDIC_OK
            : found < 0               ? LTDIC_ERR_INTERRUPTED
                                      : LTDIC_NEED_MORE;
 }
@@ -285,9 +317,14 @@ static bool take_turn(source *s, ltdic_indication *indication)
 
 int ltdic_loop_next(ltdic_loop *loop, ltdic_net **net, ltdic_indication *indication)
 {
+    return ltdic__queue_next(loop, &loop->own, net, indication);
+}
+
+int ltdic__queue_next(ltdic_loop *loop, queue *q, ltdic_net **net, ltdic_indication *indication)
+{
     ltdic__renew(loop);
-    while (!list_empty(&loop->ready)) {
-        source *s = CONTAINER_OF(loop->ready.next, source, ready);
+    while (!list_empty(&q->ready)) {
+        source *s = CONTAINER_OF(q->ready.next, source, ready);
         list_remove(&s->ready);
         *net = (ltdic_net *)(void *)s; /* its first member */
         if (take_turn(s, indication)) {

@@ -11,8 +11,17 @@
 
 #include <stdatomic.h>
 
+/* The sources of one user of a loop that may have an indication: those of a server, or all
+ * endpoints that ltdic_loop_next is for. */
+struct queue {
+    node all;          /* in the loop's list of queues */
+    node ready, later; /* of sources; `later`: ready in the next round */
+};
+
 struct ltdic_loop {
-    node all, ready, later; /* of sources; `later`: ready in the next round */
+    node all; /* of sources */
+    node queues;
+    queue own; /* of the endpoints that are no server's */
     timers timers;
     poller *poller;
     size_t count;   /* of sources that may have a timer */
@@ -29,15 +38,19 @@ struct ltdic_loop {
 /* Milliseconds on a clock that never goes back. */
 uint64_t ltdic__now(void);
 
-/* Put a source on a loop, which has a place for it in its timers. False when out of memory. */
-bool ltdic__loop_add(ltdic_loop *loop, source *s);
+void ltdic__queue_add(ltdic_loop *loop, queue *q);
+void ltdic__queue_remove(queue *q); /* its sources are no longer on the loop */
+
+/* Put a source on a loop, which has a place for it in its timers, and into a queue of that loop.
+ * False when out of memory. */
+bool ltdic__loop_add(ltdic_loop *loop, queue *q, source *s);
 void ltdic__loop_remove(source *s);
 
 /* The source may have an indication: it gets a turn. */
 static inline void ltdic__make_ready(source *s)
 {
     if (!s->held && list_empty(&s->ready)) {
-        list_insert_before(&s->loop->ready, &s->ready);
+        list_insert_before(&s->queue->ready, &s->ready);
     }
 }
 
@@ -45,9 +58,12 @@ static inline void ltdic__make_ready(source *s)
 static inline void ltdic__make_ready_later(source *s)
 {
     if (list_empty(&s->ready)) {
-        list_insert_before(&s->loop->later, &s->ready);
+        list_insert_before(&s->queue->later, &s->ready);
     }
 }
+
+/* The next indication of the sources of a queue; as ltdic_loop_next. */
+int ltdic__queue_next(ltdic_loop *loop, queue *q, ltdic_net **net, ltdic_indication *indication);
 
 /* Forget what the source did in earlier rounds. */
 static inline void ltdic__begin_round(source *s)

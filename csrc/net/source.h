@@ -58,6 +58,7 @@ static inline void list_splice(node *to, node *from)
 /* ---- sources */
 
 typedef struct source source;
+typedef struct queue queue;
 
 typedef struct source_kind {
     /* Makes the next indication. Returns false if there is none without waiting. */
@@ -71,6 +72,7 @@ struct source {
     const source_kind *kind; /* NULL: the wake-up, which has no indications */
     node all, ready;         /* in the loop's lists */
     ltdic_loop *loop;
+    queue *queue;   /* where it is put when it is ready */
     size_t timer;   /* place among the loop's timers, from 1; 0: it has none */
     uint64_t wakes; /* when that timer fires, in ms of ltdic__now */
     bool can_read, can_write;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* A server: a listener and its associations on a loop of their own, an ltdic_admission that answers
- * for them, and batches of what its user wants to know.
+/* A server: a listener and its associations on a loop, an ltdic_admission that answers for them,
+ * and batches of what its user wants to know.
  *
  * An association whose release was asked for stays held until the next batch, so that its user has
  * dealt with all data before the answer goes out. */
@@ -67,6 +67,8 @@ struct ltdic_served {
 };
 
 struct ltdic_server {
+    source alarm; /* its timer: when to look at what is left when closing, or to accept again */
+    queue queue;  /* the alarm, the listener, and the endpoints of all associations */
     ltdic_loop *loop;
     ltdic_net *listener; /* NULL when closing */
     ltdic_admission *admission;
@@ -196,21 +198,58 @@ uint64_t ltdic_served_taken(const ltdic_server *server, ltdic_served_id served)
 
 /* ---- life -------------------------------------------------------------------------------- */
 
-ltdic_server *ltdic_server_new(ltdic_admission *admission)
+static ltdic_server *server_of(source *alarm)
+{
+    return CONTAINER_OF(alarm, ltdic_server, alarm);
+}
+
+static bool is_over(const ltdic_server *s)
+{
+    return s->closing && list_empty(&s->served) && list_empty(&s->releasing);
+}
+
+/* When the alarm is next due. */
+static void set_alarm(ltdic_server *s)
+{
+    const uint32_t patience = s->closing && !is_over(s) ? CLOSING_STEP
+                              : s->starved              ? ACCEPT_RETRY
+                                                        : 0;
+    ltdic__set_timer(&s->alarm, patience == 0 ? 0 : ltdic__now() + patience);
+}
+
+/* It has gone off: ltdic_server_run does what is due. */
+static bool next(source *alarm, ltdic_indication *indication)
+{
+    (void)indication;
+    set_alarm(server_of(alarm));
+    return false;
+}
+
+static void renew(source *alarm)
+{
+    (void)alarm; /* both processes have one */
+}
+
+static void free_it(source *alarm)
+{
+    ltdic_server_free(server_of(alarm));
+}
+
+static const source_kind alarm_kind = {next, renew, free_it};
+
+ltdic_server *ltdic_server_new(ltdic_loop *loop, ltdic_admission *admission)
 {
     ltdic_server *s = calloc(1, sizeof *s);
     if (s == NULL) {
         return NULL;
     }
-    s->loop = ltdic_loop_new();
-    s->listener = s->loop != NULL ? ltdic_net_new(s->loop, NULL) : NULL;
-    if (s->listener == NULL) {
-        if (s->loop != NULL) {
-            ltdic_loop_free(s->loop);
-        }
+    s->alarm.kind = &alarm_kind;
+    s->loop = loop;
+    if (!ltdic__loop_add(loop, &s->queue, &s->alarm)) {
         free(s);
         return NULL;
     }
+    ltdic__queue_add(loop, &s->queue);
     s->admission = admission;
     s->timeouts.size = sizeof s->timeouts;
     list_init(&s->served);
@@ -219,6 +258,11 @@ ltdic_server *ltdic_server_new(ltdic_admission *admission)
     list_init(&s->resuming);
     list_init(&s->paused);
     list_init(&s->postponed);
+    s->listener = ltdic__net_new(loop, &s->queue, NULL);
+    if (s->listener == NULL) {
+        ltdic_server_free(s);
+        return NULL;
+    }
     return s;
 }
 
@@ -270,7 +314,12 @@ void ltdic_server_free(ltdic_server *server)
     free_all(&server->releasing);
     free_all(&server->served);
     free_all(&server->ended);
-    ltdic_loop_free(server->loop);
+    if (server->listener != NULL) {
+        ltdic_net_free(server->listener);
+    }
+    ltdic__set_timer(&server->alarm, 0);
+    ltdic__loop_remove(&server->alarm);
+    ltdic__queue_remove(&server->queue);
     wipe_data(server);
     buffer_free(&server->data);
     free_places(server);
@@ -759,7 +808,7 @@ static void find_peer(ltdic_served *a)
 
 static int accept_as(ltdic_served *a, ltdic_server *s)
 {
-    a->net = ltdic_net_new(s->loop, a);
+    a->net = ltdic__net_new(s->loop, &s->queue, a);
     if (a->net == NULL) {
         return LTDIC_ERR_MEMORY;
     }
@@ -781,6 +830,9 @@ static bool accept_connection(ltdic_server *s)
     const bool named = a != NULL && take_number(s, a);
     const int status = named ? accept_as(a, s) : LTDIC_ERR_MEMORY;
     s->starved = status != LTDIC_OK && status != LTDIC_NEED_MORE;
+    if (s->starved) {
+        set_alarm(s);
+    }
     if (status != LTDIC_OK) {
         if (named) {
             leave_number(s, a->place);
@@ -847,6 +899,7 @@ void ltdic_server_close(ltdic_server *server, uint32_t milliseconds)
     ltdic_net_free(server->listener);
     server->listener = NULL;
     server->starved = false;
+    set_alarm(server);
 }
 
 /* The user has begun a message that is not at its end. */
@@ -974,7 +1027,7 @@ static void take_all(ltdic_server *s)
     if (s->starved) {
         accept_connection(s);
     }
-    while (!is_full(s) && ltdic_loop_next(s->loop, &net, &i) == LTDIC_OK) {
+    while (!is_full(s) && ltdic__queue_next(s->loop, &s->queue, &net, &i) == LTDIC_OK) {
         handle(s, net, &i);
         if (i.kind != LTDIC_RECEIVED || i.type != LTDIC_RELEASE_RQ || i.status != LTDIC_OK) {
             ltdic_net_done(net);
@@ -985,18 +1038,17 @@ static void take_all(ltdic_server *s)
     }
 }
 
-static bool is_over(const ltdic_server *s)
-{
-    return s->closing && list_empty(&s->served) && list_empty(&s->releasing);
-}
-
+/* Sleeps until something has come for this server or for another user of the loop, but not beyond
+ * `end`. */
 static int wait_until(ltdic_server *s, uint64_t end)
 {
     const uint64_t now = ltdic__now();
     const uint64_t left = end > now ? end - now : 0;
-    const uint64_t most = s->closing ? CLOSING_STEP : s->starved ? ACCEPT_RETRY : INT_MAX;
-    const int status = ltdic_loop_wait(s->loop, (int)(left < most ? left : most));
-    return status == LTDIC_ERR_INTERRUPTED ? status : left == 0 ? LTDIC_NEED_MORE : LTDIC_OK;
+    const int status = ltdic_loop_wait(s->loop, left < INT_MAX ? (int)left : INT_MAX);
+    const bool others = status == LTDIC_OK && list_empty(&s->queue.ready);
+    return status == LTDIC_ERR_INTERRUPTED ? status
+           : left == 0 || others           ? LTDIC_NEED_MORE
+                                           : LTDIC_OK;
 }
 
 int ltdic_server_run(ltdic_server *server, ltdic_batch *batch, unsigned wanted, int milliseconds)

@@ -272,10 +272,13 @@ class ServerLoop:
         self._policy = policy  # as long as C may use it
         self._lock = threading.RLock()  # a signal handler may interrupt whoever has it
         self.is_abandoned = False
-        server = lib.ltdic_server_new(policy.pointer)
-        if server == ffi.NULL:
+        loop = lib.ltdic_loop_new()
+        if loop == ffi.NULL:
             raise MemoryError("no memory or no descriptors")
-        self._server = ffi.gc(server, policy.freed_after(lib.ltdic_server_free))
+        self._loop = ffi.gc(loop, policy.freed_after(lib.ltdic_loop_free))  # with its server
+        self._server = lib.ltdic_server_new(self._loop, policy.pointer)
+        if self._server == ffi.NULL:
+            raise MemoryError
         lib.ltdic_server_set_timeouts(self._server, engine.timeouts(timeout, timeout, idle))
         self._batch = ffi.new("ltdic_batch *")
         self.taken = 0
@@ -368,7 +371,7 @@ class ServerLoop:
             self.counters()  # which stay
             server, self._server = self._server, None
             if server is not None:
-                ffi.release(server)
+                ffi.release(self._loop)
 
     def peer(self, served: int) -> tuple[str, int]:
         r = lib.ltdic_served_report(self._server, served)
@@ -400,7 +403,7 @@ class ServerLoop:
     def abandon(self) -> None:
         """Neither use it nor free it any more."""
         self.counters()  # which stay
-        ffi.gc(self._server, None)
+        ffi.gc(self._loop, None)
         self._server, self.is_abandoned = None, True
 
     def counters(self) -> tuple[dict[str, int], dict[tuple[int, int, int], int]]:

@@ -56,6 +56,7 @@ static struct {
 
 static const char *const plan_names[PLANS] = {"store", "decide", "reject", "refuse", "close"};
 static ltdic_admission *admission;
+static ltdic_loop *loop;
 static ltdic_server *server;
 static plan current;
 static uint16_t port;
@@ -353,7 +354,8 @@ static int begin(void)
     if (good) {
         const ltdic_limits limits = {.size = sizeof limits, .together = 1, .each_calling = 1};
         ltdic_admission_set_limits(admission, &limits); /* a place that is lost is missed */
-        server = ltdic_server_new(admission);
+        loop = ltdic_loop_new();
+        server = loop == NULL ? NULL : ltdic_server_new(loop, admission);
     }
     if (server == NULL) {
         return 0;
@@ -414,7 +416,11 @@ static void end(unsigned descriptors, int orderly)
         }
     }
     ltdic_server_free(server);
+    if (loop != NULL) {
+        ltdic_loop_free(loop);
+    }
     ltdic_admission_free(admission);
+    loop = NULL;
     server = NULL;
     admission = NULL;
     REQUIRE(faults.blocks == 0);

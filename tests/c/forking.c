@@ -110,6 +110,7 @@ static void hear_nothing(int peer)
 
 typedef struct world {
     ltdic_admission *admission;
+    ltdic_loop *loop;
     ltdic_server *server;
     ltdic_served_id served; /* of the event that came last */
     int ended;              /* how many have been told of */
@@ -122,8 +123,10 @@ static void listen_at_any(world *w)
     uint8_t room[64];
     ltdic_buffer host = {room, sizeof room, 0};
     w->admission = ltdic_admission_new();
-    w->server = ltdic_server_new(w->admission);
-    CHECK(w->admission != NULL && w->server != NULL);
+    w->loop = ltdic_loop_new();
+    CHECK(w->admission != NULL && w->loop != NULL);
+    w->server = ltdic_server_new(w->loop, w->admission);
+    CHECK(w->server != NULL);
     ltdic_admission_accept_any(w->admission);
     CHECK(ltdic_server_listen(w->server, &address, 0) == LTDIC_OK);
     CHECK(ltdic_server_name(w->server, &host, &port) == LTDIC_OK);
@@ -191,7 +194,7 @@ static void echo_and_release(world *w, int peer)
 
 static void free_all(world *w)
 {
-    ltdic_server_free(w->server);
+    ltdic_loop_free(w->loop); /* with the server */
     ltdic_admission_free(w->admission);
 }
 

@@ -330,11 +330,13 @@ static void serve(unsigned wanted)
     ltdic_admission *admission = ltdic_admission_new();
     assert(admission != NULL);
     ltdic_admission_accept_any(admission);
-    ltdic_server *server = ltdic_server_new(admission);
+    ltdic_loop *loop = ltdic_loop_new();
+    ltdic_server *server = ltdic_server_new(loop, admission);
     assert(server != NULL && ltdic_server_listen(server, &address, 0) == LTDIC_OK);
     ask_a_server(server, 1, wanted);
     ask_a_server(server, 3, wanted);
     ltdic_server_free(server);
+    ltdic_loop_free(loop);
     ltdic_admission_free(admission);
     report("a server that has served");
 }

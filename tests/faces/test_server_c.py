@@ -134,7 +134,8 @@ class Server:
 
     def __init__(self, policy: Policy = POLICY, artim: int = 0, idle: int = 0) -> None:
         self.admission = Admission(policy)
-        self.server = lib.ltdic_server_new(self.admission.admission)
+        self.loop = lib.ltdic_loop_new()
+        self.server = lib.ltdic_server_new(self.loop, self.admission.admission)
         size = ffi.sizeof("ltdic_timeouts")
         timeouts = ffi.new("ltdic_timeouts *", (size, artim, 0, idle))
         lib.ltdic_server_set_timeouts(self.server, timeouts)
@@ -223,7 +224,7 @@ class Server:
     def free(self) -> None:
         for peer in self.peers:
             peer.socket.close()
-        lib.ltdic_server_free(self.server)
+        lib.ltdic_loop_free(self.loop)  # with the server
 
 
 class Peer:
@@ -1329,7 +1330,7 @@ def test_freeing_it_in_the_middle_leaves_nothing_behind(wanted: int) -> None:
 def test_two_servers_share_an_admission() -> None:
     with serving(changed(POLICY, together=1)) as first, serving() as second:
         lib.ltdic_server_free(second.server)
-        second.server = lib.ltdic_server_new(first.admission.admission)
+        second.server = lib.ltdic_server_new(second.loop, first.admission.admission)
         host = ffi.new("char[]", LOCALHOST.encode())
         address = ffi.new("ltdic_address *", (host, 0, lib.LTDIC_IP_V4))
         assert lib.ltdic_server_listen(second.server, address, 0) == OK
