@@ -17,9 +17,10 @@
  *    server          an acceptor that keeps to an admission, with batches for its user
  *    L_Dicom         callbacks and handles, in l_dicom.h, included at the end
  *
- *  Threads: any number of objects, each used by one thread at a time. The library starts no thread
- *  and holds no lock. A loop and everything made from it belong to one thread at a time; only
- *  ltdic_loop_wake and ltdic_server_wake may be called from any, and in a signal handler.
+ *  Threads: any number of objects, each used by one thread at a time. The library starts no thread.
+ *  A loop and everything made from it belong to one thread at a time; only ltdic_loop_wake and
+ *  ltdic_server_wake may be called from any, and in a signal handler. Several threads may use
+ *  one admission at once: it has a lock.
  *
  *  Ownership: `ltdic_bytes` never owns. A function copies what it keeps, unless its comment says
  * that the memory is lent; what it hands out stays valid as long as its comment says.
@@ -631,6 +632,9 @@ LTDIC_API void ltdic_echo_reader_clear(ltdic_echo_reader *reader);
 /** Who is let in, how many of them at once, and what they may do: what an acceptor answers to an
  *  A-ASSOCIATE-RQ without asking anybody. No I/O, no clock. Opaque.
  *
+ *  One thread says what is let in. After that any number of threads may judge and leave, set limits
+ *  and take rules at once: a lock is held for the time of each call.
+ *
  *  A new one lets in everybody, with no context at all. Protocol version and application context
  *  are not its business: the association refuses them before (1/2/2, 1/1/2). */
 typedef struct ltdic_admission ltdic_admission;
@@ -804,9 +808,16 @@ LTDIC_API void ltdic_net_limit_associate(ltdic_net *net, uint32_t bytes);
  *  @return LTDIC_OK, LTDIC_ERR_WRONG_STATE, _ADDRESS, _SYSTEM, _MEMORY */
 LTDIC_API int ltdic_net_listen(ltdic_net *net, const ltdic_address *address, int backlog);
 
-/** Connections that one listener has accepted beyond so many are left waiting in the system's
- *  backlog; 0: any number is taken. To begin with, three quarters of the descriptors that the
- *  process may have when it listens. */
+/** Listen at the socket of `other`, which listens already, maybe on another loop that another
+ * thread has: a connection is accepted by whichever comes first, and waits for another one where a
+ * listener leaves. Neither may be closed or freed while this runs.
+ *  @return LTDIC_OK, LTDIC_ERR_WRONG_STATE, _SYSTEM, _MEMORY */
+LTDIC_API int ltdic_net_share(ltdic_net *net, ltdic_net *other);
+
+/** Connections that the listeners at one socket have accepted beyond so many are left waiting in
+ *  the system's backlog; 0: any number is taken. Of several that accept at the same moment each may
+ *  accept one more. To begin with, three quarters of the descriptors that the process may have when
+ *  the first of them begins to listen. */
 LTDIC_API void ltdic_net_limit_connections(ltdic_net *listener, uint32_t most);
 #define LTDIC_MAX_UNFINISHED 67108864 /* bytes */
 /** A bound for the bytes of all PDUs together that a listener's connections have begun to send and
@@ -832,6 +843,13 @@ LTDIC_API int ltdic_net_connect(ltdic_net *net, const ltdic_address *peer,
 /** Why ltdic_net_listen or ltdic_net_connect failed, or the connection that it began; until the
  * next call of one of them. */
 LTDIC_API ltdic_cause ltdic_net_cause(const ltdic_net *net);
+/** Take over a connected stream socket that was made elsewhere, as one that was connected
+ *  (LTDIC_EVT_CONNECTED) or accepted (LTDIC_EVT_ACCEPTED). No indication tells of it. The
+ * descriptor belongs to the endpoint then, and never blocks.
+ *  @return LTDIC_OK; LTDIC_ERR_WRONG_STATE when the endpoint is in use, or for another event;
+ *          LTDIC_ERR_SYSTEM when it is no such socket, as ltdic_net_cause says: the descriptor is
+ *          still the caller's */
+LTDIC_API int ltdic_net_adopt(ltdic_net *net, int descriptor, ltdic_event event);
 /** Give away the descriptor of a connection that is up and on which no association has begun. The
  *  endpoint is closed by that, without an indication.
  *  @return the descriptor, which never blocks, or -1 */
@@ -844,6 +862,11 @@ LTDIC_API ltdic_bytes ltdic_net_first(const ltdic_net *net);
  *  take at once are copied and sent later. */
 LTDIC_API int ltdic_net_send(ltdic_net *net, ltdic_bytes pdu);
 LTDIC_API int ltdic_net_send_data(ltdic_net *net, const ltdic_pdv *data);
+
+/** Hold (1) or resume (0): while held, neither data nor a release of the peer is told, and no more
+ * is read than what has come already, so that the peer has to wait. An abort in what was read
+ * before that data, and the end of a connection that takes nothing more, are still told. */
+LTDIC_API void ltdic_net_hold(ltdic_net *net, int held);
 
 /** Close now. A connection that was up still gives its LTDIC_CLOSED. */
 LTDIC_API void ltdic_net_close(ltdic_net *net);
@@ -954,7 +977,7 @@ typedef struct ltdic_counters {
 /** @param loop       may have other servers and endpoints: ltdic_loop_next tells of the endpoints
  *                    that are no server's, ltdic_server_run of the events of its own server
  *  @param admission  stays the caller's, and is used until ltdic_server_free; any number of servers
- *                    on one thread may share it
+ * may share it, so that its limits hold for all of them together
  *  @return NULL when out of memory */
 LTDIC_API ltdic_server *ltdic_server_new(ltdic_loop *loop, ltdic_admission *admission);
 /** Closes what is open, without a word. */
@@ -963,7 +986,10 @@ LTDIC_API void ltdic_server_free(ltdic_server *server);
 LTDIC_API void ltdic_server_set_timeouts(ltdic_server *server, const ltdic_timeouts *timeouts);
 /** Listen like ltdic_net_listen. */
 LTDIC_API int ltdic_server_listen(ltdic_server *server, const ltdic_address *address, int backlog);
-/** Why ltdic_server_listen failed. */
+/** Listen at the socket of another server, like ltdic_net_share: several loops, each with a thread,
+ *  serve one address. When one of them is closed, who waits is left to the others. */
+LTDIC_API int ltdic_server_share(ltdic_server *server, ltdic_server *other);
+/** Why ltdic_server_listen or ltdic_server_share failed. */
 LTDIC_API ltdic_cause ltdic_server_cause(const ltdic_server *server);
 /** Limit connections like ltdic_net_limit_connections. */
 LTDIC_API void ltdic_server_limit_connections(ltdic_server *server, uint32_t most);

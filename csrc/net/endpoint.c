@@ -53,7 +53,7 @@ void ltdic__close_socket(ltdic_net *net)
 {
     stop_watching(net);
     if (net->state == LISTENING) {
-        ltdic__leave_children(net);
+        ltdic__stop_listening(net);
     }
     ltdic__drop_attempts(net);
     net->transport->shut(&net->fd);
@@ -437,6 +437,7 @@ ltdic_net *ltdic__net_new(ltdic_loop *loop, queue *q, void *owner)
     net->transport = &ltdic__tcp;
     net->max_unfinished = LTDIC_MAX_UNFINISHED;
     list_init(&net->begun);
+    list_init(&net->member);
     return net;
 }
 
@@ -478,6 +479,32 @@ void ltdic__enter(ltdic_net *net, enum net_state state)
     net->sent_then = UINT64_MAX;
     net->first_size = 0;
     ltdic__make_ready(&net->source);
+}
+
+void ltdic__use_connection(ltdic_net *net, int fd)
+{
+    net->fd = fd;
+    net->source.hung_up = false;
+    net->source.can_read = net->source.can_write = true; /* perhaps: the system knows */
+    ltdic__enter(net, OPEN);
+}
+
+int ltdic_net_adopt(ltdic_net *net, int fd, ltdic_event event)
+{
+    ltdic__renew(net->source.loop);
+    if (net->state != CLOSED || ltdic__association_is_over(net->association) ||
+        (event != LTDIC_EVT_CONNECTED && event != LTDIC_EVT_ACCEPTED)) {
+        return LTDIC_ERR_WRONG_STATE;
+    }
+    if (!ltdic__tcp_adopt(fd, &net->cause)) {
+        return LTDIC_ERR_SYSTEM;
+    }
+    ltdic__use_connection(net, fd);
+    if (event == LTDIC_EVT_ACCEPTED) {
+        ltdic_association_opened(net->association, event, ltdic__now());
+    }
+    ltdic__settle(net);
+    return LTDIC_OK;
 }
 
 int ltdic_net_detach(ltdic_net *net)
@@ -558,9 +585,9 @@ const ltdic_association *ltdic__net_association(const ltdic_net *net)
     return net->association;
 }
 
-void ltdic__net_hold(ltdic_net *net, bool held)
+void ltdic_net_hold(ltdic_net *net, int held)
 {
-    ltdic__association_hold(net->association, held);
+    ltdic__association_hold(net->association, held != 0);
     ltdic__make_ready(&net->source);
 }
 

@@ -11,8 +11,8 @@
 ltdic_net *ltdic__net_new(ltdic_loop *loop, queue *q, void *owner);
 /* Close like ltdic_net_close; LTDIC_CLOSED has this status. */
 void ltdic__net_end(ltdic_net *net, int status);
-/* Hold like ltdic__association_hold: no data and no release of the peer is looked at. */
-void ltdic__net_hold(ltdic_net *net, bool held);
+/* Others listen at the same socket. */
+bool ltdic__net_is_shared(const ltdic_net *listener);
 /* Bytes that the peer's system has taken, as far as that is known. */
 uint64_t ltdic__net_taken(const ltdic_net *net);
 /* The association of an endpoint, for engine/association.h. It belongs to the endpoint. */

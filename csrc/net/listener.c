@@ -4,13 +4,33 @@
 
 #include "net.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
 enum {
     LEAST_BACKLOG = 1024,
     ACCEPTS_PER_ROUND = 64, /* so that a flood of callers does not starve those who are in */
     LEAST_UNFINISHED = 64   /* bytes of a PDU that is not whole, from which on they are counted */
 };
 
+/* The listeners at one socket, each on a loop that may have a thread of its own. */
+struct listening {
+    atomic_uint connections; /* of all of them */
+    atomic_uint most;        /* 0: any number */
+    atomic_uint count;       /* of listeners */
+    pthread_mutex_t lock;    /* of `members` */
+    node members;
+};
+
 /* ---- what is counted ---------------------------------------------------------------------- */
+
+static bool is_full(const ltdic_net *listener)
+{
+    const listening *l = listener->listening;
+    const unsigned most = atomic_load(&l->most);
+    return most != 0 && atomic_load(&l->connections) >= most;
+}
 
 static void count_unfinished(ltdic_net *net, uint64_t size)
 {
@@ -46,12 +66,15 @@ void ltdic__leave_listener(ltdic_net *net)
         return;
     }
     count_unfinished(net, 0);
-    listener->connections--;
     net->listener = NULL;
-    ltdic__make_ready(&listener->source); /* it may have been full */
+    if (is_full(listener)) {
+        listener->source.can_read = true; /* maybe: there was no place for who waits */
+    }
+    atomic_fetch_sub(&listener->listening->connections, 1);
+    ltdic__make_ready(&listener->source);
 }
 
-void ltdic__leave_children(ltdic_net *listener)
+static void leave_children(ltdic_net *listener)
 {
     const node *all = &listener->source.loop->all;
     for (node *l = all->next; l != all; l = l->next) {
@@ -63,11 +86,6 @@ void ltdic__leave_children(ltdic_net *listener)
 }
 
 /* ---- callers ------------------------------------------------------------------------------ */
-
-static bool is_full(const ltdic_net *listener)
-{
-    return listener->max_connections != 0 && listener->connections >= listener->max_connections;
-}
 
 /* Fetch the connection that has waited longest, if there is one and the place is free.
  * @return LTDIC_OK, also where there is none; LTDIC_ERR_MEMORY, _SYSTEM */
@@ -112,10 +130,11 @@ static bool next(source *s, ltdic_indication *indication)
     return ltdic__take(net, indication) || report_pending(net, indication);
 }
 
-/* Both processes listen then. */
+/* Both processes listen then. A thread of the parent may have had the lock. */
 static void renew(source *s)
 {
     ltdic_net *net = net_of(s);
+    pthread_mutex_init(&net->listening->lock, NULL);
     ltdic__close_fd(&net->pending_fd);
     if (net->watched) {
         ltdic__watch(net);
@@ -140,40 +159,113 @@ void ltdic_net_limit_connections(ltdic_net *listener, uint32_t most)
 {
     listener->max_connections = most;
     listener->limited = true;
+    if (listener->listening != NULL) {
+        atomic_store(&listener->listening->most, most);
+        listener->source.can_read = true; /* maybe: there was no place for who waits */
+    }
     ltdic__make_ready(&listener->source);
 }
 
 /* The rest of the process needs descriptors, too. */
-static void set_default_limit(ltdic_net *listener)
+static uint32_t default_limit(void)
 {
     const uint32_t most = ltdic__most_descriptors();
-    if (!listener->limited) {
-        listener->max_connections = most == UINT32_MAX ? 0 : most - most / 4;
+    return most == UINT32_MAX ? 0 : most - most / 4;
+}
+
+/* NULL when out of memory. */
+static listening *new_listening(const ltdic_net *net)
+{
+    listening *l = malloc(sizeof *l);
+    if (l != NULL) {
+        atomic_init(&l->connections, 0);
+        atomic_init(&l->most, net->limited ? net->max_connections : default_limit());
+        atomic_init(&l->count, 0);
+        pthread_mutex_init(&l->lock, NULL);
+        list_init(&l->members);
     }
+    return l;
+}
+
+static void free_listening(listening *l)
+{
+    pthread_mutex_destroy(&l->lock);
+    free(l);
+}
+
+static void join(ltdic_net *net, listening *l)
+{
+    net->listening = l;
+    pthread_mutex_lock(&l->lock);
+    list_insert_before(&l->members, &net->member);
+    atomic_fetch_add(&l->count, 1);
+    pthread_mutex_unlock(&l->lock);
+}
+
+/* Another one looks at who waits: the system may have told this one alone. */
+static void leave(ltdic_net *net)
+{
+    listening *l = net->listening;
+    net->listening = NULL;
+    pthread_mutex_lock(&l->lock);
+    list_remove(&net->member);
+    const bool last = atomic_fetch_sub(&l->count, 1) == 1;
+    if (!last) {
+        ltdic_loop_wake(CONTAINER_OF(l->members.next, ltdic_net, member)->source.loop);
+    }
+    pthread_mutex_unlock(&l->lock);
+    if (last) {
+        free_listening(l);
+    }
+}
+
+bool ltdic__net_is_shared(const ltdic_net *listener)
+{
+    return listener->listening != NULL && atomic_load(&listener->listening->count) > 1;
+}
+
+void ltdic__stop_listening(ltdic_net *listener)
+{
+    leave_children(listener);
+    list_remove(&listener->source.shared);
+    listener->source.exclusive = false;
+    leave(listener);
+}
+
+static void begin_listening(ltdic_net *net, listening *l)
+{
+    net->cause = (ltdic_cause){0, 0};
+    net->source.kind = &ltdic__listener_kind;
+    join(net, l);
+    list_insert_before(&net->source.loop->shared, &net->source.shared);
+    ltdic__enter(net, LISTENING);
+}
+
+/* Wait for connections at net->fd, which is closed where that fails. */
+static int watch(ltdic_net *net)
+{
+    net->source.can_read = net->source.hung_up = false;
+    net->source.can_write = true; /* nothing to wait for there */
+    net->source.exclusive = true;
+    const int status = ltdic__watch(net);
+    if (status != LTDIC_OK) {
+        net->cause = ltdic__system_cause();
+        net->source.exclusive = false;
+        ltdic__close_fd(&net->fd);
+    }
+    return status;
 }
 
 static int listen_at(ltdic_net *net, const struct addrinfo *at, uint8_t family, int backlog)
 {
     const bool both = family == LTDIC_IP_BOTH;
-    int status = ltdic__tcp_listen(&net->fd, at, both, backlog, &net->cause);
-    net->source.can_read = net->source.hung_up = false;
-    net->source.can_write = true; /* nothing to wait for there */
-    if (status == LTDIC_OK) {
-        status = ltdic__watch(net);
-        if (status != LTDIC_OK) {
-            net->cause = ltdic__system_cause();
-            ltdic__close_fd(&net->fd);
-        }
-    }
-    return status;
+    const int status = ltdic__tcp_listen(&net->fd, at, both, backlog, &net->cause);
+    return status == LTDIC_OK ? watch(net) : status;
 }
 
-int ltdic_net_listen(ltdic_net *net, const ltdic_address *address, int backlog)
+/* Listen at the first address that can be had. */
+static int listen_at_any(ltdic_net *net, const ltdic_address *address, int backlog)
 {
-    ltdic__renew(net->source.loop);
-    if (net->state != CLOSED || ltdic__association_is_over(net->association)) {
-        return LTDIC_ERR_WRONG_STATE;
-    }
     struct addrinfo *found;
     const int most = backlog > LEAST_BACKLOG ? backlog : LEAST_BACKLOG;
     int status = ltdic__resolve(&found, address, true, &net->cause);
@@ -187,13 +279,45 @@ int ltdic_net_listen(ltdic_net *net, const ltdic_address *address, int backlog)
     if (status != LTDIC_OK && address->family == LTDIC_IP_BOTH &&
         !ltdic__is_in_use(net->cause)) { /* without IPv6 */
         const ltdic_address v4 = {address->host, address->port, LTDIC_IP_V4};
-        return ltdic_net_listen(net, &v4, backlog);
+        return listen_at_any(net, &v4, backlog);
+    }
+    return status;
+}
+
+static bool is_unused(const ltdic_net *net)
+{
+    return net->state == CLOSED && !ltdic__association_is_over(net->association);
+}
+
+int ltdic_net_listen(ltdic_net *net, const ltdic_address *address, int backlog)
+{
+    ltdic__renew(net->source.loop);
+    if (!is_unused(net)) {
+        return LTDIC_ERR_WRONG_STATE;
+    }
+    listening *l = new_listening(net);
+    const int status = l == NULL ? LTDIC_ERR_MEMORY : listen_at_any(net, address, backlog);
+    if (status == LTDIC_OK) {
+        begin_listening(net, l);
+    } else if (l != NULL) {
+        free_listening(l);
+    }
+    return status;
+}
+
+int ltdic_net_share(ltdic_net *net, ltdic_net *listener)
+{
+    ltdic__renew(net->source.loop);
+    if (!is_unused(net) || listener->state != LISTENING) {
+        return LTDIC_ERR_WRONG_STATE;
+    }
+    int status = ltdic__copy_fd(listener->fd, &net->fd, &net->cause);
+    if (status == LTDIC_OK) {
+        status = watch(net);
     }
     if (status == LTDIC_OK) {
-        net->cause = (ltdic_cause){0, 0};
-        net->source.kind = &ltdic__listener_kind;
-        set_default_limit(net);
-        ltdic__enter(net, LISTENING);
+        begin_listening(net, listener->listening);
+        net->source.can_read = true; /* maybe: of who waits already others alone were told */
     }
     return status;
 }
@@ -216,22 +340,17 @@ static int take_pending(ltdic_net *listener)
 int ltdic_net_accept(ltdic_net *net, ltdic_net *listener)
 {
     ltdic__renew(net->source.loop);
-    if (listener->state != LISTENING || net->state != CLOSED ||
-        ltdic__association_is_over(net->association)) {
+    if (listener->state != LISTENING || !is_unused(net)) {
         return LTDIC_ERR_WRONG_STATE;
     }
     const int status = take_pending(listener);
     if (status != LTDIC_OK) {
         return status;
     }
-    net->fd = listener->pending_fd;
+    ltdic__use_connection(net, listener->pending_fd);
     listener->pending_fd = -1;
-    net->source.hung_up = false;
-    net->source.can_read = true; /* perhaps: most requestors do not wait */
-    net->source.can_write = true;
-    ltdic__enter(net, OPEN);
     net->listener = listener;
-    listener->connections++;
+    atomic_fetch_add(&listener->listening->connections, 1);
     ltdic_association_opened(net->association, LTDIC_EVT_ACCEPTED, ltdic__now());
     ltdic__settle(net);
     return LTDIC_OK;

@@ -57,6 +57,7 @@ bool ltdic__loop_add(ltdic_loop *loop, queue *q, source *s)
     s->loop = loop;
     s->queue = q;
     list_init(&s->ready);
+    list_init(&s->shared);
     list_insert_before(&loop->all, &s->all);
     return true;
 }
@@ -65,6 +66,7 @@ void ltdic__loop_remove(source *s)
 {
     list_remove(&s->all);
     list_remove(&s->ready);
+    list_remove(&s->shared);
     s->loop->count--;
 }
 
@@ -129,6 +131,7 @@ ltdic_loop *ltdic_loop_new(void)
     }
     list_init(&loop->all);
     list_init(&loop->queues);
+    list_init(&loop->shared);
     ltdic__queue_add(loop, &loop->own);
     pthread_once(&once, watch_forks);
     loop->forks = atomic_load(&ltdic__forks);
@@ -259,6 +262,16 @@ static void wake_starved(ltdic_loop *loop)
     }
 }
 
+/* Connections may wait at a socket whose other listener has left. */
+static void look_at_shared(ltdic_loop *loop)
+{
+    for (node *l = loop->shared.next; l != &loop->shared; l = l->next) {
+        source *s = CONTAINER_OF(l, source, shared);
+        s->can_read = true;
+        ltdic__make_ready(s);
+    }
+}
+
 /* A source that is held is not looked at until it is done. */
 static void expire(ltdic_loop *loop)
 {
@@ -289,6 +302,7 @@ int ltdic_loop_wait(ltdic_loop *loop, int milliseconds)
     if (loop->woken) {
         loop->woken = false;
         ltdic__drain_pipe(loop->alarm[0]);
+        look_at_shared(loop);
         return LTDIC_ERR_INTERRUPTED;
     }
     return is_any_ready(loop, false) ? LTDIC_OK

@@ -21,7 +21,9 @@ struct queue {
 struct ltdic_loop {
     node all; /* of sources */
     node queues;
-    queue own; /* of the endpoints that are no server's */
+    node
+        shared; /* sources that look again when the loop is woken: another listener may have left */
+    queue own;  /* of the endpoints that are no server's */
     timers timers;
     poller *poller;
     size_t count;   /* of sources that may have a timer */

@@ -14,6 +14,8 @@ enum net_state { CLOSED = 0, CONNECTING, OPEN, LISTENING };
 
 enum { MOST_FIRST = 32 }; /* bytes that are kept of what came first */
 
+typedef struct listening listening; /* listener.c */
+
 struct ltdic_net {
     source source; /* first: a source of the loop is an ltdic_net */
     void *owner;
@@ -46,8 +48,9 @@ struct ltdic_net {
     /* listening */
     int pending_fd;           /* accepted from the system, not yet by the user */
     bool told;                /* the user knows of pending_fd */
-    uint32_t connections;     /* how many there are */
-    uint32_t max_connections; /* 0: any number */
+    listening *listening;     /* NULL: it does not listen */
+    node member;              /* in the list of those that listen at its socket */
+    uint32_t max_connections; /* when it begins to listen; 0: any number */
     bool limited;             /* by the user */
     uint64_t max_unfinished;  /* 0: any number */
 
@@ -75,6 +78,8 @@ bool ltdic__take(ltdic_net *net, ltdic_indication *indication);
  * of it. */
 void ltdic__enter(ltdic_net *net, enum net_state state);
 void ltdic__close_socket(ltdic_net *net);
+/* Begin with a connection that is up. */
+void ltdic__use_connection(ltdic_net *net, int fd);
 /* Have the poller watch it. @return as ltdic__poller_add */
 int ltdic__watch(ltdic_net *net);
 
@@ -89,7 +94,7 @@ uint64_t ltdic__attempt_deadline(const ltdic_net *net);
 
 extern const source_kind ltdic__listener_kind;
 void ltdic__leave_listener(ltdic_net *net); /* of one that was accepted */
-void ltdic__leave_children(ltdic_net *listener);
+void ltdic__stop_listening(ltdic_net *listener);
 /* Nothing more can be used of what this has received: count it, and end the oldest connections
  * with a PDU that is not whole as far as the listener may not keep so much. */
 void ltdic__bound_unfinished(ltdic_net *net);

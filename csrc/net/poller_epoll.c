@@ -23,6 +23,9 @@ static int control(const poller *p, source *s, int fd, int operation, bool writi
     if (writing) {
         e.events |= EPOLLOUT;
     }
+    if (s != NULL && s->exclusive) {
+        e.events = EPOLLIN | EPOLLET | EPOLLEXCLUSIVE;
+    }
     return epoll_ctl(p->fd, operation, fd, &e) == 0 ? LTDIC_OK : ltdic__system_status();
 }
 

@@ -71,11 +71,14 @@ typedef struct source_kind {
 struct source {
     const source_kind *kind; /* NULL: the wake-up, which has no indications */
     node all, ready;         /* in the loop's lists */
+    node shared;             /* in the loop's list of listeners that share their socket */
     ltdic_loop *loop;
     queue *queue;   /* where it is put when it is ready */
     size_t timer;   /* place among the loop's timers, from 1; 0: it has none */
     uint64_t wakes; /* when that timer fires, in ms of ltdic__now */
     bool can_read, can_write;
+    bool exclusive; /* several loops may wait for its descriptor: the system need not wake them all
+                     */
     bool hung_up;   /* closed by the peer, or urgent data: after a short read, more may come */
     bool held;      /* ltdic_net_done is due: until then it makes no indication */
     bool starved;   /* a listener found no descriptor: it tries again in the next round */

@@ -36,6 +36,8 @@ bool ltdic__was_interrupted(void);     /* by a signal */
 
 /* ---- descriptors */
 
+/* Opens another descriptor of the same socket. @return LTDIC_OK, LTDIC_ERR_SYSTEM, and the cause */
+int ltdic__copy_fd(int fd, int *copy, ltdic_cause *cause);
 void ltdic__close_fd(int *fd);          /* sets it to -1; does nothing with -1 */
 uint32_t ltdic__most_descriptors(void); /* the limit of this process; UINT32_MAX: none */
 
@@ -54,6 +56,9 @@ int ltdic__tcp_listen(int *fd, const struct addrinfo *at, bool both_families, in
 /* Accepts a connection. @return TRANSPORT_DONE, TRANSPORT_WANT_READ: none is pending;
  * TRANSPORT_LOST: no descriptor or no memory */
 transport_result ltdic__tcp_accept(int listener, int *fd);
+/* Makes a descriptor that is a connected stream fit for a loop. Returns false if it is none, and
+ * `cause` says why; it is unchanged then. */
+bool ltdic__tcp_adopt(int fd, ltdic_cause *cause);
 /* Attempts to connect that run in parallel. One more replaces the oldest, after 2 s: by then the
  * system has sent a lost SYN again (RFC 6298 2.1). */
 enum { MOST_ATTEMPTS = 8 };

@@ -91,6 +91,15 @@ static int nonblocking(int fd)
     return fd;
 }
 
+int ltdic__copy_fd(int fd, int *copy, ltdic_cause *cause)
+{
+    *copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    if (*copy < 0) {
+        *cause = ltdic__system_cause();
+    }
+    return *copy < 0 ? LTDIC_ERR_SYSTEM : LTDIC_OK;
+}
+
 bool ltdic__open_pipe(int ends[2])
 {
     if (pipe(ends) != 0) {
@@ -258,6 +267,26 @@ bool ltdic__tcp_connected(const int *fds, size_t count, int *errors)
         errors[i] = asked[i].revents != 0 ? connect_error(fds[i]) : CONNECT_PENDING;
     }
     return true;
+}
+
+bool ltdic__tcp_adopt(int fd, ltdic_cause *cause)
+{
+    struct sockaddr_storage peer;
+    socklen_t size = sizeof peer, int_size = sizeof(int);
+    int type = 0;
+    bool good = getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &int_size) == 0;
+    if (good && type != SOCK_STREAM) {
+        errno = EPROTOTYPE;
+        good = false;
+    }
+    good = good && getpeername(fd, (struct sockaddr *)&peer, &size) == 0 &&
+           fcntl(fd, F_SETFL, O_NONBLOCK) == 0 && fcntl(fd, F_SETFD, FD_CLOEXEC) == 0;
+    if (good) {
+        tune(fd);
+    } else {
+        *cause = ltdic__system_cause();
+    }
+    return good;
 }
 
 /* ---- an open connection ------------------------------------------------------------------- */

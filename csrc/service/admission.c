@@ -7,6 +7,9 @@
 #include "codec/items.h"
 #include "codec/text.h"
 #include "engine/walk.h"
+#include "net/loop.h"
+
+#include <pthread.h>
 
 #include <stdlib.h>
 
@@ -52,10 +55,12 @@ typedef struct ltdic_tally {
 
 typedef struct tallies {
     tally *buckets[BUCKETS];
-    uint32_t each; /* the limit of those that are not named; 0: any number */
+    _Atomic uint32_t each; /* the limit of those that are not named; 0: any number */
 } tallies;
 
 struct ltdic_admission {
+    pthread_mutex_t lock; /* of all that is not atomic */
+    unsigned forks;       /* of this process, when the lock was made */
     entry *called, *calling, *identities;
     syntaxes contexts;
     bool any_context;
@@ -63,9 +68,27 @@ struct ltdic_admission {
     uint32_t count, most; /* most: 0: any number */
     ltdic_reject beyond;  /* what is answered beyond a limit */
     uint32_t max_length;
-    uint32_t least_max_length; /* of a requestor; 0: any */
-    uint32_t max_associate;    /* 0: LTDIC_MAX_ASSOCIATE */
+    uint32_t least_max_length;      /* of a requestor; 0: any */
+    _Atomic uint32_t max_associate; /* 0: LTDIC_MAX_ASSOCIATE */
 };
+
+/* ---- the lock ------------------------------------------------------------------------------ */
+
+/* In a child process it is made anew: a thread of the parent may have it. */
+static void lock(ltdic_admission *a)
+{
+    const unsigned forks = atomic_load_explicit(&ltdic__forks, memory_order_relaxed);
+    if (a->forks != forks) {
+        a->forks = forks;
+        pthread_mutex_init(&a->lock, NULL);
+    }
+    pthread_mutex_lock(&a->lock);
+}
+
+static void unlock(ltdic_admission *a)
+{
+    pthread_mutex_unlock(&a->lock);
+}
 
 /* ---- what is let in ----------------------------------------------------------------------- */
 
@@ -73,6 +96,8 @@ ltdic_admission *ltdic_admission_new(void)
 {
     ltdic_admission *a = calloc(1, sizeof *a);
     if (a != NULL) {
+        pthread_mutex_init(&a->lock, NULL);
+        a->forks = atomic_load(&ltdic__forks);
         a->max_length = DEFAULT_MAX_LENGTH;
         a->beyond = (ltdic_reject){2, 3, 2};
     }
@@ -124,6 +149,7 @@ void ltdic_admission_free(ltdic_admission *admission)
         free_rules(admission);
         free_tallies(&admission->callers);
         free_tallies(&admission->hosts);
+        pthread_mutex_destroy(&admission->lock);
         free(admission);
     }
 }
@@ -215,7 +241,8 @@ void ltdic_admission_set_max_associate(ltdic_admission *admission, uint32_t max_
 
 uint32_t ltdic_admission_max_associate(const ltdic_admission *admission)
 {
-    return admission->max_associate != 0 ? admission->max_associate : LTDIC_MAX_ASSOCIATE;
+    const uint32_t most = admission->max_associate;
+    return most != 0 ? most : LTDIC_MAX_ASSOCIATE;
 }
 
 /* ---- syntaxes ------------------------------------------------------------------------------ */
@@ -371,12 +398,14 @@ void ltdic_admission_set_limits(ltdic_admission *admission, const ltdic_limits *
 {
     ltdic_limits l = {0};
     memcpy(&l, limits, limits->size < sizeof l ? limits->size : sizeof l);
+    lock(admission);
     admission->most = l.together;
     admission->callers.each = l.each_calling;
     admission->hosts.each = l.each_host;
     if (l.beyond.result != 0) {
         admission->beyond = l.beyond;
     }
+    unlock(admission);
 }
 
 int ltdic_admission_limit_calling(ltdic_admission *admission, const char *title, uint32_t most)
@@ -385,13 +414,14 @@ int ltdic_admission_limit_calling(ltdic_admission *admission, const char *title,
     if (!ltdic__title_is_legal(trimmed)) {
         return LTDIC_ERR_BAD_VALUE;
     }
+    lock(admission);
     tally *t = tally_of(&admission->callers, trimmed);
-    if (t == NULL) {
-        return LTDIC_ERR_MEMORY;
+    if (t != NULL) {
+        t->named = true;
+        t->most = most;
     }
-    t->named = true;
-    t->most = most;
-    return LTDIC_OK;
+    unlock(admission);
+    return t != NULL ? LTDIC_OK : LTDIC_ERR_MEMORY;
 }
 
 int ltdic_admission_counts_hosts(const ltdic_admission *admission)
@@ -411,10 +441,10 @@ static bool is_full(const tallies *all, const tally *t)
 
 static const ltdic_reject let_in = {0, 0, 0}, congestion = {2, 3, 1};
 
-ltdic_reject ltdic__admission_take_place(ltdic_admission *admission, ltdic_answer *answer,
-                                         ltdic_bytes calling, ltdic_bytes host)
+/* A place for one more of this title and host, or why there is none. With the lock. */
+static ltdic_reject take_place(ltdic_admission *a, ltdic_answer *answer, ltdic_bytes calling,
+                               ltdic_bytes host)
 {
-    ltdic_admission *a = admission;
     if (reached(a->count, a->most)) {
         return a->beyond;
     }
@@ -435,6 +465,15 @@ ltdic_reject ltdic__admission_take_place(ltdic_admission *admission, ltdic_answe
     return let_in;
 }
 
+ltdic_reject ltdic__admission_take_place(ltdic_admission *admission, ltdic_answer *answer,
+                                         ltdic_bytes calling, ltdic_bytes host)
+{
+    lock(admission);
+    const ltdic_reject refusal = take_place(admission, answer, calling, host);
+    unlock(admission);
+    return refusal;
+}
+
 static void leave_tally(tallies *all, tally *t)
 {
     if (t != NULL) {
@@ -443,13 +482,22 @@ static void leave_tally(tallies *all, tally *t)
     }
 }
 
-void ltdic_admission_leave(ltdic_admission *admission, ltdic_answer *answer)
+static void leave_place(ltdic_admission *a, ltdic_answer *answer)
 {
-    admission->count -= answer->admitted;
-    leave_tally(&admission->callers, answer->caller);
-    leave_tally(&admission->hosts, answer->host);
+    a->count -= answer->admitted;
+    leave_tally(&a->callers, answer->caller);
+    leave_tally(&a->hosts, answer->host);
     answer->admitted = 0;
     answer->caller = answer->host = NULL;
+}
+
+void ltdic_admission_leave(ltdic_admission *admission, ltdic_answer *answer)
+{
+    if (answer->admitted) {
+        lock(admission);
+        leave_place(admission, answer);
+        unlock(admission);
+    }
 }
 
 /* ---- other rules --------------------------------------------------------------------------- */
@@ -493,9 +541,8 @@ static void drop_unused(tallies *all)
     }
 }
 
-int ltdic_admission_take_rules(ltdic_admission *admission, ltdic_admission *from)
+static int take_rules(ltdic_admission *a, ltdic_admission *from)
 {
-    ltdic_admission *a = admission;
     const bool reserved = reserve_names(&a->callers, &from->callers);
     if (reserved) {
         take_names(&a->callers, &from->callers);
@@ -519,6 +566,14 @@ int ltdic_admission_take_rules(ltdic_admission *admission, ltdic_admission *from
     from->called = from->calling = from->identities = NULL;
     from->contexts = (syntaxes){0};
     return LTDIC_OK;
+}
+
+int ltdic_admission_take_rules(ltdic_admission *admission, ltdic_admission *from)
+{
+    lock(admission);
+    const int status = take_rules(admission, from);
+    unlock(admission);
+    return status;
 }
 
 /* ---- an A-ASSOCIATE-RQ --------------------------------------------------------------------- */
@@ -724,23 +779,31 @@ static int put_accept(ltdic_buffer *out, ltdic_answer *answer, const ltdic_admis
     return LTDIC_OK;
 }
 
+static int judge(ltdic_admission *a, ltdic_answer *answer, ltdic_buffer *accept,
+                 const request_view *rq, ltdic_bytes host)
+{
+    identity who = {.type = 0};
+    *answer = (ltdic_answer){.refusal = refusal(a, rq, &who)};
+    accept->size = 0;
+    if (answer->refusal.result == 0) {
+        answer->refusal = take_place(a, answer, rq->calling, host);
+    }
+    if (answer->refusal.result != 0) {
+        return LTDIC_OK;
+    }
+    const int status = put_accept(accept, answer, a, rq, who.response);
+    if (status != LTDIC_OK) {
+        leave_place(a, answer);
+    }
+    return status;
+}
+
 int ltdic__admission_judge(ltdic_admission *admission, ltdic_answer *answer, ltdic_buffer *accept,
                            const request_view *rq, ltdic_bytes host)
 {
-    identity who = {.type = 0};
-    *answer = (ltdic_answer){.refusal = refusal(admission, rq, &who)};
-    accept->size = 0;
-    if (answer->refusal.result != 0) {
-        return LTDIC_OK;
-    }
-    answer->refusal = ltdic__admission_take_place(admission, answer, rq->calling, host);
-    if (answer->refusal.result != 0) {
-        return LTDIC_OK;
-    }
-    const int status = put_accept(accept, answer, admission, rq, who.response);
-    if (status != LTDIC_OK) {
-        ltdic_admission_leave(admission, answer);
-    }
+    lock(admission);
+    const int status = judge(admission, answer, accept, rq, host);
+    unlock(admission);
     return status;
 }
 

@@ -339,6 +339,13 @@ int ltdic_server_listen(ltdic_server *server, const ltdic_address *address, int 
                                     : ltdic_net_listen(server->listener, address, backlog);
 }
 
+int ltdic_server_share(ltdic_server *server, ltdic_server *other)
+{
+    return server->listener == NULL || other->listener == NULL
+               ? LTDIC_ERR_WRONG_STATE
+               : ltdic_net_share(server->listener, other->listener);
+}
+
 ltdic_cause ltdic_server_cause(const ltdic_server *server)
 {
     return server->listener == NULL ? (ltdic_cause){0, 0} : ltdic_net_cause(server->listener);
@@ -574,7 +581,7 @@ int ltdic_served_send_data(ltdic_server *server, ltdic_served_id served, const l
     const int status = server->work < MOST_WORK ? ltdic_net_send_data(a->net, data) : postpone(a);
     if (status == LTDIC_ERR_ROOM) {
         a->waits = true;
-        ltdic__net_hold(a->net, true);
+        ltdic_net_hold(a->net, true);
     } else if (status == LTDIC_OK) {
         count_work(a, data->data.size);
         a->announced = data->control == (COMMAND | LAST) ? ltdic_announces_data_set(data->data) == 1
@@ -894,7 +901,8 @@ void ltdic_server_close(ltdic_server *server, uint32_t milliseconds)
     server->grace = now + (milliseconds < GRACE ? milliseconds : GRACE);
     server->abort_at = now + milliseconds - milliseconds / 4;
     server->end_at = now + milliseconds;
-    while (accept_connection(server)) { /* those who wait already */
+    while (!ltdic__net_is_shared(server->listener) && accept_connection(server)) {
+        /* those who wait already */
     }
     ltdic_net_free(server->listener);
     server->listener = NULL;
@@ -975,7 +983,7 @@ static void resume_all(ltdic_server *s)
         ltdic_served *a = RESUMING_OF(all.next);
         list_remove(&a->resuming);
         if (a->net != NULL && !a->waits) {
-            ltdic__net_hold(a->net, false);
+            ltdic_net_hold(a->net, false);
         }
         if (a->net != NULL && a->releases) {
             answer_release(a);

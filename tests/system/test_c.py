@@ -22,7 +22,7 @@ from ltdic import ffi as ltdic_ffi
 from ltdic import l_dicom, lib
 from support.paths import TESTS
 from support.sockets import TIMEOUT, receive_pdu
-from support.toolchain import STRICT, Toolchain, run
+from support.toolchain import STRICT, Toolchain, linux_toolchain_or_skip, run
 from support.vectors import vectors
 
 pytestmark = pytest.mark.slow
@@ -107,6 +107,23 @@ def test_every_rejection_there_can_be_is_told_as_it_came(toolchain: Toolchain) -
     program = toolchain.program(SOURCES / "exhaustive.c", "c11")
     printed = run(program)
     assert re.match(r"16777216 triples, 20000 over TCP, 0 wrong, ", printed)
+
+
+EIGHT = r"4000 associations: \d+ accepted, \d+ beyond the limit"
+
+
+def test_eight_threads_serve_one_socket_with_one_admission(toolchain: Toolchain) -> None:
+    assert re.match(EIGHT, run(toolchain.program(SOURCES / "loops.c", "c11"), "4000"))
+
+
+@pytest.mark.parametrize("compiler", ["gcc"])
+def test_eight_threads_race_nowhere(compiler: str, tmp_path: Path) -> None:
+    gcc = linux_toolchain_or_skip(compiler, tmp_path, "ThreadSanitizer")
+    program, source = tmp_path / "loops", SOURCES / "loops.c"
+    library = ["-DLTDIC_STATIC", "-I", ltdic.get_include(), *ltdic.get_sources()]
+    flags = ["-std=c11", "-O1", "-g", "-fsanitize=thread", "-pthread"]
+    run(gcc.cc, *flags, source, *library, "-o", program)
+    assert re.match(EIGHT, run(program, "4000"))
 
 
 def test_what_only_c_can_ask_of_the_codec_is_answered(codec_toolchain: Toolchain) -> None:
