@@ -26,7 +26,7 @@
  * that the memory is lent; what it hands out stays valid as long as its comment says.
  *
  *  Passcodes of user identities: each copy that the library makes is wiped before its memory is
- *  freed. The caller of ltdic_server_take_data must wipe what it gets.
+ *  freed.
  */
 #ifndef LTDIC_H
 #define LTDIC_H
@@ -523,8 +523,10 @@ LTDIC_API void ltdic_association_free(ltdic_association *association);
 /** Takes effect for what begins after it. */
 LTDIC_API void ltdic_association_set_timeouts(ltdic_association *association,
                                               const ltdic_timeouts *timeouts);
+#define LTDIC_MAX_ITEMS 8192 /* rows that ltdic_decode makes of an RQ or AC */
 /** The largest PDU length of an A-ASSOCIATE-RQ or -AC that is waited for; a larger one is
- *  LTDIC_ERR_TOO_LARGE at its sixth byte. LTDIC_MAX_ASSOCIATE to begin with. */
+ *  LTDIC_ERR_TOO_LARGE at its sixth byte. LTDIC_MAX_ASSOCIATE to begin with. One with more than
+ *  LTDIC_MAX_ITEMS items and sub-items is LTDIC_ERR_TOO_LARGE, too, when it is there. */
 LTDIC_API void ltdic_association_limit_associate(ltdic_association *association, uint32_t bytes);
 /** The number (1 to 13) of the state. */
 LTDIC_API int ltdic_association_state(const ltdic_association *association);
@@ -897,7 +899,8 @@ enum {
     LTDIC_WANT_ENDS = 4,     /**< the end of every request, rejected ones too, and of connections
                                   without one that sent something or waited until ARTIM. What was
                                   told of by another event has its end told anyway */
-    LTDIC_WANT_VERIFICATION = 8 /**< data in Verification contexts, which the user answers then */
+    LTDIC_WANT_VERIFICATION = 8 /**< data in Verification contexts of those that are accepted then,
+                                     which the user answers */
 };
 
 typedef enum ltdic_served_kind {
@@ -966,11 +969,13 @@ typedef struct ltdic_counters {
     uint64_t connections; /**< taken from the system */
     uint64_t no_request;  /**< without a whole A-ASSOCIATE-RQ */
     uint64_t faults;      /**< on which something else came than an A-ASSOCIATE-RQ */
-    uint64_t unaccepted;  /**< requests that ended before they were answered, or by an A-ABORT */
+    uint64_t unaccepted;  /**< requests that ended before an answer went out, or by an A-ABORT */
     uint64_t accepted;    /**< A-ASSOCIATE-AC sent */
     uint64_t open;        /**< associations now */
     uint64_t released, aborted, timed_out, lost;
-    uint64_t rejected[2][3][8];  /**< A-ASSOCIATE-RJ sent, by result - 1, source - 1, reason */
+    uint64_t rejected[2][3]
+                     [8]; /**< A-ASSOCIATE-RJ sent, by result - 1, source - 1, reason; one that
+                               is lost with its connection is counted until that is known */
     uint64_t rejected_undefined; /**< with codes that PS3.8 does not define */
 } ltdic_counters;
 
@@ -1008,7 +1013,8 @@ LTDIC_API int ltdic_server_name(const ltdic_server *server, ltdic_buffer *host, 
  *          up, where another server or endpoint of the loop has something to tell */
 LTDIC_API int ltdic_server_run(ltdic_server *server, ltdic_batch *batch, unsigned wanted,
                                int milliseconds);
-/** The `data` of the batch just told, which is the caller's from now on. NULL when there is none.
+/** The `data` of the batch just told, which is the caller's from now on. NULL when there is none,
+ *  and when an A-ASSOCIATE-RQ is in it, since the server wipes those.
  *  @return to be given to ltdic_free_data */
 LTDIC_API uint8_t *ltdic_server_take_data(ltdic_server *server);
 LTDIC_API void ltdic_free_data(void *data);

@@ -589,10 +589,23 @@ static int receive_accept(ltdic_association *a, ltdic_bytes ac)
     return status;
 }
 
-static int look_into(ltdic_association *a, ltdic_bytes pdu, ltdic_fault *fault)
+/* Checks a PDU of the peer. One with very many items takes its user long to look at. */
+static int check_received(ltdic_bytes pdu, ltdic_fault *fault)
 {
     const ltdic_options any = {.size = sizeof any};
-    int status = ltdic_decode(NULL, pdu, &any, fault);
+    ltdic_items rows = {NULL, 0, 0}; /* without room they are only counted */
+    const int status = ltdic_decode(&rows, pdu, &any, fault);
+    if (status != LTDIC_ERR_ROOM) {
+        return status;
+    }
+    *fault = (ltdic_fault){.status = rows.count > LTDIC_MAX_ITEMS ? LTDIC_ERR_TOO_LARGE : LTDIC_OK,
+                           .offset = 2};
+    return fault->status;
+}
+
+static int look_into(ltdic_association *a, ltdic_bytes pdu, ltdic_fault *fault)
+{
+    int status = check_received(pdu, fault);
     if (status != LTDIC_OK) {
         return status;
     }

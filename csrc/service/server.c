@@ -56,6 +56,7 @@ struct ltdic_served {
     uint64_t since; /* when the request came */
     bool requested; /* an A-ASSOCIATE-RQ was there */
     bool accepted;  /* and was answered with an A-ASSOCIATE-AC */
+    bool verifies;  /* the server answers its C-ECHO */
     bool told;      /* the user knows of it */
     bool between;   /* no message has begun that is not at its end */
     bool waits;     /* the user has more to send than there is room for */
@@ -436,13 +437,12 @@ static bool extend_event(ltdic_server *s, const ltdic_served *a, const ltdic_pie
 
 static const ltdic_reject no_codes, congestion = {2, 3, 1};
 
-static void count_rejection(ltdic_counters *c, ltdic_reject codes)
+/* The counter of rejections with these codes. */
+static uint64_t *rejections(ltdic_counters *c, ltdic_reject codes)
 {
-    if (ltdic_reject_is_defined(codes)) {
-        c->rejected[codes.result - 1][codes.source - 1][codes.reason]++;
-    } else {
-        c->rejected_undefined++;
-    }
+    return ltdic_reject_is_defined(codes)
+               ? &c->rejected[codes.result - 1][codes.source - 1][codes.reason]
+               : &c->rejected_undefined;
 }
 
 static void count_outcome(const ltdic_served *a, ltdic_outcome outcome, ltdic_reject codes)
@@ -455,7 +455,7 @@ static void count_outcome(const ltdic_served *a, ltdic_outcome outcome, ltdic_re
         [LTDIC_OUTCOME_LOST] = &c->lost,
     };
     if (outcome == LTDIC_OUTCOME_REJECTED) {
-        count_rejection(c, codes);
+        (*rejections(c, codes))++;
     } else if (outcome == LTDIC_OUTCOME_NO_REQUEST) {
         c->no_request++;
     } else if (outcome == LTDIC_OUTCOME_FAULT) {
@@ -518,6 +518,7 @@ static void sent_by_user(ltdic_served *a, const uint8_t *pdu)
     switch (pdu[0]) {
     case LTDIC_ASSOCIATE_AC:
         a->accepted = true;
+        a->verifies = (a->server->wanted & LTDIC_WANT_VERIFICATION) == 0;
         atomic_store(&a->place->phase, LTDIC_PHASE_OPEN);
         a->server->counters.accepted++;
         a->server->counters.open++;
@@ -605,6 +606,18 @@ static void send_or_end(ltdic_served *a, uint8_t type, ltdic_reject codes)
     }
 }
 
+/* The address of the peer, while there is a connection, where anybody wants it. Before the first
+ * run, which may come after ltdic_server_close, that is not known. */
+static void find_peer(ltdic_served *a)
+{
+    const ltdic_server *s = a->server;
+    ltdic_report *r = &a->report;
+    ltdic_buffer host = {(uint8_t *)r->host, sizeof r->host, 0};
+    if (s->wanted != 0 || s->closing || ltdic_admission_counts_hosts(s->admission)) {
+        ltdic_net_name(a->net, 1, &host, &r->port);
+    }
+}
+
 /* ---- requests ----------------------------------------------------------------------------- */
 
 static void copy_title(char *out, ltdic_bytes title)
@@ -650,6 +663,9 @@ static void receive_request(ltdic_server *s, ltdic_served *a, ltdic_bytes rq)
 {
     uint8_t room[LTDIC_ACCEPT_ROOM];
     ltdic_buffer accept = {room, sizeof room, 0};
+    if (a->report.host[0] == '\0') { /* it may be wanted since the connection was accepted */
+        find_peer(a);
+    }
     const request_view *parts = ltdic__association_request(ltdic__net_association(a->net));
     remember(a, parts->called, parts->calling);
     const ltdic_bytes host = {(const uint8_t *)a->report.host, strlen(a->report.host)};
@@ -704,7 +720,7 @@ static void receive_data(ltdic_server *s, ltdic_served *a, const ltdic_indicatio
         p->first && p->control == (COMMAND | LAST) && ltdic_announces_data_set(p->data) == 0;
     a->between = (p->control & (COMMAND | LAST)) == LAST || alone;
     const bool verification = (a->answer.verification[p->id / 8] >> p->id % 8 & 1) != 0;
-    if (verification && (s->wanted & LTDIC_WANT_VERIFICATION) == 0) {
+    if (verification && a->verifies) {
         receive_echo(a, p);
         return;
     }
@@ -761,9 +777,23 @@ static void tell_of_room(ltdic_served *a)
     }
 }
 
+/* A rejection has not gone out: its connection was lost before. */
+static void take_back_rejection(ltdic_served *a)
+{
+    ltdic_counters *c = &a->server->counters;
+    (*rejections(c, a->report.codes))--;
+    c->unaccepted++;
+    a->report.outcome = LTDIC_OUTCOME_LOST;
+    a->report.status = LTDIC_ERR_CLOSED;
+    a->report.codes = no_codes;
+}
+
 static void sent(ltdic_served *a, const ltdic_indication *i)
 {
     a->report.sent += i->status == LTDIC_OK ? i->size : 0;
+    if (i->type == LTDIC_ASSOCIATE_RJ && i->status != LTDIC_OK) {
+        take_back_rejection(a);
+    }
     tell_of_room(a);
 }
 
@@ -798,18 +828,6 @@ static void over(ltdic_server *s, ltdic_served *a, const ltdic_indication *i)
     if (a->told || wanted) {
         const ltdic_event_row event = {.kind = LTDIC_SERVED_ENDED};
         put_event(s, a, event, (ltdic_bytes){NULL, 0});
-    }
-}
-
-/* The address of the peer, while there is a connection, where anybody wants it. Before the first
- * run, which may come after ltdic_server_close, that is not known. */
-static void find_peer(ltdic_served *a)
-{
-    const ltdic_server *s = a->server;
-    ltdic_report *r = &a->report;
-    ltdic_buffer host = {(uint8_t *)r->host, sizeof r->host, 0};
-    if (s->wanted != 0 || s->closing || ltdic_admission_counts_hosts(s->admission)) {
-        ltdic_net_name(a->net, 1, &host, &r->port);
     }
 }
 
@@ -901,8 +919,10 @@ void ltdic_server_close(ltdic_server *server, uint32_t milliseconds)
     server->grace = now + (milliseconds < GRACE ? milliseconds : GRACE);
     server->abort_at = now + milliseconds - milliseconds / 4;
     server->end_at = now + milliseconds;
-    while (!ltdic__net_is_shared(server->listener) && accept_connection(server)) {
-        /* those who wait already */
+    if (!ltdic__net_is_shared(server->listener)) {
+        ltdic_net_limit_connections(server->listener, 0);
+        while (accept_connection(server)) { /* those who wait already */
+        }
     }
     ltdic_net_free(server->listener);
     server->listener = NULL;
@@ -1085,6 +1105,9 @@ int ltdic_server_run(ltdic_server *server, ltdic_batch *batch, unsigned wanted, 
 
 uint8_t *ltdic_server_take_data(ltdic_server *server)
 {
+    if (server->secret) {
+        return NULL;
+    }
     uint8_t *data = server->data.data;
     server->data = (buffer){0};
     server->gave_data = data != NULL;

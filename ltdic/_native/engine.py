@@ -261,6 +261,8 @@ class Engine:
         lib.ltdic_association_take(self._association, out, now)
         self._owner = None
         data = bytes(ffi.buffer(room, out.size))
+        if data[0] == lib.LTDIC_ASSOCIATE_RQ:  # a passcode may be in it
+            ffi.memmove(room, bytes(out.size), out.size)
         _rooms.append(room)
         return data
 

@@ -332,6 +332,8 @@ class ServerLoop:
         if not self._owned:  # as in `Call`
             taken = map(lib.ltdic_server_take_data, [self._server])
             self._owned.extend(map(ffi.gc, taken, [lib.ltdic_free_data], [size]))
+        if self._owned[0] == ffi.NULL:  # a request is in it, which C wipes
+            return memoryview(bytes(ffi.buffer(self._batch.data, size)))
         return memoryview(ffi.buffer(self._owned[0], size)).toreadonly()
 
     def events(self) -> Iterator[ServedEvent]:

@@ -1272,6 +1272,28 @@ def test_data_is_no_c_echo() -> None:
     assert [t.echo for t in told] == [ECHOES[0][0], NO_ECHO]
 
 
+def with_sub_items(count: int) -> bytes:
+    """The request with so many empty sub-items of no known type more in its user information."""
+    more = b"\x60\0\0\0" * count
+    at = RQ.rindex(b"\x50\0")  # the last item
+    length = int.from_bytes(RQ[at + 2 : at + 4], "big") + len(more)
+    body = RQ[6:at] + RQ[at : at + 2] + length.to_bytes(2, "big") + RQ[at + 4 :] + more
+    return RQ[:2] + len(body).to_bytes(4, "big") + body
+
+
+def test_a_request_of_very_many_items_is_aborted() -> None:
+    most = lib.LTDIC_MAX_ITEMS - 20
+    engine = Engine()
+    engine.accepted()
+    assert engine.receive(with_sub_items(most))[0].status == OK
+    engine = Engine()
+    engine.accepted()
+    told = engine.receive(with_sub_items(most + 20))
+    assert told == []  # as for any fault in Sta2 (AA-1)
+    assert engine.take() == encode(Abort(0, 0))
+    assert engine.state == 13
+
+
 # ---- two of them back to back, whatever happens --------------------------------------------------
 
 

@@ -1028,6 +1028,63 @@ def test_what_was_lost_has_not_been_sent() -> None:
 # ---- waking ----------------------------------------------------------------------------------
 
 
+def test_a_rejection_that_its_connection_took_along_has_not_been_sent() -> None:
+    with serving(wanted=REQUESTS | ENDS) as server:
+        peers = [server.call(RQ) for _ in range(20)]
+        server.until(lambda: len(server.of(REQUEST)) == len(peers))
+        for peer in peers:
+            close_with_reset(peer.socket)
+        for event in server.of(REQUEST):
+            send(event.served, encode(AssociateReject(2, 3, 1)))
+        reports = server.ended(len(peers))
+        sent = [report for report in reports if report.sent]
+        assert server.rejected.get((2, 3, 1), 0) == len(sent)
+        assert server.counters.unaccepted == len(reports) - len(sent) > 0
+        assert {report.outcome for report in reports if not report.sent} == {"lost"}
+
+
+def test_a_limit_for_each_host_that_is_set_later_knows_who_has_not_asked_yet() -> None:
+    with serving() as server:
+        peers = [server.call() for _ in range(2)]
+        server.until(lambda: server.counters.connections == len(peers))
+        size = ffi.sizeof("ltdic_limits")
+        limits = ffi.new("ltdic_limits *", (size, 0, 0, 1, (2, 3, 2)))
+        lib.ltdic_admission_set_limits(server.admission.admission, limits)
+        server.wanted = ENDS
+        for peer in peers:
+            peer.send(RQ)
+        assert sorted(peer.receive()[0] for peer in peers) == [2, 3]
+        for peer in peers:
+            peer.socket.close()
+        assert {report.host for report in server.ended(2)} == {LOCALHOST.encode()}
+
+
+def test_who_answers_an_echo_is_settled_when_the_association_is_accepted() -> None:
+    with serving() as server:
+        peer = server.associate()
+        server.wanted = DATA | lib.LTDIC_WANT_VERIFICATION
+        peer.send(echo(0x30))
+        assert peer.receive()[:1] == b"\4"
+        other = server.associate()
+        other.send(echo(0x30))
+        server.until(lambda: server.of(RECEIVED))
+        server.wanted = 0
+        other.send(echo(0x30))
+        for _ in range(5):
+            server.run(2)
+        assert other.poll() == b""  # its user answers
+
+
+def test_who_waits_for_a_place_when_it_closes_is_rejected() -> None:
+    with serving() as server:
+        lib.ltdic_server_limit_connections(server.server, 1)
+        held, waiting = server.associate(), [server.call(RQ) for _ in range(5)]
+        server.close(2000)
+        for peer in waiting:
+            assert decode(peer.receive()) == AssociateReject(2, 3, 1)
+        assert held.receive() == RELEASE_RQ
+
+
 def test_it_wakes_from_another_thread() -> None:
     with serving() as server:
         waker = threading.Timer(0.05, lib.ltdic_server_wake, [server.server])
