@@ -63,7 +63,7 @@ def values_of(wire: bytes, kind: int) -> int:
 
 @pytest.mark.parametrize("together", [True, False])
 @pytest.mark.parametrize("name", REPEATED)
-def test_what_repeats_a_changed_value_goes(name: str, together: bool) -> None:
+def test_a_repetition_of_a_changed_value_is_dropped(name: str, together: bool) -> None:
     """In the same item 50, and in another one."""
     first, again, other = REPEATED[name]
     sub_items = [REQUIRED, first] if first not in REQUIRED else [REQUIRED]
@@ -79,7 +79,7 @@ def test_what_repeats_a_changed_value_goes(name: str, together: bool) -> None:
 
 
 @pytest.mark.parametrize("name", REPEATED)
-def test_what_repeats_a_value_stays_where_another_one_is_changed(name: str) -> None:
+def test_a_repetition_of_an_unchanged_value_is_kept(name: str) -> None:
     first, again, _ = REPEATED[name]
     wire = wire_of(name, REQUIRED, first * (first not in REQUIRED), again)
     renamed = dataclasses.replace(decode(wire, exact=True), called_ae="OTHER")
@@ -97,7 +97,7 @@ def test_a_second_identity_is_never_sent_with_the_first_one_changed() -> None:
     assert b"admin" not in encode(dataclasses.replace(pdu, user_info=None))
 
 
-def test_bytes_after_the_last_field_go_with_a_changed_value() -> None:
+def test_a_changed_value_drops_bytes_after_the_last_field() -> None:
     identity = item(0x58, b"\1\0", counted(b"jdoe"), counted(b""), b"admin")
     role = item(0x54, counted(b"1.2.3"), b"\1\0", b"more")
     wire = wire_of("user_identity", REQUIRED, identity, role)
@@ -110,7 +110,7 @@ def test_bytes_after_the_last_field_go_with_a_changed_value() -> None:
     assert (b"admin" in other, b"more" in other) == (True, False)
 
 
-def test_a_second_application_context_goes_with_the_first_one_changed() -> None:
+def test_a_changed_application_context_drops_a_second_one() -> None:
     wire = wire_of("", REQUIRED, after=item(0x10, b"1.99.99"))
     pdu = decode(wire, exact=True)
     assert encode(pdu) == wire
@@ -120,7 +120,7 @@ def test_a_second_application_context_goes_with_the_first_one_changed() -> None:
     assert b"1.99.99" in encode(dataclasses.replace(pdu, called_ae="OTHER"))
 
 
-def test_a_second_abstract_syntax_goes_with_that_of_its_context_changed() -> None:
+def test_a_changed_abstract_syntax_drops_a_second_one() -> None:
     inside = item(0x30, b"1.2.3") + item(0x30, b"1.99.99") + item(0x40, b"1.2.4")
     contexts = [item(0x20, bytes([n, 0, 0, 0]), inside) for n in (1, 3)]
     pdu = decode(associate(1, CONTEXT_NAME, *contexts, item(0x50, REQUIRED)), exact=True)
@@ -130,7 +130,7 @@ def test_a_second_abstract_syntax_goes_with_that_of_its_context_changed() -> Non
     assert decode(encode(changed)) == changed
 
 
-def test_what_an_answer_hides_goes_with_it_changed() -> None:
+def test_a_changed_answer_drops_its_unread_items() -> None:
     """A second transfer syntax, and what stands in a context that was not accepted."""
     accepted = item(0x21, b"\1\0\0\0", item(0x40, b"1.2.4"), item(0x40, b"1.99.99"))
     rejected = item(0x21, b"\3\0\3\0", item(0x40, b"1.88.88"))
@@ -148,7 +148,7 @@ def test_what_an_answer_hides_goes_with_it_changed() -> None:
         assert decode(encode(changed)) == changed
 
 
-def test_a_sub_item_of_a_context_is_no_repeated_identity() -> None:
+def test_a_sub_item_of_a_context_is_not_a_repeated_identity() -> None:
     """User information may come first, and a context may have sub-items of any type."""
     first, again, _ = REPEATED["user_identity"]
     context = item(0x20, b"\1\0\0\0", item(0x30, b"1.2.3"), item(0x40, b"1.2.4"), again)
@@ -157,7 +157,7 @@ def test_a_sub_item_of_a_context_is_no_repeated_identity() -> None:
     assert encode(with_info(pdu, user_identity=GUEST)).endswith(context)
 
 
-def test_what_a_value_shows_twice_is_sent_twice() -> None:
+def test_repeated_roles_and_contexts_are_values_and_are_sent() -> None:
     """A role, a context: what repeats it is a value, too, which is for the user to change."""
     role = item(0x54, counted(b"1.2.3"), b"\1\0")
     context = item(0x20, b"\1\0\0\0", item(0x30, b"1.2.3"), item(0x40, b"1.2.4"))
@@ -186,7 +186,7 @@ def test_bytes_after_a_nul_of_a_title_stay_until_it_is_changed(kind: int) -> Non
     assert changed == wire[:10] + b"G".ljust(16) + wire[26:]
 
 
-def test_bytes_after_a_nul_of_other_texts_go_with_them() -> None:
+def test_a_changed_text_drops_the_bytes_after_its_nul() -> None:
     name = item(0x55, b"NAME\0ADMIN")
     wire = wire_of("", item(0x51, b"\0\0\x40\0"), item(0x52, b"1.2\0.9999"), name)
     pdu = decode(wire, exact=True)

@@ -56,7 +56,7 @@ def is_as_foretold(said: Any, expected: my.Fault | None) -> bool:
 
 @pytest.mark.slow
 @groups
-def test_hostile_bytes_give_a_value_or_the_fault_they_must_at_its_place(group: Group) -> None:
+def test_hostile_bytes_give_a_value_or_the_expected_fault_at_its_offset(group: Group) -> None:
     for case, lenient, strict in answers(group):
         for said, expected in ((lenient, case.lenient), (strict, case.strict)):
             assert is_as_foretold(said, expected), case.wire.hex()
@@ -93,7 +93,7 @@ def test_c_gives_the_same_for_hostile_bytes(codec_toolchain: Toolchain, group: G
 
 @pytest.mark.slow
 @groups
-def test_hostile_bytes_that_are_taken_are_encoded_as_they_came(group: Group) -> None:
+def test_accepted_hostile_bytes_are_encoded_unchanged(group: Group) -> None:
     for case, lenient, _ in answers(group):
         if not isinstance(lenient, tuple):
             exact = decode(case.wire, max_associate=0, exact=True)
@@ -101,7 +101,7 @@ def test_hostile_bytes_that_are_taken_are_encoded_as_they_came(group: Group) -> 
             assert encode(exact) == case.wire, case.wire.hex()
 
 
-def test_lengths_are_foretold_from_the_right_fields() -> None:
+def test_the_expected_faults_cover_every_length_field() -> None:
     for wire in my.VALID + my.RICH:
         for field in my.lengths(wire):
             assert field.least <= field.value <= field.most
@@ -134,19 +134,19 @@ def assert_only_this_text_differs(text: my.TextCase, expected: str | bytes) -> N
     assert after == [expected if found == old else found for found in before] != before
 
 
-def test_a_long_name_is_handed_up_whole() -> None:
+def test_a_long_name_is_decoded_whole() -> None:
     for text in my.long_texts():
         assert_only_this_text_differs(text, text.text.decode())
 
 
-def test_hostile_text_is_handed_up_as_it_came_but_for_what_follows_a_nul() -> None:
+def test_hostile_text_is_decoded_unchanged_up_to_its_first_nul() -> None:
     for text in my.hostile_texts():
         is_text = text.name not in my.BYTES[text.kind]
         expected = text.text.partition(b"\0")[0].decode("latin-1") if is_text else text.text
         assert_only_this_text_differs(text, expected)
 
 
-def test_hostile_text_is_shown_if_a_title_or_a_version_name_may_be_like_that() -> None:
+def test_hostile_text_is_shown_only_in_a_printable_title_or_version_name() -> None:
     for case in my.hostile_texts():
         texts = [field.text for field in pdu_fields(case.case.wire).fields]
         assert all(text.isascii() and text.isprintable() for text in texts)
@@ -155,7 +155,7 @@ def test_hostile_text_is_shown_if_a_title_or_a_version_name_may_be_like_that() -
         assert is_shown == (printable and case.name in (*my.TITLES, "name"))
 
 
-def test_an_identity_in_the_wrong_place_is_as_secret() -> None:
+def test_an_identity_in_a_wrong_place_is_not_shown() -> None:
     for kind, who in (
         (2, item(0x58, b"\2\1", counted(b"jdoe"), counted(b"hunter2"))),
         (1, item(0x59, counted(b"jdoe hunter2"))),
@@ -166,7 +166,7 @@ def test_an_identity_in_the_wrong_place_is_as_secret() -> None:
         assert not any(secret in shown for secret in ("jdoe", "6a 64 6f 65", "hunter2"))
 
 
-def test_of_a_longer_fixed_item_the_first_four_bytes_count() -> None:
+def test_the_first_four_bytes_of_a_longer_fixed_item_count() -> None:
     for size in range(4, 9):
         value = bytes(range(1, size + 1))
         info = answer(associate(1, item(0x50, item(0x51, value), item(0x53, value)))).user_info
@@ -204,7 +204,7 @@ print(__debug__)
 
 
 @pytest.mark.slow
-def test_answers_do_not_depend_on_assertions() -> None:
+def test_decoding_does_not_depend_on_assertions() -> None:
     said = []
     for options in ([], ["-O"]):
         command = [sys.executable, *options, "-c", SCRIPT, TESTS / "vectors" / "invalid.json"]
@@ -229,7 +229,7 @@ def largest(count: int) -> bytes:
     return associate(1, item(0x10, b"1" * 65535), *contexts, item(0x50, item(0x77, bytes(65531))))
 
 
-def test_the_largest_request_there_can_be_is_decoded() -> None:
+def test_the_largest_possible_request_is_decoded() -> None:
     wire = largest(128)
     assert len(wire) == 6 + 8_520_138
     assert len(answer(wire).contexts) == 128

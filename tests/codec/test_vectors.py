@@ -168,12 +168,12 @@ def check_all(
     assert total == 454
 
 
-def test_every_vector_gives_in_python_what_it_must() -> None:
+def test_every_vector_gives_its_expected_answer_in_python() -> None:
     check_all("Python", python, python_streams)
 
 
 @pytest.mark.slow
-def test_every_vector_gives_in_c_what_it_must(codec_toolchain: Toolchain) -> None:
+def test_every_vector_gives_its_expected_answer_in_c(codec_toolchain: Toolchain) -> None:
     in_c = InC(codec_toolchain)
     check_all(f"C ({codec_toolchain.name})", in_c.pdus, in_c.streams)
 
@@ -185,7 +185,7 @@ def test_every_canonical_vector_is_encoded_to_the_byte() -> None:
         assert encode(decode(bytes.fromhex(vector["hex"]))).hex() == vector["hex"], vector["id"]
 
 
-def test_every_fault_says_which_a_abort_the_peer_should_get() -> None:
+def test_every_fault_has_the_a_abort_reason_of_the_standard() -> None:
     """PS3.8 table 9-26: unrecognised PDU, unexpected or invalid PDU parameter."""
     reasons = {"bad_pdu_type": 1, "need_more": 0}
     for vector in INVALID:
@@ -218,7 +218,7 @@ def untested_bytes() -> list[tuple[bytes, Answer]]:
 
 
 @pytest.mark.slow
-def test_reserved_bytes_change_nothing_and_come_back() -> None:
+def test_reserved_bytes_change_no_value_and_are_encoded_again() -> None:
     cases = untested_bytes()
     for wire, expected in cases:
         for mode in MODES:
@@ -228,14 +228,16 @@ def test_reserved_bytes_change_nothing_and_come_back() -> None:
 
 
 @pytest.mark.slow
-def test_reserved_bytes_change_nothing_and_come_back_in_c(codec_toolchain: Toolchain) -> None:
+def test_reserved_bytes_change_no_value_and_are_encoded_again_in_c(
+    codec_toolchain: Toolchain,
+) -> None:
     cases = untested_bytes()
     answers = InC(codec_toolchain).pdus([(wire, "strict", {}) for wire, _ in cases])
     assert answers == [expected for _, expected in cases]
 
 
 @pytest.mark.slow
-def test_ten_thousand_untidy_pdus_come_back() -> None:
+def test_ten_thousand_untidy_pdus_are_encoded_to_the_same_bytes() -> None:
     untidy = Untidy(seed=2)
     for _ in range(10_000):
         wire = untidy.pdu()
@@ -246,13 +248,17 @@ def test_ten_thousand_untidy_pdus_come_back() -> None:
 
 
 @pytest.mark.slow
-def test_ten_thousand_untidy_pdus_come_back_in_c(codec_toolchain: Toolchain) -> None:
+def test_ten_thousand_untidy_pdus_are_encoded_to_the_same_bytes_in_c(
+    codec_toolchain: Toolchain,
+) -> None:
     untidy = Untidy(seed=3)
     questions = [(untidy.pdu(), "strict", LIMITS) for _ in range(10_000)]
     assert all(answer["ok"] for answer in InC(codec_toolchain).pdus(questions))
 
 
 @pytest.mark.parametrize("vector", TOLERATED, ids=lambda vector: vector["id"])
-def test_what_only_lenient_mode_takes_comes_back(vector: dict[str, Any]) -> None:
+def test_a_pdu_that_only_lenient_mode_accepts_is_encoded_to_the_same_bytes(
+    vector: dict[str, Any],
+) -> None:
     wire = bytes.fromhex(vector["hex"])[: vector["lenient"]["consumed"]]
     assert encode(decode(wire, exact=True)) == wire

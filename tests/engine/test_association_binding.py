@@ -389,7 +389,7 @@ def test_any_fault_before_the_request_is_aborted_without_a_reason_and_not_told(w
 
 
 @pytest.mark.parametrize("chopped", [False, True])
-def test_an_answer_to_what_was_not_proposed_is_ignored(chopped: bool) -> None:
+def test_an_answer_to_a_context_that_was_not_proposed_is_ignored(chopped: bool) -> None:
     engine = engine_in(5)
     wire = encode(accept(contexts=(ContextResult(7, 0, NEVER), *ANSWERED)))
     for chunk in [bytes([byte]) for byte in wire] if chopped else [wire]:
@@ -416,7 +416,7 @@ def test_a_context_without_an_answer_is_not_accepted() -> None:
     assert engine.send_data(b"ab", context=3) == OK
 
 
-def test_the_transfer_syntax_of_a_refused_context_means_nothing() -> None:
+def test_the_transfer_syntax_of_a_refused_context_is_ignored() -> None:
     engine = engine_in(5)
     refused = tuple(ContextResult(c.id, 4, NEVER) for c in PROPOSED)
     engine.receive(encode(accept(contexts=refused)))
@@ -435,7 +435,7 @@ def test_the_transfer_syntax_of_a_refused_context_means_nothing() -> None:
         ({"application_context": "1.2.840.10008.3.1.1.2"}, (1, 1, 2)),
     ],
 )
-def test_the_provider_refuses_a_request_and_says_so(
+def test_a_refusal_by_the_provider_is_told(
     changes: dict[str, Any], codes: tuple[int, int, int]
 ) -> None:
     engine, wire = engine_in(2), encode(request(**changes))
@@ -448,7 +448,7 @@ def test_the_provider_refuses_a_request_and_says_so(
     assert [(t.kind, t.status, t.type) for t in told] == [(SENT, OK, 3), (CLOSED, OK, 0)]
 
 
-def test_other_versions_beside_the_first_are_fine() -> None:
+def test_other_protocol_versions_beside_version_1_are_accepted() -> None:
     engine = engine_in(2)
     engine.receive(encode(request(protocol_version=3)))
     assert engine.state == 3
@@ -504,7 +504,7 @@ def test_bytes_that_are_not_one_whole_pdu_are_not_sent(state: int, wire: bytes) 
     assert (engine.state, engine.output()) == (state, b"")
 
 
-def test_of_two_proposals_with_one_id_the_first_counts() -> None:
+def test_the_first_of_two_proposals_with_one_id_counts() -> None:
     engine = engine_in(2)
     again = ProposedContext(1, VERIFICATION, (NEVER,))
     engine.receive(encode(request(contexts=(*PROPOSED, again))))
@@ -514,7 +514,7 @@ def test_of_two_proposals_with_one_id_the_first_counts() -> None:
 
 
 @pytest.mark.parametrize("info", [None, UserInformation(None, "1.2.3")])
-def test_a_peer_that_names_no_maximum_takes_any(info: UserInformation | None) -> None:
+def test_a_peer_without_a_maximum_length_accepts_any_length(info: UserInformation | None) -> None:
     engine = engine_in(5)
     engine.receive(encode(accept(user_info=info)))
     assert engine.send_data(bytes(100_000)) == OK
@@ -560,7 +560,7 @@ def test_data_is_cut_to_even_fragments_as_large_as_the_peer_takes(
     assert sent == [(SENT, OK, 4, len(pdu)) for pdu in expected]
 
 
-def test_to_a_peer_that_takes_any_size_a_mebibyte_goes_at_once() -> None:
+def test_a_peer_without_a_maximum_length_is_sent_a_mebibyte_in_one_pdu() -> None:
     engine = acceptor(theirs=0)
     assert engine.send_data(bytes(3 << 20)) == OK
     lengths = [len(pdu) - 6 for pdu in pdus_of(engine.take())]
@@ -644,7 +644,7 @@ def test_a_part_that_makes_the_whole_odd_is_refused_and_changes_nothing() -> Non
     assert engine.take() == p_data((1, COMMAND, b"ab")) + p_data((1, COMMAND | LAST, b"cd"))
 
 
-def test_an_odd_byte_does_not_outlive_its_association() -> None:
+def test_an_odd_byte_is_not_kept_for_the_next_association() -> None:
     engine = acceptor()
     assert engine.send_data(b"a", control=COMMAND) == OK
     assert engine.output() == b""
@@ -669,7 +669,7 @@ def test_an_exact_association_keeps_reserved_bytes() -> None:
     assert theirs.data_to_send() == wire
 
 
-def test_a_proxy_passes_on_data_as_it_comes() -> None:
+def test_data_is_passed_on_in_pieces_of_any_size() -> None:
     """Data comes in pieces of any size; a peer that drips makes them odd."""
     ours, theirs = Association(requestor=False), Association(requestor=True)
     ours.receive_data(RQ)
@@ -694,9 +694,7 @@ def test_a_proxy_passes_on_data_as_it_comes() -> None:
 @pytest.mark.parametrize(
     ("data", "context", "control"), [(b"abc", 1, 3), (b"ab", 255, 3), (b"ab", 5, 3), (b"ab", 1, 4)]
 )
-def test_data_that_the_peer_may_not_be_sent_is_refused(
-    data: bytes, context: int, control: int
-) -> None:
+def test_data_that_the_protocol_forbids_is_refused(data: bytes, context: int, control: int) -> None:
     engine = acceptor()
     assert engine.send_data(data, context, control) == BAD_VALUE
     assert (engine.state, engine.output()) == (6, b"")
@@ -774,7 +772,7 @@ def test_one_output_begins_with_what_waits_and_goes_on_with_what_is_lent() -> No
 # ---- limits ----------------------------------------------------------------------------------
 
 
-def test_more_than_the_queue_takes_is_refused_where_bytes_wait() -> None:
+def test_data_beyond_the_queue_is_refused_while_bytes_wait() -> None:
     engine = acceptor(theirs=0)
     assert engine.send_data(bytes(lib.LTDIC_MAX_QUEUE - 26)) == OK
     assert engine.send_data(bytes(4)) == ROOM
@@ -792,7 +790,7 @@ def test_a_single_call_may_be_larger_than_the_queue() -> None:
     assert len(pdus_of(engine.take())) == 4
 
 
-def test_what_waits_is_bounded_in_number_too_but_what_ends_it_is_always_taken() -> None:
+def test_the_number_of_queued_pdus_is_bounded_but_an_abort_is_always_taken() -> None:
     engine = acceptor()
     taken = 0
     while engine.send_data(b"") == OK:
@@ -805,7 +803,7 @@ def test_what_waits_is_bounded_in_number_too_but_what_ends_it_is_always_taken() 
 
 
 @pytest.mark.parametrize("state", [6, 13])
-def test_data_that_comes_costs_no_memory(state: int) -> None:
+def test_received_data_takes_no_memory(state: int) -> None:
     engine = acceptor(ours=0)
     chunk = bytes(65536)
     size = 100 << 20
@@ -824,7 +822,7 @@ def test_data_that_comes_costs_no_memory(state: int) -> None:
     assert memory_in_use() - before < memory_allowed(1 << 20)
 
 
-def test_requests_after_the_end_cost_no_memory_where_the_answers_are_not_read() -> None:
+def test_requests_after_the_end_take_no_memory_when_the_answers_are_not_read() -> None:
     engine = engine_in(13)
     flood = (b"\1\0\0\0\0\x44" + bytes(68)) * 1000
     engine.receive(flood)
@@ -881,7 +879,9 @@ def test_an_abort_before_there_is_an_association_closes_at_once(state: int) -> N
 
 
 @pytest.mark.parametrize("state", [2, 4])
-def test_a_loss_after_our_own_end_is_neither_its_cause_nor_told_again(state: int) -> None:
+def test_a_lost_connection_after_our_own_end_is_not_its_cause_and_not_told_again(
+    state: int,
+) -> None:
     engine = engine_in(state)
     assert engine.send(ABORT) == OK
     assert ends(engine.closed()) == [OK]
@@ -902,7 +902,7 @@ LAST_WORDS += [p_data((1, COMMAND, bytes(MAX)))]  # above the maximum, but nobod
 
 @pytest.mark.parametrize("words", LAST_WORDS, ids=short)
 @pytest.mark.parametrize(("state", "last"), ENDED_BY_US, ids=short)
-def test_what_a_peer_says_after_the_end_is_neither_told_nor_its_cause(
+def test_a_pdu_after_the_end_is_not_told_and_not_its_cause(
     state: int, last: bytes, words: bytes
 ) -> None:
     engine = engine_in(state)
@@ -921,7 +921,7 @@ def test_what_a_peer_says_after_the_end_is_neither_told_nor_its_cause(
     assert ends(engine.told) == [OK]
 
 
-def test_a_fault_stays_the_cause_whatever_follows_it() -> None:
+def test_a_fault_stays_the_cause_after_later_pdus() -> None:
     for words in LAST_WORDS:
         engine = engine_in(6)
         engine.receive(RJ + words)
@@ -980,7 +980,7 @@ def test_a_release_collision_is_answered_by_the_requestor_first(first: str) -> N
     [P_DATA, P_DATA[:-1], p_data((1, COMMAND, bytes(2000))), UNKNOWN_TYPE, RELEASE_RQ[:8]],
     ids=short,
 )
-def test_nothing_of_an_association_is_left_for_the_next(before: bytes) -> None:
+def test_an_association_leaves_no_state_for_the_next(before: bytes) -> None:
     engine = acceptor(ours=0, theirs=8)
     assert engine.send_data(b"lost", control=COMMAND) == OK
     engine.receive(before)
@@ -1003,7 +1003,7 @@ def test_nothing_of_an_association_is_left_for_the_next(before: bytes) -> None:
     assert engine.told[-1].echo == ECHOES[0][0]
 
 
-def test_after_the_transport_takes_nothing_more_the_peer_is_still_heard() -> None:
+def test_pdus_are_received_after_the_transport_stops_sending() -> None:
     engine = acceptor()
     assert engine.send_data(b"ab", control=COMMAND) == OK
     lib.ltdic_association_lost(engine.association)
@@ -1023,7 +1023,7 @@ def test_after_the_transport_takes_nothing_more_the_peer_is_still_heard() -> Non
 # ---- time ------------------------------------------------------------------------------------
 
 
-def test_a_dripping_request_does_not_put_artim_off() -> None:
+def test_a_dripping_request_does_not_delay_artim() -> None:
     engine = engine_in(2)
     for second in range(30):
         engine.now = START + 1000 * second
@@ -1067,14 +1067,14 @@ def test_a_peer_that_does_not_answer_is_aborted_at_the_deadline(state: int, drip
 @pytest.mark.parametrize(
     ("state", "answer"), [(5, AC), (7, RELEASE_RP), (11, RELEASE_RP)], ids=short
 )
-def test_an_answer_that_is_there_at_the_deadline_counts(state: int, answer: bytes) -> None:
+def test_an_answer_that_has_arrived_at_the_deadline_counts(state: int, answer: bytes) -> None:
     engine = engine_in(state)
     engine.now = START + RESPONSE
     assert [t.status for t in received(engine.receive(answer))] == [OK]
     assert engine.output() == b""
 
 
-def test_each_wait_for_the_peer_has_a_response_deadline_of_its_own() -> None:
+def test_each_wait_for_the_peer_has_its_own_deadline() -> None:
     engine = requestor()
     assert engine.send(RELEASE_RQ) == OK
     engine.at(START + 1000)
@@ -1095,7 +1095,7 @@ def test_an_idle_association_is_aborted_at_the_deadline() -> None:
     assert ends(engine.closed()) == [TIMEOUT]
 
 
-def test_data_in_either_direction_puts_the_idle_deadline_off() -> None:
+def test_data_in_either_direction_delays_the_idle_deadline() -> None:
     engine = acceptor()
     engine.now += 1000
     engine.receive(P_DATA[:-1])
@@ -1111,7 +1111,7 @@ def test_data_in_either_direction_puts_the_idle_deadline_off() -> None:
     assert engine.deadline == engine.now + IDLE
 
 
-def test_a_dripping_release_request_does_not_put_the_idle_deadline_off() -> None:
+def test_a_dripping_release_request_does_not_delay_the_idle_deadline() -> None:
     engine = acceptor()
     for byte in RELEASE_RQ[:-1]:
         engine.now += 5000
@@ -1129,7 +1129,7 @@ def test_without_timeouts_only_artim_runs() -> None:
 
 
 @pytest.mark.parametrize("state", range(1, 14))
-def test_only_the_user_and_an_idle_transport_are_waited_for_without_a_deadline(state: int) -> None:
+def test_every_wait_but_for_the_user_or_an_idle_transport_has_a_deadline(state: int) -> None:
     engine = engine_in(state) if state > 1 else Engine()
     assert (engine.deadline == 0) == (state in (1, 3, 4, 8, 9, 12))
 
@@ -1173,7 +1173,7 @@ def decode_echo(command: bytes) -> Echo | None:
 
 
 @pytest.mark.parametrize(("echo", "command"), ECHOES, ids=short)
-def test_a_c_echo_is_encoded_and_decoded_as_the_standard_has_it(echo: Echo, command: bytes) -> None:
+def test_a_c_echo_is_encoded_and_decoded_as_in_the_standard(echo: Echo, command: bytes) -> None:
     assert encode_echo(echo) == (OK, command, len(command))
     assert decode_echo(command) == echo
     assert encode_echo(echo, len(command)) == (OK, command, len(command))
@@ -1186,7 +1186,9 @@ def test_a_c_echo_is_encoded_and_decoded_as_the_standard_has_it(echo: Echo, comm
     st.integers(0, 0xFFFF),
     st.sampled_from(["1", "1.2", VERIFICATION, "1." + "2" * 61, "1." + "2" * 62]),
 )
-def test_a_c_echo_survives_encoding(field: int, message: int, status: int, uid: str) -> None:
+def test_an_encoded_c_echo_is_decoded_to_the_same_values(
+    field: int, message: int, status: int, uid: str
+) -> None:
     echo = Echo(field, message, status if field == 0x8030 else 0, uid)
     code, command, size = encode_echo(echo)
     assert (code, size) == (OK, len(command))
@@ -1195,7 +1197,7 @@ def test_a_c_echo_survives_encoding(field: int, message: int, status: int, uid: 
 
 
 @pytest.mark.parametrize("echo", [Echo(0x20, 1, 0, "1.2"), Echo(0x30, 1, 0, "1..2")])
-def test_what_is_no_c_echo_is_not_encoded(echo: Echo) -> None:
+def test_an_invalid_c_echo_is_not_encoded(echo: Echo) -> None:
     assert encode_echo(echo)[0] == BAD_VALUE
 
 
@@ -1217,7 +1219,7 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize("command", MALFORMED, ids=short)
-def test_a_malformed_c_echo_is_none(command: bytes) -> None:
+def test_a_malformed_c_echo_is_not_recognised(command: bytes) -> None:
     assert decode_echo(command) is None
 
 
@@ -1225,7 +1227,7 @@ def test_a_malformed_c_echo_is_none(command: bytes) -> None:
     ("echo", "command"), [*ECHOES, (NO_ECHO, ECHO_RQ[:-1] + b"\1\0\0")], ids=short
 )
 @given(data=st.data())
-def test_a_c_echo_is_found_however_it_is_cut(echo: Echo, command: bytes, data: Any) -> None:
+def test_a_c_echo_is_recognised_in_any_fragments(echo: Echo, command: bytes, data: Any) -> None:
     inside = st.lists(st.integers(0, len(command)), max_size=5)
     cuts = sorted(data.draw(inside))
     parts = [command[a:b] for a, b in zip([0, *cuts], [*cuts, len(command)], strict=True)]
@@ -1239,7 +1241,7 @@ def test_a_c_echo_is_found_however_it_is_cut(echo: Echo, command: bytes, data: A
 
 
 @pytest.mark.parametrize("size", [100, 1024, 1025, 2000, 16000])
-def test_whether_a_command_is_a_c_echo_does_not_depend_on_how_it_came(size: int) -> None:
+def test_a_c_echo_is_recognised_alike_in_pieces_of_any_size(size: int) -> None:
     padding = size - len(ECHO_RQ) - 8
     command = ECHO_RQ + b"\0\0\0\x10" + padding.to_bytes(4, "little") + bytes(padding)
     wire = p_data((1, COMMAND | LAST, command))
@@ -1254,7 +1256,7 @@ def test_whether_a_command_is_a_c_echo_does_not_depend_on_how_it_came(size: int)
     assert len(set(found)) == 1
 
 
-def test_data_is_no_c_echo() -> None:
+def test_a_data_set_is_not_recognised_as_a_c_echo() -> None:
     engine = acceptor()
     told = engine.receive(p_data((1, 3, ECHO_RQ), (1, 2, ECHO_RQ)))
     assert [t.echo for t in told] == [ECHOES[0][0], NO_ECHO]
@@ -1621,7 +1623,7 @@ def establish(pair: Pair, answer: int) -> None:
 @pytest.mark.slow
 @settings(max_examples=3 * settings().max_examples)
 @given(MAXIMA, MAXIMA, st.booleans(), st.lists(STEPS, min_size=30, max_size=80), st.booleans())
-def test_two_of_them_always_end_with_nothing_lost_and_nothing_told_twice(
+def test_two_associations_always_end_and_lose_and_repeat_nothing(
     requestor_max: int,
     acceptor_max: int,
     established: bool,

@@ -70,7 +70,7 @@ def settle(hosted: Hosted) -> None:
             lib.ltdic_net_done(found[0])
 
 
-def test_the_descriptor_is_readable_when_there_is_something_to_find(hosted: Hosted) -> None:
+def test_the_descriptor_is_readable_when_a_source_is_ready(hosted: Hosted) -> None:
     settle(hosted)
     assert hosted.fd >= 0
     assert not hosted.is_readable(0)
@@ -106,7 +106,7 @@ def test_the_time_to_sleep_ends_with_the_first_deadline(hosted: Hosted) -> None:
         assert lib.ltdic_loop_timeout(hosted.loop, SHORT) == SHORT
 
 
-def test_something_that_is_ready_leaves_no_time_to_sleep(hosted: Hosted) -> None:
+def test_a_ready_source_leaves_no_time_to_sleep(hosted: Hosted) -> None:
     settle(hosted)
     with socket.create_connection(("127.0.0.1", hosted.port)):
         hosted.accept()

@@ -85,7 +85,7 @@ CROWDS = {
 
 @pytest.mark.parametrize("count", [40, 1000])
 @pytest.mark.parametrize("crowd", CROWDS)
-def test_many_transfer_syntaxes_of_ours_do_not_multiply_those_of_a_peer(
+def test_the_cost_of_our_transfer_syntaxes_and_those_of_a_peer_adds_up(
     crowd: str, count: int
 ) -> None:
     ours, is_there = supporting(count), "last of ours" in crowd
@@ -97,7 +97,7 @@ def test_many_transfer_syntaxes_of_ours_do_not_multiply_those_of_a_peer(
     assert [c.result for c in answers] == [0 if is_there else 4] * CONTEXTS
 
 
-def test_many_abstract_syntaxes_of_ours_do_not_multiply_those_of_a_peer() -> None:
+def test_the_cost_of_our_abstract_syntaxes_and_those_of_a_peer_adds_up() -> None:
     many = tuple((f"1.2.840.10008.5.1.4.1.1.{number}", FORTY[:1]) for number in range(2000))
     rq = proposing("1.2.840.10008.5.1.4.1.1.9999", [FORTY[0].encode()])
     assert judging_time(many, rq) < TIMES * judging_time(many[:1], rq)
@@ -128,7 +128,7 @@ def agreeing_time(proposed: tuple[str, ...], ac: bytes) -> float:
 
 
 @pytest.mark.parametrize("pad", ["", " " * (ROOM - 40), "\0" * (ROOM - 40)], ids=len)
-def test_many_proposed_transfer_syntaxes_do_not_multiply_a_padded_answer(pad: str) -> None:
+def test_the_cost_of_proposed_transfer_syntaxes_and_a_padded_answer_adds_up(pad: str) -> None:
     ac = accepting(FORTY[-1].encode() + pad.encode())
     one = agreeing_time(FORTY[-1:], ac)
     assert agreeing_time(FORTY, ac) < TIMES * one + 0.002

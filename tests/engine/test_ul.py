@@ -85,7 +85,9 @@ def test_the_table_has_the_123_cells_of_the_standard() -> None:
 @pytest.mark.parametrize("requestor", [False, True])
 @pytest.mark.parametrize("event", range(1, 20))
 @pytest.mark.parametrize("state", range(1, 14))
-def test_cell(state: int, event: int, requestor: bool) -> None:
+def test_each_cell_of_the_table_has_its_action_and_next_state(
+    state: int, event: int, requestor: bool
+) -> None:
     check_cell(state, event, requestor)
 
 
@@ -137,7 +139,7 @@ def test_a_request_without_protocol_version_1_is_rejected_by_the_provider() -> N
     assert (ul.state, ul.deadline) == (13, NOW + ARTIM)
 
 
-def test_what_the_provider_is_told_to_refuse_is_refused_without_asking() -> None:
+def test_a_refusal_set_in_the_provider_rejects_the_request_without_an_indication() -> None:
     ul = machine(2)
     ul.refusal = (2, 3, 2)
     effects = fire(ul, 6)[1]
@@ -163,7 +165,7 @@ def test_an_accept_without_protocol_version_1_is_aborted() -> None:
     ("status", "reason"),
     [("BAD_PDU_TYPE", 1), ("BAD_LENGTH", 6), ("ITEM_OVERRUN", 6), ("TOO_LARGE", 6)],
 )
-def test_the_abort_says_what_was_wrong(status: str, reason: int) -> None:
+def test_an_abort_has_the_reason_of_the_fault(status: str, reason: int) -> None:
     effects = ffi.new("ltdic_effects *")
     lib.ltdic_ul_fault(machine(5), effects, getattr(lib, f"LTDIC_ERR_{status}"), NOW)
     assert (effects.codes.source, effects.codes.reason) == (2, reason)
@@ -171,12 +173,12 @@ def test_the_abort_says_what_was_wrong(status: str, reason: int) -> None:
     assert (effects.codes.source, effects.codes.reason) == (0, 0)
 
 
-def test_an_unexpected_pdu_is_aborted_as_unexpected() -> None:
+def test_an_unexpected_pdu_is_aborted_with_reason_unexpected_pdu() -> None:
     effects = fire(machine(6), 3)[1]
     assert (effects.codes.source, effects.codes.reason) == (2, 2)
 
 
-def test_the_side_is_decided_by_who_asked() -> None:
+def test_the_first_event_sets_the_side() -> None:
     ul = machine(1)
     fire(ul, 1)
     assert ul.requestor == 1
@@ -185,7 +187,7 @@ def test_the_side_is_decided_by_who_asked() -> None:
     assert ul.requestor == 0
 
 
-def test_every_status_has_a_name_a_text_and_an_unknown_one_does_too() -> None:
+def test_every_status_even_an_unknown_one_has_a_name_and_a_text() -> None:
     names = [name for name in dir(lib) if name.startswith("LTDIC_ERR_")]
     assert len({ffi.string(lib.ltdic_status_text(getattr(lib, n))) for n in names}) == len(names)
     assert all(ffi.string(lib.ltdic_status_name(getattr(lib, n))) != b"unknown" for n in names)

@@ -99,7 +99,7 @@ class RawTls:
 
 @by_version
 @in_loop
-async def test_a_rejection_that_comes_with_the_end_before_the_request_has_gone(
+async def test_a_rejection_and_the_end_before_the_request_is_sent_are_a_rejection(
     version: ssl.TLSVersion,
 ) -> None:
     with socket.create_server((LOCALHOST, 0)) as listener:
@@ -155,7 +155,9 @@ by_sight = pytest.mark.parametrize("is_blind", [False, True])
 
 @by_sight
 @in_loop
-async def test_a_rejection_that_came_while_the_loop_was_busy(is_blind: bool) -> None:
+async def test_a_rejection_received_while_the_loop_was_busy_beats_the_timeout(
+    is_blind: bool,
+) -> None:
     busy, loop = Busy(is_blind), asyncio.get_running_loop()
 
     def reject(connection: socket.socket) -> None:
@@ -169,7 +171,7 @@ async def test_a_rejection_that_came_while_the_loop_was_busy(is_blind: bool) -> 
 
 @by_sight
 @in_loop
-async def test_data_that_came_while_the_loop_was_busy(is_blind: bool) -> None:
+async def test_data_received_while_the_loop_was_busy_beats_the_timeout(is_blind: bool) -> None:
     busy = Busy(is_blind)
 
     def script(connection: socket.socket) -> None:
@@ -189,7 +191,7 @@ async def test_data_that_came_while_the_loop_was_busy(is_blind: bool) -> None:
 
 @pytest.mark.slow
 @in_loop
-async def test_a_peer_that_always_has_something_does_not_put_the_end_off() -> None:
+async def test_a_peer_that_sends_continuously_does_not_delay_the_timeout() -> None:
     def script(connection: socket.socket) -> None:
         connection.sendall(ACCEPT)
         with suppress(OSError):
@@ -215,7 +217,7 @@ GUARDED = Admission(calling=["NOBODY"])
 
 @by_refusal
 @in_loop
-async def test_a_rejection_goes_out_although_an_abort_is_there_behind_the_request(
+async def test_a_rejection_is_sent_although_an_abort_follows_the_request(
     request_: bytes,
 ) -> None:
     def ask() -> bytes:
@@ -232,7 +234,7 @@ async def test_a_rejection_goes_out_although_an_abort_is_there_behind_the_reques
 @by_refusal
 @by_version
 @in_loop
-async def test_a_rejection_goes_out_although_the_end_of_tls_is_there_behind_the_request(
+async def test_a_rejection_is_sent_although_the_end_of_tls_follows_the_request(
     request_: bytes, version: ssl.TLSVersion
 ) -> None:
     def ask() -> bytes:
@@ -250,7 +252,7 @@ async def test_a_rejection_goes_out_although_the_end_of_tls_is_there_behind_the_
 
 
 @in_loop
-async def test_an_acceptance_goes_out_although_an_abort_is_there_behind_the_request() -> None:
+async def test_an_accept_is_sent_although_an_abort_follows_the_request() -> None:
     def ask() -> bytes:
         with raw_requestor(to.address[1]) as connection:
             connection.sendall(REQUEST + encode(Abort(0, 0)))
@@ -286,7 +288,7 @@ def errors_of(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 @by_odd
 @in_loop
-async def test_whatever_on_request_raises_the_request_is_rejected(
+async def test_any_exception_of_on_request_rejects_the_request(
     function: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     admission = Admission(on_request=function, max_associations=1)
@@ -300,7 +302,7 @@ async def test_whatever_on_request_raises_the_request_is_rejected(
 
 @by_odd
 @in_loop
-async def test_whatever_a_handler_raises_its_association_is_aborted(
+async def test_any_exception_of_a_handler_aborts_its_association(
     function: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     admission = Admission(contexts=SUPPORTED, max_associations=1)
@@ -318,7 +320,7 @@ async def test_whatever_a_handler_raises_its_association_is_aborted(
 
 
 @in_loop
-async def test_what_tls_answers_by_itself_does_not_pile_up(
+async def test_answers_of_the_tls_layer_itself_are_bounded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def answer(tls: Tls, data: bytes) -> bytes:
@@ -351,7 +353,7 @@ MUCH = 32 << 20
 
 
 @in_loop
-async def test_a_server_that_was_closed_before_it_was_entered_comes_to_its_end() -> None:
+async def test_a_server_that_is_closed_before_it_is_entered_ends() -> None:
     server = aio.Server((LOCALHOST, 0), timeout=TIMEOUT)
     server.close()
     async with server:
@@ -359,7 +361,7 @@ async def test_a_server_that_was_closed_before_it_was_entered_comes_to_its_end()
             await server.serve()
 
 
-def test_an_admission_may_be_set_after_the_end_of_the_loop() -> None:
+def test_an_admission_can_be_set_after_the_loop_is_closed() -> None:
     async def serve() -> aio.Server:
         async with aio.Server((LOCALHOST, 0)) as server:
             return server

@@ -51,7 +51,7 @@ def sockets_toolchain(
 
 
 @pytest.mark.slow
-def test_the_first_address_that_is_up_wins_and_the_others_are_closed(
+def test_the_first_connected_address_is_used_and_the_others_are_closed(
     sockets_toolchain: Toolchain,
 ) -> None:
     source = C / "connecting.c"
@@ -162,7 +162,7 @@ def test_a_zone_index_is_resolved(connect: Connect) -> None:
 
 @by_face
 @pytest.mark.parametrize("host", [*NONE, *WITH_NUL, ""])
-def test_who_connects_to_no_host_is_told_so(connect: Connect, host: str) -> None:
+def test_connecting_to_an_invalid_host_is_a_connection_failed(connect: Connect, host: str) -> None:
     with pytest.raises(ConnectionFailed, match="no connection to") as e:
         connect(host, 104, timeout=TIMEOUT)
     assert isinstance(e.value.__cause__, (socket.gaierror, UnicodeError))
@@ -171,7 +171,9 @@ def test_who_connects_to_no_host_is_told_so(connect: Connect, host: str) -> None
 @pytest.mark.slow
 @by_server
 @pytest.mark.parametrize("host", [*NONE, *WITH_NUL])
-def test_who_listens_at_no_host_is_told_what_the_resolver_says(listen: Listen, host: str) -> None:
+def test_listening_at_an_invalid_host_raises_the_error_of_the_resolver(
+    listen: Listen, host: str
+) -> None:
     """Not what an earlier call failed with. Without a network the resolver may have to ask again
     for what could be a name."""
     with pytest.raises(socket.gaierror) as expected:
@@ -188,7 +190,7 @@ def test_who_listens_at_no_host_is_told_what_the_resolver_says(listen: Listen, h
 
 
 @by_server
-def test_who_listens_where_somebody_does_is_told_so(listen: Listen) -> None:
+def test_listening_on_a_port_in_use_is_an_error(listen: Listen) -> None:
     with pytest.raises(socket.gaierror):
         listen("no.such.host.invalid", 0)
     with socket.create_server((LOCALHOST, 0)) as taken, pytest.raises(OSError, match="in use") as e:
@@ -206,13 +208,13 @@ def test_a_host_with_a_port_in_it_is_a_value_error(face: Any, host: str) -> None
 
 @pytest.mark.parametrize("face", [ltdic.connect, aio.connect, listen_sync, listen_async])
 @pytest.mark.parametrize("port", NO_PORTS)
-def test_no_port_is_a_value_error(face: Any, port: int) -> None:
+def test_an_invalid_port_is_a_value_error(face: Any, port: int) -> None:
     with pytest.raises(ValueError, match=f"port is {port}, not 0 to 65535"):
         face("", port)
 
 
 @pytest.mark.parametrize("connect", [ltdic.connect, aio.connect])
-def test_nobody_connects_to_port_0(connect: Any) -> None:
+def test_connecting_to_port_0_is_a_value_error(connect: Any) -> None:
     with pytest.raises(ValueError, match="port is 0, not 1 to 65535"):
         connect(LOCALHOST, 0)
 
@@ -222,7 +224,7 @@ def test_nobody_connects_to_port_0(connect: Any) -> None:
 
 @by_face
 @pytest.mark.parametrize("local", ["", "*", LOCALHOST, "127.0.0.5", "localhost."])
-def test_the_address_of_this_end_is_the_one_asked_for(connect: Connect, local: str) -> None:
+def test_the_local_address_is_the_requested_one(connect: Connect, local: str) -> None:
     if local == "127.0.0.5" and not LINUX:
         pytest.skip("only Linux has all of 127.0.0.0/8 on its loopback")
     with serving(timeout=TIMEOUT) as server:
@@ -230,7 +232,7 @@ def test_the_address_of_this_end_is_the_one_asked_for(connect: Connect, local: s
 
 
 @by_face
-def test_any_address_of_this_end_is_of_any_family(connect: Connect) -> None:
+def test_the_unspecified_local_address_fits_any_family(connect: Connect) -> None:
     for number in NUMBERS:
         with Server((number, 0), timeout=TIMEOUT) as server:
             thread = Background(lambda s=server: s.serve(until=lambda: s.counters.accepted == 1))
@@ -240,9 +242,7 @@ def test_any_address_of_this_end_is_of_any_family(connect: Connect) -> None:
 
 @by_face
 @pytest.mark.parametrize("local", ["203.0.113.1", "no.such.host.invalid", f"{LOCALHOST}\0", "::1"])
-def test_an_address_of_this_end_that_is_none_is_a_connection_failed(
-    connect: Connect, local: str
-) -> None:
+def test_an_unusable_local_address_is_a_connection_failed(connect: Connect, local: str) -> None:
     with (
         socket.create_server((LOCALHOST, 0)) as server,
         pytest.raises(ConnectionFailed) as e,
@@ -253,7 +253,7 @@ def test_an_address_of_this_end_that_is_none_is_a_connection_failed(
 
 @pytest.mark.parametrize("connect", [ltdic.connect, aio.connect])
 @pytest.mark.parametrize("local", [(LOCALHOST, 70_000), (LOCALHOST, -1), ("localhost:1", 0)])
-def test_no_address_of_this_end_is_a_value_error(connect: Any, local: tuple[str, int]) -> None:
+def test_an_invalid_local_address_is_a_value_error(connect: Any, local: tuple[str, int]) -> None:
     with pytest.raises(ValueError, match="port"):
         connect(LOCALHOST, 104, local_address=local)
 
@@ -273,7 +273,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("together", [True, False], ids=["one word", "two"])
 @pytest.mark.parametrize("host", [LOCALHOST, "localhost.", *(["[::1]"] if has_ipv6() else [])])
-def test_echo_takes_host_and_port_in_one_word_or_two(host: str, together: bool) -> None:
+def test_echo_takes_host_and_port_in_one_argument_or_two(host: str, together: bool) -> None:
     with Server(("", 0), timeout=TIMEOUT) as server:
         thread = Background(server.serve)
         where = host, str(server.address[1])
@@ -297,7 +297,7 @@ def test_echo_takes_host_and_port_in_one_word_or_two(host: str, together: bool) 
     ],
     ids=str,
 )
-def test_echo_says_what_is_no_host_and_port(arguments: list[str]) -> None:
+def test_echo_names_an_invalid_host_or_port(arguments: list[str]) -> None:
     result = command("echo", *arguments)
     assert result.returncode == 64
     assert re.search(r"ltdic echo: .*(PORT|port|HOST)", result.stderr)
@@ -305,7 +305,7 @@ def test_echo_says_what_is_no_host_and_port(arguments: list[str]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("host", WITH_PORT)
-def test_listen_says_that_a_host_has_no_port_in_it(host: str) -> None:
+def test_listen_refuses_a_host_with_a_port_in_it(host: str) -> None:
     result = command("listen", "--host", host, "--port", "0")
     assert result.returncode == 64
     assert "its port is an argument of its own" in result.stderr
@@ -357,7 +357,7 @@ def test_no_connection_in_time_is_tried_again(connect: Connect) -> None:
 
 @pytest.mark.slow
 @on_linux
-def test_echo_says_that_nobody_answers() -> None:
+def test_echo_prints_that_the_connection_timed_out() -> None:
     with silent() as (host, port):
         result = command("echo", host, str(port), "--timeout", str(SHORT))
     assert result.returncode == 69
@@ -367,7 +367,7 @@ def test_echo_says_that_nobody_answers() -> None:
 
 @pytest.mark.slow
 @on_linux
-def test_echo_tries_again_where_nobody_answers_and_ends_in_time() -> None:
+def test_echo_retries_after_a_timeout_and_ends_in_time() -> None:
     with silent() as (host, port):
         begun = time.monotonic()
         result = command("echo", host, str(port), "--timeout", "6", "--retry", "1")
@@ -394,7 +394,7 @@ class Clock:
 
 @pytest.mark.parametrize("answers", ["", "R", "RR", "RRR", "RT", "TR", "TRR", "TTR", "RTRT"])
 @pytest.mark.parametrize(("timeout", "retries"), [(30, 3), (4, 3), (1, 3), (3, 1), (2, 0)])
-def test_echo_tries_as_long_as_it_is_given_and_no_longer(
+def test_echo_retries_within_its_total_time_only(
     monkeypatch: pytest.MonkeyPatch, answers: str, timeout: float, retries: int
 ) -> None:
     """The peer (R)efuses at first, or the time for (T)his try is over; and then for the others."""
@@ -442,7 +442,7 @@ class Resolver:
 
 
 @by_face
-def test_a_name_that_the_resolver_may_find_later_is_tried_again(
+def test_a_temporary_failure_of_the_resolver_is_tried_again(
     connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[Any] = []
@@ -459,7 +459,7 @@ def test_a_name_that_the_resolver_may_find_later_is_tried_again(
     assert str(e.value.__cause__.strerror) in str(e.value)
 
 
-def test_echo_tries_again_where_the_resolver_may_know_later(
+def test_echo_retries_after_a_temporary_failure_of_the_resolver(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(net, "lib", Resolver(1))
@@ -501,7 +501,7 @@ async def cancel_at(steps: int, host: str, port: int) -> bool:
 @on_linux
 @pytest.mark.parametrize("host", [LOCALHOST, "localhost", "no.such.host.invalid"])
 @in_loop
-async def test_connecting_can_be_cancelled_at_any_moment(host: str, pool: None) -> None:
+async def test_connecting_can_be_cancelled_at_any_step(host: str, pool: None) -> None:
     with silent() as (_, port):
         steps = 0
         while steps < 200:
@@ -513,7 +513,7 @@ async def test_connecting_can_be_cancelled_at_any_moment(host: str, pool: None) 
 @pytest.mark.slow
 @pytest.mark.parametrize("host", [LOCALHOST, "localhost"])
 @in_loop
-async def test_connecting_to_one_who_listens_can_be_cancelled_at_any_moment(
+async def test_connecting_to_a_listening_server_can_be_cancelled_at_any_step(
     host: str, pool: None
 ) -> None:
     async with aio.Server((LOCALHOST, 0), timeout=TIMEOUT) as server:
@@ -528,7 +528,7 @@ async def test_connecting_to_one_who_listens_can_be_cancelled_at_any_moment(
 @on_linux
 @pytest.mark.parametrize("host", [LOCALHOST, "localhost"])
 @in_loop
-async def test_connecting_can_be_cancelled_before_its_turn(
+async def test_connecting_can_be_cancelled_before_a_thread_is_free(
     host: str, pool: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More connect than there are threads."""
@@ -550,7 +550,9 @@ async def test_connecting_can_be_cancelled_before_its_turn(
 @on_linux
 @pytest.mark.parametrize("good", [LOCALHOST, "localhost"])
 @in_loop
-async def test_a_hundred_who_do_not_answer_hold_up_nobody(good: str, pool: None) -> None:
+async def test_a_hundred_unanswered_connections_do_not_delay_another_one(
+    good: str, pool: None
+) -> None:
     async with aio.Server((LOCALHOST, 0), timeout=TIMEOUT) as server:
         with silent() as (_, port):
             tasks = [
@@ -568,7 +570,7 @@ async def test_a_hundred_who_do_not_answer_hold_up_nobody(good: str, pool: None)
 
 @pytest.mark.slow
 @in_loop
-async def test_looking_up_the_address_of_this_end_does_not_stop_the_loop(
+async def test_resolving_the_local_address_does_not_block_the_loop(
     pool: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads = []

@@ -129,7 +129,7 @@ def test_bytes_after_a_reject_change_nothing(requestor: Requestor) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(my.triples, st.binary(min_size=2, max_size=2), st.sets(st.integers(1, 9)), st.booleans())
-def test_any_reject_cut_anywhere_arrives_raw(
+def test_a_reject_in_any_two_pieces_is_received_raw(
     codes: tuple[int, int, int], reserved: bytes, cuts: set[int], reset: bool
 ) -> None:
     wire = b"\x03" + reserved[:1] + b"\0\0\0\x04" + reserved[1:] + bytes(codes)
@@ -162,7 +162,7 @@ def test_any_reject_cut_anywhere_arrives_raw(
         (encode(ReleaseRequest()), 2),
     ],
 )
-def test_what_is_no_reject_is_aborted_with_the_reason(
+def test_an_invalid_reject_is_aborted_with_the_reason(
     requestor: Requestor, wire: bytes, reason: int
 ) -> None:
     requestor.peer.sendall(wire)
@@ -271,7 +271,9 @@ def rejected_under_artim(request: bytes, milliseconds: int) -> Iterator[tuple[An
     acceptor.free()
 
 
-def test_artim_ends_a_rejected_association_that_is_not_closed(raw_request: bytes) -> None:
+def test_artim_closes_a_rejected_association_that_the_requestor_keeps_open(
+    raw_request: bytes,
+) -> None:
     with rejected_under_artim(raw_request, 60) as (peer, child):
         begun = time.monotonic()
         assert child.until("close")[-1] == ("close", DICOM_ERROR_TIMEOUT)
@@ -281,9 +283,7 @@ def test_artim_ends_a_rejected_association_that_is_not_closed(raw_request: bytes
 
 
 @pytest.mark.parametrize("drip", [False, True])
-def test_artim_ends_a_connection_whose_request_does_not_come(
-    raw_request: bytes, drip: bool
-) -> None:
+def test_artim_closes_a_connection_without_a_request(raw_request: bytes, drip: bool) -> None:
     acceptor = Acceptor()
     acceptor.more["accept"] = lambda *_: None
     with socket.create_connection(acceptor.address, 10) as peer:
@@ -319,7 +319,7 @@ def test_a_request_for_another_protocol_version_is_rejected_by_the_provider(
     acceptor.free()
 
 
-def test_what_comes_instead_of_a_request_is_aborted_by_the_user(raw_request: bytes) -> None:
+def test_another_pdu_instead_of_a_request_is_aborted(raw_request: bytes) -> None:
     for wire in (b"\x09", REJECT, raw_request[:74] + b"\x20\0\xff\xff" + raw_request[78:]):
         acceptor = Acceptor()
         with socket.create_connection(acceptor.address, 10) as peer:
@@ -332,7 +332,7 @@ def test_what_comes_instead_of_a_request_is_aborted_by_the_user(raw_request: byt
         acceptor.free()
 
 
-def test_only_the_defined_combinations_are_sent(raw_request: bytes) -> None:
+def test_only_the_defined_rejections_are_sent(raw_request: bytes) -> None:
     refused = []
 
     def on_request(hNet: Any, hPDU: Any, _: Any) -> None:
@@ -375,7 +375,7 @@ def test_each_connection_is_told_once_and_the_oldest_is_accepted_first() -> None
     acceptor.free()
 
 
-def test_traffic_does_not_put_artim_off(raw_request: bytes) -> None:
+def test_traffic_does_not_delay_artim(raw_request: bytes) -> None:
     with rejected_under_artim(raw_request, 100) as (peer, child):
         begun = time.monotonic()
         while child.events[-1][0] != "close" and time.monotonic() - begun < TIMEOUT / 2:
@@ -396,7 +396,7 @@ def test_no_data_is_buffered_before_an_association() -> None:
     acceptor.free()
 
 
-def test_a_request_is_answered_for_what_it_asked(raw_request: bytes) -> None:
+def test_an_answer_fits_the_request_of_its_handle(raw_request: bytes) -> None:
     """Also from RECEIVECALLBACK, and on a handle that had another request before."""
     child = Recorder(receive=lambda h, *_: answer(h))
     codes: list[int] = []
@@ -451,7 +451,7 @@ def test_closing_in_the_callback_closes_once(server: socket.socket, request_pdu:
 
 
 @pytest.mark.parametrize("wait", [lib.L_DicomWait, L_DicomWait], ids=["C", "Python"])
-def test_break_wait_ends_the_wait_it_was_called_in(
+def test_break_wait_ends_the_wait_that_called_the_callback(
     wait: Any, server: socket.socket, request_pdu: Any
 ) -> None:
     codes = []
@@ -495,7 +495,7 @@ def test_each_of_two_waits_can_be_broken(
     unused.free()
 
 
-def test_connecting_again_and_again_in_vain_leaves_the_wait() -> None:
+def test_a_wait_returns_although_each_callback_reconnects_in_vain() -> None:
     """A closed port of this computer fails at once, each time."""
     recorder = Recorder(connect=lambda h, *_: connect(h))
 
@@ -562,7 +562,7 @@ def test_a_callback_may_connect_again(server: socket.socket, request_pdu: Any, s
     requestor.free()
 
 
-def test_what_a_callback_raises_comes_out_of_the_wait(
+def test_an_exception_of_a_callback_is_raised_by_the_wait(
     server: socket.socket, request_pdu: Any
 ) -> None:
     def on_receive(*_: Any) -> None:
@@ -580,7 +580,7 @@ def test_what_a_callback_raises_comes_out_of_the_wait(
     requestor.free()
 
 
-def test_what_a_callback_raises_ends_the_wait_for_another_handle(
+def test_an_exception_of_a_callback_ends_the_wait_for_another_handle(
     server: socket.socket, request_pdu: Any
 ) -> None:
     def on_reject(*_: Any) -> None:
@@ -598,7 +598,7 @@ def test_what_a_callback_raises_ends_the_wait_for_another_handle(
     other.free()
 
 
-def test_an_attempt_aborted_in_the_callback_that_began_it_leaves_the_last_end(
+def test_an_attempt_aborted_in_the_callback_that_began_it_adds_no_event(
     server: socket.socket, request_pdu: Any
 ) -> None:
     def on_reject(hNet: Any, *_: Any) -> None:
@@ -617,9 +617,7 @@ def test_an_attempt_aborted_in_the_callback_that_began_it_leaves_the_last_end(
 
 
 @pytest.mark.slow
-def test_a_callback_that_runs_for_a_second_loses_nothing(
-    server: socket.socket, request_pdu: Any
-) -> None:
+def test_a_slow_callback_loses_no_event(server: socket.socket, request_pdu: Any) -> None:
     slow = Requestor(server, request_pdu, reject=lambda *_: time.sleep(1))
     others = [Requestor(server, request_pdu) for _ in range(5)]
     for requestor in [slow, *others]:
@@ -630,7 +628,7 @@ def test_a_callback_that_runs_for_a_second_loses_nothing(
         requestor.free()
 
 
-def test_a_callback_may_pump_and_events_of_its_handle_wait(
+def test_events_of_a_handle_wait_while_its_callback_pumps(
     server: socket.socket, request_pdu: Any
 ) -> None:
     other = Requestor(server, request_pdu)
@@ -652,7 +650,7 @@ def test_a_callback_may_pump_and_events_of_its_handle_wait(
     outer.free()
 
 
-def test_what_a_callback_pumped_ends_the_wait_it_was_called_in(
+def test_an_event_pumped_in_a_callback_ends_the_outer_wait(
     server: socket.socket, request_pdu: Any
 ) -> None:
     awaited = Requestor(server, request_pdu)
@@ -673,9 +671,7 @@ def test_what_a_callback_pumped_ends_the_wait_it_was_called_in(
     awaited.free()
 
 
-def test_user_data_is_any_object_in_all_kinds_of_slots(
-    server: socket.socket, request_pdu: Any
-) -> None:
+def test_user_data_can_be_any_object_in_every_slot(server: socket.socket, request_pdu: Any) -> None:
     data, got = object(), []
 
     @pEXT_CALLBACK("RECEIVEASSOCIATEREJECTCALLBACK")
@@ -828,7 +824,7 @@ def test_a_freed_handle_is_never_known_again() -> None:
     L_DicomFreeNet(None)
 
 
-def test_a_handle_is_unknown_on_another_thread() -> None:
+def test_a_handle_of_another_thread_is_unknown() -> None:
     handle = L_DicomCreateNet(None, DICOM_SECURE_NONE)
     codes = []
     thread = threading.Thread(target=lambda: codes.append(L_DicomClose(handle)))
@@ -850,7 +846,9 @@ def test_start_up_is_counted_and_the_last_shut_down_frees_all() -> None:
     assert not L_DicomCreateNet(None, 1)
 
 
-def test_shut_down_from_inside_a_callback(server: socket.socket, request_pdu: Any) -> None:
+def test_shut_down_inside_a_callback_frees_the_handle(
+    server: socket.socket, request_pdu: Any
+) -> None:
     check(L_DicomStartUp())
     requestor = Requestor(server, request_pdu, reject=lambda *_: L_DicomShutDown())
     requestor.peer.sendall(REJECT)
@@ -860,7 +858,7 @@ def test_shut_down_from_inside_a_callback(server: socket.socket, request_pdu: An
     requestor.peer.close()
 
 
-def test_connecting_to_nobody_is_told(server: socket.socket) -> None:
+def test_a_failed_connection_is_told(server: socket.socket) -> None:
     address = server.getsockname()
     server.close()
     recorder = Recorder()
@@ -880,7 +878,7 @@ def test_connecting_to_nobody_is_told(server: socket.socket) -> None:
 @pytest.mark.parametrize(
     "family", [DICOM_IPTYPE_IPV4, DICOM_IPTYPE_IPV6, DICOM_IPTYPE_IPV4_OR_IPV6]
 )
-def test_listening_and_connecting_by_family(family: int, request_pdu: Any) -> None:
+def test_a_listener_accepts_connections_of_its_family(family: int, request_pdu: Any) -> None:
     acceptor, requestor = Recorder(), Recorder()
     code = L_DicomListenExt(acceptor.handle, "*", 0, 5, family)
     if (code or family == DICOM_IPTYPE_IPV6) and not has_ipv6():
@@ -900,7 +898,7 @@ def test_listening_and_connecting_by_family(family: int, request_pdu: Any) -> No
     requestor.free()
 
 
-def test_a_listener_for_both_families_takes_both_or_none() -> None:
+def test_a_listener_for_both_families_fails_when_one_is_in_use() -> None:
     if not has_ipv6():
         return
     recorder = Recorder()
@@ -949,7 +947,7 @@ def test_an_abort_arrives_with_its_codes(
     requestor.free()
 
 
-def test_the_user_sees_what_was_proposed_and_what_was_answered() -> None:
+def test_the_user_reads_the_proposed_and_the_answered_values() -> None:
     pdu = L_DicomCreateAssociate(True)
     check(L_DicomSetCalled(pdu, "ARCHIVE"))
     check(L_DicomSetCalling(pdu, " CT 1 "))
@@ -1004,7 +1002,7 @@ def test_the_user_sees_what_was_proposed_and_what_was_answered() -> None:
     requestor.free()
 
 
-def test_an_associate_object_keeps_what_is_legal_and_refuses_the_rest() -> None:
+def test_an_associate_object_keeps_legal_values_and_refuses_others() -> None:
     pdu = L_DicomCreateAssociate(True)
     assert L_DicomGetCalled(pdu) == L_DicomGetApplication(pdu) == ""
     for function in (L_DicomSetCalled, L_DicomSetCalling):
@@ -1046,7 +1044,7 @@ def test_an_associate_object_keeps_what_is_legal_and_refuses_the_rest() -> None:
     assert L_DicomSetMaxLength(None, 0) == DICOM_ERROR_PARAMETER
 
 
-def test_contexts_are_read_in_any_order_between_changes() -> None:
+def test_contexts_can_be_read_by_index_between_changes() -> None:
     draw = random.Random(1)
     pdu = L_DicomCreateAssociate(TRUE)
     contexts: dict[int, tuple[str, list[str]]] = {}  # by ID: abstract and transfer syntaxes
@@ -1132,7 +1130,7 @@ def test_an_echo_of_another_class_carries_its_uid(request_pdu: Any) -> None:
     assert seen == [b"1.2.3"]
 
 
-def test_what_was_agreed_can_be_asked_for_on_both_sides() -> None:
+def test_both_sides_can_read_the_negotiated_values() -> None:
     pdu = L_DicomCreateAssociate(True)
     for ident, abstract in ((1, VERIFICATION), (3, "1.2.3")):
         check(L_DicomAddPresentation(pdu, ident, 0, abstract))
@@ -1216,7 +1214,7 @@ def test_roles_extended_information_window_and_identity_pass_through_both_ways()
     L_DicomFreeAssociate(pdu)
 
 
-def test_data_of_any_length_arrives_whole_and_each_pdu_that_went_is_told(
+def test_data_of_any_length_arrives_whole_and_each_sent_pdu_is_told(
     request_pdu: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     got = bytearray()
@@ -1251,7 +1249,7 @@ def test_data_of_any_length_arrives_whole_and_each_pdu_that_went_is_told(
     assert sent[-186:] == [12 + size for size in [0, *fragments]]
 
 
-def test_who_sends_on_whenever_something_has_gone_keeps_nobody_waiting(request_pdu: Any) -> None:
+def test_sending_in_each_send_callback_does_not_delay_other_handles(request_pdu: Any) -> None:
     def on_send(hNet: Any, nError: int, nType: int, *_: Any) -> None:
         if nType == 4 and len(sent) < most:
             sent.append(nError)
@@ -1266,7 +1264,7 @@ def test_who_sends_on_whenever_something_has_gone_keeps_nobody_waiting(request_p
         assert set(sent) == {DICOM_SUCCESS}
 
 
-def test_who_sends_on_whenever_something_has_gone_hears_the_peer(request_pdu: Any) -> None:
+def test_sending_in_each_send_callback_does_not_stop_receiving(request_pdu: Any) -> None:
     def on_send(hNet: Any, nError: int, nType: int, *_: Any) -> None:
         if nType == 4 and nError == DICOM_SUCCESS and len(sent) < most:
             sent.append(L_DicomSendData(hNet, 1, 0, b"ab", 2))
@@ -1284,7 +1282,7 @@ def test_who_sends_on_whenever_something_has_gone_hears_the_peer(request_pdu: An
     assert aborts[0] < most / 2
 
 
-def test_what_cannot_be_sent_is_refused_and_changes_nothing(request_pdu: Any) -> None:
+def test_data_that_cannot_be_sent_is_refused_and_changes_nothing(request_pdu: Any) -> None:
     unused = Recorder()
     assert L_DicomSendData(unused.handle, 1, 3, b"ab", 2) == DICOM_ERROR_STATE
     assert L_DicomSendCEchoRequest(unused.handle, 1, 1, None) == DICOM_ERROR_STATE
@@ -1302,7 +1300,9 @@ def test_what_cannot_be_sent_is_refused_and_changes_nothing(request_pdu: Any) ->
         assert requestor.until("echoed")[-1] == ("echoed", 1, 7, 0x0122)
 
 
-def test_silence_is_ended_by_the_deadline_set_for_it(raw_request: bytes, request_pdu: Any) -> None:
+def test_a_silent_peer_is_ended_at_the_deadline_of_the_state(
+    raw_request: bytes, request_pdu: Any
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         requestor = Requestor(server, request_pdu)
         assert requestor.events == []
@@ -1333,7 +1333,7 @@ def test_silence_is_ended_by_the_deadline_set_for_it(raw_request: bytes, request
 
 
 @pytest.mark.slow
-def test_an_answer_that_came_in_time_counts_however_late_it_is_looked_at(
+def test_an_answer_received_in_time_counts_when_it_is_read_late(
     server: socket.socket, request_pdu: Any
 ) -> None:
     requestor = Recorder()
@@ -1349,7 +1349,7 @@ def test_an_answer_that_came_in_time_counts_however_late_it_is_looked_at(
     requestor.free()
 
 
-def test_a_connection_that_does_not_come_up_in_time_is_told_so() -> None:
+def test_a_connection_that_is_not_established_in_time_is_told() -> None:
     with socket.socket() as full:  # its backlog is full, so that the system does not answer
         full.bind(("127.0.0.1", 0))
         full.listen(0)
@@ -1463,7 +1463,7 @@ def reject_many(count: int, seed: int) -> int:
 
 
 @pytest.mark.slow
-def test_ten_thousand_rejections_all_arrive_and_leave_nothing_behind() -> None:
+def test_ten_thousand_rejections_arrive_and_leave_no_handle() -> None:
     assert reject_many(500, seed=1) == 500
     files, memory = len(os.listdir("/proc/self/fd")), memory_in_use()
     begun = time.monotonic()
@@ -1475,7 +1475,7 @@ def test_ten_thousand_rejections_all_arrive_and_leave_nothing_behind() -> None:
     assert not l_dicom._user_data
 
 
-def test_threads_have_their_own_handles_and_loops() -> None:
+def test_each_thread_has_its_own_handles_and_loop() -> None:
     results: list[int] = []
     threads = [
         threading.Thread(target=lambda n=n: results.append(reject_many(200, n))) for n in range(4)
@@ -1504,7 +1504,7 @@ def test_constants_of_command_sets_have_the_values_of_the_standard() -> None:
     assert (COMMAND_DATASET_PRESENT, COMMAND_DATASET_ABSENT) == (0, 0x0101)
 
 
-def test_error_texts_exist() -> None:
+def test_every_error_code_has_a_text() -> None:
     codes = [getattr(lib, n) for n in dir(lib) if n.startswith("DICOM_ERROR_")]
     assert len({L_DicomErrorText(code) for code in codes}) == len(codes)
     assert L_DicomErrorText(-1) == L_DicomErrorText(1000) == "unknown error"

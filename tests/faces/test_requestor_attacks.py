@@ -66,7 +66,7 @@ def stopped_while(function: Callable[[], Any]) -> Iterator[Callable[[], None]]:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_rejection_in_several_records_that_came_in_time_is_told(version: str) -> None:
+def test_a_rejection_in_several_tls_records_received_in_time_is_reported(version: str) -> None:
     """By a process that did not run when the time was up."""
     tls, ours, seconds = VERSIONS[version], None, 1.0
     server = socket.create_server((LOCALHOST, 0))
@@ -103,7 +103,7 @@ def test_a_rejection_in_several_records_that_came_in_time_is_told(version: str) 
     assert rejected.value.codes == (1, 1, 7)
 
 
-def test_a_peer_that_sends_without_an_end_is_not_waited_for() -> None:
+def test_an_abort_does_not_wait_for_a_peer_that_sends_without_end() -> None:
     def flood(connection: socket.socket) -> None:
         with suppress(OSError):
             while True:

@@ -326,7 +326,7 @@ def read_to_the_end(connection: socket.socket) -> None:
 # ---- alone -----------------------------------------------------------------------------------
 
 
-def test_it_accepts_echoes_and_releases_without_telling_anybody() -> None:
+def test_a_server_answers_echoes_and_releases_without_events() -> None:
     with serving() as server:
         peer = server.associate()
         for number in range(3):
@@ -339,12 +339,12 @@ def test_it_accepts_echoes_and_releases_without_telling_anybody() -> None:
         assert server.events == []
 
 
-def test_the_accept_is_the_one_of_the_admission() -> None:
+def test_the_accept_is_built_by_the_admission() -> None:
     with serving() as server:
         assert server.call(RQ).receive() == Admission(POLICY).judge(RQ).accept
 
 
-def test_all_that_is_sent_at_once_is_answered_in_order() -> None:
+def test_pdus_sent_at_once_are_answered_in_order() -> None:
     with serving() as server:
         peer = server.call(RQ + ECHO_RQ + ECHO_RQ + RELEASE_RQ)
         kinds = [peer.receive()[0] for _ in range(4)]
@@ -360,7 +360,7 @@ def test_all_that_is_sent_at_once_is_answered_in_order() -> None:
         echo(lib.LTDIC_C_ECHO_RQ) + p_data((VERIFY, LAST, b"data set")),
     ],
 )
-def test_what_is_no_echo_in_a_verification_context_is_aborted(pdu: bytes) -> None:
+def test_a_message_that_is_not_an_echo_in_a_verification_context_is_aborted(pdu: bytes) -> None:
     with serving(wanted=ENDS) as server:
         peer = server.associate()
         peer.send(pdu)
@@ -374,7 +374,7 @@ def test_what_is_no_echo_in_a_verification_context_is_aborted(pdu: bytes) -> Non
         assert server.counters.aborted == 1
 
 
-def test_of_two_contexts_with_one_id_the_first_says_whose_the_data_is() -> None:
+def test_the_first_of_two_contexts_with_one_id_routes_the_data() -> None:
     both = encode(request(contexts=(changed(PROPOSED[1], id=1), PROPOSED[0])))
     with serving(wanted=DATA) as server:
         peer = server.associate(both)
@@ -383,7 +383,7 @@ def test_of_two_contexts_with_one_id_the_first_says_whose_the_data_is() -> None:
         assert [event.data for event in server.of(RECEIVED)] == [b"of a CT."]
 
 
-def test_data_that_nobody_wants_is_dropped() -> None:
+def test_data_without_a_receiver_is_dropped() -> None:
     with serving(wanted=ENDS) as server:
         peer = server.associate()
         peer.send(p_data((STORE, COMMAND | LAST, b"ab"), (STORE, LAST, b"cd" * 1000)) * 20)
@@ -393,7 +393,7 @@ def test_data_that_nobody_wants_is_dropped() -> None:
 
 
 @pytest.mark.slow
-def test_associations_that_nobody_is_told_of_cost_no_memory_within_one_run() -> None:
+def test_associations_without_events_take_no_memory_within_one_run() -> None:
     rounds = 40_000
 
     def come_and_go(address: tuple[str, int], count: int) -> None:
@@ -449,7 +449,7 @@ def test_a_rejection_has_its_code_and_is_counted(
         assert {event.kind for event in server.events} == ({ENDED} if wanted else set())
 
 
-def test_limits_are_kept_and_places_are_given_back() -> None:
+def test_limits_are_enforced_and_places_are_freed() -> None:
     with serving(changed(POLICY, together=2, each=1), ENDS) as server:
         other = encode(request(contexts=PROPOSED, calling_ae="OTHER"))
         third = encode(request(contexts=PROPOSED, calling_ae="THIRD"))
@@ -468,7 +468,7 @@ def test_limits_are_kept_and_places_are_given_back() -> None:
 
 
 @pytest.mark.parametrize("rq", [BAD_VERSION, BAD_CONTEXT])
-def test_a_request_that_is_refused_and_aborted_in_one_breath_is_told_as_rejected(
+def test_a_refused_request_that_is_aborted_at_once_is_reported_as_rejected(
     rq: bytes,
 ) -> None:
     with serving(wanted=ENDS) as server:
@@ -481,7 +481,7 @@ def test_a_request_that_is_refused_and_aborted_in_one_breath_is_told_as_rejected
         assert server.counters == Counters(connections=1)
 
 
-def test_a_request_that_is_refused_and_left_to_artim_is_told_as_rejected() -> None:
+def test_a_refused_request_that_ends_at_artim_is_reported_as_rejected() -> None:
     with serving(wanted=ENDS, artim=50) as server:
         server.call(BAD_VERSION + ABORT[:3])
         (report,) = server.ended()
@@ -515,7 +515,7 @@ def joined(events: list[Event]) -> list[tuple[int, int, bytes]]:
     return whole
 
 
-def test_a_command_and_a_data_set_that_are_there_whole_are_a_row_each() -> None:
+def test_a_whole_command_and_a_whole_data_set_are_one_row_each() -> None:
     with serving(wanted=DATA) as server:
         peer = server.associate()
         peer.send(WIRE)
@@ -524,7 +524,7 @@ def test_a_command_and_a_data_set_that_are_there_whole_are_a_row_each() -> None:
         assert [e.data for e in server.of(ACCEPTED)] == [RQ + Admission(POLICY).judge(RQ).accept]
 
 
-def test_cutting_the_stream_anywhere_changes_nothing() -> None:
+def test_a_stream_cut_anywhere_gives_the_same_events() -> None:
     with serving(wanted=DATA) as server:
         peer = server.associate()
         for cut in range(1, len(WIRE)):
@@ -549,7 +549,7 @@ def fragments(command: bool, data: list[bytes]) -> list[tuple[int, int, bytes]]:
 @pytest.mark.slow
 @settings(deadline=None)
 @given(messages, st.lists(st.integers(1, 60), max_size=12), st.integers(1, 4))
-def test_what_is_received_is_what_was_sent(
+def test_messages_are_received_as_sent(
     sent: list[tuple[list[bytes], list[bytes]]], cuts: list[int], at_once: int
 ) -> None:
     pdvs = [pdv for c, d in sent for pdv in (*fragments(True, c), *fragments(False, d))]
@@ -572,7 +572,7 @@ def test_what_is_received_is_what_was_sent(
         assert server.events[-1].kind == ENDED
 
 
-def test_more_than_a_batch_holds_comes_in_several_in_order() -> None:
+def test_events_beyond_one_batch_arrive_in_several_in_order() -> None:
     """As many peers as there are, whose messages alternate, so that no two rows can be one."""
     with serving(wanted=DATA) as server:
         peers = [server.associate() for _ in range(3)]
@@ -586,7 +586,7 @@ def test_more_than_a_batch_holds_comes_in_several_in_order() -> None:
 
 
 @pytest.mark.parametrize("most", [MAX, 0])
-def test_a_large_data_set_is_received_in_batches_that_do_not_grow(most: int) -> None:
+def test_a_large_data_set_is_received_in_batches_of_bounded_size(most: int) -> None:
     whole = os.urandom(3 << 20)
     rq = encode(request(contexts=PROPOSED))
     with serving(wanted=DATA | ENDS) as server:
@@ -603,7 +603,7 @@ def test_a_large_data_set_is_received_in_batches_that_do_not_grow(most: int) -> 
         assert max(len(data) for _, _, data in rows(server.events)) <= 262144 + 2 * 65536
 
 
-def test_the_release_is_answered_when_the_data_before_it_has_been_dealt_with() -> None:
+def test_a_release_is_answered_after_the_data_before_it_is_handled() -> None:
     with serving(wanted=DATA) as server:
         peer = server.associate()
         peer.send(WIRE + RELEASE_RQ)
@@ -618,7 +618,7 @@ def test_the_release_is_answered_when_the_data_before_it_has_been_dealt_with() -
         assert server.counters.released == 1
 
 
-def test_a_release_that_is_not_answered_yet_may_be_aborted_or_freed() -> None:
+def test_an_unanswered_release_can_be_aborted_or_freed() -> None:
     def whole(messages: int) -> bool:
         return [control for _, control, _ in rows(server.events)].count(LAST) == messages
 
@@ -637,7 +637,7 @@ def test_a_release_that_is_not_answered_yet_may_be_aborted_or_freed() -> None:
 # ---- decisions of the user -------------------------------------------------------------------
 
 
-def test_the_user_is_asked_with_the_request_and_the_answer_it_may_give() -> None:
+def test_the_user_gets_the_request_and_a_proposed_answer() -> None:
     with serving(wanted=REQUESTS) as server:
         peer = server.call(RQ)
         server.until(lambda: server.events)
@@ -705,7 +705,7 @@ def test_the_user_may_reject_with_codes_that_are_not_defined(codes: tuple[int, i
         assert lib.ltdic_server_counters(server.server).rejected_undefined == 1
 
 
-def test_the_user_may_not_be_there_any_more_when_the_peer_has_gone() -> None:
+def test_an_answer_to_a_lost_peer_is_harmless() -> None:
     with serving(wanted=REQUESTS) as server:
         peer = server.call(RQ)
         server.until(lambda: server.events)
@@ -717,7 +717,7 @@ def test_the_user_may_not_be_there_any_more_when_the_peer_has_gone() -> None:
         assert send_data(served, b"ab") == WRONG_STATE
 
 
-def test_the_user_may_release_and_both_sides_at_once() -> None:
+def test_the_user_may_release_also_in_a_collision() -> None:
     """PS3.8 9.2.2: the acceptor answers when it has been answered."""
     with serving(wanted=DATA) as server:
         first, second = server.associate(), server.associate()
@@ -746,7 +746,7 @@ def fill(server: Server, served: Served, block: bytes = bytes(200_000)) -> None:
             return
 
 
-def test_one_association_sends_so_much_and_then_others_have_their_turn() -> None:
+def test_one_association_sends_a_bounded_amount_in_a_run() -> None:
     """Its peer takes everything, in PDUs of 2 bytes of data."""
     with serving(wanted=DATA) as server:
         small = request(contexts=PROPOSED, user_info=UserInformation(8, "1.2.3"))
@@ -762,7 +762,7 @@ def test_one_association_sends_so_much_and_then_others_have_their_turn() -> None
             assert [event.kind for event in server.run(50)[1]] == [ROOM_MADE]
 
 
-def test_those_that_could_send_nothing_come_first_in_the_next_run() -> None:
+def test_associations_that_sent_nothing_come_first_in_the_next_run() -> None:
     """All of them have 4096 PDUs a run together."""
     with serving(wanted=DATA) as server:
         small = request(contexts=PROPOSED, user_info=UserInformation(8, "1.2.3"))
@@ -784,7 +784,7 @@ def test_those_that_could_send_nothing_come_first_in_the_next_run() -> None:
             ]
 
 
-def test_who_found_no_room_is_told_when_half_of_it_is_free() -> None:
+def test_a_full_association_is_told_when_half_its_room_is_free() -> None:
     with serving(wanted=DATA) as server:
         peer = server.associate(encode(request(contexts=PROPOSED)))
         served = server.of(ACCEPTED)[0].served
@@ -800,7 +800,7 @@ def test_who_found_no_room_is_told_when_half_of_it_is_free() -> None:
         assert all(event.kind != ROOM_MADE for event in server.run(50)[1])
 
 
-def test_no_data_is_told_of_a_peer_for_whom_there_is_no_room() -> None:
+def test_data_of_a_peer_with_a_full_queue_is_not_told() -> None:
     """A release, or an abort, is, as far as it comes before data."""
     with serving(wanted=DATA) as server:
         peer = server.associate(encode(request(contexts=PROPOSED)))
@@ -818,7 +818,7 @@ def test_no_data_is_told_of_a_peer_for_whom_there_is_no_room() -> None:
         assert server.ended()[0].outcome == "aborted"
 
 
-def test_the_number_of_one_that_has_ended_is_harmless() -> None:
+def test_the_number_of_an_ended_association_is_harmless() -> None:
     with serving(wanted=DATA) as server:
         peers = [server.associate() for _ in range(3)]
         numbers = [event.served for event in server.of(ACCEPTED)]
@@ -869,7 +869,7 @@ def half_close(peer: Peer) -> None:
 
 @pytest.mark.parametrize("end", [reset, half_close, lambda peer: peer.socket.close()])
 @pytest.mark.parametrize("inside", [b"", WIRE[:-5], WIRE[:3], RELEASE_RQ[:4]])
-def test_a_connection_that_ends_without_a_word_is_lost(
+def test_a_connection_that_ends_without_a_pdu_is_lost(
     end: Callable[[Peer], None], inside: bytes
 ) -> None:
     with serving(wanted=ENDS) as server:
@@ -882,7 +882,7 @@ def test_a_connection_that_ends_without_a_word_is_lost(
         assert server.counters == Counters(connections=1, accepted=1, lost=1)
 
 
-def test_a_connection_without_a_request_is_no_association() -> None:
+def test_a_connection_without_a_request_is_not_an_association() -> None:
     with serving(wanted=EVERYTHING) as server:
         for words in (b"", RQ[:50], b"GET / HTTP/1.1\r\n\r\n", ABORT):
             server.call(words).socket.close()
@@ -903,7 +903,7 @@ def test_a_connection_without_a_request_is_no_association() -> None:
         (RQ[:74] + b"\x20\0\xff\xff" + RQ[78:], lib.LTDIC_ERR_ITEM_OVERRUN, 76),
     ],
 )
-def test_a_fault_before_there_is_a_request_is_told_with_its_place(
+def test_a_fault_before_the_request_is_reported_with_its_offset(
     words: bytes, status: int | None, offset: int
 ) -> None:
     with serving(wanted=ENDS) as server:
@@ -965,7 +965,7 @@ def test_an_idle_association_is_aborted() -> None:
         (RELEASE_RP, "UNEXPECTED_PDU", 2),
     ],
 )
-def test_what_breaks_the_protocol_is_aborted_and_told(pdu: bytes, status: str, reason: int) -> None:
+def test_a_protocol_violation_is_aborted_and_reported(pdu: bytes, status: str, reason: int) -> None:
     with serving(wanted=DATA) as server:
         peer = server.associate()
         peer.send(WIRE + pdu)
@@ -978,7 +978,7 @@ def test_what_breaks_the_protocol_is_aborted_and_told(pdu: bytes, status: str, r
         assert server.counters == Counters(connections=1, accepted=1, aborted=1)
 
 
-def test_the_report_says_who_it_was_and_how_much_was_said() -> None:
+def test_the_report_has_the_titles_the_address_and_the_byte_counts() -> None:
     rq = encode(request(contexts=PROPOSED, called_ae="A", calling_ae="SIXTEEN LETTERS!"))
     with serving(wanted=DATA) as server:
         peer = server.associate(rq)
@@ -998,7 +998,7 @@ def test_the_report_says_who_it_was_and_how_much_was_said() -> None:
         assert 20 <= report.milliseconds < 1000 * TIMEOUT
 
 
-def test_a_nul_inside_a_title_does_not_cut_it_in_the_report() -> None:
+def test_a_title_with_a_nul_is_reported_whole() -> None:
     rq = RQ[:10] + b"CALLED\0EVIL".ljust(16, b"\0") + b" CT_1 \0 EVIL".ljust(16) + RQ[42:]
     for policy in (POLICY, changed(POLICY, called=("CALLED",))):
         with serving(policy, ENDS) as server:
@@ -1010,7 +1010,7 @@ def test_a_nul_inside_a_title_does_not_cut_it_in_the_report() -> None:
             assert (report.called, report.calling) == (b"CALLED?EVIL", b"CT_1 ? EVIL")
 
 
-def test_what_was_lost_has_not_been_sent() -> None:
+def test_lost_bytes_are_not_counted_as_sent() -> None:
     with serving(wanted=DATA) as server:
         peer = server.associate()
         served = server.of(ACCEPTED)[0].served
@@ -1027,7 +1027,7 @@ def test_what_was_lost_has_not_been_sent() -> None:
 # ---- waking ----------------------------------------------------------------------------------
 
 
-def test_it_wakes_from_another_thread() -> None:
+def test_a_run_is_woken_from_another_thread() -> None:
     with serving() as server:
         waker = threading.Timer(0.05, lib.ltdic_server_wake, [server.server])
         waker.start()
@@ -1038,7 +1038,7 @@ def test_it_wakes_from_another_thread() -> None:
         assert server.run(0)[0] == NEED_MORE
 
 
-def test_waking_before_it_sleeps_is_not_lost_and_counts_once() -> None:
+def test_a_wake_before_a_run_is_kept_and_counts_once() -> None:
     with serving() as server:
         for _ in range(100_000):  # more than a pipe holds
             lib.ltdic_server_wake(server.server)
@@ -1046,7 +1046,7 @@ def test_waking_before_it_sleeps_is_not_lost_and_counts_once() -> None:
         assert server.run(10)[0] == NEED_MORE
 
 
-def test_a_run_lasts_as_long_as_it_may() -> None:
+def test_a_run_lasts_its_given_time() -> None:
     with serving() as server:
         begun = time.monotonic()
         assert server.run(50)[0] == NEED_MORE
@@ -1067,7 +1067,7 @@ def closes(server: Server, milliseconds: int) -> float:
     return took
 
 
-def test_a_server_that_serves_nobody_is_over_at_once() -> None:
+def test_a_server_without_associations_closes_at_once() -> None:
     with serving() as server:
         assert closes(server, 60_000) < 1000 * TIMEOUT / 2
         with pytest.raises(ConnectionRefusedError):
@@ -1149,7 +1149,7 @@ def test_a_data_set_that_does_not_end_is_aborted_after_three_quarters_of_the_tim
 
 
 @pytest.mark.slow
-def test_peers_that_send_on_without_end_do_not_hold_it_up() -> None:
+def test_peers_that_send_without_end_do_not_delay_the_close() -> None:
     endless = p_data(*[(STORE, 0, bytes(4000))] * 4) * 100
 
     def send_on(connection: socket.socket) -> None:
@@ -1172,7 +1172,7 @@ def test_peers_that_send_on_without_end_do_not_hold_it_up() -> None:
         assert {report.outcome for report in server.ended(4)} == {"aborted"}
 
 
-def test_an_undecided_request_is_rejected() -> None:
+def test_a_closing_server_rejects_an_undecided_request() -> None:
     with serving(wanted=REQUESTS) as server:
         peer = server.call(RQ)
         server.until(lambda: server.events)
@@ -1186,7 +1186,7 @@ def test_an_undecided_request_is_rejected() -> None:
         assert server.rejected == {(2, 3, 1): 1}
 
 
-def test_those_who_wait_to_be_accepted_are_rejected() -> None:
+def test_connections_in_the_backlog_are_rejected_at_the_close() -> None:
     with serving(wanted=ENDS) as server:
         peers = [server.call(RQ) for _ in range(100)]
         server.close(60_000)
@@ -1199,7 +1199,7 @@ def test_those_who_wait_to_be_accepted_are_rejected() -> None:
         assert server.rejected == {(2, 3, 1): 100}
 
 
-def test_a_request_that_would_be_refused_is_refused_with_its_own_code() -> None:
+def test_a_closing_server_refuses_a_request_with_its_own_code() -> None:
     with serving(changed(POLICY, called=("OTHER",))) as server:
         peer = server.call(RQ)
         server.close(60_000)
@@ -1209,7 +1209,7 @@ def test_a_request_that_would_be_refused_is_refused_with_its_own_code() -> None:
 
 
 @pytest.mark.slow
-def test_a_silent_connection_is_given_a_moment() -> None:
+def test_a_closing_server_waits_briefly_for_a_silent_connection() -> None:
     with serving(wanted=EVERYTHING) as server:
         silent, late = server.call(), server.call()
         server.run(10)
@@ -1293,7 +1293,7 @@ def live_through_everything(server: Server) -> None:
 
 
 @pytest.mark.slow
-def test_a_thousand_associations_leave_nothing_behind() -> None:
+def test_a_thousand_associations_leave_no_memory_and_no_descriptor() -> None:
     with serving(wanted=DATA | ENDS) as server:
         at_first = descriptors()
         for rounds in (20, 100):
@@ -1312,7 +1312,7 @@ def test_a_thousand_associations_leave_nothing_behind() -> None:
 
 
 @pytest.mark.parametrize("wanted", [0, DATA, REQUESTS | DATA])
-def test_freeing_it_in_the_middle_leaves_nothing_behind(wanted: int) -> None:
+def test_freeing_a_busy_server_leaves_no_memory_and_no_descriptor(wanted: int) -> None:
     before = descriptors()
     for _ in range(10):
         with serving(changed(POLICY, together=20, each=20), wanted) as server:

@@ -128,7 +128,7 @@ def ask(address: Any, seed: int, is_enough: list[bool]) -> Counter[str]:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_what_is_raised_at_any_moment_loses_and_doubles_nothing() -> None:
+def test_an_exception_of_a_signal_handler_at_any_moment_loses_and_repeats_nothing() -> None:
     heard, is_enough, timer = Heard(), list[bool](), Timer(7)
     admission = Admission(
         contexts=["Verification", (SECONDARY_CAPTURE, [EXPLICIT])],
@@ -187,7 +187,7 @@ def check(server: Server, heard: Heard, done: Counter[str]) -> None:
     assert server._served == {}
 
 
-def test_an_exception_in_the_moment_that_serving_ends_does_not_keep_it_for_ever(
+def test_an_exception_at_the_end_of_serve_does_not_keep_it_running(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def interrupted(_: Server) -> None:
@@ -240,7 +240,7 @@ def interrupted_wait(timer: Timer, net: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_raised_before_a_callback_begins_does_not_lose_it(kind: str) -> None:
+def test_an_exception_before_a_callback_begins_does_not_lose_the_callback(kind: str) -> None:
     told: list[Any] = []
     reject = KINDS[kind](
         "RECEIVEASSOCIATEREJECTCALLBACK", lambda _net, *codes: told.append(codes[:3])

@@ -76,7 +76,7 @@ from support.waiting import eventually
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_a_data_set_is_sent_from_anything_that_gives_bytes(source: str) -> None:
+def test_a_data_set_is_sent_from_any_source_of_bytes(source: str) -> None:
     with associated(read_message) as (association, peer):
         association.send(SOURCES[source](BIG), context=SECONDARY_CAPTURE, is_command=True)
         _, received = peer.join()
@@ -114,7 +114,7 @@ def test_an_odd_number_of_bytes_is_a_value_error(data: Any) -> None:
         assert association.established
 
 
-def test_what_is_no_context_is_a_local_error() -> None:
+def test_an_unknown_context_is_a_local_error() -> None:
     with associated(drained) as (association, _):
         for context in (5, 4, "1.2.3.4.5"):
             with pytest.raises(LocalError):
@@ -126,7 +126,7 @@ def test_what_is_no_context_is_a_local_error() -> None:
         assert association.established
 
 
-def test_a_message_is_received_whole_or_as_it_came() -> None:
+def test_a_message_is_received_whole_or_in_fragments() -> None:
     def script(connection: socket.socket) -> bytes:
         for _ in range(2):
             connection.sendall(p_data(b"cmnd", is_command=True))
@@ -161,7 +161,7 @@ def test_a_message_beyond_the_limit_is_aborted(wire: bytes) -> None:
             association.receive()
 
 
-def test_data_that_has_come_while_sending_is_received_later() -> None:
+def test_data_that_arrives_during_a_send_is_received_later() -> None:
     def script(connection: socket.socket) -> None:
         connection.sendall(p_data(b"cmnd", True) + p_data(BIG[:500_000]))
         read_message(connection)
@@ -190,7 +190,7 @@ def test_large_data_in_both_directions_at_once_does_not_deadlock() -> None:
         assert peer.join() == b"cmnd" + BIG
 
 
-def test_a_release_of_the_peer_is_answered_and_none_is_received() -> None:
+def test_a_release_of_the_peer_is_answered_and_receive_returns_none() -> None:
     def script(connection: socket.socket) -> bytes:
         connection.sendall(p_data(b"ab", True) + RELEASE_RQ)
         return drained(connection)
@@ -204,7 +204,7 @@ def test_a_release_of_the_peer_is_answered_and_none_is_received() -> None:
 
 
 @pytest.mark.parametrize("leaves", [False, True])
-def test_who_releases_after_the_peer_has_asked_answers_it(leaves: bool) -> None:
+def test_a_release_after_that_of_the_peer_sends_the_response(leaves: bool) -> None:
     def script(connection: socket.socket) -> bytes:
         connection.sendall(p_data(b"ab", True) + RELEASE_RQ)
         return drained(connection)
@@ -232,7 +232,7 @@ def test_two_releases_at_once_end_in_order() -> None:
         assert peer.join() == [RELEASE_RQ, RELEASE_RP, b""]
 
 
-def test_an_answer_to_an_echo_that_was_given_up_is_none() -> None:
+def test_a_late_answer_to_an_earlier_echo_is_ignored() -> None:
     asked = threading.Event()
 
     def script(connection: socket.socket) -> None:
@@ -252,7 +252,7 @@ def test_an_answer_to_an_echo_that_was_given_up_is_none() -> None:
         asked.set()
 
 
-def test_what_leaves_a_message_unfinished_is_acknowledged_at_once(
+def test_a_segment_that_leaves_a_message_unfinished_is_acknowledged_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """So that a peer with Nagle's algorithm on does not wait."""
@@ -335,7 +335,7 @@ def raises_local_error(method: str, association: ltdic.SyncAssociation) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
-def test_abort_in_another_thread_ends_what_waits(method: str) -> None:
+def test_abort_in_another_thread_ends_a_waiting_method(method: str) -> None:
     with waiting_peer() as (association, peer, reads):
         thread = Background(lambda: raises_local_error(method, association))
         until_used(association)
@@ -355,7 +355,7 @@ def test_abort_in_another_thread_ends_what_waits(method: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
-def test_abort_does_not_wait_long_for_a_peer_that_does_nothing(method: str) -> None:
+def test_abort_waits_a_bounded_time_for_an_inactive_peer(method: str) -> None:
     with waiting_peer(closes=False) as (association, _, _):
         thread = Background(lambda: raises_local_error(method, association))
         until_used(association)
@@ -364,7 +364,7 @@ def test_abort_does_not_wait_long_for_a_peer_that_does_nothing(method: str) -> N
             one.join()
 
 
-def test_abort_in_another_thread_ends_what_waits_over_tls() -> None:
+def test_abort_in_another_thread_ends_a_waiting_method_over_tls() -> None:
     with tls_server() as server:
         association = ltdic.connect(*server.address, **{**OPTIONS, "tls": client_context()})
         thread = Background(lambda: raises_local_error("receive", association))
@@ -420,7 +420,7 @@ def signalled(handler: Callable[[], Any], when: Callable[[], Any]) -> Iterator[N
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
-def test_abort_in_a_signal_handler_ends_what_waits(method: str) -> None:
+def test_abort_in_a_signal_handler_ends_a_waiting_method(method: str) -> None:
     with waiting_peer() as (association, peer, reads):
 
         def handler() -> None:
@@ -435,7 +435,7 @@ def test_abort_in_a_signal_handler_ends_what_waits(method: str) -> None:
         assert decode(peer.join()) == Abort(0, 0)
 
 
-def test_abort_in_a_signal_handler_while_nothing_waits_is_the_end() -> None:
+def test_abort_in_a_signal_handler_between_calls_ends_the_association() -> None:
     with waiting_peer() as (association, peer, reads):
         reads.set()
         over = threading.Event()
@@ -455,7 +455,7 @@ def test_abort_in_a_signal_handler_that_interrupts_an_abort_does_nothing() -> No
         assert not association.established
 
 
-def test_abort_in_a_signal_handler_counts_whatever_comes_first() -> None:
+def test_abort_in_a_signal_handler_beats_an_answer_that_has_arrived() -> None:
     """The answer is there before the abort is seen."""
 
     def script(connection: socket.socket) -> bytes:
@@ -479,7 +479,7 @@ def test_abort_in_a_signal_handler_counts_whatever_comes_first() -> None:
 
 
 @pytest.mark.slow
-def test_abort_at_any_moment_hangs_nobody_and_leaves_nothing() -> None:
+def test_abort_at_any_moment_ends_every_call_and_leaves_nothing() -> None:
     def use(association: ltdic.SyncAssociation) -> None:
         with suppress(LocalError):
             while True:
@@ -503,7 +503,7 @@ def test_abort_at_any_moment_hangs_nobody_and_leaves_nothing() -> None:
 
 
 @pytest.mark.slow
-def test_an_association_that_is_forgotten_leaves_no_descriptor() -> None:
+def test_a_dropped_association_leaves_no_descriptor() -> None:
     with serving(timeout=TIMEOUT) as server:
         ltdic.connect(*server.address, **OPTIONS).abort()
         before = descriptors()
@@ -516,7 +516,7 @@ def test_an_association_that_is_forgotten_leaves_no_descriptor() -> None:
         assert descriptors() == before
 
 
-def test_without_a_descriptor_for_abort_there_is_no_connection(
+def test_connect_fails_without_a_descriptor_for_abort(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fails(*_: object) -> Any:
@@ -548,7 +548,7 @@ def dripping(wire: bytes, connection: socket.socket) -> bytes:
     return b""
 
 
-def test_an_answer_that_drips_is_not_waited_for_longer_than_the_timeout() -> None:
+def test_a_dripping_answer_does_not_extend_the_timeout() -> None:
     begun = time.monotonic()
     with raw_acceptor(partial(dripping, ACCEPT)) as (port, peer):
         with pytest.raises(AssociationTimeout):
@@ -557,7 +557,7 @@ def test_an_answer_that_drips_is_not_waited_for_longer_than_the_timeout() -> Non
         assert peer.join() == b"\7"
 
 
-def test_an_echo_response_that_drips_is_not_waited_for_longer_than_the_timeout() -> None:
+def test_a_dripping_echo_response_does_not_extend_the_timeout() -> None:
     wire = p_data(bytes(200), True, context=1)
 
     def script(connection: socket.socket) -> bytes:
@@ -574,7 +574,7 @@ def test_an_echo_response_that_drips_is_not_waited_for_longer_than_the_timeout()
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sends", [False, True])
-def test_a_peer_that_sends_but_takes_nothing_is_given_up(sends: bool) -> None:
+def test_a_peer_that_sends_but_reads_nothing_is_aborted_at_the_timeout(sends: bool) -> None:
     over = threading.Event()
 
     def script(connection: socket.socket) -> None:
@@ -592,7 +592,7 @@ def test_a_peer_that_sends_but_takes_nothing_is_given_up(sends: bool) -> None:
 
 
 @pytest.mark.slow
-def test_a_peer_that_takes_slowly_is_waited_for() -> None:
+def test_a_peer_that_reads_slowly_does_not_time_out() -> None:
     size = 8_000_000
 
     def script(connection: socket.socket) -> int:
@@ -626,7 +626,7 @@ def rejected(codes: tuple[int, int, int]) -> AssociationRejected:
 
 
 @pytest.mark.parametrize("codes", [(1, 1, 7), (2, 3, 2), (3, 0, 255)])
-def test_a_rejection_says_all_there_is_to_say(codes: tuple[int, int, int]) -> None:
+def test_a_rejection_has_codes_a_text_and_advice(codes: tuple[int, int, int]) -> None:
     error = rejected(codes)
     reject = AssociateReject(*codes)
     assert error.codes == codes
@@ -646,14 +646,14 @@ def test_a_closed_port_is_a_connection_failed_with_its_cause() -> None:
 
 
 @pytest.mark.parametrize("host", ["", "..", "a" * 70 + ".invalid", "no\0host"])
-def test_a_name_that_is_none_is_a_connection_failed_with_its_cause(host: str) -> None:
+def test_an_unresolvable_name_is_a_connection_failed_with_its_cause(host: str) -> None:
     with pytest.raises(ConnectionFailed) as e:
         ltdic.connect(host, 104, **OPTIONS)
     assert isinstance(e.value.__cause__, (socket.gaierror, UnicodeError))
 
 
 @pytest.mark.parametrize("change", [{"timeout": 0}, {"timeout": -1}, {"port": 70_000}, {"port": 0}])
-def test_no_time_and_no_port_are_value_errors(change: dict[str, Any]) -> None:
+def test_an_invalid_timeout_or_port_is_a_value_error(change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"port|no time"):
         ltdic.connect(**{"host": LOCALHOST, "port": 1, **OPTIONS, **change})
 
@@ -693,7 +693,7 @@ def tls_server() -> AbstractContextManager[aio.Server]:
     )
 
 
-def test_an_association_over_tls_is_as_any_other() -> None:
+def test_an_association_over_tls_echoes_and_sends_data() -> None:
     with tls_server() as server:
         options = {**OPTIONS, "tls": client_context()}
         with ltdic.connect(*server.address, **options) as association:
@@ -707,7 +707,7 @@ def test_an_association_over_tls_is_as_any_other() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("peer", ["unknown authority", "no TLS", "closes", "silent"])
-def test_tls_that_fails_is_a_connection_failed(peer: str) -> None:
+def test_a_failed_tls_handshake_is_a_connection_failed(peer: str) -> None:
     options = {**OPTIONS, "tls": client_context(trustme.CA())}
     with ExitStack() as stack:
         if peer == "unknown authority":
@@ -759,7 +759,7 @@ def raises(_: object) -> None:
     ],
     ids=["raises", "number", "text", "false", "another PDU"],
 )
-def test_a_decision_that_is_none_is_a_transient_rejection_and_logged(
+def test_a_failed_decision_is_logged_and_a_transient_rejection(
     on_request: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert decision(on_request) == [(2, 1, 1)]
@@ -768,7 +768,7 @@ def test_a_decision_that_is_none_is_a_transient_rejection_and_logged(
     assert failures[0].exc_info is not None
 
 
-def test_a_decision_is_given_who_asks_and_what_for() -> None:
+def test_on_request_gets_the_titles_the_address_and_the_contexts() -> None:
     seen = []
 
     def on_request(association: ltdic.ServedAssociation) -> AssociateReject | None:
@@ -780,7 +780,7 @@ def test_a_decision_is_given_who_asks_and_what_for() -> None:
     assert [(c.id, c.result, c.transfer_syntax) for c in seen[0][2]] == [(1, 0, IMPLICIT)]
 
 
-def test_a_decision_that_takes_long_does_not_stop_the_others() -> None:
+def test_a_slow_decision_does_not_delay_other_requests() -> None:
     asked, go_on = threading.Event(), threading.Event()
 
     def on_request(association: ltdic.ServedAssociation) -> None:
@@ -824,7 +824,7 @@ def test_a_handler_that_raises_aborts_its_association_alone(
     assert failures == ["the handler failed; its association is aborted"]
 
 
-def test_a_handler_that_raises_for_an_association_that_is_over_harms_nobody() -> None:
+def test_a_handler_that_raises_for_an_ended_association_harms_no_other() -> None:
     """Data and the end of the connection come in one batch."""
     handled = threading.Event()
 
@@ -881,7 +881,7 @@ def test_other_threads_send_and_abort() -> None:
 
 
 @pytest.mark.slow
-def test_a_thread_that_waits_for_room_gives_up_and_the_peer_is_aborted() -> None:
+def test_a_thread_that_waits_for_room_times_out_and_the_peer_is_aborted() -> None:
     threads: list[Background] = []
 
     def handler(association: ltdic.ServedAssociation, pdv: PDV) -> None:
@@ -905,7 +905,7 @@ def test_a_thread_that_waits_for_room_gives_up_and_the_peer_is_aborted() -> None
     assert of_associations(server.counters) == ltdic.Counters(accepted=1, aborted=1)
 
 
-def test_a_handler_may_send_more_than_the_system_takes_at_once() -> None:
+def test_a_handler_may_send_more_than_the_socket_buffer_holds() -> None:
     def handler(association: ltdic.ServedAssociation, pdv: PDV) -> None:
         for is_command in (True, False):
             association.send(BIG * 8, context=DATA_CONTEXT, is_command=is_command)
@@ -922,7 +922,7 @@ def test_a_handler_may_send_more_than_the_system_takes_at_once() -> None:
 
 
 @pytest.mark.slow
-def test_what_a_handler_sends_to_a_peer_that_takes_nothing_is_given_up_in_time() -> None:
+def test_a_peer_that_reads_nothing_from_a_handler_is_aborted_in_time() -> None:
     """The handler does not wait for that, and nobody else does."""
     took: queue.Queue[float] = queue.Queue()
 
@@ -1012,7 +1012,7 @@ def test_a_request_at_a_closing_server_is_rejected_as_busy() -> None:
     assert server.counters.released == 1
 
 
-def test_leaving_the_block_ends_what_serves_in_another_thread() -> None:
+def test_leaving_the_block_ends_serve_in_another_thread() -> None:
     with Server((LOCALHOST, 0), timeout=TIMEOUT) as server:
         thread = Background(server.serve)
         association = ltdic.connect(*server.address, timeout=TIMEOUT)
@@ -1079,7 +1079,7 @@ def test_a_signal_ends_a_server_with_nothing_lost(how: str) -> None:
     assert ("interrupted" in out) is (how == "exception")
 
 
-def test_an_exception_of_a_handler_that_ends_serving_loses_no_event() -> None:
+def test_an_exception_that_ends_serve_loses_no_event() -> None:
     """Of a batch with more than it, the rest is there when it serves again."""
     seen: list[bytes] = []
 
@@ -1107,7 +1107,7 @@ def test_an_exception_of_a_handler_that_ends_serving_loses_no_event() -> None:
 # ---- the server: serving -----------------------------------------------------------------------
 
 
-def test_serving_ends_after_a_time_or_when_a_function_says_so() -> None:
+def test_serve_ends_after_a_time_or_when_a_function_returns_true() -> None:
     with Server((LOCALHOST, 0), timeout=TIMEOUT) as server:
         begun = time.monotonic()
         server.serve(until=SHORT)
@@ -1163,7 +1163,7 @@ def test_an_identity_is_checked_and_never_logged(caplog: pytest.LogCaptureFixtur
     assert len(caplog.records) == 10  # one for each association on each side
 
 
-def test_an_association_is_one_line_in_the_log_and_what_the_peer_says_escaped(
+def test_an_association_is_logged_in_one_line_with_text_of_the_peer_escaped(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, "ltdic")
@@ -1180,7 +1180,7 @@ def test_an_association_is_one_line_in_the_log_and_what_the_peer_says_escaped(
     assert f", {len(REQUEST) + 10} bytes received, " in lines[0]
 
 
-def test_nothing_is_logged_where_nobody_listens() -> None:
+def test_nothing_is_printed_without_a_log_handler() -> None:
     program = """\
 import ltdic, threading
 with ltdic.Server(("127.0.0.1", 0)) as server:
@@ -1205,7 +1205,7 @@ thread.join()
 # ---- nothing is left ---------------------------------------------------------------------------
 
 
-def test_no_descriptor_is_left() -> None:
+def test_associations_of_every_outcome_leave_no_descriptor() -> None:
     def everything() -> None:
         with serving(timeout=TIMEOUT) as server:
             ltdic.connect(*server.address, timeout=TIMEOUT).release()
@@ -1225,7 +1225,7 @@ def test_no_descriptor_is_left() -> None:
     assert descriptors() == before
 
 
-def test_what_is_sent_is_what_arrives_at_a_server_of_many() -> None:
+def test_a_server_of_several_requestors_receives_the_data_of_each() -> None:
     """A few requestors at once, each with data of its own."""
     digests: queue.Queue[str] = queue.Queue()
 

@@ -256,7 +256,7 @@ TABLE = {
 @pytest.mark.slow
 @pytest.mark.parametrize("value", VALUES)
 @pytest.mark.parametrize("parameter", TABLE)
-def test_a_time_is_taken_or_refused_by_one_rule(peers: Any, parameter: str, value: str) -> None:
+def test_every_time_parameter_follows_one_rule(peers: Any, parameter: str, value: str) -> None:
     one = TABLE[parameter]
     error = one.error_of(value)
     if error is None:
@@ -334,7 +334,9 @@ OF_L_DICOM = {
 
 @pytest.mark.parametrize("value", MILLISECONDS)
 @pytest.mark.parametrize("parameter", OF_L_DICOM)
-def test_milliseconds_are_what_a_c_caller_can_give(peers: Any, parameter: str, value: str) -> None:
+def test_milliseconds_are_limited_to_an_unsigned_int(
+    peers: Any, parameter: str, value: str
+) -> None:
     milliseconds = MILLISECONDS[value]
     with started():
         if not isinstance(milliseconds, int):
@@ -369,9 +371,7 @@ by_acceptor = pytest.mark.parametrize("acceptor", ACCEPTORS, ids=lambda one: one
 @by_long_time
 @by_requestor
 @by_acceptor
-def test_a_whole_association_whose_times_are_long(
-    acceptor: Any, requestor: Any, value: str
-) -> None:
+def test_an_association_with_long_timeouts_works(acceptor: Any, requestor: Any, value: str) -> None:
     seconds = LONG_ONES[value]
     in_c = 0 if seconds is None or seconds > 5e6 else seconds  # milliseconds; 0 is for ever
     plan = Plan(timeout=in_c if acceptor is LDicomAcceptor else seconds)
@@ -388,7 +388,7 @@ def test_a_whole_association_whose_times_are_long(
 @pytest.mark.slow
 @by_long_time
 @pytest.mark.parametrize("requestor", [BlockingRequestor, AsyncRequestor], ids=lambda one: one.name)
-def test_a_whole_association_over_tls_whose_times_are_long(requestor: Any, value: str) -> None:
+def test_an_association_over_tls_with_long_timeouts_works(requestor: Any, value: str) -> None:
     seconds = LONG_ONES[value]
     options = {"timeout": seconds, "idle": seconds, "tls": server_context()}
     with (

@@ -203,9 +203,7 @@ def reject_when_asked(connection: Any) -> None:
 @by_face
 @by_transport
 @pytest.mark.parametrize("script", [reject_at_once, reject_when_asked])
-def test_a_rejection_is_one_although_a_reset_follows_it(
-    face: str, version: str, script: Any
-) -> None:
+def test_a_rejection_followed_by_a_reset_is_reported(face: str, version: str, script: Any) -> None:
     tls, count = client_tls(version), 60
     with raw_acceptors(count, server_tls(version), script) as address:
         found = Counter(told(FACES[face](address, b"", tls=tls)) for _ in range(count))
@@ -240,7 +238,7 @@ by_abort = pytest.mark.parametrize("abort", ABORTS)
 @by_face
 @by_transport
 @by_abort
-def test_an_abort_is_one_although_a_reset_follows_it_and_much_is_being_sent(
+def test_an_abort_followed_by_a_reset_during_a_send_is_reported(
     face: str, version: str, abort: Any
 ) -> None:
     def script(connection: Any) -> None:
@@ -332,7 +330,7 @@ REASONS = {
 @by_face
 @pytest.mark.parametrize(("version", "certificate"), REASONS)
 @pytest.mark.parametrize("server", ["raw", "asyncio"])
-def test_the_alert_about_a_certificate_is_what_a_requestor_is_told(
+def test_a_requestor_reports_the_tls_alert_about_its_certificate(
     face: str, version: str, certificate: str, server: str
 ) -> None:
     """With TLS 1.3 it comes after the handshake."""
@@ -384,7 +382,7 @@ class Breaking:
 @by_version
 @pytest.mark.parametrize("data", [b"", MORE_THAN_FITS], ids=["it waits", "it sends"])
 @pytest.mark.parametrize("established", [False, True])
-def test_an_alert_later_is_the_cause_of_the_end(
+def test_a_later_tls_alert_is_the_cause_of_the_end(
     face: str, version: str, data: bytes, established: bool
 ) -> None:
     def script(connection: socket.socket) -> None:
@@ -431,7 +429,7 @@ STRANGERS: dict[str, tuple[Callable[[socket.socket], Any], str, str]] = {
 
 @pytest.mark.parametrize("what", STRANGERS)
 @pytest.mark.parametrize("end", [socket.socket.close, close_with_reset], ids=["close", "reset"])
-def test_whoever_does_not_get_through_the_handshake_is_one_line_and_one_count(
+def test_a_failed_handshake_is_logged_and_counted_once(
     what: str, end: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     begin, counter, text = STRANGERS[what]
@@ -467,7 +465,7 @@ AFTER_THE_HANDSHAKE = {
 
 @by_version
 @pytest.mark.parametrize("what", AFTER_THE_HANDSHAKE)
-def test_whoever_sends_no_request_over_tls_is_told_of_as_without_it(
+def test_a_missing_request_over_tls_is_reported_as_without_tls(
     what: str, version: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     data, counter, text = AFTER_THE_HANDSHAKE[what]
@@ -526,7 +524,7 @@ def test_a_handshake_that_drips_has_the_same_deadline() -> None:
 
 @pytest.mark.slow
 @by_face
-def test_a_requestor_does_not_wait_longer_for_a_handshake_that_drips(face: str) -> None:
+def test_a_dripping_handshake_does_not_extend_the_timeout_of_a_requestor(face: str) -> None:
     over = threading.Event()
 
     def script(connection: socket.socket) -> None:
@@ -545,7 +543,7 @@ def test_a_requestor_does_not_wait_longer_for_a_handshake_that_drips(face: str) 
     assert SHORT * 0.9 < time.monotonic() - begun < TIMEOUT
 
 
-def test_two_hundred_handshakes_that_stall_do_not_delay_anybody() -> None:
+def test_two_hundred_stalled_handshakes_do_not_delay_other_connections() -> None:
     count = 200
     with serving(server_context(), timeout=6 * TIMEOUT) as server:
         stalled = [socket.create_connection(server.address, TIMEOUT) for _ in range(count)]
@@ -566,7 +564,7 @@ def test_two_hundred_handshakes_that_stall_do_not_delay_anybody() -> None:
     )
 
 
-def test_a_handshake_of_more_bytes_than_any_has_is_ended_at_once() -> None:
+def test_an_oversized_handshake_is_ended_at_once() -> None:
     record = b"\x16\x03\x01\x3f\xff"  # of 16383 bytes; a hello of 130,000 is in several
     hello = b"\x01" + (130_000).to_bytes(3, "big") + bytes(16_379)
     with (
@@ -665,7 +663,7 @@ async def watch(server: aio.Server, until: Callable[[], bool]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("version", ["plain", "1.3"])
 @pytest.mark.parametrize("end", ["orderly", "cancelled"])
-def test_each_connection_is_counted_once_whatever_becomes_of_it(
+def test_each_connection_over_tls_is_counted_once_for_every_outcome(
     version: str, end: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.CRITICAL, "ltdic")
@@ -735,7 +733,7 @@ NAMES = [
 
 @by_face
 @pytest.mark.parametrize(("host", "server_hostname", "certified"), NAMES)
-def test_a_certificate_is_verified_for_the_name_alone(
+def test_a_certificate_is_verified_for_the_given_name_alone(
     face: str,
     host: str,
     server_hostname: str | None,
@@ -763,7 +761,7 @@ def test_a_certificate_is_verified_for_the_name_alone(
 
 
 @by_face
-def test_the_name_that_is_verified_is_the_host_where_none_is_given(face: str) -> None:
+def test_the_host_is_verified_when_no_name_is_given(face: str) -> None:
     with serving(certified_for("archive.example")) as server:
         tls = client_context()
         named = FACES[face](server.address, b"", tls=tls, server_hostname="archive.example")
@@ -784,7 +782,7 @@ WRONG = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", WRONG)
-def test_what_no_tls_can_be_had_with_is_a_value_error_before_any_connection(what: str) -> None:
+def test_invalid_tls_options_are_a_value_error_before_any_connection(what: str) -> None:
     before = len(os.listdir("/proc/self/fd"))
     for connect in (ltdic.connect, aio.connect):
         with pytest.raises(ValueError, match="tls"):
@@ -793,7 +791,7 @@ def test_what_no_tls_can_be_had_with_is_a_value_error_before_any_connection(what
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_a_server_takes_no_context_of_a_client() -> None:
+def test_a_server_refuses_a_client_context() -> None:
     with pytest.raises(ValueError, match="tls"):
         aio.Server((LOCALHOST, 0), tls=client_context())
 
@@ -837,7 +835,7 @@ def is_closed_in_order(connection: Any) -> bool:
 
 
 @by_version
-def test_a_requestor_says_that_it_closes(version: str) -> None:
+def test_a_requestor_sends_close_notify(version: str) -> None:
     ends = []
 
     def script(connection: Any) -> None:
@@ -856,7 +854,7 @@ def test_a_requestor_says_that_it_closes(version: str) -> None:
 @by_version
 @pytest.mark.parametrize("how", ["released", "rejected"])
 @pytest.mark.parametrize("waits", [False, True], ids=["peer closes first", "peer waits"])
-def test_an_acceptor_says_that_it_closes(version: str, how: str, waits: bool) -> None:
+def test_an_acceptor_sends_close_notify(version: str, how: str, waits: bool) -> None:
     admission = Admission(called=["OTHER"]) if how == "rejected" else ALL
     timeout = SHORT if waits else TIMEOUT
     with (
@@ -932,7 +930,7 @@ class Nudging:
 
 
 @by_face
-def test_nothing_is_lost_where_tls_has_to_read_before_it_writes(face: str) -> None:
+def test_a_send_completes_when_tls_must_read_before_it_writes(face: str) -> None:
     data = random.Random(1).randbytes(3_000_000)
     received = []
 
@@ -956,7 +954,7 @@ def test_nothing_is_lost_where_tls_has_to_read_before_it_writes(face: str) -> No
 
 
 @pytest.mark.slow
-def test_while_tls_cannot_write_the_sender_waits_and_does_not_spin() -> None:
+def test_a_sender_waits_without_spinning_while_tls_cannot_write() -> None:
     """Neither in time nor in memory."""
     go_on = threading.Event()
 
@@ -1030,7 +1028,7 @@ def exchange(client: Tls, server: Tls, size: int) -> tuple[bytes, bytes]:
 @pytest.mark.slow
 @by_version
 @pytest.mark.parametrize("size", [1, 7, 1000, 1 << 20])
-def test_bytes_may_come_in_any_pieces(version: str, size: int) -> None:
+def test_tls_bytes_can_arrive_in_any_pieces(version: str, size: int) -> None:
     client, server = pair(version)
     assert exchange(client, server, size) == (b"", b"")
     assert client.established
@@ -1049,7 +1047,7 @@ def test_bytes_may_come_in_any_pieces(version: str, size: int) -> None:
 
 
 @by_version
-def test_what_came_before_a_fault_is_given_with_it(version: str) -> None:
+def test_plain_bytes_before_a_tls_fault_are_returned_with_it(version: str) -> None:
     client, server = pair(version)
     exchange(client, server, 1 << 20)
     client.send(b"last words")

@@ -257,7 +257,7 @@ def test_echoscu_is_given_the_first_transfer_syntax_of_ours(serve: Serve) -> Non
         ),
     ],
 )
-def test_storescu_is_told_why_no_context_is_accepted(
+def test_storescu_reports_why_no_context_is_accepted(
     tmp_path: Path, serve: Serve, contexts: list[Any], words: str
 ) -> None:
     with serve(Admission(contexts=contexts)) as server:
@@ -321,7 +321,7 @@ def test_pynetdicom_is_told_that_its_protocol_version_is_not_supported(
 
 
 @each_server
-def test_the_three_bytes_are_on_the_wire(serve: Serve) -> None:
+def test_a_rejection_has_its_three_codes_on_the_wire(serve: Serve) -> None:
     request = ltdic.AssociateRequest(
         "GATEWAY", "CT_1", (ltdic.ProposedContext(1, VERIFICATION, (IMPLICIT,)),)
     )
@@ -384,15 +384,13 @@ def test_storescu_is_admitted_by_its_user_identity(
 
 @each_server
 @each_peer
-def test_a_peer_without_a_user_identity_is_rejected_where_one_is_required(
-    serve: Serve, ask: Ask
-) -> None:
+def test_a_peer_without_a_required_user_identity_is_rejected(serve: Serve, ask: Ask) -> None:
     with serve(USERS) as server:
         assert ask(server.address[1]) == NOT_AUTHENTICATED
 
 
 @each_server
-def test_a_user_identity_is_neither_required_nor_answered_where_none_is_known(
+def test_an_admission_without_users_ignores_the_user_identity(
     serve: Serve,
 ) -> None:
     with serve(Admission()) as server:
@@ -427,7 +425,7 @@ LIMITS = [
 @each_peer
 @pytest.mark.parametrize("end", [ends, aborts])
 @pytest.mark.parametrize(("limits", "same", "other"), LIMITS)
-def test_a_peer_is_told_that_a_limit_is_reached_until_there_is_a_place_again(
+def test_a_peer_is_told_that_a_limit_is_reached_until_a_place_is_free(
     serve: Serve,
     ask: Ask,
     end: Callable[[Any], None],
@@ -597,7 +595,7 @@ LIMITS_OF_MANY = [
 @pytest.mark.slow
 @each_server
 @pytest.mark.parametrize(("limits", "count", "titles"), LIMITS_OF_MANY)
-def test_of_200_at_once_as_many_are_admitted_as_may_be_and_places_come_back(
+def test_a_limit_holds_for_200_requestors_at_once_and_places_are_freed(
     serve: Serve, limits: dict[str, Any], count: int, titles: dict[str, int] | None
 ) -> None:
     async def three_rounds(server: AnyServer) -> None:

@@ -332,7 +332,7 @@ def test_pynetdicom_gets_from_our_server(serve: Serve) -> None:
     assert statuses[-1].NumberOfCompletedSuboperations == COUNT
 
 
-def test_a_role_that_is_not_answered_is_none(serve: Serve) -> None:
+def test_an_unanswered_role_is_not_agreed(serve: Serve) -> None:
     """The admission answers no roles: the default ones hold then (PS3.7 D.3.3.4)."""
     with serve(admission=Admission(contexts=[GET, CT, MR])) as host:
         contexts = [GET, CT]

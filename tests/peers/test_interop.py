@@ -212,13 +212,13 @@ encodable_by_pynetdicom = known_to_pynetdicom.map(
 
 @pytest.mark.slow
 @given(known_to_pynetdicom)
-def test_pynetdicom_decodes_what_we_encode_to_the_same_fields(pdu: ltdic.PDU) -> None:
+def test_pynetdicom_decodes_our_pdus_to_the_same_fields(pdu: ltdic.PDU) -> None:
     assert ours_of(decoded_by_pynetdicom(encode(pdu))) == with_swallowed_length(pdu)
 
 
 @pytest.mark.slow
 @given(my.requests | my.accepts)
-def test_pynetdicom_refuses_what_is_known_and_no_more(pdu: ltdic.PDU) -> None:
+def test_pynetdicom_refuses_only_the_known_pdus(pdu: ltdic.PDU) -> None:
     try:
         decoded_by_pynetdicom(encode(pdu))
     except KeyError:
@@ -232,7 +232,7 @@ def test_pynetdicom_refuses_what_is_known_and_no_more(pdu: ltdic.PDU) -> None:
 
 @pytest.mark.slow
 @given(encodable_by_pynetdicom, st.randoms())
-def test_we_decode_what_pynetdicom_encodes_to_the_same_fields(pdu: Any, random: Any) -> None:
+def test_we_decode_pdus_of_pynetdicom_to_the_same_fields(pdu: Any, random: Any) -> None:
     if pdu.pdu_type in (1, 2):
         random.shuffle(pdu.user_information.user_data)
     expected = with_rejected_syntax(ours_of(pdu), None)
@@ -240,7 +240,7 @@ def test_we_decode_what_pynetdicom_encodes_to_the_same_fields(pdu: Any, random: 
 
 
 @given(encodable_by_pynetdicom)
-def test_we_encode_what_pynetdicom_encodes_to_the_same_bytes(pdu: Any) -> None:
+def test_we_encode_pdus_of_pynetdicom_to_the_same_bytes(pdu: Any) -> None:
     wire = pdu.encode()
     decoded = decode(wire, strict=True)
     assert encode(with_rejected_syntax(decoded, IMPLICIT)) == wire
@@ -528,7 +528,7 @@ REFUSALS = [
 
 @needs_dcmtk
 @pytest.mark.parametrize(("pdu", "words"), REFUSALS, ids=["called", "limit", "user", "provider"])
-def test_echoscu_says_why_there_is_no_association(folder: Path, pdu: ltdic.PDU, words: str) -> None:
+def test_echoscu_prints_the_reason_of_a_refusal(folder: Path, pdu: ltdic.PDU, words: str) -> None:
     with dcmtk_requestor(folder, "echoscu") as (link, process):
         receive_request(link)
         link.send(pdu)
@@ -550,7 +550,7 @@ IDENTITIES = [
 @pytest.mark.slow
 @needs_dcmtk
 @pytest.mark.parametrize(("options", "identity", "response"), IDENTITIES)
-def test_a_user_identity_of_storescu_arrives_and_our_response_to_it(
+def test_a_user_identity_of_storescu_and_our_response_are_received(
     folder: Path, options: str, identity: UserIdentity, response: bytes | None
 ) -> None:
     with dcmtk_requestor(folder, "storescu", "-d", "-R", *options.split()) as (link, process):
@@ -567,7 +567,7 @@ def test_a_user_identity_of_storescu_arrives_and_our_response_to_it(
 
 
 @needs_dcmtk
-def test_roles_and_extended_negotiation_of_storescu_arrive_and_our_answers_to_them(
+def test_roles_and_extended_negotiation_of_storescu_and_our_answers_are_received(
     folder: Path,
 ) -> None:
     with dcmtk_requestor(folder, "storescu", "-d", "-xf", "profile", "Profile") as (link, process):
@@ -670,7 +670,7 @@ OFFERS = {
 @needs_dcmtk
 @pytest.mark.parametrize("offer", OFFERS)
 @pytest.mark.parametrize("server", SERVERS, ids=lambda server: server[0])
-def test_a_dcmtk_server_accepts_what_we_offer_and_echoes(
+def test_a_dcmtk_server_accepts_our_request_and_echoes(
     tmp_path: Path, server: list[str], offer: str
 ) -> None:
     request = OFFERS[offer]
@@ -685,7 +685,7 @@ def test_a_dcmtk_server_accepts_what_we_offer_and_echoes(
 
 
 @needs_dcmtk
-def test_storescp_answers_the_roles_and_the_extended_negotiation_we_offer(folder: Path) -> None:
+def test_storescp_answers_our_roles_and_extended_negotiation(folder: Path) -> None:
     contexts = ECHO_CONTEXT, replace(ECHO_CONTEXT, id=3, abstract_syntax=SECONDARY_CAPTURE)
     with (
         dcmtk_server(folder, *STORESCP, "-xf", "profile", "Profile") as port,

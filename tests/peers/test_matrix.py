@@ -1187,7 +1187,7 @@ def test_both_ends_agree_on_what_happened(
     DONE[name, case.name] = "ok" + remark(case, options)
 
 
-def test_a_connection_that_is_lost_in_sta2_is_told_of_once() -> None:
+def test_a_connection_lost_in_sta2_is_told_once() -> None:
     """Where there is nothing of a peer but its socket."""
     with our_end() as end:
         listener = Listener(end)
@@ -1201,7 +1201,7 @@ def test_a_connection_that_is_lost_in_sta2_is_told_of_once() -> None:
             L_DicomFreeNet(listener.net)
 
 
-def test_each_combination_is_there_or_cannot_be() -> None:
+def test_each_combination_is_tested_or_has_a_reason_not_to_be() -> None:
     """Prints what was done, and why the rest cannot be."""
     versions = [p.version if is_installed(p.program) else "not there" for p in PEERS.values()]
     heads = [f"{name} {version}" for name, version in zip(PEERS, versions, strict=True)]

@@ -140,7 +140,7 @@ def test_an_echo_of_an_illegal_class_is_aborted_and_its_place_is_free(
             assert (counters.aborted, counters.released) == (6, 1)
 
 
-def test_the_end_of_a_connection_gives_its_place_back_whatever_raises(
+def test_any_exception_at_the_end_of_a_connection_frees_its_place(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(_: object) -> None:
@@ -216,7 +216,7 @@ class Pairs:
 
 
 @pytest.mark.slow
-def test_messages_of_two_senders_of_a_server_are_whole_and_in_pairs(serve: Serve) -> None:
+def test_messages_of_two_senders_of_a_server_are_received_whole_and_in_pairs(serve: Serve) -> None:
     came = Pairs()
     with (
         serve() as host,
@@ -234,7 +234,7 @@ def test_messages_of_two_senders_of_a_server_are_whole_and_in_pairs(serve: Serve
 
 
 @pytest.mark.slow
-def test_messages_of_two_tasks_of_a_requestor_are_whole_and_in_pairs() -> None:
+def test_messages_of_two_tasks_of_a_requestor_are_received_whole_and_in_pairs() -> None:
     came = Pairs()
 
     def handler(_: Any, pdv: PDV) -> Iterator[Any]:
@@ -274,7 +274,7 @@ def in_a_thread_with(number: int | None, function: Callable[[], Any]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ends", [False, True])
-def test_a_command_without_its_data_set_does_not_hold_others_for_ever(
+def test_a_command_without_its_data_set_does_not_block_others_for_ever(
     serve: Serve, ends: bool
 ) -> None:
     """Nor does another one come in between, be its sender still there or not."""
@@ -308,7 +308,7 @@ def test_a_command_without_its_data_set_does_not_hold_others_for_ever(
         association.abort()
 
 
-def test_a_command_that_is_none_costs_no_more_than_a_data_set(serve: Serve) -> None:
+def test_an_invalid_command_takes_no_more_time_than_a_data_set(serve: Serve) -> None:
     """A proxy may send what a peer has sent as a command."""
     costs: queue.SimpleQueue[tuple[float, float]] = queue.SimpleQueue()
     data = bytes(512 << 10)
@@ -356,7 +356,7 @@ def are_gone(host: Host, count: int) -> bool:
     return gone + host.counters.rejected.total() == count and host.ended.qsize() >= gone
 
 
-def test_nobody_is_asked_about_requestors_that_have_left(serve: Serve) -> None:
+def test_on_request_is_not_called_for_requestors_that_have_left(serve: Serve) -> None:
     count = 300
     with gated(serve) as (host, gate):
         for _ in range(count):
@@ -370,7 +370,7 @@ def test_nobody_is_asked_about_requestors_that_have_left(serve: Serve) -> None:
 
 
 @pytest.mark.slow
-def test_the_coroutine_that_decides_is_cancelled_when_its_requestor_has_left() -> None:
+def test_a_deciding_coroutine_is_cancelled_when_its_requestor_leaves() -> None:
     asked, cancelled = [], []
 
     async def on_request(association: Any) -> None:
@@ -460,7 +460,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 
 
 @pytest.mark.slow
-def test_of_a_large_request_nothing_is_decoded_and_little_is_kept(
+def test_a_large_request_is_not_decoded_and_little_of_it_is_kept(
     serve: Serve, decoded: list[bytes]
 ) -> None:
     count, heard = 10, queue.SimpleQueue()
@@ -486,7 +486,7 @@ def test_of_a_large_request_nothing_is_decoded_and_little_is_kept(
 
 
 @pytest.mark.slow
-def test_a_large_request_is_gone_with_its_association(serve: Serve) -> None:
+def test_a_large_request_is_freed_with_its_association(serve: Serve) -> None:
     """At once, without a cycle that waits for the collector."""
     gone: list[weakref.ref[Any]] = []
     with serve(admission=EVERYTHING, on_end=None) as host:
@@ -530,7 +530,7 @@ def said_above_debug(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("face", FACES)
-def test_requests_that_are_not_whole_have_64_mib_together(
+def test_incomplete_requests_take_at_most_64_mib_together(
     face: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Beyond that those end that began first."""
@@ -556,9 +556,7 @@ def test_requests_that_are_not_whole_have_64_mib_together(
         peers[-1].associate()
 
 
-def test_what_is_over_makes_room_for_other_requests(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ended_requests_make_room_for_others(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests that become whole, and connections that leave, are not counted any more."""
     wire = proposing(1)
     with serve(admission=EVERYTHING) as host, ExitStack() as stack:
@@ -590,7 +588,7 @@ def test_what_is_over_makes_room_for_other_requests(
         ({"contexts": ltdic.ANY, "max_associate": 300_000}, False),
     ],
 )
-def test_a_request_that_is_too_large_is_refused_at_its_header(
+def test_an_oversized_request_is_refused_at_its_header(
     serve: Serve, options: dict[str, Any], is_taken: bool
 ) -> None:
     wire = proposing(5)
@@ -607,7 +605,7 @@ def test_a_request_that_is_too_large_is_refused_at_its_header(
 
 
 @pytest.mark.parametrize("face", FACES)
-def test_by_default_a_server_leaves_descriptors_to_others(face: str) -> None:
+def test_a_server_by_default_takes_three_quarters_of_the_descriptors(face: str) -> None:
     """It takes as many connections as three quarters of those that there may be."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = 60
@@ -678,7 +676,7 @@ by_requestor = pytest.mark.parametrize("receive", [receive_blocking, receive_in_
 
 @pytest.mark.slow
 @by_requestor
-def test_a_message_of_nothing_ends_at_its_limit(receive: Attacked) -> None:
+def test_a_message_of_empty_fragments_ends_at_its_limit(receive: Attacked) -> None:
     before, begun = memory_in_use(), time.monotonic()
     with pytest.raises((LocalError, AssociationTimeout)):
         receive(flood, True, 1)
@@ -688,7 +686,7 @@ def test_a_message_of_nothing_ends_at_its_limit(receive: Attacked) -> None:
 
 @pytest.mark.slow
 @by_requestor
-def test_fragments_without_data_are_no_reason_to_wait_longer(receive: Attacked) -> None:
+def test_empty_fragments_do_not_extend_the_timeout(receive: Attacked) -> None:
     begun = time.monotonic()
     with pytest.raises(AssociationTimeout):
         receive(drip, True, 1)
@@ -697,7 +695,7 @@ def test_fragments_without_data_are_no_reason_to_wait_longer(receive: Attacked) 
 
 @pytest.mark.slow
 @by_requestor
-def test_fragments_without_data_that_are_received_one_by_one_are_bounded(receive: Attacked) -> None:
+def test_empty_fragments_received_one_by_one_are_bounded(receive: Attacked) -> None:
     before = memory_in_use()
     receive(flood, False, 1000)
     assert memory_in_use() - before < memory_allowed(30 * MIB)
@@ -708,7 +706,7 @@ def test_fragments_without_data_that_are_received_one_by_one_are_bounded(receive
 @pytest.mark.slow
 @pytest.mark.parametrize("face", FACES)
 @pytest.mark.parametrize(("data", "stays"), [(b"", False), (b"ab", True)])
-def test_only_data_keeps_an_association_from_idling(face: str, data: bytes, stays: bool) -> None:
+def test_only_data_resets_the_idle_timeout(face: str, data: bytes, stays: bool) -> None:
     idle = 0.5
     options: Any = {"idle": idle}
     wire = p_data(data, True, False)
@@ -735,7 +733,7 @@ def test_only_data_keeps_an_association_from_idling(face: str, data: bytes, stay
 
 
 @pytest.mark.slow
-def test_peers_that_take_nothing_delay_nobody_and_are_aborted(serve: Serve) -> None:
+def test_peers_that_read_nothing_delay_no_other_and_are_aborted(serve: Serve) -> None:
     def handler(association: Any, pdv: PDV) -> Iterator[Any]:
         yield association.send(bytes(8 * MIB), context=pdv.context_id, is_command=True)
 
@@ -793,7 +791,7 @@ class Counting:
         return getattr(lib, name)
 
 
-def test_senders_that_wait_are_not_tried_again_for_what_others_send(
+def test_waiting_senders_are_not_retried_for_data_of_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     counting = Counting()
@@ -832,7 +830,7 @@ SMALLEST = encode(AssociateRequest("A", "B", (), application_context=None))
 
 
 @pytest.mark.slow
-def test_who_goes_on_after_the_end_is_not_answered_without_bound(serve: Serve) -> None:
+def test_requests_after_an_abort_get_a_bounded_number_of_answers(serve: Serve) -> None:
     """Each A-ASSOCIATE-RQ after an A-ABORT is to be answered with another one (PS3.8 9.2, AA-7)."""
     wire, most = SMALLEST * 5000, 600 << 20
     with serve() as host, ExitStack() as stack:
@@ -861,7 +859,7 @@ def leave_later(peer: Peer) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("leave", [leave_at_once, leave_later])
-def test_peers_that_leave_while_they_are_sent_to_are_no_errors(
+def test_peers_that_leave_during_a_send_cause_no_error(
     serve: Serve, leave: Callable[[Peer], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     are_sent_to_and_leave(serve, leave)
@@ -870,7 +868,7 @@ def test_peers_that_leave_while_they_are_sent_to_are_no_errors(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("face", SERVERS)
-def test_an_abort_behind_what_is_handled_is_no_error(face: str) -> None:
+def test_an_abort_behind_handled_data_causes_no_error(face: str) -> None:
     """In a process of its own: what the handler raises must not be garbage that is a cycle with
     views of memory, which CPython 3.11 does not always survive."""
     run_apart(
@@ -882,7 +880,7 @@ def test_an_abort_behind_what_is_handled_is_no_error(face: str) -> None:
 
 
 @pytest.mark.slow
-def test_many_small_messages_of_one_peer_do_not_keep_others_waiting(serve: Serve) -> None:
+def test_many_small_messages_of_one_peer_do_not_delay_others(serve: Serve) -> None:
     count = 5000
     handled = 0
 
@@ -918,7 +916,7 @@ def test_two_thousand_echoes_at_once_are_all_answered(face: str) -> None:
 TAKES_LITTLE = replace(REQUEST, user_info=UserInformation(8, "1.2.3"))
 
 
-def test_a_requestor_that_takes_little_at_once_may_be_refused(serve: Serve) -> None:
+def test_an_admission_may_refuse_a_small_maximum_length(serve: Serve) -> None:
     floor = Admission(contexts=SUPPORTED, least_max_length=4096)
     with serve(admission=floor) as host:
         with Peer(host, TAKES_LITTLE) as peer:
@@ -927,7 +925,7 @@ def test_a_requestor_that_takes_little_at_once_may_be_refused(serve: Serve) -> N
 
 
 @pytest.mark.slow
-def test_a_requestor_that_takes_little_at_once_delays_nobody(serve: Serve) -> None:
+def test_a_requestor_with_a_small_maximum_length_delays_no_other(serve: Serve) -> None:
     """2 MiB are 14 MiB on the wire."""
     sent = threading.Event()
 
@@ -950,7 +948,7 @@ def test_a_requestor_that_takes_little_at_once_delays_nobody(serve: Serve) -> No
 
 
 @pytest.mark.parametrize("most", [0, 6, 8, 9, 10, 100, 16384, 0x40000, 0xFFFFFFFF])
-def test_a_part_is_as_many_pdus_as_a_moment_has_time_for(most: int) -> None:
+def test_a_part_has_a_bounded_number_of_pdus(most: int) -> None:
     size = part_size(encode(replace(REQUEST, user_info=UserInformation(most, "1.2.3"))))
     fragment = max(2, (most or 1 << 32) - 6) & ~1
     assert size % 2 == 0
@@ -958,7 +956,7 @@ def test_a_part_is_as_many_pdus_as_a_moment_has_time_for(most: int) -> None:
 
 
 @pytest.mark.slow
-def test_a_requestor_that_takes_little_but_all_leaves_others_their_turn(serve: Serve) -> None:
+def test_a_fast_requestor_with_a_small_maximum_length_delays_no_other(serve: Serve) -> None:
     def handler(association: Any, pdv: PDV) -> Iterator[Any]:
         yield association.send(bytes(2 * MIB), context=pdv.context_id, is_command=True)
 
@@ -1015,7 +1013,7 @@ def all_fail_but_the_last(host: Host, count: int, last: bytes) -> None:
 
 
 @pytest.mark.parametrize("error", RAISED)
-def test_whatever_a_decision_raises_its_request_is_answered(
+def test_any_exception_of_a_decision_answers_its_request(
     serve: Serve, error: type[BaseException], caplog: pytest.LogCaptureFixture
 ) -> None:
     def on_request(association: Any) -> None:
@@ -1030,7 +1028,7 @@ def test_whatever_a_decision_raises_its_request_is_answered(
 
 
 @pytest.mark.parametrize("error", RAISED[:2])
-def test_whatever_a_coroutine_that_decides_raises_its_request_is_answered(
+def test_any_exception_of_a_deciding_coroutine_answers_its_request(
     error: type[BaseException],
 ) -> None:
     """But KeyboardInterrupt, which is the end of a loop."""
@@ -1044,7 +1042,7 @@ def test_whatever_a_coroutine_that_decides_raises_its_request_is_answered(
         all_fail_but_the_last(host, 20, other)
 
 
-def test_without_threads_for_a_decision_its_request_is_to_be_tried_again(
+def test_a_request_is_rejected_as_transient_when_no_thread_can_start(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_: object) -> None:
@@ -1062,7 +1060,7 @@ def test_without_threads_for_a_decision_its_request_is_to_be_tried_again(
         assert host.counters.rejected == {("sent", 2, 3, 1): 3}
 
 
-def test_a_handler_that_is_cancelled_gives_its_place_back() -> None:
+def test_a_cancelled_handler_frees_its_place() -> None:
     def handler(association: Any, pdv: PDV) -> Iterator[Any]:
         yield from ()
         raise asyncio.CancelledError
@@ -1109,7 +1107,7 @@ def test_a_handler_that_exits_aborts_its_association_first(
     caplog.clear()  # asyncio tells of a task whose exception nobody has asked for
 
 
-def test_decisions_that_take_long_leave_the_threads_of_others_alone() -> None:
+def test_slow_decisions_do_not_use_the_default_executor() -> None:
     gate = Gate()
 
     async def in_executor() -> int:
@@ -1151,7 +1149,7 @@ asyncio.run(main())
 
 
 @pytest.mark.slow
-def test_a_process_does_not_wait_for_a_decision_that_nobody_needs() -> None:
+def test_a_process_exits_without_waiting_for_a_decision() -> None:
     command = [sys.executable, "-c", LONG_DECISION, encode(REQUEST).hex()]
     ran = subprocess.run(command, capture_output=True, text=True, cwd=TESTS, timeout=TIMEOUT)
     assert (ran.returncode, ran.stderr) == (0, "")
@@ -1166,7 +1164,7 @@ TWICE = {
 
 
 @pytest.mark.parametrize("first", TWICE)
-def test_of_two_contexts_with_one_id_the_first_counts(serve: Serve, first: str) -> None:
+def test_the_first_of_two_contexts_with_one_id_counts(serve: Serve, first: str) -> None:
     context, abstract, transfer = TWICE[first]
     contexts = [context, *(other for other, _, _ in TWICE.values() if other != context)]
     heard: queue.Queue[tuple[Any, bytes]] = queue.Queue()
@@ -1226,7 +1224,7 @@ def is_sent(port: int) -> tuple[Any, bool]:
 
 @pytest.mark.parametrize("answers", [(ACCEPTED, REFUSED), (REFUSED, ACCEPTED)])
 @pytest.mark.parametrize("send", [is_sent, lambda port: asyncio.run(is_sent_in_asyncio(port))])
-def test_of_two_answers_for_one_context_the_first_counts(
+def test_the_first_of_two_answers_to_one_context_counts(
     send: Callable[[int], tuple[Any, bool]], answers: tuple[ContextResult, ...]
 ) -> None:
     info = UserInformation(16384, "1.2.3")
@@ -1244,7 +1242,7 @@ def test_of_two_answers_for_one_context_the_first_counts(
     assert was_sent == is_accepted
 
 
-def test_a_nul_does_not_cut_a_title_in_what_a_server_tells(serve: Serve) -> None:
+def test_a_title_with_a_nul_is_told_whole_by_a_server(serve: Serve) -> None:
     told: queue.Queue[str] = queue.Queue()
     admission = Admission(
         contexts=SUPPORTED, on_request=lambda association: told.put(association.calling_ae)
@@ -1263,7 +1261,7 @@ def test_a_nul_does_not_cut_a_title_in_what_a_server_tells(serve: Serve) -> None
         assert peer.take() == AssociateReject(1, 1, 3)
 
 
-def test_a_nul_does_not_cut_the_name_of_a_host() -> None:
+def test_a_host_name_with_a_nul_is_refused() -> None:
     host = LOCALHOST + "\0.example"
 
     async def connect(port: int) -> None:
@@ -1284,7 +1282,7 @@ def test_a_nul_does_not_cut_the_name_of_a_host() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("face", SERVERS)
-def test_a_server_without_descriptors_says_so_once_and_rests(face: str) -> None:
+def test_a_server_without_descriptors_logs_it_once_and_does_not_spin(face: str) -> None:
     with child(face, 40, '{"max_connections": 0}') as server, ExitStack() as stack:
         waiting = callers(stack, server.address, 80)
         wait_for_answers(waiting, 20)
@@ -1298,7 +1296,7 @@ def test_a_server_without_descriptors_says_so_once_and_rests(face: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_server_closes_while_handshakes_hang() -> None:
+def test_a_server_closes_during_stalled_handshakes() -> None:
     count = 50
     with in_asyncio(tls=server_context(), on_end=None) as host, ExitStack() as stack:
         for n in range(count):

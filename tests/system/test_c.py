@@ -103,13 +103,13 @@ def test_every_defined_rejection_arrives_and_no_other_can_be_sent(
     assert run(program) == "16 of 16\n"
 
 
-def test_every_rejection_there_can_be_is_told_as_it_came(toolchain: Toolchain) -> None:
+def test_every_possible_rejection_is_reported_unchanged(toolchain: Toolchain) -> None:
     program = toolchain.program(SOURCES / "exhaustive.c", "c11")
     printed = run(program)
     assert re.match(r"16777216 triples, 20000 over TCP, 0 wrong, ", printed)
 
 
-def test_what_only_c_can_ask_of_the_codec_is_answered(codec_toolchain: Toolchain) -> None:
+def test_the_codec_passes_its_unit_tests_in_c(codec_toolchain: Toolchain) -> None:
     assert run(codec_toolchain.program(SOURCES / "unit.c", "c11")) == "21 tests\n"
 
 
@@ -121,7 +121,7 @@ def test_a_gibibyte_in_one_pdu_needs_no_memory(codec_toolchain: Toolchain) -> No
     assert int(found[1]) < 1024
 
 
-def test_to_read_an_object_by_index_is_twice_the_work_for_twice_as_much(
+def test_reading_an_object_by_index_takes_linear_time(
     toolchain: Toolchain,
 ) -> None:
     counted, program = toolchain.folder / "counted.o", toolchain.folder / "walk"
@@ -136,7 +136,7 @@ def test_to_read_an_object_by_index_is_twice_the_work_for_twice_as_much(
 
 
 @pytest.mark.parametrize("target", ["fuzz_pdu", "fuzz_stream", "fuzz_encode", "fuzz_association"])
-def test_promises_are_kept_for_the_prefixes_of_every_vector(
+def test_the_fuzz_targets_accept_the_prefixes_of_every_vector(
     codec_toolchain: Toolchain, tmp_path: Path, target: str
 ) -> None:
     files = []
@@ -198,13 +198,13 @@ def test_a_rejection_reaches_a_callback_in_a_shared_object(
     assert found.count == 1
 
 
-def test_a_function_pointer_does_as_well_as_its_address(net: Any, on_reject: int) -> None:
+def test_a_callback_can_be_a_function_pointer_or_its_address(net: Any, on_reject: int) -> None:
     slots = {"pfnReceiveAssociateReject": ffi.cast("void *", on_reject)}
     l_dicom.L_DicomSetCallback(net, slots, ffi.new("struct rejection *"))
     assert be_rejected(net, 1, 2, 2) == (1, 1, 2, 2)
 
 
-def test_c_is_given_the_shared_object_and_the_struct_themselves(net: Any, on_reject: int) -> None:
+def test_a_callback_gets_the_user_data_pointer_itself(net: Any, on_reject: int) -> None:
     found = ffi.new("struct rejection *")
     l_dicom.L_DicomSetCallback(net, {"pfnReceiveAssociateReject": on_reject}, found)
     callbacks = ltdic_ffi.new("DICOMNETCALLBACK *")
@@ -216,7 +216,7 @@ def test_c_is_given_the_shared_object_and_the_struct_themselves(net: Any, on_rej
     assert user_data[0] == found
 
 
-def test_a_garbage_collection_before_the_rejection_takes_nothing_away(
+def test_a_garbage_collection_before_the_rejection_frees_no_user_data(
     net: Any, on_reject: int
 ) -> None:
     found = ffi.new("struct rejection *")
@@ -230,7 +230,7 @@ def test_a_garbage_collection_before_the_rejection_takes_nothing_away(
     assert all(other.count == 0 for other in others)
 
 
-def test_the_user_data_goes_with_the_handle(on_reject: int) -> None:
+def test_the_user_data_is_freed_with_the_handle(on_reject: int) -> None:
     net = l_dicom.L_DicomCreateNet(None, l_dicom.DICOM_SECURE_NONE)
     found = ffi.new("struct rejection *")
     still_there = weakref.ref(found)

@@ -42,7 +42,7 @@ def echo(address: tuple[str, int]) -> None:
 
 @pytest.mark.slow
 @by_server
-def test_a_server_without_descriptors_waits_and_goes_on_when_there_are_some(kind: str) -> None:
+def test_a_server_without_descriptors_waits_until_some_are_free(kind: str) -> None:
     descriptors, count, lasts = 40, 80, 1.0
     with child(kind, descriptors, '{"max_connections": 0}') as server, ExitStack() as stack:
         waiting = callers(stack, server.address, count)
@@ -71,7 +71,7 @@ def test_a_server_without_descriptors_waits_and_goes_on_when_there_are_some(kind
 
 @pytest.mark.slow
 @by_server
-def test_a_server_that_was_without_descriptors_says_it_again_the_next_time(kind: str) -> None:
+def test_a_server_logs_each_period_without_descriptors(kind: str) -> None:
     with child(kind, 40, '{"max_connections": 0}') as server:
         for _ in range(2):
             with ExitStack() as stack:
@@ -100,7 +100,7 @@ class Failing:
         return getattr(self._socket, name)
 
 
-def test_the_limit_holds_where_descriptors_were_missing_a_moment_before() -> None:
+def test_the_connection_limit_holds_after_a_lack_of_descriptors() -> None:
     async def main() -> int:
         most = 0
         async with aio.Server((LOCALHOST, 0), max_connections=2, timeout=TIMEOUT) as server:
@@ -131,7 +131,7 @@ def test_the_limit_holds_where_descriptors_were_missing_a_moment_before() -> Non
     assert asyncio.run(main()) == 2
 
 
-def test_what_the_peer_said_last_needs_no_descriptor() -> None:
+def test_a_last_abort_of_the_peer_is_read_without_a_free_descriptor() -> None:
     """An A-ABORT and a reset, which are there when the server sends, without a descriptor left."""
     program = f"""
 import asyncio, resource, socket, struct
@@ -234,7 +234,7 @@ def test_a_limit_below_zero_is_a_value_error(face: str) -> None:
 
 @pytest.mark.slow
 @by_server
-def test_by_default_three_quarters_of_the_descriptors_are_for_connections(kind: str) -> None:
+def test_connections_take_three_quarters_of_the_descriptors_by_default(kind: str) -> None:
     descriptors, count = 80, 75
     with child(kind, descriptors) as server, ExitStack() as stack:
         waiting = callers(stack, server.address, count)

@@ -39,7 +39,7 @@ def sockets_toolchain(
 
 
 @pytest.mark.parametrize(("program", "least"), [("faults.c", 31), ("faults_server.c", 17)])
-def test_whatever_fails_is_told_and_leaves_nothing_behind(
+def test_every_injected_fault_is_reported_and_leaves_nothing(
     sockets_toolchain: Toolchain, program: str, least: int
 ) -> None:
     wrapped = set(re.findall(r"\b__wrap_(\w+)\(", (C / "inject.h").read_text()))
@@ -51,7 +51,7 @@ def test_whatever_fails_is_told_and_leaves_nothing_behind(
     assert all(int(count) > 0 for count in counts.values())
 
 
-def test_what_leaves_a_message_unfinished_is_acknowledged_at_once(
+def test_a_segment_that_leaves_a_message_unfinished_is_acknowledged_at_once(
     sockets_toolchain: Toolchain,
 ) -> None:
     """So that a peer with Nagle's algorithm on does not wait; in the beginning, and where it has
@@ -183,7 +183,7 @@ def test_a_connection_that_ends_is_told_once_in_every_state(
     assert descriptors() == before
 
 
-def test_a_connection_that_never_was_has_no_end() -> None:
+def test_a_failed_connection_is_not_reported_as_closed() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         nobody = server.getsockname()
     before = descriptors()

@@ -44,7 +44,7 @@ def sockets_toolchain(
     return linux_toolchain_or_skip(request.param, tmp_path_factory.mktemp("forking"), why)
 
 
-def test_what_a_child_does_is_not_seen_by_its_parent(sockets_toolchain: Toolchain) -> None:
+def test_actions_of_a_child_do_not_change_its_parent(sockets_toolchain: Toolchain) -> None:
     program = sockets_toolchain.program(C / "forking.c", "c11")
     printed = run(program, REQUEST.hex(), timeout=LONG)
     assert len(printed.splitlines()) == 23
@@ -286,7 +286,7 @@ say(counted(server))
 
 
 @pytest.mark.parametrize("how", ENDS)
-def test_a_child_leaves_the_associations_to_its_parent(how: str) -> None:
+def test_a_child_does_not_end_the_served_associations_of_its_parent(how: str) -> None:
     with running(OPEN, ENDS[how]) as parent:
         port = int(parent.hear())
         association = ltdic.connect(LOCALHOST, port, contexts=[SECONDARY_CAPTURE], timeout=LONG)
@@ -329,7 +329,7 @@ say(ended(pid))
     assert (found["accepted"], found["released"]) == (1, 1)
 
 
-def test_a_child_that_is_forked_in_a_handler_has_no_part_in_its_association() -> None:
+def test_a_child_forked_in_a_handler_does_not_use_its_association() -> None:
     program = """\
 told = []
 
@@ -370,7 +370,7 @@ if os.getpid() == parent:
 # ---- threads that a child has not --------------------------------------------------------------
 
 
-def test_a_child_is_not_held_up_by_a_thread_that_counts_in_its_parent() -> None:
+def test_a_child_is_not_blocked_by_a_counting_thread_of_its_parent() -> None:
     program = """\
 def count():
     while True:
@@ -457,7 +457,7 @@ main()
 
 
 @pytest.mark.parametrize("seconds", [0, 0.05], ids=["at once", "slowly"])
-def test_a_child_decides_although_the_threads_are_its_parents(seconds: float) -> None:
+def test_a_child_decides_with_threads_of_its_own(seconds: float) -> None:
     program = """\
 def decide(association):
     time.sleep(float(sys.argv[1]))
@@ -509,7 +509,7 @@ say(counted(server))
 
 
 @pytest.mark.parametrize("how", ["L_DicomFreeNet(listener)", "L_DicomShutDown()", "os._exit(0)"])
-def test_a_handle_that_listens_does_so_in_both_processes(how: str) -> None:
+def test_a_listening_handle_works_in_both_processes(how: str) -> None:
     program = """\
 parent = os.getpid()
 rejected = []
@@ -570,7 +570,7 @@ L_DicomShutDown()
 # ---- requestors --------------------------------------------------------------------------------
 
 
-def test_a_child_connects_although_the_threads_are_its_parents() -> None:
+def test_a_child_connects_with_threads_of_its_own() -> None:
     program = """\
 async def ask():
     async with aio.connect("localhost", server.address[1], timeout=60) as association:
@@ -672,7 +672,9 @@ def answering(tls: bool) -> Iterator[tuple[int, str]]:
 @TLS
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("how", REQUESTOR_ENDS)
-def test_a_child_leaves_what_its_parent_has_opened(how: str, moment: str, tls: bool) -> None:
+def test_a_child_does_not_end_the_associations_of_its_parent(
+    how: str, moment: str, tls: bool
+) -> None:
     with answering(tls) as (port, authority):
         arguments = REQUESTOR_ENDS[how], moment, str(port), authority
         with running(REQUESTOR, *arguments) as parent:
@@ -757,7 +759,7 @@ REQUESTOR_ENDS_IN_ASYNCIO = {
 @TLS
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("how", REQUESTOR_ENDS_IN_ASYNCIO)
-def test_a_child_leaves_what_its_parent_has_opened_in_asyncio(
+def test_a_child_does_not_end_the_asyncio_associations_of_its_parent(
     how: str, moment: str, tls: bool
 ) -> None:
     with answering(tls) as (port, authority):
@@ -805,7 +807,7 @@ SERVER_ENDS_IN_ASYNCIO = {
 
 @TLS
 @pytest.mark.parametrize("how", SERVER_ENDS_IN_ASYNCIO)
-def test_a_child_leaves_the_associations_in_asyncio_to_its_parent(
+def test_a_child_does_not_end_the_served_asyncio_associations_of_its_parent(
     how: str, tls: bool, tmp_path: Path
 ) -> None:
     certificate = tmp_path / "certificate.pem"
@@ -883,7 +885,7 @@ L_DicomShutDown()
 
 
 @pytest.mark.parametrize("how", HANDLE_ENDS)
-def test_a_child_leaves_a_handle_that_is_associated_to_its_parent(how: str) -> None:
+def test_a_child_does_not_end_the_associated_handles_of_its_parent(how: str) -> None:
     with serving(timeout=LONG) as server:
         with running(HANDLE, HANDLE_ENDS[how], str(server.address[1])) as parent:
             assert parent.end().split() == ["0"]

@@ -125,20 +125,24 @@ def admitting_scp(programs: Path, *titles: str) -> Iterator[tuple[str, list[str]
 
 
 @needs_dcmtk
-def test_the_example_requestor_gets_an_echo_from_storescp(programs: Path, tmp_path: Path) -> None:
+def test_the_example_requestor_receives_an_echo_response_from_storescp(
+    programs: Path, tmp_path: Path
+) -> None:
     with dcmtk_server(tmp_path, *STORESCP) as port:
         assert echo(programs, LOCALHOST, str(port)) == (0, "echo: status 0000\n")
 
 
 @needs_dcmtk
-def test_the_example_requestor_says_why_storescp_rejects_it(programs: Path, tmp_path: Path) -> None:
+def test_the_example_requestor_prints_why_storescp_rejects_it(
+    programs: Path, tmp_path: Path
+) -> None:
     with dcmtk_server(tmp_path, *STORESCP, "--refuse") as port:
         said = "rejected: result 1, source 1, reason 1\n"
         assert echo(programs, LOCALHOST, str(port)) == (1, said)
 
 
 @needs_dcmtk
-def test_the_example_acceptor_serves_the_echoscu_it_knows_and_rejects_others(
+def test_the_example_acceptor_accepts_a_known_echoscu_and_rejects_others(
     programs: Path,
 ) -> None:
     with admitting_scp(programs, "FRIEND") as (port, lines):
@@ -173,7 +177,7 @@ def test_the_shared_library_has_a_soname_and_exports_only_what_the_headers_decla
     assert os.path.realpath(library).endswith(".so.0.1.0")
 
 
-def test_folders_that_are_not_below_the_prefix_are_named_as_they_are(tmp_path: Path) -> None:
+def test_absolute_install_folders_are_kept(tmp_path: Path) -> None:
     folders = [f"-DCMAKE_INSTALL_{name}DIR={tmp_path / name}" for name in ("INCLUDE", "LIB")]
     build = tmp_path / "build"
     run("cmake", "-S", CSRC, "-B", build, "-DCMAKE_INSTALL_PREFIX=/usr", *folders)

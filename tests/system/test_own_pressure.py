@@ -22,7 +22,7 @@ from support.waiting import eventually
 MIB = 1 << 20
 
 
-def test_sends_that_fail_take_no_room() -> None:
+def test_failed_sends_take_no_room() -> None:
     """Two bytes go out at once, after much that could not be sent."""
     small = replace(REQUEST, user_info=UserInformation(8, "1.2.3"))
 
@@ -45,7 +45,7 @@ def requests(count: int) -> bytes:
     return b"".join(p_data(b"%03d " % n, True) for n in range(count))
 
 
-def test_what_a_deaf_peer_has_asked_for_is_answered_one_after_the_other() -> None:
+def test_requests_of_a_peer_that_reads_nothing_are_answered_one_at_a_time() -> None:
     """300 requests in one segment, each answered with 1 MiB, of which nothing is read."""
     seen: list[bytes] = []
 
@@ -71,7 +71,7 @@ def test_what_a_deaf_peer_has_asked_for_is_answered_one_after_the_other() -> Non
 
 
 @pytest.mark.parametrize("resets", [False, True])
-def test_what_was_postponed_is_handled_before_the_end_is_told(resets: bool) -> None:
+def test_postponed_data_is_handled_before_the_end_is_told(resets: bool) -> None:
     """For a connection that is lost nothing is kept."""
     seen: list[bytes] = []
     waiting: list[int] = []
@@ -136,7 +136,7 @@ def test_a_thread_that_leaves_the_queue_lets_the_next_one_send() -> None:
 
 
 @pytest.mark.parametrize("pieces", [[4], [b"ab", 4], [b"ab", [1, 2]], [b"ab", True, True]])
-def test_a_piece_that_is_no_bytes_is_refused_wherever_it_stands(pieces: list[Any]) -> None:
+def test_a_piece_that_is_not_bytes_is_refused_at_any_position(pieces: list[Any]) -> None:
     seen: list[bytes] = []
 
     def handler(association: Any, pdv: PDV) -> Any:

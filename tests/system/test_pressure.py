@@ -109,7 +109,7 @@ def is_released(host: Host, peer: Peer) -> None:
 
 
 @pytest.mark.parametrize("in_one", [True, False])
-def test_a_release_of_the_peer_is_answered_after_all_that_the_handler_sends(
+def test_a_release_of_the_peer_is_answered_after_all_data_of_the_handler(
     serve: Serve, in_one: bool
 ) -> None:
     with serve(handler=send_much) as host, ExitStack() as stack:
@@ -124,7 +124,7 @@ def test_a_release_of_the_peer_is_answered_after_all_that_the_handler_sends(
         is_released(host, peer)
 
 
-def test_a_release_behind_the_request_is_answered_after_all_that_the_handler_sends(
+def test_a_release_behind_the_request_is_answered_after_all_data_of_the_handler(
     serve: Serve,
 ) -> None:
     with serve(handler=send_much) as host, ExitStack() as stack:
@@ -139,7 +139,7 @@ def send_much_and_release(association: Any, pdv: PDV) -> Iterator[Any]:
     yield association.release()
 
 
-def test_a_release_of_the_handler_goes_after_all_that_it_has_sent(serve: Serve) -> None:
+def test_a_release_of_the_handler_is_sent_after_all_its_data(serve: Serve) -> None:
     with serve(handler=send_much_and_release) as host, ExitStack() as stack:
         peer = slow(stack, host)
         peer.send(COMMAND)
@@ -149,7 +149,7 @@ def test_a_release_of_the_handler_goes_after_all_that_it_has_sent(serve: Serve) 
         is_released(host, peer)
 
 
-def test_releases_of_both_sides_go_after_all_that_the_handler_has_sent() -> None:
+def test_releases_in_a_collision_are_sent_after_all_data_of_the_handler() -> None:
     """The requestor answers first (PS3.8 9.2.2)."""
     with blocking(handler=send_much_and_release) as host, ExitStack() as stack:
         peer = slow(stack, host)
@@ -162,7 +162,7 @@ def test_releases_of_both_sides_go_after_all_that_the_handler_has_sent() -> None
         is_released(host, peer)
 
 
-def test_a_release_from_elsewhere_goes_after_all_that_the_handler_sends(serve: Serve) -> None:
+def test_a_release_of_another_thread_is_sent_after_all_data_of_the_handler(serve: Serve) -> None:
     with serve(handler=send_much) as host, ExitStack() as stack:
         peer = slow(stack, host)
         served = host.one()
@@ -194,7 +194,7 @@ def gets_one(peer: Peer) -> PDU | None:
     return pdu
 
 
-def test_a_release_waits_for_the_message_that_another_one_sends(serve: Serve) -> None:
+def test_a_release_waits_for_the_message_of_another_sender(serve: Serve) -> None:
     with serve() as host, ExitStack() as stack:
         peer = slow(stack, host)
         served = begin_to_send(host, peer)
@@ -204,7 +204,7 @@ def test_a_release_waits_for_the_message_that_another_one_sends(serve: Serve) ->
         is_released(host, peer)
 
 
-def test_a_release_of_the_peer_is_answered_after_the_message_that_another_one_sends(
+def test_a_release_of_the_peer_is_answered_after_the_message_of_another_sender(
     serve: Serve,
 ) -> None:
     with serve() as host, ExitStack() as stack:
@@ -215,7 +215,7 @@ def test_a_release_of_the_peer_is_answered_after_the_message_that_another_one_se
         is_released(host, peer)
 
 
-def test_a_handler_does_not_release_while_a_thread_sends() -> None:
+def test_a_release_in_a_handler_while_a_thread_sends_is_a_local_error() -> None:
     """It cannot wait for it."""
     raised: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
@@ -243,7 +243,7 @@ ANYTHING = replace(REQUEST, user_info=UserInformation(0, "1.2.3"))
 
 
 @pytest.mark.slow
-def test_a_peer_that_asks_without_pause_and_reads_slowly_is_not_answered_without_bound() -> None:
+def test_answers_to_a_peer_that_reads_slowly_are_bounded() -> None:
     """Of the answers wait as many as there are questions in one batch."""
     batch, most = 256, 0
 
@@ -264,7 +264,7 @@ def test_a_peer_that_asks_without_pause_and_reads_slowly_is_not_answered_without
 
 
 @pytest.mark.slow
-def test_what_a_thread_sends_waits_behind_what_the_handler_has_sent() -> None:
+def test_data_of_a_thread_waits_behind_data_of_the_handler() -> None:
     """For longer than `timeout`, where the peer takes something all the time."""
 
     def handler(association: Any, pdv: PDV) -> Iterator[Any]:
@@ -393,13 +393,13 @@ LATE = repr(AssociationTimeout("the peer has not taken what was sent in time"))
 
 
 @pytest.mark.slow
-def test_what_a_peer_sends_is_no_reason_to_wait_longer_until_it_takes_something() -> None:
+def test_data_from_a_peer_that_reads_nothing_does_not_extend_the_timeout() -> None:
     begun = time.monotonic()
     assert outcomes(drip) == dict.fromkeys(SENDS, LATE)
     assert time.monotonic() - begun < 10 * SHORT
 
 
-def test_a_release_of_a_requestor_waits_for_the_message_that_another_task_sends() -> None:
+def test_a_release_of_a_requestor_waits_for_the_message_of_another_task() -> None:
     last = bytearray()
 
     def script(connection: socket.socket) -> None:
@@ -439,14 +439,14 @@ def read_slowly(connection: socket.socket) -> None:
 
 
 @pytest.mark.slow
-def test_a_peer_that_takes_a_little_all_the_time_is_waited_for() -> None:
+def test_a_peer_that_reads_slowly_but_steadily_does_not_time_out() -> None:
     begun = time.monotonic()
     assert outcomes(read_slowly) == dict.fromkeys(SENDS)
     assert time.monotonic() - begun > SLOWLY
 
 
 @pytest.mark.slow
-def test_a_peer_that_takes_a_little_of_what_is_kept_all_the_time_is_waited_for() -> None:
+def test_a_peer_that_reads_queued_data_slowly_does_not_time_out() -> None:
     with blocking(handler=send_much, timeout=SHORT) as host, ExitStack() as stack:
         peer = slow(stack, host, NARROW)
         peer.send(COMMAND)
@@ -462,7 +462,7 @@ def test_a_peer_that_takes_a_little_of_what_is_kept_all_the_time_is_waited_for()
     "what",
     [are_sent_to_and_collected, errors_of_l_dicom_are_collected, lent_bytes_are_collected],
 )
-def test_the_collector_survives_what_was_to_be_sent(what: Callable[[], None]) -> None:
+def test_unsent_data_does_not_crash_the_collector(what: Callable[[], None]) -> None:
     """In a process of its own, which a crash ends."""
     run_apart(f"apart.{what.__name__}()")
 
@@ -492,7 +492,7 @@ STATES = {3: is_undecided, 6: is_accepted, 13: is_rejected}
 
 @pytest.mark.slow
 @pytest.mark.parametrize("state", STATES)
-def test_requests_that_are_not_whole_are_bounded_in_every_state(
+def test_incomplete_requests_are_bounded_in_every_state(
     serve: Serve, state: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beyond the bound that one ends that began first; who leaves makes room."""
@@ -525,7 +525,7 @@ def test_requests_that_are_not_whole_are_bounded_in_every_state(
         gate.opens.set()
 
 
-def test_requests_that_are_not_whole_are_bounded_in_open_associations_of_l_dicom() -> None:
+def test_incomplete_requests_are_bounded_in_open_associations_of_l_dicom() -> None:
     wire = largest_request()[:-1]
     count, fit = 67, (64 << 20) // len(wire)
     with in_l_dicom() as host, ExitStack() as stack:
@@ -549,7 +549,7 @@ def breaks_off() -> Iterator[bytes]:
     raise OSError("the source is gone")
 
 
-def test_nobody_goes_on_with_what_another_has_not_sent_to_its_end(serve: Serve) -> None:
+def test_an_unfinished_message_is_not_continued_by_another_sender(serve: Serve) -> None:
     with serve() as host, Peer(host, REQUEST) as peer:
         peer.associate()
         served = host.one()
@@ -561,7 +561,7 @@ def test_nobody_goes_on_with_what_another_has_not_sent_to_its_end(serve: Serve) 
         host.do(served.abort)
 
 
-def test_a_requestor_does_not_go_on_with_what_it_has_not_sent_to_its_end() -> None:
+def test_an_unfinished_message_of_a_requestor_is_not_continued() -> None:
     with blocking() as host:
         with ltdic.connect(*host.server.address, contexts=[CT], timeout=TIMEOUT) as association:
             with pytest.raises(OSError, match="is gone"):
@@ -599,7 +599,7 @@ def test_a_p_data_tf_of_several_pdvs_may_be_cut_anywhere() -> None:
     assert data_of([wire[at : at + 1] for at in range(len(wire))]) == whole
 
 
-def test_nothing_is_kept_of_what_comes_after_the_end() -> None:
+def test_bytes_after_the_end_are_not_kept() -> None:
     """Also where it looks like the beginning of something long."""
     association = ltdic.Association(requestor=False)
     association.receive_data(encode(REQUEST))
@@ -615,7 +615,7 @@ def test_nothing_is_kept_of_what_comes_after_the_end() -> None:
     assert association.unused < MIB
 
 
-def test_what_comes_behind_an_abort_of_the_handler_is_not_handled(serve: Serve) -> None:
+def test_data_behind_an_abort_of_the_handler_is_not_handled(serve: Serve) -> None:
     handled: list[PDV] = []
 
     def handler(association: Any, pdv: PDV) -> Iterator[Any]:

@@ -45,7 +45,7 @@ def all_are_reported(acceptor: str, requestor: str) -> None:
 
 @pytest.mark.parametrize("requestor", FACES)
 @pytest.mark.parametrize("acceptor", bench.RAW)
-def test_each_rejection_by_an_acceptor_that_is_gone_at_once_is_reported(
+def test_each_rejection_by_an_acceptor_that_closes_at_once_is_reported(
     acceptor: str, requestor: str
 ) -> None:
     all_are_reported(acceptor, requestor)
@@ -57,7 +57,7 @@ def test_each_rejection_by_an_acceptor_of_ours_is_reported(acceptor: str) -> Non
 
 
 @pytest.mark.parametrize("timeout", [None, 10.0])
-def test_no_requestor_waits_for_its_connection_inside_the_system(
+def test_no_requestor_blocks_in_connect(
     monkeypatch: pytest.MonkeyPatch, timeout: float | None
 ) -> None:
     """Where a reset would make Linux drop the rejection before it."""

@@ -54,7 +54,7 @@ def test_ten_thousand_associations_are_open_at_once(toolchain: Toolchain) -> Non
 
 
 @pytest.mark.slow
-def test_a_stalled_connection_is_closed_at_artim_and_delays_nobody(gcc: Toolchain) -> None:
+def test_a_stalled_connection_is_closed_at_artim_and_delays_no_other(gcc: Toolchain) -> None:
     """The program itself fails where one is closed a millisecond before ARTIM, or seconds
     after it."""
     program = gcc.program(SOURCES / "stalls.c", "c11")
@@ -230,7 +230,7 @@ def test_connections_beyond_the_limit_wait_until_others_are_closed(request_bytes
                 peer.close()
 
 
-def test_who_waits_behind_stalled_connections_is_served_at_artim(request_bytes: bytes) -> None:
+def test_a_connection_behind_stalled_ones_is_served_at_artim(request_bytes: bytes) -> None:
     with limited(0, 2, artim=300) as callers:
         begun = time.monotonic()
         stalls = [callers.call(request_bytes[:size]) for size in (0, 3)]
@@ -244,7 +244,7 @@ def test_who_waits_behind_stalled_connections_is_served_at_artim(request_bytes: 
 # ---- callbacks that take their time --------------------------------------------------------------
 
 
-def test_a_callback_that_blocks_delays_nobody_on_another_thread(request_bytes: bytes) -> None:
+def test_a_blocking_callback_delays_no_other_thread(request_bytes: bytes) -> None:
     begun, others, ended = threading.Event(), threading.Event(), threading.Event()
     waited: list[bool] = []
 

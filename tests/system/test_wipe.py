@@ -35,7 +35,7 @@ def optimizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
 
 @pytest.mark.slow
-def test_no_block_is_freed_with_a_passcode_in_it(optimizer: Toolchain) -> None:
+def test_no_freed_block_contains_a_passcode(optimizer: Toolchain) -> None:
     wraps = [f"-Wl,--wrap={name}" for name in ("free", "realloc")]
     control, *found = run(optimizer.program(PROGRAM, "c11", *wraps)).splitlines()
     assert control == "a block of the test: found"
@@ -95,9 +95,7 @@ def source_of(name: str) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WIPING)
-def test_what_may_hold_a_passcode_ends_with_a_call_that_wipes(
-    optimizer: Toolchain, name: str
-) -> None:
+def test_every_function_that_frees_a_passcode_wipes_it(optimizer: Toolchain, name: str) -> None:
     used = names_used(optimizer, source_of(name))
     assert [f for f in WIPING[name] if not reaches(used, f, "ltdic__wipe")] == []
 
@@ -116,7 +114,7 @@ void wipe_and_free(void *data, size_t size)
 
 
 @pytest.mark.slow
-def test_the_stores_stay_where_the_compiler_sees_the_free_behind_them(optimizer: Toolchain) -> None:
+def test_the_stores_stay_when_the_compiler_sees_the_free(optimizer: Toolchain) -> None:
     source = optimizer.folder / "wipe_and_free.c"
     source.write_text(WIPE_AND_FREE)
     assert {"memset", "free"} <= names_used(optimizer, source)["wipe_and_free"]
