@@ -1,4 +1,4 @@
-"""The command line, as a user runs it."""
+"""The command line, run as a program."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ COMMAND = [sys.executable, "-I", "-m", "ltdic"]
 
 
 def why_no_terminal() -> str:
-    """Empty where a pseudo-terminal can be opened, which takes /dev/pts."""
+    """Return why no pseudo-terminal can be opened (it needs /dev/pts); empty if one can."""
     try:
         for side in os.openpty():
             os.close(side)
@@ -109,7 +109,7 @@ needs_terminal = pytest.mark.skipif(bool(NO_TERMINAL), reason=NO_TERMINAL)
 
 
 class Terminal:
-    """The command as a person sees it: in a pseudo-terminal, with what it has written so far."""
+    """The command in a pseudo-terminal, with its output so far."""
 
     def __init__(self, *arguments: str, **environment: str) -> None:
         plain = {k: v for k, v in os.environ.items() if k != "NO_COLOR"}
@@ -120,12 +120,12 @@ class Terminal:
         self.screen = ""
 
     def read(self) -> bool:
-        """Some more of what it writes; False at its end."""
+        """Read more of the output; return False at its end."""
         ready, _, _ = select.select([self.master], [], [], TIMEOUT)
         assert ready, f"nothing more came after {self.screen!r}"
         try:
             data = os.read(self.master, 65536)
-        except OSError:  # as Linux says that the other side is closed
+        except OSError:  # Linux reports a closed other side by EIO
             data = b""
         self.screen += data.decode()
         return bool(data)
@@ -148,7 +148,7 @@ class Terminal:
 
 @contextmanager
 def answering(*answers: bytes) -> Iterator[int]:
-    """A peer that reads one request for each answer, gives it and hangs up; its port."""
+    """Run a peer that reads a request, sends an answer and closes, once per answer; yield its port."""
     with socket.create_server((LOCALHOST, 0)) as server:
         server.settimeout(TIMEOUT)
 
@@ -179,7 +179,7 @@ def listening(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
 
 
 def end(process: subprocess.Popen[str]) -> tuple[str, str]:
-    """Ask it to end; what it has printed, and its last words."""
+    """End the process; return its standard output and standard error."""
     process.send_signal(signal.SIGTERM)
     printed, words = process.communicate(timeout=2 * TIMEOUT)
     assert process.returncode == 0, words
@@ -353,7 +353,7 @@ def test_wrong_usage_of_echo_has_its_exit_code(arguments: list[str]) -> None:
 
 
 def is_wrong_usage(said: str, command: str) -> None:
-    """The usage of the command, and one sentence."""
+    """Assert that this is the usage of the command and one sentence."""
     lines = said.splitlines()
     assert lines[0].startswith(f"usage: ltdic {command} ")
     assert [line[:1] for line in lines[1:]].count("l") == 1
@@ -402,7 +402,7 @@ def test_each_try_has_a_line_of_its_own_without_a_terminal() -> None:
 
 @pytest.fixture(params=[signal.default_int_handler, signal.SIG_IGN], ids=["caught", "ignored"])
 def interrupts(request: pytest.FixtureRequest) -> Iterator[None]:
-    """SIGINT ends the tests, or they ignore it, as a background job of a shell's does."""
+    """Run with SIGINT handled, and with SIGINT ignored as in a background job of a shell."""
     before = signal.signal(signal.SIGINT, request.param)
     yield
     signal.signal(signal.SIGINT, before)
@@ -600,7 +600,7 @@ def test_wrong_usage_of_listen_has_its_exit_code(arguments: list[str]) -> None:
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with certificates, keys and what is neither."""
+    """A folder with certificates, keys, and files that are neither."""
     folder = tmp_path_factory.mktemp("pki")
     authority, other = trustme.CA(), trustme.CA()
     authority.cert_pem.write_to_path(folder / "ca.pem")
@@ -616,7 +616,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def pki(certificates: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """It, as the working directory."""
+    """The folder of `certificates` as the working directory."""
     monkeypatch.chdir(certificates)
     return certificates
 

@@ -1,4 +1,4 @@
-"""`ltdic dump`, as a user runs it, and the secrets that it keeps."""
+"""`ltdic dump`, run as a program; it shows no secret."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ def test_every_valid_vector_is_laid_out_within_its_bounds(vector: dict[str, Any]
 
 
 def fields_of(wire: bytes) -> dict[str, dict[str, Any]]:
-    """The fields of one PDU in JSON, by their names."""
+    """Return the fields of one PDU in JSON, by name."""
     (whole,) = map(json.loads, dump(wire, "--json").stdout.splitlines())
     return {field.pop("name"): field for field in whole["fields"]}
 
@@ -300,7 +300,7 @@ OTHERS = [REJECT, encode(ReleaseRequest()), pdu(4, b"\0\0\2\2\1\3", bytes(512))]
 
 
 def dumped(stream: bytes) -> str:
-    """Everything that it prints of a stream: as text and JSON, strict and lenient."""
+    """Return everything that dump prints for a stream: as text and JSON, strict and lenient."""
     with redirect_stdout(io.StringIO()) as printed:
         for as_json in (False, True):
             for strict in (False, True):
@@ -309,7 +309,7 @@ def dumped(stream: bytes) -> str:
 
 
 def decoded(stream: bytes) -> Iterator[str]:
-    """What the PDUs of a stream and the exceptions for it look like."""
+    """Yield the repr of the PDUs of a stream and the texts of the exceptions for it."""
     for strict in (False, True):
         for take in (Decoder.pdus, Decoder.fragments):
             decoder = Decoder(strict=strict)
@@ -387,7 +387,7 @@ def test_a_passcode_is_hidden_when_any_one_byte_of_the_request_changes() -> None
 
 
 def random_bytes(seed: int, size: int) -> bytes:
-    """Of every value or, which a title and a version name may be made of, letters alone."""
+    """Return random bytes of every value, or letters alone, which are legal in titles and names."""
     random = Random(seed)
     if seed % 2:
         return random.randbytes(size)
@@ -401,7 +401,7 @@ identities = st.builds(UserIdentity, st.integers(0, 5), st.integers(0, 1), passc
 
 @st.composite
 def with_secrets(draw: Any) -> tuple[bytes, tuple[bytes, ...]]:
-    """An RQ or AC with a user identity or the response to one, and what must not be shown."""
+    """An RQ or AC with a user identity or its response, and the secrets in it."""
     made: AssociateRequest | AssociateAccept = draw(requests | accepts)
     if isinstance(made, AssociateRequest):
         who = draw(identities)
@@ -415,7 +415,7 @@ def with_secrets(draw: Any) -> tuple[bytes, tuple[bytes, ...]]:
 
 @st.composite
 def damaged(draw: Any, wire: bytes, places: Any) -> bytes:
-    """A wire that is cut, or some bytes of which are others, missing or too many."""
+    """Cut a wire, or change, remove or insert some of its bytes."""
     start, end = sorted((min(draw(places), len(wire)), min(draw(places), len(wire))))
     kind = draw(st.sampled_from(["cut", "changed", "changed", "deleted", "inserted"]))
     if kind == "cut":
@@ -430,7 +430,7 @@ def damaged(draw: Any, wire: bytes, places: Any) -> bytes:
 
 @st.composite
 def damaged_streams(draw: Any) -> tuple[bytes, tuple[bytes, ...]]:
-    """PDUs in a row with some damage, mostly next to lengths and secrets of an RQ or AC."""
+    """Several PDUs with some damage, mostly next to lengths and secrets of an RQ or AC."""
     wire, secrets = draw(with_secrets())
     others = st.lists(pdus.map(encode) | st.sampled_from(OTHERS), max_size=2).map(b"".join)
     before, after = draw(others), draw(others)

@@ -1,4 +1,4 @@
-"""The codec against hostile bytes: the same answer in C and Python, and the one foretold."""
+"""The codec against hostile bytes: C and Python give the same answer, and the expected one."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ groups = pytest.mark.parametrize("group", my.GROUPS, ids=lambda group: group.__n
 
 
 def answer(wire: bytes, strict: bool = False) -> Any:
-    """A PDU, or a fault in the form in which they are foretold."""
+    """Return the PDU, or the fault in the form of the expected ones."""
     try:
         return decode(wire, strict=strict, max_associate=0)
     except IncompleteError as e:
@@ -44,7 +44,7 @@ def answer(wire: bytes, strict: bool = False) -> Any:
 
 @functools.cache
 def answers(group: Group) -> list[tuple[my.Case, Any, Any]]:
-    """What Python makes of each, lenient and strict."""
+    """Return each case with its answers in Python, lenient and strict."""
     return [(case, answer(case.wire), answer(case.wire, strict=True)) for case in group()]
 
 
@@ -116,7 +116,7 @@ def test_the_expected_faults_cover_every_length_field() -> None:
 
 
 def texts_in(value: Any) -> Iterator[Any]:
-    """Every text and byte string of a PDU."""
+    """Yield every text and byte string of a PDU."""
     if dataclasses.is_dataclass(value):
         value = tuple(getattr(value, field.name) for field in dataclasses.fields(value))
     if isinstance(value, tuple):
@@ -219,7 +219,7 @@ def test_decoding_does_not_depend_on_assertions() -> None:
 
 
 def full_context(n: int) -> bytes:
-    """Of 65535 bytes."""
+    """Return a context of 65535 bytes."""
     transfers = item(0x40, b"1.2." + b"3" * 60) * 963
     return item(0x20, bytes([2 * n + 1, 0, 0, 0]), item(0x30, b"1" * 43), transfers)
 
@@ -235,7 +235,7 @@ def test_the_largest_possible_request_is_decoded() -> None:
     assert len(answer(wire).contexts) == 128
 
 
-# What may come any number of times, and a number of them to start from.
+# A function that repeats an item, and the number of repetitions to start from.
 GROWING: dict[str, tuple[Callable[[int], bytes], int]] = {
     "contexts of 65535 bytes": (largest, 16),
     "transfer syntaxes": (lambda n: associate(1, item(0x20, bytes(4), item(0x40) * n)), 2_000),
@@ -257,13 +257,15 @@ def test_eight_times_the_bytes_take_about_eight_times_as_long(what: str, strict:
     make, n = GROWING[what]
 
     def per_byte(wire: bytes) -> float:
-        timer = timeit.Timer(lambda: answer(wire, strict), timer=time.thread_time)  # not of others
+        timer = timeit.Timer(
+            lambda: answer(wire, strict), timer=time.thread_time
+        )  # of this thread alone
         return min(timer.repeat(number=1, repeat=3)) / len(wire)
 
     def growth() -> float:
         return per_byte(make(8 * n)) / per_byte(make(n))
 
-    # Where time grew with the square this would be 8, however often it is tried.
+    # Quadratic time would give 8 in every round.
     assert any(growth() < 4 for _ in range(5))
 
 

@@ -1,4 +1,4 @@
-"""The codec: vectors, and the properties that hold for all bytes."""
+"""The codec in Python: properties that hold for all PDUs and all bytes."""
 
 from __future__ import annotations
 
@@ -244,7 +244,7 @@ def test_garbage_is_decoded_or_raises_a_decode_error(
 
 
 def joined(decoder: Decoder, chunks: list[bytes]) -> list[ltdic.PDU]:
-    """What `fragments` yields, with P-DATA-TF put together again."""
+    """Return what `fragments` yields, with the parts of each P-DATA-TF joined."""
     pdus: list[ltdic.PDU] = []
     pdvs: list[ltdic.PDV] = []
     for chunk in chunks:
@@ -287,7 +287,7 @@ def test_a_fault_in_fragments_is_the_fault_of_the_whole_pdu(wire: bytes, strict:
         except DecodeError as e:
             faults.append((e.kind, e.offset))
     pdus, fragments = faults
-    # A PDU longer than what came is no fault yet, but a fault inside it shows at once.
+    # An incomplete PDU is not a fault, but `fragments` reports a fault inside it at once.
     assert pdus == fragments or pdus is None
 
 
@@ -495,7 +495,7 @@ def test_repr_hides_secrets() -> None:
 
 
 def test_a_changed_value_leaves_all_other_bytes_unchanged() -> None:
-    """As a proxy does that gives associations another name."""
+    """A proxy that changes titles does this."""
     wire = bytearray(encode(request(called_ae="ARCHIVE", contexts=(PROPOSED,))))
     wire[1] = wire[8] = wire[60] = 0xEE  # reserved
     pdu = decode(wire, exact=True)

@@ -1,4 +1,4 @@
-"""The test vectors, in Python and in C; and that what is decoded exactly is encoded to the byte."""
+"""The test vectors in Python and in C; exact decoding and encoding gives the same bytes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Question = tuple[bytes, str, dict[str, int]]  # a PDU, the mode, the limits
 
 
 def plain(value: Any) -> Any:
-    """A decoded value in the form of the vectors."""
+    """Return a decoded value in the form of the vectors."""
     if isinstance(value, (bytes, memoryview)):
         return bytes(value).hex()
     if dataclasses.is_dataclass(value):
@@ -39,7 +39,7 @@ def plain(value: Any) -> Any:
 
 
 def value_of(pdu: ltdic.PDU, size: int) -> dict[str, Any]:
-    """A PDU of this size in the form of the vectors."""
+    """Return a PDU of this size in the form of the vectors."""
     value: dict[str, Any] = {"type": pdu.type, "pdu_length": size - 6, **plain(pdu)}
     if value.get("user_info"):
         foreign = "user_identity_response" if pdu.type == 1 else "user_identity"
@@ -72,7 +72,7 @@ def python(questions: list[Question]) -> list[Answer]:
 
 
 def python_streams(streams: list[Any]) -> list[Answer]:
-    """For each stream the types and sizes of its PDUs, and what ended it."""
+    """Return for each stream the types and sizes of its PDUs, and its end."""
     answers = []
     for stream in streams:
         decoder = Decoder(strict=stream["mode"] == "strict", **stream.get("config", {}), exact=True)
@@ -139,7 +139,7 @@ class InC:
 
 
 def questions_of(vector: dict[str, Any]) -> list[tuple[Question, Answer]]:
-    """Both modes of a vector, and what must come of it."""
+    """Return the questions for both modes of a vector, with the expected answers."""
     wire = bytes.fromhex(vector["hex"])
     valid = {"ok": True, "consumed": vector.get("consumed"), "expect": vector.get("expect")}
     limits = vector.get("config", {})
@@ -207,7 +207,7 @@ def with_random_reserved_bytes(wire: bytes, random: Random) -> bytes:
 
 
 def untested_bytes() -> list[tuple[bytes, Answer]]:
-    """Each valid vector ten times with other reserved bytes, and what must come of it."""
+    """Return each valid vector with ten sets of random reserved bytes, and its expected answer."""
     random = Random(1)
     cases = []
     for vector in VALID:

@@ -1,4 +1,4 @@
-"""Who is let in: each rule and its code, the places, and the A-ASSOCIATE-AC, against a model."""
+"""The admission: each rule and its code, the limits, and the A-ASSOCIATE-AC, against a model."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def codes_of(policy: Policy, pdu: AssociateRequest) -> Codes:
 
 
 class Model:
-    """The same in plain Python, from the comments in ltdic.h."""
+    """The admission in plain Python, written from the comments in ltdic.h."""
 
     def __init__(self, policy: Policy) -> None:
         self.policy, self.inside = policy, Counter[str]()
@@ -100,7 +100,7 @@ class Model:
 
 
 def check_accept(model: Model, pdu: AssociateRequest, wire: bytes, *, strict: bool) -> None:
-    """The AC is the model's, and one that the strictest peer takes."""
+    """Assert that the AC equals the model's, and that strict mode accepts it."""
     assert len(wire) <= lib.LTDIC_ACCEPT_ROOM
     accept = decode(wire, strict=strict)
     assert isinstance(accept, AssociateAccept)
@@ -176,7 +176,7 @@ def test_an_identity_response_is_sent_when_it_is_requested(asked: int) -> None:
     info = accepted(Admission(Policy(users=USERS)), rq).user_info
     assert info is not None
     assert info.user_identity_response == (UserIdentityResponse(b"") if asked else None)
-    info = accepted(Admission(), rq).user_info  # where nobody looks at identities
+    info = accepted(Admission(), rq).user_info  # an admission without users
     assert info is not None
     assert info.user_identity_response is None
 
@@ -197,7 +197,7 @@ def test_the_first_of_several_reasons_is_reported() -> None:
 
 
 def with_titles(called: bytes = b"CALLED", calling: bytes = b"CALLING") -> bytes:
-    """A request with these title fields."""
+    """Return a request with these title fields."""
     rq = encode(request())
     return rq[:10] + called.ljust(16) + calling.ljust(16) + rq[42:]
 
@@ -238,7 +238,7 @@ def test_a_title_with_characters_after_a_nul_differs_from_the_part_before_it(fie
 
 
 def takes(most: int) -> AssociateRequest:
-    """A request with this maximum length."""
+    """Return a request with this maximum length."""
     return request(user_info=UserInformation(most, "1.2.3"))
 
 
@@ -329,7 +329,7 @@ def test_a_place_is_freed_once() -> None:
     assert (second.codes, refused.codes) == (LET_IN, LIMIT)
     for _ in range(3):
         admission.leave(first)
-        admission.leave(refused)  # it has none
+        admission.leave(refused)  # it has no place
     assert admission.judge(from_title("A")).codes == LET_IN
     assert admission.judge(from_title("A")).codes == LIMIT
 
@@ -401,7 +401,7 @@ def test_new_rules_replace_lengths_and_syntaxes() -> None:
     assert lib.ltdic_admission_take_rules(admission.admission, other.admission) == OK
     assert lib.ltdic_admission_max_associate(admission.admission) == 1000
     assert admission.judge(encode(takes(8))).codes == TOO_SHORT
-    assert other.add("transfer", IMPLICIT) == BAD_VALUE  # it has no rules any more
+    assert other.add("transfer", IMPLICIT) == BAD_VALUE  # its rules were moved away
     assert admission.add("transfer", IMPLICIT) == OK
     wanted = request(contexts=(ProposedContext(1, CT, (IMPLICIT,)),))
     assert accepted(admission, encode(wanted)).contexts == (ContextResult(1, 0, IMPLICIT),)
@@ -410,7 +410,7 @@ def test_new_rules_replace_lengths_and_syntaxes() -> None:
 
 
 def test_a_refused_request_needs_no_room_for_an_answer() -> None:
-    """Nothing is built for who is not let in: no room is asked for."""
+    """The admission builds no A-ASSOCIATE-AC for a refused request."""
     admission = Admission(Policy(called=("OTHER",)))
     status, answer = admission.try_to_judge(encode(request()), 0)
     assert (status, answer.codes, answer.accept) == (OK, (1, 1, 7), b"")
@@ -479,7 +479,7 @@ def verification_of(answer: Answer) -> set[int]:
 
 
 def test_the_answer_lists_the_verification_contexts() -> None:
-    """Whether they are accepted or not: of several with one ID the first counts."""
+    """A context counts whether it is accepted or not; of several with one ID the first counts."""
     offered = [(1, CT), (1, VERIFICATION), (3, VERIFICATION), (3, CT), (5, None), (5, VERIFICATION)]
     offered += [(0, VERIFICATION), (254, VERIFICATION), (255, f"{VERIFICATION}.1")]
     pdu = request(contexts=tuple(ProposedContext(n, uid, (BIG_ENDIAN,)) for n, uid in offered))
@@ -510,7 +510,7 @@ def test_an_answer_to_the_largest_request_fits() -> None:
     rq = encode(replace(asks_as(1, 1, b"open"), contexts=every_id))
     status, _ = admission.try_to_judge(rq, 100)
     assert status == ROOM
-    answer = admission.judge(rq)  # nothing was judged before: the place is free
+    answer = admission.judge(rq)  # the refused request took no place
     assert answer.codes == LET_IN
     check_accept(Model(policy), replace(request(), contexts=every_id), answer.accept, strict=False)
     assert 18_000 < len(answer.accept) < lib.LTDIC_ACCEPT_ROOM
@@ -586,7 +586,7 @@ questions = st.builds(
 @given(policies, st.lists(questions | st.integers(0, 5), max_size=12))
 @example(Policy(each=1), [request(), request(), 0, request()])
 def test_the_admission_agrees_with_the_model(policy: Policy, steps: list[Any]) -> None:
-    """A step is a request, or one of those who are inside leaves."""
+    """A step is a request, or the end of an accepted association."""
     admission, model = Admission(policy), Model(policy)
     inside: list[tuple[AssociateRequest, Answer]] = []
     for step in steps:
@@ -635,7 +635,7 @@ def test_the_first_supported_one_of_many_transfer_syntaxes_is_accepted(
 @pytest.mark.parametrize("uid", [*EVERY_SIZE, *ALIKE])
 def test_each_of_many_syntaxes_is_found(uid: str) -> None:
     ours = tuple((abstract, (*ALIKE, *EVERY_SIZE)) for abstract in EVERY_SIZE)
-    other = uid[:-1] + chr(ord(uid[-1]) ^ 1)  # it differs in its last digit alone
+    other = uid[:-1] + chr(ord(uid[-1]) ^ 1)  # differs in the last digit alone
     pdu = request(contexts=(ProposedContext(1, "1" * 9, (f"{uid}1"[:64], other, uid)),))
     expected = Model(Policy(contexts=ours)).contexts(pdu)
     got = accepted(Admission(Policy(contexts=ours)), encode(pdu)).contexts

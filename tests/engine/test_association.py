@@ -1,4 +1,4 @@
-"""`ltdic.Association` by its public API alone: events in, events and bytes out, no transport."""
+"""`ltdic.Association` by its public API alone, without a transport."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ UNDEFINED += [(2, 3, 7), (9, 8, 7), (255, 255, 255)]
 
 
 class Clock:
-    """A clock that is set."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -74,7 +74,7 @@ class Clock:
 
 
 def asking(**options: Any) -> Association:
-    """A requestor that has sent its request."""
+    """Return a requestor that has sent its request."""
     requestor = Association(requestor=True, **options)
     requestor.send(REQUEST)
     assert requestor.data_to_send() == RQ
@@ -82,24 +82,24 @@ def asking(**options: Any) -> Association:
 
 
 def asked(**options: Any) -> Association:
-    """An acceptor that has been told of a request."""
+    """Return an acceptor that has received a request."""
     acceptor = Association(requestor=False, **options)
     assert told(acceptor, RQ) == [REQUEST]
     return acceptor
 
 
 def established(**options: Any) -> tuple[Association, Association]:
-    """A requestor and an acceptor, associated."""
+    """Return a requestor and an acceptor of one established association."""
     return associate(REQUEST, ACCEPT, **options)
 
 
 def opened(requestor: bool, **options: Any) -> Association:
-    """One end of an established association."""
+    """Return one end of an established association."""
     return established(**options)[not requestor]
 
 
 def joined(events: Iterable[Any]) -> list[Any]:
-    """The events, with the parts of a command or data set as one."""
+    """Join the parts of each command or data set among the events."""
     found: list[Any] = []
     for event in events:
         last = found[-1] if found else None
@@ -114,7 +114,7 @@ def joined(events: Iterable[Any]) -> list[Any]:
 
 
 def lengths_in(wire: bytes) -> list[int]:
-    """The length fields of these whole PDUs."""
+    """Return the length fields of these whole PDUs."""
     lengths, at = [], 0
     while at < len(wire):
         lengths.append(int.from_bytes(wire[at + 2 : at + 6], "big"))
@@ -205,7 +205,7 @@ def test_codes_above_a_byte_are_a_value_error_and_change_nothing(codes: Codes) -
 def test_a_rejection_in_any_pieces_is_told_once(
     codes: Codes, reserved: bytes, cuts: set[int], ends: bool
 ) -> None:
-    """The end of the transport may come in the same read."""
+    """The end of the transport may arrive in the same read."""
     wire = bytes([3, reserved[0], 0, 0, 0, 4, reserved[1], *codes])
     requestor, events = asking(), []
     for start, end in zip([0, *sorted(cuts)], [*sorted(cuts), 10], strict=True):
@@ -237,7 +237,9 @@ def test_data_of_any_length_is_cut_to_the_maximum_length_of_the_peer(
 ) -> None:
     ends = established()
     one, other = ends if requestor else ends[::-1]
-    most = 1024 if requestor else 4096  # the other's maximum length, 6 bytes of which are headers
+    most = (
+        1024 if requestor else 4096
+    )  # maximum length of the other side; headers take 6 bytes of it
     data = random.Random(size).randbytes(size)
     one.send(PDV(3, True, True, b"ab"))
     one.send(PDV(3, False, True, data))
@@ -289,7 +291,7 @@ ENDS = [RELEASE_RQ, encode(Abort(2, 6)), b"\x09\0\0\0\0\0", p_data(b"ab"), b""]
 
 
 def fragments(data: bytes, size: int, context: int, is_command: bool) -> bytes:
-    """The P-DATA-TF of one command or data set."""
+    """Return the P-DATA-TF PDUs of one command or data set."""
     parts = [data[n : n + size] for n in range(0, len(data), size)] or [b""]
     last = len(parts) - 1
     return b"".join(p_data(p, is_command, n == last, context) for n, p in enumerate(parts))
@@ -692,7 +694,7 @@ def test_any_bytes_end_in_events_and_never_in_an_exception(wire: bytes, requesto
 
 
 def test_an_exact_association_tells_requests_that_encode_to_the_received_bytes() -> None:
-    """Otherwise a second sub-item of a type is not kept: the first one counts."""
+    """Without `exact` a second sub-item of a type is not kept: the first one counts."""
     information = item(0x50, item(0x51, b"\0\0\x40\0") + item(0x52, b"1.2.5") + item(0x51, b"ADMI"))
     context = item(0x20, b"\1\0\0\0", item(0x30, b"1.2.3") + item(0x40, b"1.2.4"))
     wire = hostile.associate(1, item(0x10, b"1.2.840.10008.3.1.1.1"), context, information)

@@ -1,4 +1,4 @@
-"""The engine of an association by its C functions: bytes and time in, indications, bytes out."""
+"""One association by its C functions: bytes and the time in; indications and bytes out."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ PROPOSED = (
     ProposedContext(3, "1.2.840.10008.5.1.4.1.1.7", (EXPLICIT,)),
     ProposedContext(255, "1.2.840.10008.5.1.4.1.1.2", (IMPLICIT,)),
 )
-# In another order than proposed, and one of them refused.
+# The answers stand in another order than the proposals; one context is refused.
 ANSWERED = (
     ContextResult(3, 0, EXPLICIT),
     ContextResult(1, 0, IMPLICIT),
@@ -74,7 +74,7 @@ ABORT = encode(Abort(0, 0))
 
 
 P_DATA = p_data((1, COMMAND, b"ab"))
-EVENTS = {1: 1, 2: 7, 3: 8, 4: 9, 5: 11, 6: 14, 7: 15}  # of what a user sends, by its type
+EVENTS = {1: 1, 2: 7, 3: 8, 4: 9, 5: 11, 6: 14, 7: 15}  # PDU type that the user sends: event
 
 
 # ---- the harness -----------------------------------------------------------------------------
@@ -118,7 +118,7 @@ def echo_of(echo: Any) -> Echo:
 
 
 class Engine:
-    """One association, what its transport has received, and what it has told."""
+    """One association, the bytes that its transport has taken, and its indications."""
 
     def __init__(self, artim: int = ARTIM, response: int = RESPONSE, idle: int = IDLE) -> None:
         self.association = ffi.gc(lib.ltdic_association_new(), lib.ltdic_association_free)
@@ -157,7 +157,8 @@ class Engine:
     def send_data(
         self, data: bytes, context: int = 1, control: int = COMMAND | LAST, taken: int = 0
     ) -> int:
-        """Lend the data, let the transport take some, and spoil it after it has been kept."""
+        """Lend the data and let the transport take some; then overwrite it, since the association has
+        kept a copy of the rest."""
         lent = bytearray(data)
         with ffi.from_buffer(lent) as raw:
             pdv = ffi.new("ltdic_pdv *", (context, control, (raw, len(raw))))
@@ -168,13 +169,13 @@ class Engine:
         return status
 
     def output(self) -> bytes:
-        """What one writev would be given."""
+        """Return the bytes for one writev."""
         output = ffi.new("ltdic_output *")
         lib.ltdic_association_output(self.association, output)
         return b"".join(contents(output.parts[i]) for i in range(output.count))
 
     def take(self, size: int | None = None) -> bytes:
-        """The transport takes so many bytes, or all there are."""
+        """Take so many bytes, or all that wait, as the transport."""
         taken = bytearray()
         while (size is None or len(taken) < size) and (part := self.output()):
             part = part if size is None else part[: size - len(taken)]
@@ -204,11 +205,11 @@ class Engine:
         return told if status == OK else None
 
     def pump(self) -> list[Told]:
-        """All that there is to tell now."""
+        """Return all indications that are due now."""
         start = len(self.told)
         while told := self.next():
             self.told.append(told)
-            if told.kind == CLOSED:  # what is unread went with the connection
+            if told.kind == CLOSED:  # unread bytes are lost with the connection
                 self.inbox.clear()
         return self.told[start:]
 
@@ -248,7 +249,7 @@ def rested(engine: Engine) -> Engine:
 
 
 def engine_in(state: int, **timeouts: int) -> Engine:
-    """In this state, with nothing left to send or tell."""
+    """Return an engine in this state, with nothing left to send or tell."""
     if state <= 5:
         engine = Engine(**timeouts)
         if state in (4, 5):
@@ -280,12 +281,12 @@ def received(told: list[Told]) -> list[Told]:
 
 
 def ends(told: list[Told]) -> list[int]:
-    """The status of each LTDIC_CLOSED."""
+    """Return the status of each LTDIC_CLOSED."""
     return [t.status for t in told if t.kind == CLOSED]
 
 
 def pdus_of(wire: bytes) -> list[bytes]:
-    """Whole PDUs; what is left at the end is dropped."""
+    """Return the whole PDUs; drop an incomplete one at the end."""
     found, at = [], 0
     while at + 6 <= len(wire) and at + 6 + int.from_bytes(wire[at + 2 : at + 6], "big") <= len(
         wire
@@ -316,7 +317,7 @@ DATA_OF_1 = p_data((1, 0, b"ab"))
 
 
 def short(value: Any) -> str | None:
-    """The name of a case after its bytes."""
+    """Return a name for a case from its bytes."""
     return f"{value[:12].hex()}-{len(value)}" if isinstance(value, bytes) else None
 
 
@@ -658,7 +659,7 @@ def test_an_odd_byte_is_not_kept_for_the_next_association() -> None:
 
 
 def test_an_exact_association_keeps_reserved_bytes() -> None:
-    """A proxy passes on what it does not know of."""
+    """A proxy passes on fields that it does not know."""
     wire = changed(changed(RQ, 9, 7), 45, 3)
     ours = Association(requestor=False, exact=True)
     ours.receive_data(wire)
@@ -670,7 +671,7 @@ def test_an_exact_association_keeps_reserved_bytes() -> None:
 
 
 def test_data_is_passed_on_in_pieces_of_any_size() -> None:
-    """Data comes in pieces of any size; a peer that drips makes them odd."""
+    """A peer can make pieces of any size, also odd ones."""
     ours, theirs = Association(requestor=False), Association(requestor=True)
     ours.receive_data(RQ)
     for told in ours.events():
@@ -722,7 +723,7 @@ def test_a_p_data_tf_in_pieces_is_the_same_bytes_with_its_end_told_last(
     assert [t.piece.control for t in told] == [kind] * (len(told) - 1) + [kind | LAST]
     assert sum(t.piece.first for t in told) == sum(t.piece.last for t in told) == len(pdvs)
     starts = [t.piece for t in told if t.piece.first]
-    assert all(p.data or p.last for p in starts)  # headers wait for their data
+    assert all(p.data or p.last for p in starts)  # a header is told with its data only
     assert engine.inbox == b""
 
 
@@ -776,7 +777,7 @@ def test_data_beyond_the_queue_is_refused_while_bytes_wait() -> None:
     engine = acceptor(theirs=0)
     assert engine.send_data(bytes(lib.LTDIC_MAX_QUEUE - 26)) == OK
     assert engine.send_data(bytes(4)) == ROOM
-    assert engine.send_data(bytes(2)) == OK  # with its header, exactly as much as may wait
+    assert engine.send_data(bytes(2)) == OK  # with its header, exactly the size of the queue
     assert engine.send_data(b"") == ROOM
     assert len(engine.take(12)) == 12
     assert engine.send_data(b"") == OK
@@ -897,7 +898,7 @@ def test_an_abort_without_a_connection_or_after_the_end_does_nothing() -> None:
 
 ENDED_BY_US = [(6, ABORT), (5, ABORT), (3, RJ), (8, RELEASE_RP), (12, RELEASE_RP)]
 LAST_WORDS = [b"", ABORT, RQ, UNKNOWN_TYPE, AC, RJ, P_DATA, RELEASE_RQ, RELEASE_RP, RQ[:-1]]
-LAST_WORDS += [p_data((1, COMMAND, bytes(MAX)))]  # above the maximum, but nobody looks
+LAST_WORDS += [p_data((1, COMMAND, bytes(MAX)))]  # above the maximum; data is ignored here
 
 
 @pytest.mark.parametrize("words", LAST_WORDS, ids=short)
@@ -925,7 +926,7 @@ def test_a_fault_stays_the_cause_after_later_pdus() -> None:
     for words in LAST_WORDS:
         engine = engine_in(6)
         engine.receive(RJ + words)
-        if words != ABORT:  # which has ended it already
+        if words != ABORT:  # an A-ABORT ends it
             engine.closed()
         assert ends(engine.told) == [lib.LTDIC_ERR_UNEXPECTED_PDU]
 
@@ -1105,7 +1106,7 @@ def test_data_in_either_direction_delays_the_idle_deadline() -> None:
     assert engine.deadline == engine.now + IDLE
     engine.now += 1000
     assert engine.send_data(b"ab") == OK
-    assert engine.deadline == engine.now - 1000 + IDLE  # it has not gone yet
+    assert engine.deadline == engine.now - 1000 + IDLE  # the data is not sent yet
     engine.now += 1000
     assert len(engine.take(1)) == 1
     assert engine.deadline == engine.now + IDLE
@@ -1125,7 +1126,7 @@ def test_without_timeouts_only_artim_runs() -> None:
     for state in range(2, 13):
         engine = engine_in(state, response=0, idle=0)
         assert engine.deadline == (START + ARTIM if state == 2 else 0)
-    assert engine_in(13, artim=0).deadline == START + 30_000  # its default
+    assert engine_in(13, artim=0).deadline == START + 30_000  # the default of ARTIM
 
 
 @pytest.mark.parametrize("state", range(1, 14))
@@ -1212,9 +1213,9 @@ MALFORMED = [
     ECHO_RQ[:52] + b"\4\0\0\0\1\0\0\0" + ECHO_RQ[58:],  # a message ID of another size
     ECHO_RQ[:52] + b"\0\0\0\0" + ECHO_RQ[58:],
     changed(ECHO_RQ, 66, 0),  # a data set follows
-    changed(ECHO_RQ, 55, 0xFF),  # more than there is
-    ECHO_RQ[:16] + b"\x42\0\0\0" + b"1" * 66 + ECHO_RQ[38:],  # a class of more than 64
-    changed(ECHO_RQ, 16, 0x13),  # a class that swallows what follows
+    changed(ECHO_RQ, 55, 0xFF),  # a length beyond the end
+    ECHO_RQ[:16] + b"\x42\0\0\0" + b"1" * 66 + ECHO_RQ[38:],  # a class of more than 64 characters
+    changed(ECHO_RQ, 16, 0x13),  # a class whose length covers the next elements
 ]
 
 
@@ -1251,7 +1252,7 @@ def test_a_c_echo_is_recognised_alike_in_pieces_of_any_size(size: int) -> None:
         engine.receive(wire[:cut])
         engine.receive(wire[cut:])
         engine.receive(p_data((1, COMMAND | LAST, ECHO_RQ)))
-        assert engine.told[-1].echo == ECHOES[0][0]  # and the next one is found again
+        assert engine.told[-1].echo == ECHOES[0][0]  # the next one is recognised
         found.append(engine.told[-2].echo)
     assert len(set(found)) == 1
 
@@ -1266,10 +1267,10 @@ def test_a_data_set_is_not_recognised_as_a_c_echo() -> None:
 
 
 class Messages:
-    """What may be sent when (PS3.8 E.1), as far as it has got."""
+    """The order of commands and data sets that PS3.8 E.1 allows, and the position in it."""
 
     def __init__(self) -> None:
-        self.open: tuple[int, int] | None = None  # context and kind of what is not at its end
+        self.open: tuple[int, int] | None = None  # context and kind of the unfinished message part
         self.data_of = 0  # the context whose command has ended
 
     def take(self, context: int, control: int) -> bool:
@@ -1289,7 +1290,7 @@ Stretch = tuple[int, int, bytes, bool]
 
 
 def joined(parts: list[tuple[int, int, bytes]]) -> list[Stretch]:
-    """Commands and data sets, each with whether it is at its end, of (context, control, data)."""
+    """Join fragments (context, control, data) to commands and data sets; each says if it is whole."""
     whole: list[Stretch] = []
     for context, control, data in parts:
         kind, last = control & COMMAND, bool(control & LAST)
@@ -1316,7 +1317,7 @@ def is_beginning(part: list[Stretch], whole: list[Stretch]) -> bool:
 
 
 class Side:
-    """An engine, its half of the connection, and what must come of it."""
+    """An engine, its half of the connection, and the expected results."""
 
     def __init__(self, max_length: int) -> None:
         self.engine = Engine()
@@ -1329,7 +1330,7 @@ class Side:
         self.engine.told.clear()
         self.messages = Messages()
         self.contexts: set[int] = set()
-        self.parts: list[tuple[int, int, bytes]] = []  # of data, as given to be sent
+        self.parts: list[tuple[int, int, bytes]] = []  # the data given to send
         self.submitted: list[tuple[int, int]] = []  # type and size of each PDU
         self.taken = b""  # by the transport
         self.flight = b""  # on its way to the peer
@@ -1339,15 +1340,15 @@ class Side:
         return self.engine.state, self.engine.deadline, self.engine.output()
 
     def call(self, pdu: bytes) -> bool:
-        """Legal in this state, or refused without a trace."""
+        """Send a PDU: it is legal in this state, or it is refused and changes nothing."""
         before = self.snapshot
         status = self.engine.send(pdu)
         if (before[0], EVENTS[pdu[0]]) in CELLS:
             assert status == OK
-            if before[0] != 4:  # there is nobody yet whom an A-ABORT could reach
+            if before[0] != 4:  # without a connection no A-ABORT is sent
                 self.submitted.append((pdu[0], len(pdu)))
             return True
-        if pdu == ABORT and before[0] == 2:  # no cell of the standard, but closed without a word
+        if pdu == ABORT and before[0] == 2:  # no cell of the standard; closed without a PDU
             assert (status, self.engine.state) == (OK, 1)
             return True
         assert status == (OK if pdu == ABORT else WRONG_STATE)
@@ -1382,7 +1383,7 @@ class Side:
         self.flight += data
 
     def deliver(self, size: int | None) -> None:
-        """To the peer. One whose user closes has closed for both."""
+        """Deliver bytes to the peer. A closed connection is closed for both sides."""
         size = len(self.flight) if size is None else size
         chunk, self.flight = self.flight[:size], self.flight[size:]
         if self.peer.up:
@@ -1390,7 +1391,7 @@ class Side:
             self.peer.look()
 
     def look(self) -> None:
-        """Close the connection if that is what was told."""
+        """Close the connection if LTDIC_CLOSED was told."""
         self.engine.pump()
         if self.up and ends(self.engine.told):
             self.up = False
@@ -1401,7 +1402,7 @@ class Side:
             self.up = False
 
     def check(self) -> None:
-        """After the end: nothing was lost, nothing came twice, and the wire is right."""
+        """Assert after the end that nothing was lost or repeated and that the wire is right."""
         told, peer = self.engine.told, self.peer
         assert (self.engine.state, self.engine.deadline, self.engine.output()) == (1, 0, b"")
         assert len(ends(told)) == 1
@@ -1412,14 +1413,14 @@ class Side:
         pieces = [t.piece for t in received(told) if t.type == 4]
         parts = [(p.id, p.control, p.data) for p in pieces]
         assert is_beginning(joined(parts), joined(peer.parts))
-        if {5, 6} & {t.type for t in received(told)}:  # no data comes behind them
+        if {5, 6} & {t.type for t in received(told)}:  # no data follows these PDUs
             assert joined(parts) == joined(peer.parts)
         came = b"".join(t.pdu for t in received(told))
         assert peer.taken.startswith(came)
         self.check_echoes(pieces, told)
 
     def check_sent(self, told: list[Told]) -> None:
-        """A deadline may have sent one A-ABORT more than the user did, which is the last."""
+        """Assert that the wire has the user's PDUs, and at most one A-ABORT of a deadline after them."""
         sent = [(t.type, t.size) for t in told]
         extra = [(7, 10)] if len(sent) > len(self.submitted) else []
         assert sent == self.submitted + extra
@@ -1436,7 +1437,7 @@ class Side:
                 assert wire[10:74] == RQ[10:74]
 
     def check_echoes(self, pieces: list[Piece], told: list[Told]) -> None:
-        """A C-ECHO is told with the end of each command that is one, and nowhere else."""
+        """Assert that a C-ECHO is told with the end of each command that is one, and nowhere else."""
         commands = [
             data
             for _, kind, data, last in joined([(p.id, p.control, p.data) for p in pieces])
@@ -1487,13 +1488,13 @@ class Pair:
         self.settle()
 
     def settle(self) -> None:
-        """What one side has closed, the other finds closed once it has read all."""
+        """Close each side whose peer has closed, once it has read everything."""
         for side in self.sides:
             if side.up and not side.peer.up and not side.peer.flight:
                 side.lose()
 
     def lose(self, arrives: bool) -> None:
-        """The network goes, and what is in flight arrives first or does not."""
+        """Lose the connection; bytes in flight arrive first, or are lost."""
         for side in self.sides:
             if arrives:
                 side.deliver(None)
@@ -1504,7 +1505,7 @@ class Pair:
             self.requestor.engine.closed(lib.LTDIC_ERR_CONNECT)
 
     def finish(self, silent: bool) -> None:
-        """Users do what is asked of them, and time does the rest."""
+        """Let the users answer and the deadlines pass, until both sides have ended."""
         if not self.begun:
             return
         if self.requestor.engine.state == 4:
@@ -1540,7 +1541,7 @@ class Pair:
         self.begun = False
 
 
-# How often each is done; the rest of what is drawn says to whom and how much.
+# The relative frequency of each step; other drawn numbers choose the side and the size.
 WEIGHTS = {"data": 10, "flush": 4, "reply": 3, "take": 2, "deliver": 2, "echo": 2, "establish": 2}
 WEIGHTS |= {
     "begin": 2,
@@ -1568,14 +1569,14 @@ def do(pair: Pair, kind: str, which: int, number: int) -> None:
     if kind in USER:
         side.call(USER[kind])
         side.look()
-    elif kind == "both":  # ask for a release before they hear of the other's
+    elif kind == "both":  # each asks for a release before it receives the other's
         for each in pair.sides:
             each.call(RELEASE_RQ)
     elif kind == "reply" and side.engine.state == 3:
         pair.answer(number)
     elif kind == "reply":
         side.call(RELEASE_RP)
-    elif kind == "any":  # mostly not legal
+    elif kind == "any":  # mostly illegal
         side.data([1, 3, 255, 5][number % 4], number // 4 % 4, b"ab", number // 16)
     elif kind == "data":
         most = 40 if side.peer.max_length in range(1, 99) else 20_000
@@ -1636,5 +1637,5 @@ def test_two_associations_always_end_and_lose_and_repeat_nothing(
     for kind, which, number in steps:
         do(pair, kind, which, number)
     pair.finish(silent)
-    establish(pair, 7)  # and both are as good as new
+    establish(pair, 7)  # both can be used again
     pair.finish(not silent)

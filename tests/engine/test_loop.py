@@ -1,4 +1,4 @@
-"""A loop of C inside another one: its descriptor, and how long the other one may sleep."""
+"""A C loop hosted by another loop: its descriptor, and the longest time to sleep."""
 
 import select
 import socket
@@ -44,7 +44,7 @@ class Hosted:
         return net[0], indication
 
     def accept(self) -> Any:
-        """The connection that waits, as a new endpoint."""
+        """Accept the waiting connection as a new endpoint."""
         assert lib.ltdic_loop_wait(self.loop, 5000) == lib.LTDIC_OK
         found = self.next()
         assert found is not None
@@ -63,7 +63,7 @@ def hosted() -> Iterator[Hosted]:
 
 
 def settle(hosted: Hosted) -> None:
-    """Take what there is, until the loop would sleep."""
+    """Take all indications, until the loop would sleep."""
     while lib.ltdic_loop_timeout(hosted.loop, LONG) == 0:
         lib.ltdic_loop_wait(hosted.loop, 0)
         while (found := hosted.next()) is not None:

@@ -1,4 +1,4 @@
-"""The state machine: every cell of PS3.8 table 9-10, with the table as data from the standard."""
+"""The state machine: every cell of PS3.8 table 9-10, checked against the table of the standard."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RECEIVED = {
     13: encode(ReleaseResponse()),
     16: encode(Abort(0, 0)),
 }
-# What each action does (PS3.8 tables 9-6 to 9-9): PDU type sent, told, closed, ARTIM.
+# Each action (PS3.8 tables 9-6 to 9-9): PDU type sent, indication, closed, ARTIM.
 ACTIONS = {
     "AE-1": (0, 0, 0, None),
     "AE-2": (1, 0, 0, None),
@@ -119,7 +119,8 @@ def check_cell(state: int, event: int, requestor: bool) -> None:
 
 
 def check_empty_cell(state: int, event: int, ul: Any, status: int, effects: Any) -> None:
-    """Ours to define: an abort request ends what there is, anything else is an error."""
+    """Assert the result of a cell that the standard leaves empty: an abort request ends the
+    association, any other event is an error."""
     if event == 15:
         assert status == 0
         assert NAMES.get(effects.action) == ("AA-2" if state == 2 else None)

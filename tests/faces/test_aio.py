@@ -1,4 +1,4 @@
-"""The asyncio face: cancelling, many at once, backpressure, and a server's end."""
+"""The asyncio face: cancellation, many associations, back-pressure, and the end of a server."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ from support.uids import SECONDARY_CAPTURE
 async def associated(
     script: Callable[[socket.socket], Any], **changes: Any
 ) -> AsyncIterator[tuple[aio.AsyncAssociation, Background]]:
-    """An association with a raw peer that accepts, and then does as the script says."""
+    """An association with a raw peer that accepts it and then runs the script."""
 
     def accept_first(connection: socket.socket) -> Any:
         connection.sendall(ACCEPT)
@@ -92,7 +92,7 @@ def connect(to: aio.Server, **changes: Any) -> Any:
 
 
 async def cancel_everywhere(work: Callable[[], Awaitable[Any]], least: int) -> None:
-    """Cancel it after every turn of the loop that it takes; nothing is left of it."""
+    """Cancel the work after each step of the loop that it takes; assert that nothing is left."""
     rest = Rest()
     steps = 0
     while not await is_done_before(steps, work()):
@@ -325,7 +325,7 @@ async def send_much(association: aio.AsyncAssociation) -> None:
 
 
 async def send_small(association: aio.AsyncAssociation) -> None:
-    """Each message is one part. What is not sent is not told to be."""
+    """Send messages of one part each; no send may return after the end of the association."""
     for n in range(100):
         await association.send(bytes(900_000), context=DATA_CONTEXT, is_command=n % 2 == 0)
         assert association.established
@@ -405,7 +405,7 @@ async def test_abort_at_any_turn_of_the_loop_is_a_local_error(method: str) -> No
             if method == "send pieces" or steps == 0:
                 with pytest.raises(LocalError, match="over"):
                     await asyncio.wait_for(task, TIMEOUT)
-            else:  # or it was done before
+            else:  # the method had returned before
                 with suppress(LocalError):
                     await asyncio.wait_for(task, TIMEOUT)
 
@@ -522,7 +522,7 @@ async def test_a_failed_tls_handshake_is_a_connection_failed(peer: str) -> None:
 @pytest.mark.slow
 @in_loop
 async def test_reading_stops_while_received_messages_are_not_taken() -> None:
-    """Empty messages count, too."""
+    """The messages may be empty."""
     wire = p_data(b"", True) * 4000
 
     def script(connection: socket.socket) -> int:
@@ -585,7 +585,7 @@ async def test_a_slow_handler_does_not_delay_other_associations() -> None:
 
 
 async def fill(connection: socket.socket, wire: bytes) -> int:
-    """Send until nothing is taken any more; how much was."""
+    """Send until the peer takes no more for a while; return the number of bytes taken."""
     connection.setblocking(False)
     loop = asyncio.get_running_loop()
     size = 0
@@ -616,7 +616,7 @@ async def test_a_slow_handler_stops_reading_from_its_peer(size: int) -> None:
             connection.sendall(REQUEST)
             await asyncio.to_thread(receive_exactly_one, connection)
             sent = await fill(connection, wire)
-            assert sent < 60 << 20  # what the system holds, mostly
+            assert sent < 60 << 20  # mostly buffers of the system
             assert memory_in_use() - before < memory_allowed(60 << 20)
             go_on.set()
         await to.serve(until=lambda: to.counters.lost == 1)
@@ -655,7 +655,7 @@ async def test_a_server_that_may_not_read_does_not_spin() -> None:
 @pytest.mark.slow
 @in_loop
 async def test_a_peer_that_reads_no_echo_responses_takes_bounded_memory() -> None:
-    """It is aborted, or nothing more of it is read."""
+    """The server aborts it or stops reading from it."""
     wire = echo_request(1) * 1000
     before = memory_in_use()
     async with server(timeout=SHORT) as to:
@@ -836,7 +836,7 @@ async def test_a_closing_server_answers_every_connection_in_its_backlog() -> Non
 async def test_a_cancelled_close_of_a_server_closes_new_connections(
     secured: bool,
 ) -> None:
-    """Also those whose transport asyncio has not made yet."""
+    """This includes connections without a transport of asyncio yet."""
     count = 10
     to = server(tls=server_context() if secured else None)
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""The asyncio faces against peers and users that choose the worst moment."""
+"""The asyncio faces when events of a peer and calls of a user coincide."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ by_version = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLS
 
 
 class RawTls:
-    """One end of TLS whose records go out when it is told to `flush`."""
+    """One end of TLS that sends its records in `flush` alone."""
 
     def __init__(self, connection: socket.socket, context: ssl.SSLContext, is_server: bool) -> None:
         self.connection = connection
@@ -64,7 +64,7 @@ class RawTls:
         self._shake_hands()
 
     def _shake_hands(self) -> None:
-        """What the last step makes has not gone when it is done."""
+        """Do the handshake. The records of its last step are not sent yet."""
         while True:
             try:
                 return self._tls.do_handshake()
@@ -76,12 +76,12 @@ class RawTls:
         self._tls.write(data)
 
     def write_end(self) -> None:
-        """Its close_notify."""
+        """Write a close_notify."""
         with suppress(ssl.SSLError):  # the peer has not sent its own
             self._tls.unwrap()
 
     def read(self) -> bytes:
-        """What comes first; nothing at the end."""
+        """Return the next bytes; empty at the end."""
         while True:
             try:
                 return self._tls.read(65536)
@@ -125,20 +125,20 @@ class Busy:
     """Keeps the loop busy from before a peer sends until a time-out of SHORT is over."""
 
     def __init__(self, is_blind: bool) -> None:
-        """`is_blind`: the poller does not tell what has come until the timers have run, as when the
-        process was stopped."""
+        """`is_blind`: the poller reports no arrived bytes until the timers have run, as after a stop
+        of the process."""
         self._loop: Any = asyncio.get_running_loop()
         self._is_blind = is_blind
         self._is_busy, self._has_sent = threading.Event(), threading.Event()
 
     def send(self, connection: socket.socket, data: bytes) -> None:
-        """In the thread of the peer."""
+        """Send data; runs in the thread of the peer."""
         assert self._is_busy.wait(TIMEOUT)
         connection.sendall(data)
         self._has_sent.set()
 
     def begin(self) -> None:
-        """In the loop."""
+        """Block the loop; runs in it."""
         self._is_busy.set()
         assert self._has_sent.wait(TIMEOUT)
         time.sleep(2 * SHORT)
@@ -268,7 +268,7 @@ async def test_an_accept_is_sent_although_an_abort_follows_the_request() -> None
 
 
 class Odd(BaseException):
-    """Neither an `Exception` nor one that asyncio knows."""
+    """A `BaseException` that asyncio does not treat specially."""
 
 
 async def raises_odd(*_: Any) -> None:
@@ -293,7 +293,7 @@ async def test_any_exception_of_on_request_rejects_the_request(
 ) -> None:
     admission = Admission(on_request=function, max_associations=1)
     async with aio.Server((LOCALHOST, 0), admission=admission) as to:
-        for _ in range(2):  # the place is given back
+        for _ in range(2):  # the first one has freed its place
             with pytest.raises(AssociationRejected) as e:
                 await aio.connect(*to.address, **OPTIONS)
             assert e.value.codes == (2, 1, 1)
@@ -324,7 +324,7 @@ async def test_answers_of_the_tls_layer_itself_are_bounded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def answer(tls: Tls, data: bytes) -> bytes:
-        """For each request for new keys, as many bytes as it had."""
+        """Answer each request for new keys with as many bytes as it had."""
         if not tls.established:
             return receive(tls, data)
         tls._outgoing.write(data)

@@ -1,7 +1,7 @@
-"""Arguments of wrong types, sizes and numbers: a call works, or it says what is wrong with them.
+"""Arguments of wrong types, sizes and numbers: a call works or raises a documented error.
 
-Every public callable is tried with arguments that are good but for one or two. What it may raise is
-in `ALLOWED`; a crash ends this process.
+Every public callable is called with arguments of which one or two are wrong. `ALLOWED` has the
+errors that it may raise; a crash ends this process.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ PDUS += [decode(encode(pdu), exact=True) for pdu in PDUS]
 
 
 def spoiled(data: st.DataObject, value: Any) -> Any:
-    """The same value with something odd somewhere in it."""
+    """Return the value with one part of it replaced by an odd value."""
     if dataclasses.is_dataclass(value) and data.draw(st.integers(0, 9)):
         name = data.draw(st.sampled_from([f.name for f in dataclasses.fields(value)]))
         return dataclasses.replace(value, **{name: spoiled(data, getattr(value, name))})
@@ -154,7 +154,7 @@ def test_the_start_of_pdu_fields_must_be_inside_the_data(start: int) -> None:
 @pytest.mark.parametrize("value", ["text", 5, None, [3], ODD_ORDER, released()])
 def test_a_value_that_is_not_bytes_is_named(function: Callable[[Any], Any], value: Any) -> None:
     if function.__name__ == "feed" and value is ODD_ORDER:
-        return  # it takes any order of bytes
+        return  # this function takes a buffer of any layout
     with pytest.raises(TypeError, match=r"^data: "):
         function(value)
 
@@ -189,7 +189,7 @@ def test_a_field_of_a_wrong_type_is_named(path: str, value: Any) -> None:
 
 
 def fields_of(cls: Any) -> dict[str, Any]:
-    """Good arguments for all fields that have a default."""
+    """Return valid arguments for all fields that have a default."""
     made = {}
     for field in dataclasses.fields(cls):
         if field.default is not dataclasses.MISSING:
@@ -244,7 +244,7 @@ def test_a_value_that_is_not_a_retry_is_named() -> None:
 
 
 def test_a_wait_never_exceeds_the_longest_sleep_of_the_system() -> None:
-    """Also of numbers whose power would take for ever, or is no time."""
+    """This includes numbers whose power would take for ever to compute, or is not a time."""
     for fields in ({"factor": 10}, {"first": math.inf}, {"first": 10**400, "factor": 1}):
         retry = Retry(ceiling=math.inf, **fields)
         assert 0 <= retry.wait(1 << 60) <= TIMEOUT_MAX
@@ -349,7 +349,7 @@ def test_bytes_with_a_wrong_len_are_sent_whole() -> None:
 @pytest.mark.parametrize("value", ["text", 5, None, [1], object(), released()])
 def test_receiving_a_value_that_is_not_bytes_is_a_type_error(value: Any) -> None:
     requestor, acceptor = established()
-    acceptor.receive_data(bytes(1))  # so that it knows the first bytes already
+    acceptor.receive_data(bytes(1))  # it has received the first byte
     for end in (requestor, acceptor):
         with pytest.raises(TypeError, match=r"^data: "):
             end.receive_data(value)
@@ -386,7 +386,7 @@ BY_HAND: dict[str, list[Any]] = {
 
 
 def good_arguments(name: str) -> list[Any]:
-    """Good arguments of a function, but for handles: their types."""
+    """Return valid arguments of a function; the type stands in for a handle."""
     if name in BY_HAND:
         return BY_HAND[name]
     found: list[Any] = []
@@ -396,7 +396,7 @@ def good_arguments(name: str) -> list[Any]:
 
 
 class Handles:
-    """One of each kind for an example, freed after it."""
+    """One handle of each kind for an example, freed after it."""
 
     def __init__(self) -> None:
         self.net = l_dicom.L_DicomCreateNet(None, 0)
@@ -435,7 +435,7 @@ def odd_arguments(data: st.DataObject, name: str, handles: Handles) -> list[Any]
 
 
 def takes_too_long(name: str, arguments: list[Any]) -> bool:
-    """Would it wait, as it is asked to?"""
+    """Tell whether these arguments ask for a long wait."""
     most = arguments[1] if name == "L_DicomWait" else 0
     return (
         isinstance(most, (int, Changes))
@@ -471,7 +471,7 @@ def test_a_function_of_l_dicom_takes_any_argument_or_raises_a_documented_error(
 
 
 def with_text() -> list[Any]:
-    """Every function with every argument that is text."""
+    """Return every function with each of its arguments that is text."""
     found = []
     for name in FUNCTIONS:
         for n, kind in enumerate(ffi.typeof(getattr(lib, name)).args):
@@ -497,7 +497,7 @@ def test_a_nul_inside_a_text_is_refused(name: str, place: int, text: Any) -> Non
 @pytest.mark.parametrize(("name", "place"), with_text())
 @pytest.mark.parametrize("value", [[b"1", b"2"], (b"1",), bytearray(b"1"), 5], ids=repr)
 def test_an_argument_that_is_not_text_is_refused(name: str, place: int, value: Any) -> None:
-    """A list, too: C would get an array of characters without its end."""
+    """This includes a list: C would get an array of characters without a NUL at its end."""
     handles = Handles()
     arguments = good_arguments(name)
     arguments = [handles.net if a is NET else handles.pdu if a is OBJECT else a for a in arguments]
@@ -574,8 +574,13 @@ def test_null_is_an_unknown_handle() -> None:
 
 TRIED = {
     *("decode", "decode_rejects", "encode", "Decoder", "Admission", "Retry", "Association"),
-    *("connect", "Server", "ServedAssociation", "SyncAssociation"),  # over loopback
-    *("get_include", "get_sources"),  # which take none
+    *(
+        "connect",
+        "Server",
+        "ServedAssociation",
+        "SyncAssociation",
+    ),  # tried in test_arguments_served.py
+    *("get_include", "get_sources"),  # they take no arguments
 }
 
 

@@ -1,5 +1,5 @@
-"""Arguments of a connection, a server and an association over loopback: a call works, or it says
-what is wrong with them."""
+"""Arguments of a connection, a server and an association over loopback: a call works or raises a
+documented error."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ few = settings(max_examples=40)
 
 
 def good_options(function: Any, **given: Any) -> dict[str, Any]:
-    """The arguments by name of a function, as they are by default or given."""
+    """Return the arguments of a function by name: the given ones, and the defaults."""
     parameters = inspect.signature(function).parameters.values()
     found = {p.name: p.default for p in parameters if p.default is not p.empty}
     return found | given
@@ -99,7 +99,7 @@ def test_serve_takes_any_until_or_raises_a_documented_error(until: Any) -> None:
 
 
 def echo_handler(association: ltdic.ServedAssociation, pdv: PDV) -> None:
-    """Sends in turn what the test wants to have sent."""
+    """Send the values of the test in turn."""
     wanted: list[Any] = association.called_ae and SENT
     if pdv.is_last and wanted:
         data, options = wanted.pop()

@@ -1,4 +1,4 @@
-"""Connecting: several addresses, names and numbers, time-outs, and what is given up."""
+"""Connecting: several addresses, names and numbers, timeouts, and cancellation."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from support.waiting import eventually
 
 C = TESTS / "c"
 LINUX = sys.platform == "linux"
-SHORT = 0.3  # s: a time-out that is waited for
+SHORT = 0.3  # s: a timeout that passes in a test
 
 on_linux = pytest.mark.skipif(
     not LINUX, reason="only on Linux does a full backlog leave a connection without an answer"
@@ -45,7 +45,7 @@ on_linux = pytest.mark.skipif(
 def sockets_toolchain(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Any:
-    """The sockets over epoll and over poll(2)."""
+    """The library over epoll and over poll(2)."""
     why = "the program needs ld --wrap and epoll"
     return linux_toolchain_or_skip(request.param, tmp_path_factory.mktemp("connecting"), why)
 
@@ -91,7 +91,7 @@ Connect = Callable[..., None]
 def test_a_name_of_two_families_is_connected_where_one_listens(
     connect: Connect, number: str
 ) -> None:
-    """Where the system's `localhost` has one family only, that is all there is to try."""
+    """Where `localhost` of this system has one family only, only that one is tried."""
     name = "localhost" if set(NUMBERS) <= set(addresses_of("localhost")) else number
     with Server((number, 0), timeout=TIMEOUT) as server:
         thread = Background(lambda: server.serve(until=lambda: server.counters.accepted == 1))
@@ -149,7 +149,7 @@ def test_a_server_without_a_host_listens_everywhere(listen: Listen, host: str) -
 
 @by_face
 def test_a_zone_index_is_resolved(connect: Connect) -> None:
-    """Whether somebody is there is another question."""
+    """The connection itself may fail."""
     if not has_ipv6() or "lo" not in [name for _, name in socket.if_nameindex()]:
         pytest.skip("needs IPv6 at ::1 and the interface `lo`, whose zone index it names")
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
@@ -174,8 +174,8 @@ def test_connecting_to_an_invalid_host_is_a_connection_failed(connect: Connect, 
 def test_listening_at_an_invalid_host_raises_the_error_of_the_resolver(
     listen: Listen, host: str
 ) -> None:
-    """Not what an earlier call failed with. Without a network the resolver may have to ask again
-    for what could be a name."""
+    """The error is not that of an earlier call. Without a network the resolver may report a
+    temporary failure for a possible name."""
     with pytest.raises(socket.gaierror) as expected:
         socket.getaddrinfo("no.such.host.invalid", 0)
     with socket.create_server((LOCALHOST, 0)) as taken:
@@ -317,7 +317,7 @@ def test_listen_refuses_a_host_with_a_port_in_it(host: str) -> None:
 
 @contextmanager
 def silent() -> Iterator[tuple[str, int]]:
-    """An address that does not answer: its backlog is full."""
+    """Yield an address that does not answer, since its backlog is full."""
     with socket.socket() as full, ExitStack() as stack:
         full.bind((LOCALHOST, 0))
         full.listen(0)
@@ -338,7 +338,7 @@ def test_no_connection_in_time_is_a_connection_failed(connect: Connect) -> None:
         with pytest.raises(ConnectionFailed, match=r"port \d+: no answer in time") as e:
             connect(*address, timeout=SHORT)
         assert SHORT * 0.9 < time.monotonic() - begun < TIMEOUT
-        # A thread that connects may have to be told first that nobody waits any more.
+        # A connecting thread may need a moment to see that nobody waits for it.
         eventually(lambda: descriptors() == before)
     assert isinstance(e.value.__cause__, TimeoutError)
     assert not isinstance(e.value, TimeoutError)
@@ -380,7 +380,7 @@ def test_echo_retries_after_a_timeout_and_ends_in_time() -> None:
 
 
 class Clock:
-    """Time that only passes when somebody waits."""
+    """A clock that advances in waits alone."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -397,7 +397,7 @@ class Clock:
 def test_echo_retries_within_its_total_time_only(
     monkeypatch: pytest.MonkeyPatch, answers: str, timeout: float, retries: int
 ) -> None:
-    """The peer (R)efuses at first, or the time for (T)his try is over; and then for the others."""
+    """Each try ends with a refusal (R) or a timeout (T); those after the given ones time out."""
     clock = Clock()
     moves = chain(answers, repeat("T"))
     tries = []
@@ -421,7 +421,7 @@ def test_echo_retries_within_its_total_time_only(
 
 
 class Resolver:
-    """The C library with a resolver that has no answer for some time."""
+    """The C library with a resolver that fails temporarily for some calls."""
 
     def __init__(self, failures: int) -> None:
         self.failures = failures
@@ -478,7 +478,7 @@ def test_echo_retries_after_a_temporary_failure_of_the_resolver(
 
 
 def pool_ends() -> None:
-    """The threads that connect have nothing to do any more, and end when they are told to."""
+    """End the connecting threads, which are idle by now."""
     pool, _connecting._pool = _connecting._pool, None
     if pool is not None:
         Background(lambda: pool.shutdown(wait=True)).join()
@@ -486,7 +486,7 @@ def pool_ends() -> None:
 
 @pytest.fixture
 def pool() -> Iterator[None]:
-    """Threads of its own."""
+    """Run a test with connecting threads of its own."""
     pool_ends()
     yield
     pool_ends()
@@ -531,7 +531,7 @@ async def test_connecting_to_a_listening_server_can_be_cancelled_at_any_step(
 async def test_connecting_can_be_cancelled_before_a_thread_is_free(
     host: str, pool: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """More connect than there are threads."""
+    """More calls connect than there are threads."""
     monkeypatch.setattr(_connecting, "THREADS", 1)
     with silent() as (_, port):
         before = descriptors()

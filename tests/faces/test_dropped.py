@@ -1,4 +1,4 @@
-"""Servers and associations that are dropped without having been closed."""
+"""Servers and associations whose last reference is dropped without a call of `close`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from support.uids import SECONDARY_CAPTURE
 
 @contextmanager
 def no_collector() -> Iterator[None]:
-    """What goes now goes without it."""
+    """Disable the collector: objects are freed by their reference counts alone."""
     gc.collect()
     gc.disable()
     try:
@@ -37,7 +37,7 @@ def no_collector() -> Iterator[None]:
 
 @contextmanager
 def warned(*texts: str) -> Iterator[None]:
-    """So many warnings, all about resources."""
+    """Expect these ResourceWarnings and no other warning."""
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
         yield
@@ -55,7 +55,7 @@ def is_free(address: tuple[str, int]) -> bool:
 
 
 def associate(address: tuple[str, int]) -> ltdic.SyncAssociation:
-    """With a server that says that it has heard of it."""
+    """Associate, and return when the handler of the server has answered."""
     association = ltdic.connect(*address, contexts=[SECONDARY_CAPTURE], timeout=TIMEOUT)
     association.send(b"command!", context=SECONDARY_CAPTURE, is_command=True)
     return association
@@ -77,7 +77,7 @@ def unused(server: ltdic.Server) -> None:
 
 
 def served_before(server: ltdic.Server) -> None:
-    """An association that is over."""
+    """Serve one association to its end."""
 
     def use() -> None:
         with associate(server.address) as association:
@@ -89,11 +89,11 @@ def served_before(server: ltdic.Server) -> None:
 
 
 def decided_before(server: ltdic.Server) -> None:
-    """By a thread, which is still there."""
+    """Have `on_request` called in a thread, which stays alive."""
     address = server.address
 
     def use() -> None:
-        with pytest.raises(ltdic.AssociationRejected):  # which has frames, in a cycle
+        with pytest.raises(ltdic.AssociationRejected):  # the exception has frames, in a cycle
             ltdic.connect(*address, timeout=TIMEOUT)
 
     server.admission = Admission(on_request=lambda _: AssociateReject(1, 1, 1))

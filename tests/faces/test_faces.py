@@ -1,4 +1,4 @@
-"""One table of scenarios for all faces: what one does, the others do."""
+"""One table of scenarios for all faces; every face behaves alike."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ MALFORMED = [
 
 
 def ending_with(association: Any) -> tuple[Any, ...]:
-    """What comes of waiting for data."""
+    """Wait for data; return what ended the association."""
     with pytest.raises(Ended) as e:
         association.receive()
     return e.value.what
@@ -247,7 +247,7 @@ def test_an_echo_response_needs_no_sop_class(requestor: Any) -> None:
 @needs_peer("dicom-storescp", "dicom-storescp")
 @by_requestor
 def test_dicom_rs_answers_an_echo(requestor: Any, tmp_path: Path) -> None:
-    """Its response has no SOP class, and is always one to message 1."""
+    """The response of dicom-rs has no SOP class, and always answers message 1."""
     with dcmtk_server(tmp_path, "dicom-storescp", "-p") as port:
         ltdic.connect(LOCALHOST, port, retry=LISTENING).release()
         with requestor(port, Wish()) as association:
@@ -268,7 +268,7 @@ NO_ECHO = {
 @by_requestor
 @pytest.mark.parametrize("what", NO_ECHO)
 def test_a_wrong_answer_to_an_echo_is_reported_at_once(requestor: Any, what: str) -> None:
-    """A data set after no command is the upper layer's to refuse (PS3.8 E.1)."""
+    """The upper layer refuses a data set without a command (PS3.8 E.1)."""
 
     def script(connection: socket.socket) -> bytes:
         connection.sendall(ACCEPT)
@@ -351,7 +351,9 @@ def test_an_acceptor_counts_a_lost_requestor(acceptor: Any, end: Any) -> None:
             connection.sendall(REQUEST)
             assert decode(receive_pdu(connection)).type == AssociateAccept.type
             end(connection)
-        with raw_requestor(server.port) as connection:  # after it: so the end has been seen
+        with raw_requestor(
+            server.port
+        ) as connection:  # served after it, so the server has seen the end
             connection.sendall(REQUEST)
             assert decode(receive_pdu(connection)).type == AssociateAccept.type
             connection.sendall(encode(Abort(0, 0)))

@@ -247,7 +247,7 @@ def test_the_acceptor_waits_for_the_requestor_to_close(raw_request: bytes) -> No
         assert decode(receive_pdu(peer)) == AssociateReject(2, 3, 1)
         peer.setblocking(False)
         L_DicomWait(child.handle, 20)
-        with pytest.raises(BlockingIOError):  # Sta13: still open
+        with pytest.raises(BlockingIOError):  # Sta13: the connection is open
             peer.recv(1)
     assert child.until("close")[-1] == ("close", 0)
     acceptor.free()
@@ -255,7 +255,7 @@ def test_the_acceptor_waits_for_the_requestor_to_close(raw_request: bytes) -> No
 
 @contextmanager
 def rejected_under_artim(request: bytes, milliseconds: int) -> Iterator[tuple[Any, Any]]:
-    """A requestor that was rejected and has so long to close, and the acceptor's end of it."""
+    """Reject a requestor, which has so many milliseconds to close; yield it and the acceptor's end."""
 
     def on_request(hNet: Any, hPDU: Any, _: Any) -> None:
         check(L_DicomSetTimeouts(hNet, milliseconds, 0, 0))
@@ -354,7 +354,7 @@ def test_only_the_defined_rejections_are_sent(raw_request: bytes) -> None:
 
 def test_each_connection_is_told_once_and_the_oldest_is_accepted_first() -> None:
     acceptor = Acceptor()
-    acceptor.more["accept"] = lambda *_: None  # leave it in the queue
+    acceptor.more["accept"] = lambda *_: None  # leaves the connection in the queue
     first = socket.create_connection(acceptor.address, 10)
     second = socket.create_connection(acceptor.address, 10)
     acceptor.until("accept")
@@ -397,7 +397,7 @@ def test_no_data_is_buffered_before_an_association() -> None:
 
 
 def test_an_answer_fits_the_request_of_its_handle(raw_request: bytes) -> None:
-    """Also from RECEIVECALLBACK, and on a handle that had another request before."""
+    """The answer is sent in RECEIVECALLBACK; the handle is used for a second request."""
     child = Recorder(receive=lambda h, *_: answer(h))
     codes: list[int] = []
 
@@ -496,7 +496,7 @@ def test_each_of_two_waits_can_be_broken(
 
 
 def test_a_wait_returns_although_each_callback_reconnects_in_vain() -> None:
-    """A closed port of this computer fails at once, each time."""
+    """A closed port on loopback fails at once, each time."""
     recorder = Recorder(connect=lambda h, *_: connect(h))
 
     def connect(hNet: Any) -> None:
@@ -795,7 +795,7 @@ FORBIDDEN = """
 @pytest.mark.slow
 @pytest.mark.parametrize("by", ["kernel", "cffi"])
 def test_plain_functions_work_where_executable_memory_is_forbidden(by: str) -> None:
-    """By the kernel where it can, from Linux 6.3 on; else cffi says what it would say there."""
+    """The kernel forbids it from Linux 6.3 on; elsewhere cffi is made to raise the same error."""
     result = subprocess.run(
         [sys.executable, "-I", "-c", textwrap.dedent(FORBIDDEN), by],
         capture_output=True,
@@ -1019,7 +1019,7 @@ def test_an_associate_object_keeps_legal_values_and_refuses_others() -> None:
     check(L_DicomDefaultAssociate(pdu))
     assert L_DicomGetApplication(pdu) == "1.2.3"
     check(L_DicomDeletePresentation(pdu, 1))
-    for n in range(200):  # an object's own text, while it moves
+    for n in range(200):  # the text given is the object's own, which may be moved
         check(L_DicomSetCalled(pdu, f"TITLE {n}"))
         check(lib.L_DicomSetCalling(pdu, lib.L_DicomGetCalled(pdu)))
         assert L_DicomGetCalling(pdu) == f"TITLE {n}"
@@ -1168,7 +1168,7 @@ def test_roles_extended_information_window_and_identity_pass_through_both_ways()
     for identity in ((0, False, b"x", b""), (6, False, b"x", b""), (1, False, b"x", b"y")):
         assert L_DicomSetUserIdentity(pdu, *identity) == DICOM_ERROR_PARAMETER
     assert L_DicomSetRoleSelect(pdu, "1..3", True, True) == DICOM_ERROR_PARAMETER
-    for _ in range(2):  # a second time replaces
+    for _ in range(2):  # the second call replaces the values
         check(L_DicomSetUserIdentity(pdu, PDU_IDENTITY_PASSCODE, True, b"na\0me", b"secret"))
         for uid in ("1.2.4", "1.2.3"):
             check(L_DicomSetExtended(pdu, uid, b"\0" + uid.encode()))
@@ -1350,7 +1350,7 @@ def test_an_answer_received_in_time_counts_when_it_is_read_late(
 
 
 def test_a_connection_that_is_not_established_in_time_is_told() -> None:
-    with socket.socket() as full:  # its backlog is full, so that the system does not answer
+    with socket.socket() as full:  # the system does not answer, since the backlog is full
         full.bind(("127.0.0.1", 0))
         full.listen(0)
         waiting = [socket.socket() for _ in range(4)]
@@ -1404,7 +1404,7 @@ def test_pdvs_arrive_one_by_one_and_raw(server: socket.socket, request_pdu: Any)
     assert got == [(1, 3, b"ab"), (1, 0, b""), (1, 2, b"cdef")]
     requestor.peer.sendall(bytes.fromhex("04000000400100004001 0103") + bytes(16383))
     while requestor.events[-1][:3] != ("receive", DICOM_ERROR_PROTOCOL, 4):
-        check(L_DicomWait(requestor.handle, 10_000))  # more than was announced
+        check(L_DicomWait(requestor.handle, 10_000))  # a PDU above the announced length
     assert decode(receive_pdu(requestor.peer)) == Abort(2, 6)
     requestor.peer.close()
     assert requestor.until("close")[-1] == ("close", DICOM_ERROR_PROTOCOL)
@@ -1415,7 +1415,7 @@ def test_pdvs_arrive_one_by_one_and_raw(server: socket.socket, request_pdu: Any)
 
 
 def reject_many(count: int, seed: int) -> int:
-    """One process, one thread: how many of `count` rejections arrived as sent, in order."""
+    """Send `count` rejections in one thread; return how many arrived unchanged and in order."""
     choose, right = random.Random(seed), 0
     sent: tuple[int, int, int] = (0, 0, 0)
     events: list[Any] = []

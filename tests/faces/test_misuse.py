@@ -1,4 +1,4 @@
-"""Misuse of the L_Dicom face by careless or hostile programs, and by their peers."""
+"""Misuse of the L_Dicom face by programs and by their peers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FLAGS = ["-m32", "-fsanitize=address,undefined", "-fsanitize=thread"]
 
 @pytest.fixture(scope="module", params=[f"gcc {f}" for f in FLAGS] + [f"clang {FLAGS[1]}"])
 def watched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A toolchain whose programs a sanitizer watches, or one with fewer bits in a handle."""
+    """A toolchain with a sanitizer, or with fewer bits in a handle."""
     return toolchain_or_skip(request.param, tmp_path_factory.mktemp("misuse"), cxx=False)
 
 
@@ -84,7 +84,7 @@ GETTERS: list[tuple[Callable[..., Any], tuple[Any, ...], Any]] = [
 
 
 def nothing_knows(pdu: Any) -> None:
-    """Every function that takes an associate object refuses this handle."""
+    """Assert that every function that takes an associate object refuses this handle."""
     L_DicomFreeAssociate(pdu)
     for setter, arguments in SETTERS:
         assert setter(pdu, *arguments) == DICOM_ERROR_HANDLE

@@ -1,4 +1,4 @@
-"""Trying again: what, how often, and after how long; with virtual time."""
+"""Retries: for which errors, how often, and after which waits; with virtual time."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ by_face = pytest.mark.parametrize(
 
 @pytest.fixture
 def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """What was slept between two tries, at no cost."""
+    """The sleeps between two tries, recorded and skipped."""
     found: list[float] = []
 
     async def sleep(seconds: float) -> None:
@@ -206,7 +206,7 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 @contextmanager
 def answering(*answers: bytes) -> Iterator[tuple[int, Callable[[], int]]]:
-    """A peer that gives one answer after the other; how often it was asked."""
+    """Run a peer that gives one answer after the other; yield its port and the count of requests."""
     asked = 0
     with socket.create_server((LOCALHOST, 0)) as server:
         server.settimeout(TIMEOUT)

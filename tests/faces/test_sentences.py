@@ -1,5 +1,5 @@
-"""What the library says where something is wrong, in one place, to be read aloud: each sentence
-names what, where, and what would be right."""
+"""The texts of all errors in one place. Each is one sentence that names the value, its place, and a
+valid one."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Promises of a server: the end of each association, strangers, decisions, limits and threads.
+"""The two servers: the end of each association, other protocols, decisions, limits and threads.
 
-Every test is for both servers, but where the name of one is in it.
+Every test runs with both servers, unless its name has one of them.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ from support.tls import client_context, server_context
 from support.uids import CT, EXPLICIT, IMPLICIT, MR, VERIFICATION
 from support.waiting import eventually
 
-SHORT = 0.3  # s, for what is to time out
+SHORT = 0.3  # s, for timeouts that pass in a test
 
 
 # ---- the end of each association ----------------------------------------------------------------
@@ -148,7 +148,7 @@ def server_closes_on_a_deaf_peer(host: Host, peer: Peer) -> None:
 
 
 def server_closes_on_a_dead_peer(host: Host, peer: Peer) -> None:
-    """It does not even close."""
+    """Close a server whose peer does not answer and does not close."""
     host.server.close()
     assert peer.take() == ReleaseRequest()
     assert peer.take() == Abort(0, 0)
@@ -225,7 +225,7 @@ def test_on_end_is_called_once_for_each_end(
 def test_an_association_is_established_until_its_end_and_no_longer(
     serve: Serve, way: Way, outcome: str, codes: Any, options: dict[str, Any]
 ) -> None:
-    """Also while its connection is still open, which the peer may hold for as long as `timeout`."""
+    """It is not while the peer keeps the connection open after the end, for up to `timeout`."""
     moments: list[tuple[str, bool]] = []
     held: list[Any] = []
 
@@ -264,7 +264,7 @@ def aborts(_: Any) -> Abort:
 
 
 class Asked:
-    """An `on_request` that answers when it may."""
+    """An `on_request` that answers when the test lets it."""
 
     def __init__(self) -> None:
         self.asked, self.go_on = threading.Event(), threading.Event()
@@ -418,7 +418,7 @@ def test_a_handler_of_asyncio_is_cancelled_and_on_end_comes_after_it() -> None:
 
 @pytest.mark.parametrize("what", ["handler", "on_request"])
 def test_a_coroutine_that_another_task_cancels_has_failed(what: str) -> None:
-    """Nobody would answer the peer any more."""
+    """Otherwise the peer would wait for an answer for ever."""
 
     async def cancelled(*_: Any) -> None:
         raise asyncio.CancelledError
@@ -514,7 +514,7 @@ STRANGERS = {
 
 @contextmanager
 def strangers(caplog: pytest.LogCaptureFixture) -> Iterator[list[logging.LogRecord]]:
-    """All that the library logs, at INFO."""
+    """Record all that the library logs, from INFO on."""
     found: list[logging.LogRecord] = []
     with caplog.at_level(logging.INFO, "ltdic"):
         yield found
@@ -522,7 +522,7 @@ def strangers(caplog: pytest.LogCaptureFixture) -> Iterator[list[logging.LogReco
 
 
 def only(records: list[logging.LogRecord]) -> tuple[Stranger, str]:
-    """The stranger of the only line, and the line."""
+    """Return the `Stranger` of the only line, and the line."""
     assert [r.levelno for r in records] == [logging.INFO]
     found = records[0].stranger  # type: ignore[attr-defined]
     assert isinstance(found, Stranger)
@@ -536,7 +536,7 @@ def test_a_foreign_protocol_is_logged_in_one_line(
 ) -> None:
     data, protocol, fault, offset = STRANGERS[kind]
     with strangers(caplog) as records, serve() as host, Peer(host) as peer:
-        with suppress(OSError):  # it may be closed before all is sent
+        with suppress(OSError):  # the server may close before all is sent
             for at in range(0, len(data), size):
                 peer.send(data[at : at + size])
         with suppress(OSError):
@@ -545,7 +545,7 @@ def test_a_foreign_protocol_is_logged_in_one_line(
         eventually(lambda: host.counters.faults == 1)
     stranger, line = only(records)
     if size < len(data) and protocol is not None:
-        assert stranger.protocol in (protocol, None)  # it is closed at the first wrong byte
+        assert stranger.protocol in (protocol, None)  # the server closes at the first wrong byte
     else:
         assert stranger.protocol == protocol
     assert (stranger.peer, stranger.fault, stranger.offset) == (peer.address, fault, offset)
@@ -591,7 +591,7 @@ def test_an_incomplete_request_is_logged_in_one_line(
     ids=lambda pdu: type(pdu).__name__,
 )
 def test_any_other_first_pdu_is_counted_alike_by_both_servers(pdu: PDU) -> None:
-    """PS3.8 9.2: state 2 has no other."""
+    """In state 2 the only valid PDU is an A-ASSOCIATE-RQ (PS3.8 9.2)."""
     found = []
     for serve in SERVERS.values():
         with serve() as host, Peer(host, pdu) as peer:
@@ -661,7 +661,7 @@ def ask_with_another_version(peer: Peer) -> None:
     assert peer.take() == AssociateReject(1, 2, 2)
 
 
-# Scripts, and what a connection is counted as; None: it depends.
+# Scripts of peers, and the counter of such a connection; None: it depends on timing.
 SCRIPTS: list[tuple[Callable[[Peer], None], str | Codes | None]] = [
     (connect_only, "no_request"),
     (send_half, "no_request"),
@@ -687,13 +687,13 @@ def decide_by_title(association: Any) -> Any:
 
 
 def connections_of(counters: Counters) -> int:
-    """How often a connection was counted."""
+    """Count the connections in all counters of outcomes."""
     alone = counters.no_request + counters.faults + counters.unaccepted
     return alone + counters.accepted + counters.rejected.total()
 
 
 def watch(host: Host, stop: threading.Event) -> int:
-    """Look at the counters and the associations all the time."""
+    """Check the counters and the associations continuously; return the number of checks."""
     looks = 0
     seen: set[Any] = set()
     over: set[Any] = set()
@@ -705,7 +705,7 @@ def watch(host: Host, stop: threading.Event) -> int:
         assert found.accepted - sum(getattr(found, end) for end in ENDS) == found.open
         assert 0 <= found.open <= found.connections
         looks += 1
-        time.sleep(0.001)  # or nobody else gets far
+        time.sleep(0.001)  # lets the other threads run
     return looks
 
 
@@ -759,7 +759,7 @@ def check_counts(host: Host, expected: list[str | Codes | None]) -> None:
 
 
 def secured(peer: Peer) -> None:
-    """The rest of it is over TLS."""
+    """Continue this connection over TLS."""
     peer.socket = client_context().wrap_socket(peer.socket, server_hostname=LOCALHOST)
 
 
@@ -834,7 +834,7 @@ def test_counters_can_be_read_while_rejections_are_counted(serve: Serve) -> None
 def test_a_connection_in_the_backlog_of_a_closing_server_has_an_address(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Also where it has never served."""
+    """This includes a server that has never served."""
     with caplog.at_level(logging.INFO, "ltdic"):
         with (
             ltdic.Server((LOCALHOST, 0), timeout=TIMEOUT) as server,
@@ -865,7 +865,7 @@ CONTEXTS = (ContextResult(1, 0, IMPLICIT), ContextResult(3, 0, EXPLICIT))
 
 
 def accepting(*contexts: ContextResult, **information: Any) -> AssociateAccept:
-    """An answer to `FULL`."""
+    """Return an answer to `FULL`."""
     told = UserInformation(16384, "1.2.3", **information)
     return AssociateAccept("HERE", "THERE", contexts or CONTEXTS, user_info=told)
 
@@ -902,7 +902,7 @@ MISFITS: dict[str, tuple[AssociateRequest, AssociateAccept]] = {
 
 
 def deciding(decision: Any) -> Any:
-    """An admission and a handler for whoever decides so."""
+    """Return an admission that makes this decision, and a handler."""
 
     def decide(_: Any) -> Any:
         return decision
@@ -1035,7 +1035,7 @@ def raw_context(number: int, abstract: str, transfer: str) -> bytes:
 
 
 def request_with(*contexts: bytes) -> bytes:
-    """With these contexts, and without user information."""
+    """Return a request with these contexts and without user information."""
     return pdu(1, RQ_HEAD, *contexts)
 
 
@@ -1047,7 +1047,7 @@ UNUSUAL = {
 
 @pytest.mark.parametrize("what", UNUSUAL)
 def test_the_answer_of_the_admission_fits_the_request(serve: Serve, what: str) -> None:
-    """Also where the request is unusual, and the answer is given as it is."""
+    """The request is unusual; `on_request` returns the answer of the admission unchanged."""
     admission = Admission(contexts=SUPPORTED, on_request=lambda association: association.accept)
     request = request_with(*[raw_context(*context) for context in UNUSUAL[what]])
     with serve(admission=admission) as host, Peer(host, request) as peer:
@@ -1059,7 +1059,7 @@ def test_the_answer_of_the_admission_fits_the_request(serve: Serve, what: str) -
 
 
 def answers_echo(association: Any, pdv: PDV) -> Iterator[Any]:
-    """A handler of C-ECHO, with a status that the library does not give."""
+    """A handler that answers C-ECHO, with a status that the library itself never sends."""
     assert pdv.is_command
     asked = elements_of(bytes(pdv.data))
     message = int.from_bytes(asked[0x0110], "little")
@@ -1117,7 +1117,7 @@ def test_an_admission_may_accept_any_context(serve: Serve) -> None:
 
 
 def called_by(field: bytes) -> bytes:
-    """The request with this as the field of its calling title."""
+    """Return the request with this field of the calling title."""
     rq = encode(REQUEST)
     return rq[:26] + field.ljust(16) + rq[42:]
 
@@ -1147,7 +1147,7 @@ def test_a_nul_inside_a_title_does_not_cut_it_in_the_record_of_a_server() -> Non
 
 @contextmanager
 def let_in(host: Host, calling: str, times: int = 1) -> Iterator[list[Peer]]:
-    """Peers that are let in, and stay."""
+    """Yield associated peers, which stay associated in the block."""
     peers = [Peer(host, replace(REQUEST, calling_ae=calling)) for _ in range(times)]
     try:
         for peer in peers:
@@ -1159,7 +1159,7 @@ def let_in(host: Host, calling: str, times: int = 1) -> Iterator[list[Peer]]:
 
 
 def answer_to(host: Host, calling: str, request: AssociateRequest = REQUEST) -> PDU | None:
-    """The answer to a peer that leaves at once."""
+    """Return the answer to a request of a peer that leaves at once."""
     with Peer(host, replace(request, calling_ae=calling)) as peer:
         answer = peer.take()
         if isinstance(answer, AssociateAccept):
@@ -1209,7 +1209,7 @@ def test_a_limit_mapping_applies_to_the_titles_it_names(
     with serve(admission=limited(max_per_calling=limits)) as host:
         for title, most in expected.items():
             with let_in(host, title, most):
-                full = most < 3  # else: any number
+                full = most < 3  # any number is let in otherwise
                 assert is_let_in(host, title) is not full
 
 
@@ -1274,7 +1274,7 @@ def test_a_new_admission_decides_by_its_own_rules(serve: Serve) -> None:
 
 @pytest.mark.slow
 def test_admissions_can_be_set_while_requests_arrive(serve: Serve) -> None:
-    """Whoever is answered is answered by one of them, and no place is lost."""
+    """One of the admissions answers each request, and no place is lost."""
     stop = threading.Event()
     with serve(admission=limited(max_per_calling=1)) as host:
 
@@ -1295,7 +1295,7 @@ def test_admissions_can_be_set_while_requests_arrive(serve: Serve) -> None:
 
 @pytest.mark.slow
 def test_a_request_that_each_of_two_admissions_refuses_is_never_accepted(serve: Serve) -> None:
-    """The rules and the function of one admission go together."""
+    """The rules and the function of one admission are applied together."""
     stop = threading.Event()
     first, second = limited(on_request=rejects), limited(called=["ELSEWHERE"])
     with serve(admission=first) as host:
@@ -1315,7 +1315,7 @@ def test_a_request_that_each_of_two_admissions_refuses_is_never_accepted(serve: 
 
 
 def test_a_pending_request_is_decided_by_the_admission_it_arrived_under(serve: Serve) -> None:
-    """Also those for whom there is no thread yet."""
+    """This includes requests that wait for a thread."""
     asked, go_on = threading.Event(), threading.Event()
 
     def decide(association: Any) -> AssociateReject | None:
@@ -1335,7 +1335,7 @@ def test_a_pending_request_is_decided_by_the_admission_it_arrived_under(serve: S
         eventually(lambda: host.counters.connections == 41)
         assert asked.wait(TIMEOUT)
         host.server.admission = limited(called=["ELSEWHERE"])
-        host.do(lambda: first.send(b"ab", context=3, is_command=True))  # after it
+        host.do(lambda: first.send(b"ab", context=3, is_command=True))  # sent after the change
         go_on.set()
         answers = {peer.take() for peer in peers}
     assert answers <= {AssociateReject(1, 3, 8), AssociateReject(1, 1, 7)}
@@ -1502,7 +1502,7 @@ def test_a_requestor_refuses_to_send_invalid_data(serve: Serve, what: str) -> No
 
 
 class Refuser:
-    """A peer that keeps a request, and rejects it."""
+    """A peer that records a request and rejects it."""
 
     def __init__(self) -> None:
         self.listener = socket.create_server((LOCALHOST, 0))
@@ -1646,19 +1646,19 @@ NOT_PROPOSED: list[tuple[dict[str, Any], type[Exception], str]] = [
 def test_an_invalid_proposal_is_refused_without_a_connection(
     connect: Any, options: dict[str, Any], error: type[Exception], text: str
 ) -> None:
-    """Port 9 is closed: a connection would be `ConnectionFailed`."""
+    """Port 9 is closed: an attempt to connect would raise `ConnectionFailed`."""
     with pytest.raises(error, match=text):
         connect(9, **options)
 
 
 # ---- threads -------------------------------------------------------------------------------------
 
-MESSAGE = 1_200_000  # bytes: more than is given to the engine at once
+MESSAGE = 1_200_000  # bytes: above the size of one part for the engine
 
 
 @pytest.mark.slow
 def test_messages_sent_concurrently_are_received_whole(serve: Serve) -> None:
-    """By two threads, or two tasks."""
+    """Two threads or two tasks send them."""
     with (
         serve() as host,
         ltdic.connect(*host.server.address, contexts=[CT], timeout=TIMEOUT) as association,
@@ -1681,7 +1681,7 @@ def test_messages_sent_concurrently_are_received_whole(serve: Serve) -> None:
 
 
 def test_a_handler_that_sends_while_a_thread_sends_gets_a_local_error() -> None:
-    """That thread waits for the handler."""
+    """The thread waits for the handler, so waiting for the thread would never end."""
     said: queue.Queue[BaseException] = queue.Queue()
     sending, go_on = threading.Event(), threading.Event()
 
@@ -1714,7 +1714,7 @@ def test_a_handler_that_sends_while_a_thread_sends_gets_a_local_error() -> None:
 
 
 def send_for_ever(served: Any) -> str:
-    """Until it cannot; why not."""
+    """Send until an error; return its name."""
     try:
         while True:
             served.send(bytes(MESSAGE), context=CT, is_command=True)

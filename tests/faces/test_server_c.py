@@ -64,7 +64,7 @@ BUSY = AssociateReject(2, 3, 1)
 
 
 def echo(field: int, context: int = VERIFY, message: int = 7) -> bytes:
-    """A C-ECHO as a P-DATA-TF, encoded by the C library, which other tests test."""
+    """Return a C-ECHO as a P-DATA-TF, encoded by the C library (see test_association_binding.py)."""
     command = ffi.new("ltdic_echo *", {"field": field, "message": message})
     command.sop_class = VERIFICATION.encode()
     out = ffi.new("uint8_t[]", lib.LTDIC_ECHO_ROOM)
@@ -93,7 +93,7 @@ class Report(NamedTuple):
 
 
 class Served(NamedTuple):
-    """An association of a server, by its number."""
+    """An association of a server, identified by its number."""
 
     server: Any
     number: int
@@ -130,7 +130,7 @@ class Counters:
 
 
 class Server:
-    """An `ltdic_server`, what it has told of so far, and who has called it."""
+    """An `ltdic_server`, its events so far, and its peers."""
 
     def __init__(self, policy: Policy = POLICY, artim: int = 0, idle: int = 0) -> None:
         self.admission = Admission(policy)
@@ -153,7 +153,7 @@ class Server:
         return int(port[0])
 
     def run(self, milliseconds: int = 0) -> tuple[int, list[Event]]:
-        """One call, and what it told of."""
+        """Call `ltdic_server_run` once; return its status and its events."""
         status = lib.ltdic_server_run(self.server, self.batch, self.wanted, milliseconds)
         told = [self._event(self.batch.events[i]) for i in range(self.batch.count)]
         assert status == OK or not told
@@ -166,7 +166,7 @@ class Server:
         return Event(row.kind, served, row.id, row.control, data, report_of(served))
 
     def until(self, done: Callable[[], Any]) -> Any:
-        """What `done` returns, as soon as that is true."""
+        """Run until `done` returns something true; return that."""
         end = time.monotonic() + TIMEOUT
         while not (found := done()):
             assert time.monotonic() < end
@@ -177,13 +177,13 @@ class Server:
         return [event for event in self.events if event.kind == kind]
 
     def ended(self, count: int = 1) -> list[Report]:
-        """How so many associations ended, once they have."""
+        """Run until so many associations have ended; return their reports."""
         self.until(lambda: len(self.of(ENDED)) >= count)
         assert len(self.of(ENDED)) == count
         return [event.report for event in self.of(ENDED)]
 
     def closed(self) -> None:
-        """Run to the end."""
+        """Run until the server is closed."""
         end = time.monotonic() + TIMEOUT
         while self.run(1000)[0] != CLOSED:
             assert time.monotonic() < end
@@ -208,7 +208,7 @@ class Server:
         }
 
     def call(self, *pdus: bytes) -> Peer:
-        """Somebody who connects and sends this at once."""
+        """Return a peer that connects and sends these PDUs at once."""
         peer = Peer(self)
         self.peers.append(peer)
         for pdu in pdus:
@@ -227,7 +227,7 @@ class Server:
 
 
 class Peer:
-    """The other end of a connection; whenever it waits, the server runs."""
+    """The other end of a connection; the server runs whenever the peer waits."""
 
     def __init__(self, server: Server) -> None:
         self.server, self.inbox = server, bytearray()
@@ -239,7 +239,7 @@ class Peer:
         return int(self.socket.getsockname()[1])
 
     def send(self, data: bytes) -> None:
-        """All of it, with the server running whenever the system takes no more."""
+        """Send all of it; the server runs whenever the system takes no more."""
         self.socket.setblocking(False)
         left = memoryview(data)
         while left:
@@ -249,7 +249,7 @@ class Peer:
                 self.server.run(1)
 
     def poll(self) -> bytes:
-        """What has arrived, and has not been asked for; an end is told by `at_end`."""
+        """Return the bytes that have arrived and are unread; `at_end` tells the end."""
         self.socket.setblocking(False)
         try:
             while chunk := self.socket.recv(65536):
@@ -267,13 +267,13 @@ class Peer:
         return data[:size]
 
     def receive(self) -> bytes:
-        """The next PDU."""
+        """Return the next PDU."""
         pdu = self.server.until(self._pdu)
         assert isinstance(pdu, bytes)
         return pdu
 
     def at_end(self) -> bool:
-        """Has the other side closed, with nothing unread?"""
+        """Tell whether the other side has closed and nothing is unread."""
         try:
             return self.socket.recv(1) == b""
         except BlockingIOError:
@@ -315,7 +315,7 @@ def send_data(
 
 
 def read_to_the_end(connection: socket.socket) -> None:
-    """Until an A-ABORT is the last thing that has come."""
+    """Read to the end of the connection; the last PDU must be an A-ABORT."""
     last = b""
     connection.settimeout(TIMEOUT)
     while last[-10:] != ABORT and (chunk := connection.recv(1 << 16)):
@@ -454,9 +454,13 @@ def test_limits_are_enforced_and_places_are_freed() -> None:
         other = encode(request(contexts=PROPOSED, calling_ae="OTHER"))
         third = encode(request(contexts=PROPOSED, calling_ae="THIRD"))
         first = server.associate()
-        assert decode(server.call(RQ).receive()) == AssociateReject(2, 3, 2)  # each
+        assert decode(server.call(RQ).receive()) == AssociateReject(
+            2, 3, 2
+        )  # limit of each calling title
         server.associate(other)
-        assert decode(server.call(third).receive()) == AssociateReject(2, 3, 2)  # together
+        assert decode(server.call(third).receive()) == AssociateReject(
+            2, 3, 2
+        )  # limit of all together
         first.send(RELEASE_RQ)
         assert first.receive() == RELEASE_RP
         server.associate(third)  # although the first has not closed its connection
@@ -503,7 +507,7 @@ def rows(events: list[Event]) -> list[tuple[int, int, bytes]]:
 
 
 def joined(events: list[Event]) -> list[tuple[int, int, bytes]]:
-    """Whole commands and data sets, from rows that may be parts of them."""
+    """Join rows, which may be parts, to whole commands and data sets."""
     whole: list[tuple[int, int, bytes]] = []
     before = b""
     for id_, control, data in rows(events):
@@ -573,7 +577,7 @@ def test_messages_are_received_as_sent(
 
 
 def test_events_beyond_one_batch_arrive_in_several_in_order() -> None:
-    """As many peers as there are, whose messages alternate, so that no two rows can be one."""
+    """The messages of all peers alternate, so that no two rows can be joined."""
     with serving(wanted=DATA) as server:
         peers = [server.associate() for _ in range(3)]
         for number in range(300):
@@ -664,7 +668,7 @@ def test_the_user_may_accept_less() -> None:
         served = server.events[0].served
         info = UserInformation(MAX, "1.2.3")
         one = AssociateAccept("", "", (ContextResult(VERIFY, 3),), user_info=info)
-        assert send(served, encode(one)) == BAD_VALUE  # it does not answer the other
+        assert send(served, encode(one)) == BAD_VALUE  # one context has no answer
         both = changed(one, contexts=(*one.contexts, ContextResult(STORE, 0, EXPLICIT)))
         assert send(served, encode(both)) == OK
         assert decode(peer.receive()) == changed(both, called_ae="CALLED", calling_ae="CALLING")
@@ -682,7 +686,7 @@ def test_the_user_may_reject(codes: tuple[int, int, int]) -> None:
         assert decode(peer.receive()) == AssociateReject(*codes)
         assert send(served, ABORT) == OK  # there is nothing left to abort
         assert send(served, RELEASE_RQ) == WRONG_STATE
-        server.call(RQ)  # its place is free
+        server.call(RQ)  # the rejection has freed the place
         server.until(lambda: len(server.of(REQUEST)) == 2)
         peer.socket.close()
         (report,) = server.ended()
@@ -692,7 +696,7 @@ def test_the_user_may_reject(codes: tuple[int, int, int]) -> None:
 
 @pytest.mark.parametrize("codes", [(0, 1, 1), (1, 3, 8), (255, 255, 255)])
 def test_the_user_may_reject_with_codes_that_are_not_defined(codes: tuple[int, int, int]) -> None:
-    """A relay passes on what it got."""
+    """A relay passes on the codes that it received."""
     with serving(wanted=REQUESTS) as server:
         peer = server.call(RQ)
         server.until(lambda: server.events)
@@ -718,7 +722,7 @@ def test_an_answer_to_a_lost_peer_is_harmless() -> None:
 
 
 def test_the_user_may_release_also_in_a_collision() -> None:
-    """PS3.8 9.2.2: the acceptor answers when it has been answered."""
+    """In a collision the acceptor answers after it has received the answer (PS3.8 9.2.2)."""
     with serving(wanted=DATA) as server:
         first, second = server.associate(), server.associate()
         for event in server.of(ACCEPTED):
@@ -747,7 +751,7 @@ def fill(server: Server, served: Served, block: bytes = bytes(200_000)) -> None:
 
 
 def test_one_association_sends_a_bounded_amount_in_a_run() -> None:
-    """Its peer takes everything, in PDUs of 2 bytes of data."""
+    """Its peer reads everything, and takes PDUs of 2 bytes of data."""
     with serving(wanted=DATA) as server:
         small = request(contexts=PROPOSED, user_info=UserInformation(8, "1.2.3"))
         peer = server.associate(encode(small))
@@ -763,7 +767,7 @@ def test_one_association_sends_a_bounded_amount_in_a_run() -> None:
 
 
 def test_associations_that_sent_nothing_come_first_in_the_next_run() -> None:
-    """All of them have 4096 PDUs a run together."""
+    """One run sends 4096 PDUs for all of them together."""
     with serving(wanted=DATA) as server:
         small = request(contexts=PROPOSED, user_info=UserInformation(8, "1.2.3"))
         peers = [server.associate(encode(small)) for _ in range(3)]
@@ -801,7 +805,7 @@ def test_a_full_association_is_told_when_half_its_room_is_free() -> None:
 
 
 def test_data_of_a_peer_with_a_full_queue_is_not_told() -> None:
-    """A release, or an abort, is, as far as it comes before data."""
+    """A release or an abort is told if no data precedes it."""
     with serving(wanted=DATA) as server:
         peer = server.associate(encode(request(contexts=PROPOSED)))
         served = server.of(ACCEPTED)[0].served
@@ -908,7 +912,7 @@ def test_a_fault_before_the_request_is_reported_with_its_offset(
 ) -> None:
     with serving(wanted=ENDS) as server:
         peer = server.call(words)
-        if status is None:  # as good a request as any
+        if status is None:  # the PDU is a valid request
             assert decode(peer.receive()).type == 2
             return
         assert decode(peer.receive()) == Abort(0, 0)
@@ -974,7 +978,7 @@ def test_a_protocol_violation_is_aborted_and_reported(pdu: bytes, status: str, r
         (report,) = server.ended()
         assert (report.outcome, report.codes) == ("aborted", (0, 2, reason))
         assert report.status == getattr(lib, f"LTDIC_ERR_{status}")
-        assert joined(server.events) == MESSAGE_ROWS  # what came before it is not lost
+        assert joined(server.events) == MESSAGE_ROWS  # the messages before it
         assert server.counters == Counters(connections=1, accepted=1, aborted=1)
 
 
@@ -988,7 +992,7 @@ def test_the_report_has_the_titles_the_address_and_the_byte_counts() -> None:
         assert (before.outcome, before.milliseconds) == ("none", 0)
         peer.send(WIRE + ECHO_RQ)
         assert peer.receive() == ECHO_RSP
-        time.sleep(0.02)  # it is time that is reported
+        time.sleep(0.02)  # the report has this duration
         peer.release()
         (report,) = server.ended()
         assert (report.called, report.calling) == (b"A", b"SIXTEEN LETTERS!")
@@ -1057,7 +1061,7 @@ def test_a_run_lasts_its_given_time() -> None:
 
 
 def closes(server: Server, milliseconds: int) -> float:
-    """Close, and how long it took, in ms, to the end."""
+    """Close the server; return the milliseconds to its end."""
     begun = time.monotonic()
     server.close(milliseconds)
     server.closed()
@@ -1238,7 +1242,8 @@ def test_a_peer_that_does_not_read_is_aborted_and_closed_in_time() -> None:
 
 @pytest.mark.slow
 def test_peers_that_do_not_answer_are_closed_in_time() -> None:
-    """One that is to release, one that is rejected, one that released, and a collision."""
+    """The peers owe a release response, a close after a rejection or a release, or are in a
+    collision."""
     with serving(wanted=DATA) as server:
         server.associate()
         released = server.associate()
@@ -1272,7 +1277,7 @@ def test_closing_in_no_time_closes_everything() -> None:
 
 
 def live_through_everything(server: Server) -> None:
-    """Each way to end, at once."""
+    """End associations in each way, all at once."""
     peers = [
         server.call(pdus)
         for pdus in (
@@ -1322,7 +1327,7 @@ def test_freeing_a_busy_server_leaves_no_memory_and_no_descriptor(wanted: int) -
                 server.run(1)
             rq = encode(request(contexts=PROPOSED))
         answers = [server.admission.judge(rq).codes for _ in range(21)]
-        assert answers == [(0, 0, 0)] * 20 + [(2, 3, 2)]  # all places have been given back
+        assert answers == [(0, 0, 0)] * 20 + [(2, 3, 2)]  # all places are free again
     assert descriptors() == before
 
 

@@ -103,7 +103,7 @@ def test_a_file_is_read_as_it_is_sent() -> None:
         before = memory_in_use()
         association.send(File(), context=DATA_CONTEXT, is_command=True)
         peer.join()
-    assert most - before < memory_allowed(60 << 20)  # of 100 MiB
+    assert most - before < memory_allowed(60 << 20)  # the file has 100 MiB
 
 
 @pytest.mark.parametrize("data", [b"abc", io.BytesIO(b"abc"), [b"ab", b"c"]])
@@ -176,10 +176,10 @@ def test_data_that_arrives_during_a_send_is_received_later() -> None:
 
 
 def test_large_data_in_both_directions_at_once_does_not_deadlock() -> None:
-    most = 900_000  # of what fits beside what the system holds
+    most = 900_000  # bytes: the association can hold them beside the buffers of the system
 
     def script(connection: socket.socket) -> bytes:
-        connection.sendall(p_data(b"cmnd", True) + p_data(BIG[:most]))  # and reads only then
+        connection.sendall(p_data(b"cmnd", True) + p_data(BIG[:most]))  # reads nothing before
         return read_message(connection)[1] + read_message(connection)[1]
 
     with associated(script, max_length=0) as (association, peer):
@@ -255,7 +255,7 @@ def test_a_late_answer_to_an_earlier_echo_is_ignored() -> None:
 def test_a_segment_that_leaves_a_message_unfinished_is_acknowledged_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """So that a peer with Nagle's algorithm on does not wait."""
+    """Otherwise a peer with Nagle's algorithm waits for the delayed acknowledgement."""
     acknowledged: list[socket.socket] = []
     monkeypatch.setattr(ltdic.requestor, "acknowledge", acknowledged.append)
 
@@ -271,7 +271,7 @@ def test_a_segment_that_leaves_a_message_unfinished_is_acknowledged_at_once(
         assert association.receive().data == b"data"
         count = len(acknowledged)
         association.abort()
-        assert len(acknowledged) == count  # a message is at its end
+        assert len(acknowledged) == count  # one for each end of a message
 
 
 def test_an_exception_in_the_block_aborts() -> None:
@@ -303,7 +303,7 @@ METHODS: dict[str, Callable[[ltdic.SyncAssociation], Any]] = {
 def waiting_peer(
     *, closes: bool = True, **changes: Any
 ) -> Iterator[tuple[ltdic.SyncAssociation, Background, threading.Event]]:
-    """A peer that does nothing until the event; then it reads to the end, and closes or not."""
+    """Run a peer that does nothing until the event, and then reads to the end and may close."""
     event, over = threading.Event(), threading.Event()
 
     def script(connection: socket.socket) -> bytes:
@@ -323,7 +323,7 @@ def waiting_peer(
 
 
 def until_used(association: ltdic.SyncAssociation) -> None:
-    """Until another thread uses it, and then most likely waits."""
+    """Wait until another thread uses the association; it then most likely waits in a call."""
     eventually(lambda: association._is_used)
     time.sleep(SHORT)
 
@@ -394,7 +394,7 @@ def test_leaving_the_block_while_another_thread_waits_aborts(fails: bool) -> Non
 
 @contextmanager
 def signalled(handler: Callable[[], Any], when: Callable[[], Any]) -> Iterator[None]:
-    """A signal comes to this thread when the function returns; what hangs after it is ended."""
+    """Send a signal to this thread when the function returns; end a call that hangs after it."""
 
     def hang(*_: object) -> None:
         raise TimeoutError("it hangs")
@@ -456,7 +456,7 @@ def test_abort_in_a_signal_handler_that_interrupts_an_abort_does_nothing() -> No
 
 
 def test_abort_in_a_signal_handler_beats_an_answer_that_has_arrived() -> None:
-    """The answer is there before the abort is seen."""
+    """The answer has arrived before the abort takes effect."""
 
     def script(connection: socket.socket) -> bytes:
         receive_exactly_one(connection)
@@ -468,7 +468,7 @@ def test_abort_in_a_signal_handler_beats_an_answer_that_has_arrived() -> None:
 
         def receive_and_abort(*arguments: Any) -> Any:
             pdv = yield from receive(*arguments)
-            association.abort()  # as a handler in this thread would
+            association.abort()  # like a signal handler in this thread
             return pdv
 
         association._requestor.receive = receive_and_abort
@@ -537,7 +537,7 @@ def test_connect_fails_without_a_descriptor_for_abort(
 
 
 def dripping(wire: bytes, connection: socket.socket) -> bytes:
-    """A byte now and then, until the other one has had enough."""
+    """Send one byte at intervals until the other side closes; return what it sent."""
     with suppress(OSError):
         for n in range(len(wire)):
             if select.select([connection], [], [], SHORT / 6)[0]:
@@ -725,14 +725,14 @@ def test_a_failed_tls_handshake_is_a_connection_failed(peer: str) -> None:
         with pytest.raises(kind) as e:
             ltdic.connect(LOCALHOST, port, **options)
         assert isinstance(e.value.__cause__, OSError)
-    gc.collect()  # a socket that was left is a warning, and so an error
+    gc.collect()  # an unclosed socket gives a warning, which is an error here
 
 
 # ---- the server: decisions ---------------------------------------------------------------------
 
 
 def decision(on_request: Any, count: int = 1) -> list[Any]:
-    """What requestors are told: None, or the codes."""
+    """Return the codes that each requestor gets, or None if it is accepted."""
     found = []
     with serving(admission=Admission(on_request=on_request), timeout=TIMEOUT) as server:
         for _ in range(count):
@@ -825,7 +825,7 @@ def test_a_handler_that_raises_aborts_its_association_alone(
 
 
 def test_a_handler_that_raises_for_an_ended_association_harms_no_other() -> None:
-    """Data and the end of the connection come in one batch."""
+    """Data and the end of the connection are in one batch."""
     handled = threading.Event()
 
     def handler(association: ltdic.ServedAssociation, pdv: PDV) -> None:
@@ -923,7 +923,7 @@ def test_a_handler_may_send_more_than_the_socket_buffer_holds() -> None:
 
 @pytest.mark.slow
 def test_a_peer_that_reads_nothing_from_a_handler_is_aborted_in_time() -> None:
-    """The handler does not wait for that, and nobody else does."""
+    """Neither the handler nor other associations wait for the peer."""
     took: queue.Queue[float] = queue.Queue()
 
     def handler(association: ltdic.ServedAssociation, pdv: PDV) -> None:
@@ -986,7 +986,7 @@ def test_a_server_closes_in_time_in_every_state(state: str, reads: bool) -> None
 
 
 def until_refused(address: tuple[str, int]) -> None:
-    """Until a closing server has seen that it is one."""
+    """Connect until a closing server refuses."""
     end = time.monotonic() + TIMEOUT
     with suppress(ConnectionRefusedError, ConnectionResetError):
         while time.monotonic() < end:
@@ -1064,7 +1064,9 @@ def test_a_signal_ends_a_server_with_nothing_lost(how: str) -> None:
         idle = ltdic.connect(LOCALHOST, port, contexts=contexts, timeout=TIMEOUT)
         busy = ltdic.connect(LOCALHOST, port, contexts=contexts, timeout=TIMEOUT)
         busy.send(b"command!", context=SECONDARY_CAPTURE, is_command=True)
-        assert process.stdout.readline() == "a command\n"  # an interrupt would end its handler, too
+        assert (
+            process.stdout.readline() == "a command\n"
+        )  # a later interrupt would not end the handler
         process.send_signal(signal.SIGTERM)
         assert idle.receive() is None
         busy.send(b"data", context=SECONDARY_CAPTURE)
@@ -1080,7 +1082,7 @@ def test_a_signal_ends_a_server_with_nothing_lost(how: str) -> None:
 
 
 def test_an_exception_that_ends_serve_loses_no_event() -> None:
-    """Of a batch with more than it, the rest is there when it serves again."""
+    """The rest of its batch is handled when `serve` is called again."""
     seen: list[bytes] = []
 
     def handler(association: ltdic.ServedAssociation, pdv: PDV) -> None:
@@ -1226,7 +1228,7 @@ def test_associations_of_every_outcome_leave_no_descriptor() -> None:
 
 
 def test_a_server_of_several_requestors_receives_the_data_of_each() -> None:
-    """A few requestors at once, each with data of its own."""
+    """Several requestors send different data at once."""
     digests: queue.Queue[str] = queue.Queue()
 
     def handler(association: ltdic.ServedAssociation, pdv: PDV) -> None:

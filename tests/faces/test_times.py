@@ -1,4 +1,4 @@
-"""One rule for every time in the public API: a table of all of them, with all kinds of values."""
+"""Every time parameter of the public API, each with all kinds of values: one rule for all."""
 
 from __future__ import annotations
 
@@ -67,12 +67,12 @@ VALUES: dict[str, Any] = {"0": 0, **TIMES, **FOREVER, **NO_TIMES, **NO_NUMBERS}
 
 
 def is_long(value: Any) -> bool:
-    """Longer than any test waits?"""
+    """Tell whether the time is longer than any test waits."""
     return value is None or (isinstance(value, (int, float)) and value > TIMEOUT)
 
 
 def read_back(value: Any) -> float | None:
-    """As the library has it: None is for ever."""
+    """Return the time as the library stores it; None means for ever."""
     return None if any(value is one for one in FOREVER.values()) else float(value)
 
 
@@ -81,7 +81,7 @@ def read_back(value: Any) -> float | None:
 
 @pytest.fixture(scope="module")
 def peers() -> Iterator[SimpleNamespace]:
-    """A server of each kind, and the associations that the handler of the first was called for."""
+    """A server of each kind, and the associations of the first one's handler."""
     told: queue.Queue[ltdic.ServedAssociation] = queue.Queue()
 
     def handler(association: ltdic.ServedAssociation, _: PDV) -> None:
@@ -135,7 +135,7 @@ def setting_in_asyncio(peers: Any, value: Any) -> None:
 
 
 def asked(server: Any, value: Any) -> None:
-    """Where its time is long, a server serves an association."""
+    """Have the server serve an association, if its time is long."""
     if is_long(value):
         with ltdic.connect(*server.address, timeout=TIMEOUT) as association:
             assert association.echo() == 0
@@ -198,7 +198,7 @@ def waiting_for_an_end(peers: Any, value: Any) -> None:
 
 
 def associating(name: str) -> Callable[[Any, Any], None]:
-    """The answer to the request is waited for as long, if this is its time."""
+    """Return a function that waits for the answer to a request with this time."""
 
     def use(_: Any, value: Any) -> None:
         Association(requestor=True, **{name: value})
@@ -221,7 +221,7 @@ def retrying(name: str) -> Callable[[Any, Any], None]:
 
 
 class Time(NamedTuple):
-    """A parameter that is a time."""
+    """A time parameter."""
 
     name: str
     use: Callable[[Any, Any], None]
@@ -360,7 +360,7 @@ def started() -> Iterator[None]:
 
 # ---- whole associations ------------------------------------------------------------------------
 
-DATA = random.Random(14).randbytes(3 << 20)  # more than one buffer of either end
+DATA = random.Random(14).randbytes(3 << 20)  # above the buffers of both ends
 LONG_ONES = {name: value for name, value in VALUES.items() if name in FOREVER or "days" in name}
 by_long_time = pytest.mark.parametrize("value", LONG_ONES)
 by_requestor = pytest.mark.parametrize("requestor", REQUESTORS, ids=lambda one: one.name)

@@ -57,7 +57,7 @@ MORE_THAN_FITS = bytes(8 << 20)
 
 
 def of_version(context: ssl.SSLContext, version: str) -> ssl.SSLContext | None:
-    """It for this version alone; None for none."""
+    """Restrict the context to this version of TLS; return None for "plain"."""
     if version == "plain":
         return None
     context.minimum_version = context.maximum_version = VERSIONS[version]  # type: ignore[assignment]
@@ -73,7 +73,7 @@ def client_tls(version: str) -> ssl.SSLContext | None:
 
 
 def asking_tls(version: str) -> ssl.SSLContext:
-    """A server's that wants to see a certificate."""
+    """Return a server context that requires a client certificate."""
     context = server_context()
     AUTHORITY.configure_trust(context)
     context.verify_mode = ssl.CERT_REQUIRED
@@ -82,7 +82,7 @@ def asking_tls(version: str) -> ssl.SSLContext:
 
 
 def shown_tls(version: str, authority: trustme.CA) -> ssl.SSLContext:
-    """A client's that shows a certificate."""
+    """Return a client context with a certificate."""
     context = client_context()
     authority.issue_cert("ct@example.org").configure_cert(context)
     of_version(context, version)
@@ -93,7 +93,7 @@ def shown_tls(version: str, authority: trustme.CA) -> ssl.SSLContext:
 
 
 def blocking(address: Any, data: bytes, **options: Any) -> ltdic.Error | None:
-    """What comes of an association in which this is sent."""
+    """Send this data in an association; return the error, or None."""
     try:
         with ltdic.connect(*address, **{**OPTIONS, **options}) as association:
             if data:
@@ -134,7 +134,7 @@ def told(error: ltdic.Error | None) -> Any:
 
 
 def send_at_once(connection: socket.socket) -> None:
-    """Without Nagle's algorithm: what that holds back, a reset destroys."""
+    """Disable Nagle's algorithm: a reset discards bytes that it delays."""
     connection.settimeout(TIMEOUT)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
@@ -149,7 +149,7 @@ def secured(connection: socket.socket, tls: ssl.SSLContext | None, **options: An
 def raw_acceptors(
     count: int, tls: ssl.SSLContext | None, script: Callable[[Any], Any]
 ) -> Iterator[Any]:
-    """The address of a peer that does for each of so many connections as the script says."""
+    """Run the script for each of so many connections; yield the address."""
     with socket.create_server((LOCALHOST, 0)) as listener:
         listener.settimeout(TIMEOUT)
 
@@ -179,7 +179,7 @@ def serving(tls: ssl.SSLContext | None, **options: Any) -> AbstractContextManage
 
 
 def ends_seen(counters: ltdic.Counters) -> int:
-    """Connections that have become something."""
+    """Count the connections with an outcome."""
     rejected = sum(counters.rejected.values())
     without = counters.no_request + counters.faults + counters.tls_failures + counters.unaccepted
     return counters.accepted + rejected + without
@@ -194,7 +194,7 @@ def reject_at_once(connection: Any) -> None:
 
 
 def reject_when_asked(connection: Any) -> None:
-    """With the request in the system, where nobody reads it."""
+    """Reject when the request has arrived, without reading it."""
     select.select([connection], [], [], TIMEOUT)
     reject_at_once(connection)
 
@@ -224,7 +224,7 @@ def abort_later(connection: Any) -> None:
 
 
 def abort_one_who_is_stuck(connection: Any) -> None:
-    """After a moment in which nobody reads."""
+    """Abort after a time without reading, in which the sender fills its buffers."""
     time.sleep(0.05)
     abort_at_first(connection)
 
@@ -290,7 +290,7 @@ def handshake_and_read(connection: Any) -> None:
 
 @contextmanager
 def asking(kind: str, version: str) -> Iterator[Any]:
-    """The address of one who wants to see a certificate."""
+    """Run a server that requires a certificate; yield its address."""
     tls = asking_tls(version)
     if kind == "asyncio":
         with serving(tls) as server:
@@ -333,7 +333,7 @@ REASONS = {
 def test_a_requestor_reports_the_tls_alert_about_its_certificate(
     face: str, version: str, certificate: str, server: str
 ) -> None:
-    """With TLS 1.3 it comes after the handshake."""
+    """With TLS 1.3 the alert arrives after the handshake."""
     tls = client_tls(version)
     if certificate == "unknown":
         tls = shown_tls(version, trustme.CA())
@@ -346,7 +346,7 @@ def test_a_requestor_reports_the_tls_alert_about_its_certificate(
 
 
 class Breaking:
-    """The server's end of TLS over a socket, by hand, so that it can find fault with its peer."""
+    """The server's end of TLS over a socket through memory BIOs, to send an alert at will."""
 
     def __init__(self, connection: socket.socket, tls: ssl.SSLContext) -> None:
         self._connection = connection
@@ -371,7 +371,7 @@ class Breaking:
         self._do(self._tls.write, data)
 
     def find_fault(self) -> None:
-        """Send the alert for a record that is broken."""
+        """Send the alert for a broken record."""
         self._in.write(b"\x17\x03\x03\x00\x40" + bytes(64))
         with suppress(ssl.SSLError):
             while self._do(self._tls.read, 65536):
@@ -403,7 +403,7 @@ def test_a_later_tls_alert_is_the_cause_of_the_end(
 
 # ---- strangers -----------------------------------------------------------------------------------
 
-HELLO = bytes.fromhex("160301 0200 010001fc 0303")  # the beginning of one
+HELLO = bytes.fromhex("160301 0200 010001fc 0303")  # the first bytes of a ClientHello
 
 
 def failing_handshake(connection: socket.socket) -> None:
@@ -565,7 +565,7 @@ def test_two_hundred_stalled_handshakes_do_not_delay_other_connections() -> None
 
 
 def test_an_oversized_handshake_is_ended_at_once() -> None:
-    record = b"\x16\x03\x01\x3f\xff"  # of 16383 bytes; a hello of 130,000 is in several
+    record = b"\x16\x03\x01\x3f\xff"  # header of a record of 16383 bytes, part of a ClientHello of 130,000
     hello = b"\x01" + (130_000).to_bytes(3, "big") + bytes(16_379)
     with (
         serving(server_context(), timeout=6 * TIMEOUT) as server,
@@ -586,7 +586,7 @@ WISHES = ("accept", "reject", "abort", "raise", "wait")
 
 
 async def decide(association: aio.AsyncServedAssociation) -> Any:
-    """As the calling title says."""
+    """Decide by the calling title."""
     wish = association.calling_ae
     if wish == "raise":
         raise RuntimeError("what the log says")
@@ -614,7 +614,7 @@ def request_by(calling: str, called: str = "CALLED") -> bytes:
 
 
 class Caller:
-    """A raw requestor that does what is drawn for it, and bears whatever comes of it."""
+    """A raw requestor that runs a random script and ignores connection errors."""
 
     def __init__(self, seed: int, address: Any, tls: ssl.SSLContext | None) -> None:
         self.random, self.address, self.tls = random.Random(seed), address, tls
@@ -651,7 +651,7 @@ class Caller:
 
 
 async def watch(server: aio.Server, until: Callable[[], bool]) -> None:
-    """The numbers agree at any moment."""
+    """Assert continuously that the counters agree."""
     async with asyncio.timeout(6 * TIMEOUT):
         while not until():
             counters = server.counters
@@ -740,7 +740,7 @@ def test_a_certificate_is_verified_for_the_given_name_alone(
     certified: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Whoever resolves the host finds our server."""
+    """The resolver finds our server for any host."""
     real, real_async = ltdic.requestor.dial, ltdic.aio.dial_async
     with serving(certified_for(certified)) as server:
 
@@ -830,7 +830,7 @@ def test_without_tls_there_is_no_certificate() -> None:
 
 
 def is_closed_in_order(connection: Any) -> bool:
-    """By close_notify: without one, reading raises `ssl.SSLEOFError`."""
+    """Tell whether close_notify came; without it, reading raises `ssl.SSLEOFError`."""
     return bool(connection.recv(1) == b"")
 
 
@@ -870,15 +870,14 @@ def test_an_acceptor_sends_close_notify(version: str, how: str, waits: bool) -> 
         if waits:
             assert is_closed_in_order(connection)
         else:
-            connection.unwrap()  # it raises where the other end does not say it, too
+            connection.unwrap()  # raises if the other end sends no close_notify
 
 
 # ---- renegotiation -------------------------------------------------------------------------------
 
 
 class Turning:
-    """What a renegotiation of TLS 1.2 does: now and then, nothing can be written until something
-    was read."""
+    """Act like a renegotiation of TLS 1.2: at times nothing can be written before a read."""
 
     turns = 0
     _is_to_read = False
@@ -915,7 +914,7 @@ class TurningObject(Turning, ssl.SSLObject):
 
 
 class Nudging:
-    """A connection that sends a message where nothing comes, as one does that renegotiates."""
+    """A connection that sends a message when nothing arrives, like one that renegotiates."""
 
     def __init__(self, connection: ssl.SSLSocket) -> None:
         self._connection = connection
@@ -955,7 +954,7 @@ def test_a_send_completes_when_tls_must_read_before_it_writes(face: str) -> None
 
 @pytest.mark.slow
 def test_a_sender_waits_without_spinning_while_tls_cannot_write() -> None:
-    """Neither in time nor in memory."""
+    """It uses little processor time and little memory."""
     go_on = threading.Event()
 
     def script(connection: Any) -> None:
@@ -978,7 +977,7 @@ def test_a_sender_waits_without_spinning_while_tls_cannot_write() -> None:
 
 @pytest.mark.slow
 def test_an_asynchronous_sender_waits_while_tls_cannot_write() -> None:
-    """Little of what it has is held meanwhile."""
+    """Little of its data is held meanwhile."""
     over, taken, piece = threading.Event(), 0, bytes(0x40000)
 
     async def pieces() -> AsyncIterator[bytes]:
@@ -1012,7 +1011,7 @@ def pair(version: str) -> tuple[Tls, Tls]:
 
 
 def exchange(client: Tls, server: Tls, size: int) -> tuple[bytes, bytes]:
-    """Move what there is, so many bytes at a time; what both got in plain."""
+    """Move all bytes between both ends, `size` at a time; return the plain bytes that each got."""
     got = {client: b"", server: b""}
     moved = True
     while moved:

@@ -1,5 +1,5 @@
-"""Each rule of an `Admission` as pynetdicom and DCMTK meet it, on both servers, with the codes that
-they report; and the limits under 200 requestors at once."""
+"""Each rule of an `Admission` on both servers, with the codes that pynetdicom and DCMTK report; and
+the limits with 200 requestors at once."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ Serve = Callable[..., AbstractContextManager[AnyServer]]
 
 
 class Store:
-    """A handler that takes images, and answers C-STORE."""
+    """A handler that stores images and answers C-STORE."""
 
     def __init__(self) -> None:
         self.command = b""
@@ -120,7 +120,7 @@ each_server = pytest.mark.parametrize("serve", SERVERS.values(), ids=SERVERS)
 
 
 def said_by(association: Any) -> Said:
-    """What pynetdicom says; an association is released."""
+    """Return what pynetdicom reports; release an established association."""
     if association.is_rejected:
         answer = association.acceptor.primitive
         return answer.result, answer.result_source, answer.diagnostic
@@ -131,7 +131,7 @@ def said_by(association: Any) -> Said:
 
 
 def said_in(code: int, printed: str) -> Said:
-    """What a program of DCMTK says, its words as codes."""
+    """Return what a program of DCMTK reports, with its words turned into codes."""
     words = re.search(
         r"^F: Association Rejected:\nF: Result: (.*), Source: (.*)\nF: Reason: (.*)$", printed, re.M
     )
@@ -165,7 +165,7 @@ each_peer = pytest.mark.parametrize(
 
 
 def identity(name: str, passcode: str | None = None, response: bool = False) -> list[Any]:
-    """A user identity, as pynetdicom is told to negotiate it."""
+    """Return a user identity in the form for pynetdicom."""
     item = UserIdentityNegotiation()
     item.user_identity_type = 1 if passcode is None else 2
     item.primary_field = name.encode()
@@ -175,7 +175,7 @@ def identity(name: str, passcode: str | None = None, response: bool = False) -> 
 
 
 def storescu(port: int, folder: Path, *options: str) -> tuple[int, str]:
-    """It sends one image; it also says what was negotiated."""
+    """Send one image with storescu; return its exit code and output, with the negotiation."""
     image = folder / "image.dcm"
     image.write_bytes(dicom_file(1))
     return run_scu("storescu", port, image, "-d", "-R", *options)
@@ -445,7 +445,7 @@ def test_a_peer_is_told_that_a_limit_is_reached_until_a_place_is_free(
 
 
 def until_ended(server: AnyServer) -> None:
-    """Until it knows of the end of all that it has accepted."""
+    """Wait until the server has seen the end of all accepted associations."""
     eventually(lambda: (c := server.counters).accepted == c.released + c.aborted)
 
 
@@ -552,7 +552,7 @@ def test_our_requestor_is_told_that_pynetdicom_does_not_know_its_user(
         pytest.raises(ltdic.AssociationRejected) as raised,
     ):
         connect(port, identity=who)
-    assert raised.value.codes == (2, 2, 1)  # what pynetdicom makes of it
+    assert raised.value.codes == (2, 2, 1)  # the codes that pynetdicom chooses
 
 
 # ---- limits, with 200 at once --------------------------------------------------------------------
@@ -561,7 +561,7 @@ MANY = 200
 
 
 async def ask_at_once(address: tuple[str, int]) -> list[aio.AsyncAssociation | Codes]:
-    """200 requestors with four titles, none of which ends before all are answered."""
+    """Run 200 requestors with four titles; none ends before all are answered."""
 
     async def ask(number: int) -> aio.AsyncAssociation | Codes:
         try:
@@ -575,7 +575,7 @@ async def ask_at_once(address: tuple[str, int]) -> list[aio.AsyncAssociation | C
 def admitted(
     answers: list[aio.AsyncAssociation | Codes],
 ) -> tuple[list[aio.AsyncAssociation], Counter[str]]:
-    """Those that were; all others had reached a limit."""
+    """Return the accepted ones; assert that all others had reached a limit."""
     found = [answer for answer in answers if isinstance(answer, aio.AsyncAssociation)]
     others = [answer for answer in answers if not isinstance(answer, aio.AsyncAssociation)]
     assert others == [LIMIT_REACHED] * (MANY - len(found))

@@ -1,7 +1,7 @@
-"""Attacks over loopback, each small, and what they may not do.
+"""Small attacks over loopback, and the limits of their effects.
 
-Measured is what does not depend on the machine: what is counted, logged, sent and held, in which
-order things happen, and that an honest caller is served meanwhile.
+The tests check values that do not depend on the machine: counters, logs, bytes sent and held, the
+order of events, and that an honest caller is served meanwhile.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ BUSY, FAILED = AssociateReject(2, 3, 1), AssociateReject(2, 1, 1)
 
 @pytest.fixture(autouse=True)
 def nothing_is_raised_in_a_loop(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """What a callback of a loop raises is an ERROR of asyncio in the log."""
+    """Assert that asyncio logs nothing: it logs an exception of a callback as an ERROR."""
     yield
     for when in ("setup", "call"):
         records = [r for r in caplog.get_records(when) if r.name == "asyncio"]
@@ -110,7 +110,7 @@ def nothing_is_raised_in_a_loop(caplog: pytest.LogCaptureFixture) -> Iterator[No
 
 @contextmanager
 def three_in_each(face: str) -> Iterator[Any]:
-    """A server of any face that lets three in."""
+    """A server of any face with a limit of three associations."""
     options: Any = {} if face == "l_dicom" else {"max_associations": 3, "on_end": None}
     with in_l_dicom(3) if face == "l_dicom" else SERVERS[face](**options) as host:
         yield host
@@ -126,7 +126,7 @@ def test_an_echo_of_an_illegal_class_is_aborted_and_its_place_is_free(
 ) -> None:
     wire = echo_request(1, "1..2") * 3 + p_data(bytes(1000), True, False) * (behind // 1000)
     with three_in_each(face) as host, ExitStack() as stack:
-        for _ in range(6):  # each keeps its socket open
+        for _ in range(6):  # each peer keeps its socket open
             peer = opened(stack, host, REQUEST)
             peer.associate()
             peer.send(wire)
@@ -161,7 +161,7 @@ def test_any_exception_at_the_end_of_a_connection_frees_its_place(
 
 
 def store_request(number: int) -> bytes:
-    """A C-STORE-RQ, as far as it says that a data set follows."""
+    """Return a C-STORE-RQ with no more than that a data set follows."""
     return command_set({0x0002: CT, 0x0100: 0x0001, 0x0110: number, 0x0800: 0x0000})
 
 
@@ -174,21 +174,21 @@ def data_set_of(number: int) -> Any:
 
 
 async def pieces_of(number: int) -> AsyncIterator[bytes]:
-    """Others have their turn after each."""
+    """Yield pieces; other tasks run after each."""
     for _ in range(6):
         yield bytes([number]) * (LARGE // 6)
         await asyncio.sleep(0)
 
 
 def pairs(association: Any, number: int, data_set: Any = data_set_of) -> Iterator[Any]:
-    """Send commands, each with its data set."""
+    """Send commands with their data sets."""
     for _ in range(TIMES):
         yield association.send(store_request(number), context=CT, is_command=True)
         yield association.send(data_set(number), context=CT)
 
 
 class Pairs:
-    """What has come, as pairs of a command and a data set."""
+    """The received messages as pairs of a command and a data set."""
 
     def __init__(self) -> None:
         self.found: list[tuple[list[int], set[int], int]] = []
@@ -256,7 +256,8 @@ def test_messages_of_two_tasks_of_a_requestor_are_received_whole_and_in_pairs() 
 
 
 def in_a_thread_with(number: int | None, function: Callable[[], Any]) -> None:
-    """In one of many threads: the system gives one of them the number of one that has ended."""
+    """Call the function in a thread with this number: the system reuses numbers of ended threads, so
+    that one of many has it."""
     begins, chosen = threading.Event(), list[int | None]()
 
     def run() -> None:
@@ -277,7 +278,7 @@ def in_a_thread_with(number: int | None, function: Callable[[], Any]) -> None:
 def test_a_command_without_its_data_set_does_not_block_others_for_ever(
     serve: Serve, ends: bool
 ) -> None:
-    """Nor does another one come in between, be its sender still there or not."""
+    """No other message is sent in between, whether its sender is alive or not."""
     sent, go_on = threading.Event(), threading.Event()
 
     def send(number: int) -> None:
@@ -334,13 +335,13 @@ def test_an_invalid_command_takes_no_more_time_than_a_data_set(serve: Serve) -> 
 
 # ---- decisions -----------------------------------------------------------------------------------
 
-THREADS = 16  # that decide, at most
+THREADS = 16  # the largest number of deciding threads
 MOST_UNDECIDED = 256
 
 
 @contextmanager
 def gated(serve: Serve, **more: Any) -> Iterator[tuple[Host, Gate]]:
-    """A server whose decisions wait for the gate, which opens at the end."""
+    """A server whose decisions wait for a gate, which opens at the end."""
     gate = Gate()
     try:
         with serve(admission=gate.admission(**more)) as host:
@@ -351,7 +352,7 @@ def gated(serve: Serve, **more: Any) -> Iterator[tuple[Host, Gate]]:
 
 
 def are_gone(host: Host, count: int) -> bool:
-    """Are so many requests over, and does the server know that of all?"""
+    """Tell whether so many requests are over and the server knows it of all."""
     gone = host.counters.unaccepted
     return gone + host.counters.rejected.total() == count and host.ended.qsize() >= gone
 
@@ -422,7 +423,7 @@ def test_the_bytes_that_wait_for_decisions_are_bounded(
         peer = opened(stack, host, large)
         assert has_come(peer, TIMEOUT / 5)
         assert peer.take() == BUSY
-        peers.pop().close()  # its bytes are free
+        peers.pop().close()  # frees its bytes
         eventually(lambda: host.counters.unaccepted == 1)
         peers.append(opened(stack, host, large))
         gate.opens.set()
@@ -448,7 +449,7 @@ EVERYTHING = Admission(contexts=ltdic.ANY)
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """The PDUs that a server has made objects of."""
+    """Record the PDUs that a server decodes."""
     found: list[bytes] = []
 
     def spy(data: Any, **options: Any) -> PDU:
@@ -487,7 +488,7 @@ def test_a_large_request_is_not_decoded_and_little_of_it_is_kept(
 
 @pytest.mark.slow
 def test_a_large_request_is_freed_with_its_association(serve: Serve) -> None:
-    """At once, without a cycle that waits for the collector."""
+    """It is freed at once, without the collector."""
     gone: list[weakref.ref[Any]] = []
     with serve(admission=EVERYTHING, on_end=None) as host:
         gc.collect()
@@ -512,7 +513,7 @@ def test_a_large_request_is_freed_with_its_association(serve: Serve) -> None:
 
 @contextmanager
 def letting_all_in(face: str) -> Iterator[Any]:
-    """A server of any face that takes requests of 1 MiB."""
+    """A server of any face that accepts requests of 1 MiB."""
     options: Any = {} if face == "l_dicom" else {"admission": EVERYTHING, "on_end": None}
     with in_l_dicom() if face == "l_dicom" else SERVERS[face](**options) as host:
         yield host
@@ -523,7 +524,7 @@ def strangers(caplog: pytest.LogCaptureFixture) -> list[ltdic.Stranger]:
 
 
 def said_above_debug(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Without what asyncio's debug mode says of steps that take long."""
+    """Return the logged texts, without those of asyncio's debug mode on slow steps."""
     said = [r.getMessage() for r in caplog.records if r.levelno > logging.DEBUG]
     return [text for text in said if not text.startswith("Executing ")]
 
@@ -533,7 +534,7 @@ def said_above_debug(caplog: pytest.LogCaptureFixture) -> list[str]:
 def test_incomplete_requests_take_at_most_64_mib_together(
     face: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Beyond that those end that began first."""
+    """Beyond the limit the oldest ones are ended."""
     caplog.set_level(logging.INFO, logger="ltdic")
     wire = largest_request()[:-1]
     count, fit = 70, (64 << 20) // len(wire)
@@ -541,7 +542,7 @@ def test_incomplete_requests_take_at_most_64_mib_together(
         peers = [opened(stack, host, wire) for _ in range(count)]
         eventually(lambda: sum(map(has_come, peers)) == count - fit)
         ended = [n for n, peer in enumerate(peers) if has_come(peer)]
-        assert max(ended) < len(ended) + 3  # two may begin at once
+        assert max(ended) < len(ended) + 3  # two may have the same age
         assert all(peers[n].take() == Abort(0, 0) for n in ended)
         assert is_served(host) < TIMEOUT / 2
         for n in ended:
@@ -557,7 +558,7 @@ def test_incomplete_requests_take_at_most_64_mib_together(
 
 
 def test_ended_requests_make_room_for_others(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Requests that become whole, and connections that leave, are not counted any more."""
+    """Completed requests and closed connections are no longer counted."""
     wire = proposing(1)
     with serve(admission=EVERYTHING) as host, ExitStack() as stack:
         limit_unfinished(host, 3 * len(wire), monkeypatch)
@@ -606,7 +607,7 @@ def test_an_oversized_request_is_refused_at_its_header(
 
 @pytest.mark.parametrize("face", FACES)
 def test_a_server_by_default_takes_three_quarters_of_the_descriptors(face: str) -> None:
-    """It takes as many connections as three quarters of those that there may be."""
+    """The limit of connections is three quarters of the limit of descriptors."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = 60
 
@@ -634,7 +635,7 @@ def test_a_server_by_default_takes_three_quarters_of_the_descriptors(face: str) 
 
 
 def flood(connection: socket.socket) -> None:
-    """Send empty fragments as fast as they are taken, and at most 12 MiB."""
+    """Send empty fragments as fast as the peer takes them, at most 12 MiB."""
     with suppress(OSError):
         connection.settimeout(2 * SHORT)
         for _ in range(256):
@@ -746,7 +747,7 @@ def test_peers_that_read_nothing_delay_no_other_and_are_aborted(serve: Serve) ->
         assert all(has_come(peer, TIMEOUT) for peer in peers)
         for _ in range(5):
             is_served(host)
-        assert host.counters.aborted == 0  # long before their time is up
+        assert host.counters.aborted == 0  # well before their timeout
         eventually(lambda: host.counters.aborted == 4)
         is_served(host)
         for peer in peers:
@@ -778,7 +779,7 @@ def test_a_peer_that_reads_slowly_gets_everything_in_order(serve: Serve) -> None
 
 
 class Counting:
-    """The C library, with the sizes of what associations of a server are given to send."""
+    """The C library, with the sizes of the data given to associations of a server."""
 
     def __init__(self) -> None:
         self.sizes: list[int] = []
@@ -831,7 +832,7 @@ SMALLEST = encode(AssociateRequest("A", "B", (), application_context=None))
 
 @pytest.mark.slow
 def test_requests_after_an_abort_get_a_bounded_number_of_answers(serve: Serve) -> None:
-    """Each A-ASSOCIATE-RQ after an A-ABORT is to be answered with another one (PS3.8 9.2, AA-7)."""
+    """PS3.8 9.2 (AA-7) answers each A-ASSOCIATE-RQ after an A-ABORT with another A-ABORT."""
     wire, most = SMALLEST * 5000, 600 << 20
     with serve() as host, ExitStack() as stack:
         peer = deaf(stack, host, REQUEST)
@@ -869,8 +870,8 @@ def test_peers_that_leave_during_a_send_cause_no_error(
 @pytest.mark.slow
 @pytest.mark.parametrize("face", SERVERS)
 def test_an_abort_behind_handled_data_causes_no_error(face: str) -> None:
-    """In a process of its own: what the handler raises must not be garbage that is a cycle with
-    views of memory, which CPython 3.11 does not always survive."""
+    """It runs in a process of its own: an exception in a cycle with memory views can crash the
+    collector of CPython 3.11."""
     run_apart(
         f"apart.are_sent_to_and_leave(hosts.SERVERS[{face!r}], apart.abort_at_once)", logs=True
     )
@@ -887,7 +888,7 @@ def test_many_small_messages_of_one_peer_do_not_delay_others(serve: Serve) -> No
     def handler(association: Any, pdv: PDV) -> Iterator[Any]:
         nonlocal handled
         handled += 1
-        time.sleep(0.0002)  # as long as work takes
+        time.sleep(0.0002)  # the duration of some work
         yield from ()
 
     with serve(handler=handler) as host, ExitStack() as stack:
@@ -926,7 +927,7 @@ def test_an_admission_may_refuse_a_small_maximum_length(serve: Serve) -> None:
 
 @pytest.mark.slow
 def test_a_requestor_with_a_small_maximum_length_delays_no_other(serve: Serve) -> None:
-    """2 MiB are 14 MiB on the wire."""
+    """2 MiB of data are 14 MiB on the wire."""
     sent = threading.Event()
 
     def handler(association: Any, pdv: PDV) -> Iterator[Any]:
@@ -988,10 +989,10 @@ def test_a_large_request_in_small_pieces_is_received_in_time_that_grows_with_it(
                 list(association.events())
             assert association.state == 3
 
-        timer = timeit.Timer(receive, timer=time.thread_time)  # not of others
+        timer = timeit.Timer(receive, timer=time.thread_time)  # of this thread alone
         return min(timer.repeat(number=1, repeat=2)) / len(wire)
 
-    # Where time grew with the square this would be 8, however often it is tried.
+    # Quadratic time would give 8 in every round.
     small, large = proposing(2), proposing(16)
     assert any(per_byte(large) / per_byte(small) < 3 for _ in range(3))
 
@@ -1002,7 +1003,7 @@ RAISED = [SystemExit, asyncio.CancelledError, KeyboardInterrupt]
 
 
 def all_fail_but_the_last(host: Host, count: int, last: bytes) -> None:
-    """So many requests, each rejected with 2/1/1; another one is served then."""
+    """Assert that so many requests are rejected with 2/1/1, and that the next one is served."""
     for _ in range(count):
         with Peer(host, REQUEST) as peer:
             assert has_come(peer, TIMEOUT / 5)
@@ -1031,7 +1032,7 @@ def test_any_exception_of_a_decision_answers_its_request(
 def test_any_exception_of_a_deciding_coroutine_answers_its_request(
     error: type[BaseException],
 ) -> None:
-    """But KeyboardInterrupt, which is the end of a loop."""
+    """KeyboardInterrupt, which ends a loop, is the exception."""
 
     async def on_request(association: Any) -> None:
         if association.calling_ae == "THERE":
@@ -1080,7 +1081,7 @@ def test_a_cancelled_handler_frees_its_place() -> None:
 def test_a_handler_that_exits_aborts_its_association_first(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """What it raises is the end of its loop."""
+    """Its exception ends the loop."""
     addresses: queue.SimpleQueue[tuple[str, int]] = queue.SimpleQueue()
 
     async def handler(association: Any, pdv: PDV) -> None:
@@ -1104,7 +1105,7 @@ def test_a_handler_that_exits_aborts_its_association_first(
             thread.join()
     del thread
     gc.collect()
-    caplog.clear()  # asyncio tells of a task whose exception nobody has asked for
+    caplog.clear()  # asyncio logs a task whose exception nobody retrieved
 
 
 def test_slow_decisions_do_not_use_the_default_executor() -> None:
@@ -1305,5 +1306,5 @@ def test_a_server_closes_during_stalled_handshakes() -> None:
         begun = time.monotonic()
         host.server.close()
         eventually(lambda: host.counters.no_request + host.counters.tls_failures == count)
-        host.do(host.server.serve)  # which returns when all is over
+        host.do(host.server.serve)  # returns at the end of the server
         assert time.monotonic() - begun < TIMEOUT / 4

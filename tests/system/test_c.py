@@ -1,4 +1,4 @@
-"""The library as C and C++ programs use it, and callbacks in C under Python."""
+"""The library in C and C++ programs, and callbacks in C under Python."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def reject_pdu(*codes: int) -> bytes:
 
 @contextmanager
 def acceptor(answer: bytes) -> Iterator[int]:
-    """The port of an acceptor that gives one answer and then waits for the caller to close."""
+    """Run an acceptor that sends one answer and waits for the requestor to close; yield its port."""
 
     def serve() -> None:
         connection, _ = listener.accept()
@@ -155,7 +155,7 @@ ffi.cdef("struct rejection { unsigned count; unsigned char result, source, reaso
 
 @pytest.fixture(params=STANDARDS)
 def on_reject(toolchain: Toolchain, request: pytest.FixtureRequest) -> int:
-    """The address of the function in the shared object; ctypes never unloads it."""
+    """Return the address of the function in the shared object; ctypes never unloads it."""
     library = ctypes.CDLL(str(toolchain.shared_object(SOURCES / "callback.c", request.param)))
     address = ctypes.cast(library.on_reject, ctypes.c_void_p).value
     assert address
@@ -170,7 +170,7 @@ def net() -> Iterator[Any]:
 
 
 def be_rejected(net: Any, *codes: int) -> tuple[int, int, int, int]:
-    """Go through a rejection; what is then in the struct that is the user data of `net`."""
+    """Be rejected with these codes; return the values in the struct that is the user data of `net`."""
     request = l_dicom.L_DicomCreateAssociate(l_dicom.TRUE)
     assert l_dicom.L_DicomDefaultAssociate(request) == l_dicom.DICOM_SUCCESS
     with acceptor(reject_pdu(*codes)) as port:
@@ -224,7 +224,7 @@ def test_a_garbage_collection_before_the_rejection_frees_no_user_data(
     l_dicom.L_DicomSetCallback(net, {"pfnReceiveAssociateReject": on_reject}, found)
     del found
     gc.collect()
-    others = [ffi.new("struct rejection *") for _ in range(1000)]  # would take its place
+    others = [ffi.new("struct rejection *") for _ in range(1000)]  # would reuse its memory
     assert still_there() is not None
     assert be_rejected(net, 2, 1, 3) == (1, 2, 1, 3)
     assert all(other.count == 0 for other in others)

@@ -25,8 +25,8 @@ from support.sockets import LOCALHOST, TIMEOUT, receive_pdu
 
 # ---- servers in processes of their own -----------------------------------------------------------
 
-# Each prints its port, serves until it can read a byte, and prints a summary: the counters, and the
-# seconds of CPU time that serving took.
+# Each program prints its port, serves until it can read a byte, and prints a summary: the counters,
+# and the CPU time of serving in seconds.
 
 
 by_server = pytest.mark.parametrize("kind", SERVERS)
@@ -49,7 +49,7 @@ def test_a_server_without_descriptors_waits_until_some_are_free(kind: str) -> No
         first = wait_for_answers(waiting, 20)
         time.sleep(lasts)
         assert len(answered(waiting)) < descriptors
-        for connection in first[:10]:  # each makes room for one
+        for connection in first[:10]:  # each close makes room for one connection
             connection.close()
             waiting.remove(connection)
             time.sleep(0.05)
@@ -77,7 +77,7 @@ def test_a_server_logs_each_period_without_descriptors(kind: str) -> None:
             with ExitStack() as stack:
                 waiting = callers(stack, server.address, 60)
                 wait_for_answers(waiting, 20)
-                time.sleep(0.3)  # until it has tried once more
+                time.sleep(0.3)  # lets the server try once more
             echo(server.address)
             echo(server.address)
         _, said = server.end()
@@ -85,7 +85,7 @@ def test_a_server_logs_each_period_without_descriptors(kind: str) -> None:
 
 
 class Failing:
-    """A listening socket without descriptors for some."""
+    """A listening socket whose `accept` fails for lack of descriptors at times."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
@@ -118,21 +118,21 @@ def test_the_connection_limit_holds_after_a_lack_of_descriptors() -> None:
             while not listener._starved:
                 await asyncio.sleep(0)
             failing.fails = False
-            first.close()  # which has the server accept others at once
+            first.close()  # the server then accepts another one at once
             end = time.monotonic() + 3 * aio.STARVED_RETRY
             while time.monotonic() < end:
                 most = max(most, len(server._acceptors))
                 await asyncio.sleep(0.001)
             for _, writer in rest:
                 writer.close()
-        assert server.counters.connections == 3  # the others have never got in
+        assert server.counters.connections == 3  # the others were never accepted
         return most
 
     assert asyncio.run(main()) == 2
 
 
 def test_a_last_abort_of_the_peer_is_read_without_a_free_descriptor() -> None:
-    """An A-ABORT and a reset, which are there when the server sends, without a descriptor left."""
+    """An A-ABORT and a reset have arrived when the server sends; no descriptor is free."""
     program = f"""
 import asyncio, resource, socket, struct
 from ltdic import Abort, Admission, aio, encode

@@ -1,4 +1,4 @@
-"""Servers, handles and connections of a process that forks."""
+"""Servers, handles and connections in a process that forks."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ LONG = 12 * TIMEOUT
 def sockets_toolchain(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Any:
-    """The sockets over epoll and over poll(2)."""
+    """The library over epoll and over poll(2)."""
     why = "a full backlog leaves a connection without an answer"
     return linux_toolchain_or_skip(request.param, tmp_path_factory.mktemp("forking"), why)
 
@@ -90,7 +90,7 @@ def counted(server):
 
 
 class Program:
-    """A program that runs beside this one, and is spoken to line by line."""
+    """A program in a process of its own, with commands and answers line by line."""
 
     def __init__(self, text: str, *arguments: str) -> None:
         self.process = subprocess.Popen(
@@ -120,7 +120,7 @@ class Program:
 
 @contextmanager
 def running(text: str, *arguments: str) -> Iterator[Program]:
-    """It is ended with all its children, whatever happens."""
+    """Run the program; kill it with all its children at the end."""
     program = Program(text, *arguments)
     try:
         yield program
@@ -164,7 +164,7 @@ CLIENTS = 4
 
 
 def heard_in_any_order(program: Program, count: int) -> tuple[list[int], int]:
-    """The children, all of which are ready, and the port."""
+    """Wait until all children are ready; return their process IDs and the port."""
     lines = [program.hear() for _ in range(count + 2)]
     assert lines.count("ready") == count
     pids, port = [line for line in lines if line != "ready"]
@@ -199,8 +199,8 @@ def test_four_children_serve_two_thousand_associations() -> None:
 
 
 def test_children_that_are_stopped_one_by_one_lose_nothing() -> None:
-    """A child that ends rejects requests as busy, and releases associations: that is in order, and
-    whoever is told so asks again."""
+    """A child that ends rejects requests as busy and releases associations; the requestors then try
+    again."""
     with running(PREFORK) as program:
         children, port = heard_in_any_order(program, 4)
         left = iter(children[:3])
@@ -230,7 +230,7 @@ def test_children_that_are_stopped_one_by_one_lose_nothing() -> None:
 
 
 def test_a_child_that_is_stopped_before_it_serves_ends() -> None:
-    """The signal comes before the first use of the loop, which it wakes."""
+    """The signal arrives before the first use of the loop, and wakes it."""
     program = """\
 server = ltdic.Server(("127.0.0.1", 0), timeout=10)
 
@@ -662,7 +662,7 @@ TLS = pytest.mark.parametrize("tls", [False, True], ids=["TCP", "TLS"])
 
 @contextmanager
 def answering(tls: bool) -> Iterator[tuple[int, str]]:
-    """A server that gives everything back: its port, and whom to trust."""
+    """Run a server that sends all data back; yield its port and the file of its authority."""
     context = server_context() if tls else None
     authority = AUTHORITY.cert_pem.bytes().decode() if tls else ""
     with serving_in_asyncio(admission=ALL, handler=answer, timeout=LONG, tls=context) as server:
@@ -681,7 +681,7 @@ def test_a_child_does_not_end_the_associations_of_its_parent(
             assert parent.end().split() == ["0", "0"]
 
 
-# What the child does is the body of a coroutine function. How it ends does not matter: in a child
+# The code of the child is the body of a coroutine function. Any end of it is accepted: in a child
 # asyncio has no running loop (RuntimeError).
 FORKS_IN_ASYNCIO = """\
 class Leave(Exception):

@@ -1,4 +1,4 @@
-"""The C library as CMake installs it, and the example programs, built outside the tree."""
+"""The C library installed by CMake, and the example programs built with it outside the tree."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ endforeach()
 
 @pytest.fixture(scope="session")
 def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the library is installed."""
+    """The prefix with the installed library."""
     build, prefix = tmp_path_factory.mktemp("build"), tmp_path_factory.mktemp("pre fix")
     flags = ["-DCMAKE_BUILD_TYPE=Release", f"-DCMAKE_C_FLAGS={' '.join(STRICT)}"]
     run("cmake", "-S", CSRC, "-B", build, f"-DCMAKE_INSTALL_PREFIX={prefix}", *flags)
@@ -77,7 +77,7 @@ def with_pkg_config(prefix: Path, folder: Path) -> None:
 def programs(
     request: pytest.FixtureRequest, prefix: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """The folder with both examples."""
+    """The folder with both example programs."""
     folder = tmp_path_factory.mktemp("examples")
     if request.param == "pkg-config":
         with_pkg_config(prefix, folder)
@@ -88,7 +88,7 @@ def programs(
 
 
 def echo(programs: Path, *arguments: str) -> tuple[int, str]:
-    """What `echo_scu` says, once there is somebody to talk to."""
+    """Run `echo_scu` until the server listens; return its exit code and output."""
     end = time.monotonic() + TIMEOUT
     while True:
         result = subprocess.run(
@@ -105,7 +105,7 @@ def echo(programs: Path, *arguments: str) -> tuple[int, str]:
 
 @contextmanager
 def admitting_scp(programs: Path, *titles: str) -> Iterator[tuple[str, list[str]]]:
-    """Its port, and after the end the lines it printed."""
+    """Run `admitting_scp`; yield its port, and a list that has its output after the end."""
     lines: list[str] = []
     with subprocess.Popen(
         [programs / "admitting_scp", "0", *titles],

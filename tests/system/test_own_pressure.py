@@ -1,4 +1,4 @@
-"""Associations whose sends wait: more of their data is handled when they are done, and once."""
+"""Associations with waiting sends: their further data is handled after the sends, and once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MIB = 1 << 20
 
 
 def test_failed_sends_take_no_room() -> None:
-    """Two bytes go out at once, after much that could not be sent."""
+    """Two bytes are sent at once after failed sends of much data."""
     small = replace(REQUEST, user_info=UserInformation(8, "1.2.3"))
 
     def handler(association: Any, pdv: PDV) -> Any:
@@ -46,7 +46,7 @@ def requests(count: int) -> bytes:
 
 
 def test_requests_of_a_peer_that_reads_nothing_are_answered_one_at_a_time() -> None:
-    """300 requests in one segment, each answered with 1 MiB, of which nothing is read."""
+    """300 requests arrive in one segment; each is answered with 1 MiB, which the peer does not read."""
     seen: list[bytes] = []
 
     def handler(association: Any, pdv: PDV) -> Any:
@@ -63,7 +63,7 @@ def test_requests_of_a_peer_that_reads_nothing_are_answered_one_at_a_time() -> N
         stable = len(seen)
         assert stable < 20
         assert len(association._waiting) <= 3
-        for _ in range(3):  # as the peer reads, more is handled
+        for _ in range(3):  # further requests are handled when the peer reads
             before = len(seen)
             while len(seen) == before:
                 peer.read(MIB)
@@ -72,7 +72,7 @@ def test_requests_of_a_peer_that_reads_nothing_are_answered_one_at_a_time() -> N
 
 @pytest.mark.parametrize("resets", [False, True])
 def test_postponed_data_is_handled_before_the_end_is_told(resets: bool) -> None:
-    """For a connection that is lost nothing is kept."""
+    """A lost connection keeps no data."""
     seen: list[bytes] = []
     waiting: list[int] = []
 
@@ -111,10 +111,10 @@ def test_a_task_that_leaves_the_queue_lets_the_next_one_send() -> None:
 
 
 def test_a_thread_that_leaves_the_queue_lets_the_next_one_send() -> None:
-    """The first in the queue waits for the end of a message, and gives up."""
+    """The first thread in the queue waits for the end of a message, and times out."""
     order = MessageOrder()
     order.begin(True, True, 1)
-    order.end(opens=True)  # a data set has to follow
+    order.end(opens=True)  # a data set must follow
     results: list[str] = []
 
     def wait(patience: float) -> None:

@@ -1,4 +1,4 @@
-"""What is installed: the package itself, its C sources, and nothing of the tree."""
+"""The installed package and its C sources."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from support.toolchain import STRICT, Toolchain, run
 
 
 def is_editable() -> bool:
-    """Whether pip left the package in the tree (PEP 610), whose own metadata do not say so."""
+    """Tell whether the install is editable (PEP 610); the metadata in the tree do not say so."""
     found = importlib.metadata.distributions(name="ltdic")
     origins = [json.loads(said) for d in found if (said := d.read_text("direct_url.json"))]
     return any(origin.get("dir_info", {}).get("editable", False) for origin in origins)

@@ -1,6 +1,6 @@
-"""Peers that take what is sent slowly or not at all, and what waits for them meanwhile.
+"""Peers that read slowly or not at all, and the data that waits for them.
 
-Each is small, and measures what does not depend on the machine.
+Each test is small, and checks values that do not depend on the machine.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ def send_much(association: Any, pdv: PDV) -> Iterator[Any]:
 def take_data(
     peer: Peer, messages: int = 1000, pause: float = 0
 ) -> tuple[bytes, list[int], PDU | None]:
-    """The data of so many messages, or up to another PDU or the end: all of it, where each message
-    ends, and the last PDU."""
+    """Receive the data of so many messages, or up to another PDU or the end. Return all data, the
+    offsets of the ends of messages, and the last PDU."""
     data, ends = bytearray(), list[int]()
     pdu: PDU | None = None
     while len(ends) < messages and isinstance(pdu := peer.take(), DataTransfer):
@@ -96,7 +96,7 @@ def take_data(
 
 
 def gets_much(peer: Peer) -> PDU | None:
-    """What comes after all that there is."""
+    """Read all data; return the PDU after it."""
     data, ends, pdu = take_data(peer)
     assert ends == [n * MIB for n in range(1, COUNT + 1)]
     assert data == MUCH
@@ -150,7 +150,7 @@ def test_a_release_of_the_handler_is_sent_after_all_its_data(serve: Serve) -> No
 
 
 def test_releases_in_a_collision_are_sent_after_all_data_of_the_handler() -> None:
-    """The requestor answers first (PS3.8 9.2.2)."""
+    """In a collision the requestor answers first (PS3.8 9.2.2)."""
     with blocking(handler=send_much_and_release) as host, ExitStack() as stack:
         peer = slow(stack, host)
         peer.send(COMMAND)
@@ -168,7 +168,7 @@ def test_a_release_of_another_thread_is_sent_after_all_data_of_the_handler(serve
         served = host.one()
         peer.send(COMMAND)
         assert has_come(peer, TIMEOUT)
-        # a task has its turn between two messages
+        # another task runs between two messages
         host.begin(served.release)
         data, ends, pdu = take_data(peer)
         assert pdu == ReleaseRequest()
@@ -180,7 +180,7 @@ def test_a_release_of_another_thread_is_sent_after_all_data_of_the_handler(serve
 
 
 def begin_to_send(host: Host, peer: Peer) -> Any:
-    """Send much, as one message, from elsewhere; the association."""
+    """Begin to send a large message in another thread or task; return the association."""
     served = host.one()
     host.begin(lambda: served.send(MUCH, context=CT, is_command=True))
     assert has_come(peer, TIMEOUT)
@@ -188,7 +188,7 @@ def begin_to_send(host: Host, peer: Peer) -> Any:
 
 
 def gets_one(peer: Peer) -> PDU | None:
-    """What comes after all that there is, in one message."""
+    """Read one message; return the PDU after it."""
     data, ends, pdu = take_data(peer)
     assert (data == MUCH, ends) == (True, [len(MUCH)])
     return pdu
@@ -216,7 +216,7 @@ def test_a_release_of_the_peer_is_answered_after_the_message_of_another_sender(
 
 
 def test_a_release_in_a_handler_while_a_thread_sends_is_a_local_error() -> None:
-    """It cannot wait for it."""
+    """The handler cannot wait for the thread."""
     raised: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def handler(association: Any, pdv: PDV) -> Iterator[Any]:
@@ -244,7 +244,7 @@ ANYTHING = replace(REQUEST, user_info=UserInformation(0, "1.2.3"))
 
 @pytest.mark.slow
 def test_answers_to_a_peer_that_reads_slowly_are_bounded() -> None:
-    """Of the answers wait as many as there are questions in one batch."""
+    """At most the answers to one batch of requests wait."""
     batch, most = 256, 0
 
     def handler(association: Any, pdv: PDV) -> Iterator[Any]:
@@ -265,7 +265,7 @@ def test_answers_to_a_peer_that_reads_slowly_are_bounded() -> None:
 
 @pytest.mark.slow
 def test_data_of_a_thread_waits_behind_data_of_the_handler() -> None:
-    """For longer than `timeout`, where the peer takes something all the time."""
+    """It waits for longer than `timeout`, while the peer reads something all the time."""
 
     def handler(association: Any, pdv: PDV) -> Iterator[Any]:
         yield association.send(bytes(12 * MIB), context=pdv.context_id, is_command=True)
@@ -293,7 +293,7 @@ REQUESTOR: Any = {"contexts": [VERIFICATION, CT], "timeout": SHORT}
 
 @contextmanager
 def narrow_acceptor(script: Script) -> Iterator[int]:
-    """The port of one whose system takes little of what it does not read."""
+    """Run an acceptor with a small receive buffer; yield its port."""
 
     def accept_first(connection: socket.socket) -> None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, NARROW)
@@ -326,7 +326,7 @@ def send_as_requestor_in_asyncio(script: Script) -> None:
 
 
 def send_as(face: str) -> Send:
-    """From a thread or task of its own, of a server."""
+    """Return a function that sends from a server, in a thread or task of its own."""
 
     def send(script: Script) -> None:
         with SERVERS[face](timeout=SHORT) as host, ExitStack() as stack:
@@ -376,7 +376,7 @@ SENDS = {
 
 
 def outcomes(script: Script) -> dict[str, Any]:
-    """What each of them raises where its peer does so; all at once."""
+    """Run all kinds of senders at once, each with a peer that runs the script; return the errors."""
 
     def outcome(send: Send) -> Any:
         try:
@@ -403,7 +403,7 @@ def test_a_release_of_a_requestor_waits_for_the_message_of_another_task() -> Non
     last = bytearray()
 
     def script(connection: socket.socket) -> None:
-        time.sleep(SHORT / 5)  # until the release has been asked for
+        time.sleep(SHORT / 5)  # lets the other task ask for the release
         while (pdu := receive_exactly_one(connection)) and pdu[0] == DataTransfer.type:
             last[:] = pdu[11:12]  # the message control header
         last.extend(pdu[:1])
@@ -427,8 +427,8 @@ SLOWLY = 4 * SHORT
 
 
 def read_slowly(connection: socket.socket) -> None:
-    """Steadily, but so little that the system of the other side makes no room for more for longer
-    than it waits; then all."""
+    """Read steadily, but so little that the sender's system frees no room for longer than its
+    timeout; then read the rest."""
     begun, left = time.monotonic(), len(MUCH)
     while left > 0:
         is_slow = time.monotonic() - begun < SLOWLY
@@ -463,7 +463,7 @@ def test_a_peer_that_reads_queued_data_slowly_does_not_time_out() -> None:
     [are_sent_to_and_collected, errors_of_l_dicom_are_collected, lent_bytes_are_collected],
 )
 def test_unsent_data_does_not_crash_the_collector(what: Callable[[], None]) -> None:
-    """In a process of its own, which a crash ends."""
+    """It runs in a process of its own, since a crash would end it."""
     run_apart(f"apart.{what.__name__}()")
 
 
@@ -495,7 +495,7 @@ STATES = {3: is_undecided, 6: is_accepted, 13: is_rejected}
 def test_incomplete_requests_are_bounded_in_every_state(
     serve: Serve, state: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Beyond the bound that one ends that began first; who leaves makes room."""
+    """Beyond the limit the oldest one is ended; a closed connection makes room."""
     gate, wire = Gate(), proposing(1)[:-1]
     admission = replace(ONLY_THERE, on_request=gate if state == 3 else None)
     try:
@@ -544,7 +544,7 @@ def test_incomplete_requests_are_bounded_in_open_associations_of_l_dicom() -> No
 
 
 def breaks_off() -> Iterator[bytes]:
-    """More than is given to the engine at once, and then no more."""
+    """Yield more than one part for the engine, and then raise."""
     yield bytes(MIB)
     raise OSError("the source is gone")
 
@@ -573,7 +573,7 @@ def test_an_unfinished_message_of_a_requestor_is_not_continued() -> None:
 
 
 def data_of(pieces: list[bytes]) -> list[tuple[bool, bool, bytes]]:
-    """What an acceptor receives of these after its A-ASSOCIATE-AC, each message joined."""
+    """Send these bytes to an acceptor after its A-ASSOCIATE-AC; return its messages, each joined."""
     association = ltdic.Association(requestor=False)
     association.receive_data(encode(REQUEST))
     assert len(list(association.events())) == 1
@@ -600,7 +600,7 @@ def test_a_p_data_tf_of_several_pdvs_may_be_cut_anywhere() -> None:
 
 
 def test_bytes_after_the_end_are_not_kept() -> None:
-    """Also where it looks like the beginning of something long."""
+    """This includes bytes like the beginning of a long PDU."""
     association = ltdic.Association(requestor=False)
     association.receive_data(encode(REQUEST))
     assert len(list(association.events())) == 1

@@ -1,6 +1,6 @@
-"""No fast rejection is lost or misreported, by whichever face it is asked for or sent.
+"""No fast rejection is lost or misreported, with every face as requestor and as acceptor.
 
-`LTDIC_REJECTIONS=100000 pytest -s tests/system/test_rejections.py` sends as many, and says more.
+`LTDIC_REJECTIONS=100000 pytest -s tests/system/test_rejections.py` sends so many, and prints more.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ COUNT = int(os.environ.get("LTDIC_REJECTIONS", "2000"))
 
 
 def load() -> ModuleType:
-    """The benchmark, whose requestors and acceptors these are."""
+    """Load the benchmark, which has the requestors and acceptors."""
     spec = importlib.util.spec_from_file_location("rejections", ROOT / "bench" / "rejections.py")
     assert spec is not None
     assert spec.loader is not None
@@ -60,7 +60,7 @@ def test_each_rejection_by_an_acceptor_of_ours_is_reported(acceptor: str) -> Non
 def test_no_requestor_blocks_in_connect(
     monkeypatch: pytest.MonkeyPatch, timeout: float | None
 ) -> None:
-    """Where a reset would make Linux drop the rejection before it."""
+    """While a socket connects, a reset makes Linux drop the rejection before it."""
     blocking: list[bool] = []
 
     def dial(*how: Any) -> socket.socket:

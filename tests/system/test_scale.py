@@ -1,6 +1,6 @@
-"""Ten thousand associations at once, peers that stall, limits, and callbacks that take their time.
+"""Ten thousand associations at once, stalled peers, limits, and slow callbacks.
 
-Times are printed; only what a hang or a wrong deadline would break is asserted of them.
+Times are printed; the assertions on them find hangs and wrong deadlines alone.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LIMIT_REACHED = AssociateReject(2, 3, 2)
 
 @pytest.fixture(scope="module")
 def gcc(tmp_path_factory: pytest.TempPathFactory) -> Toolchain:
-    """One compiler, where what is tested is time and not the language."""
+    """One compiler, for tests of time and not of the language."""
     return toolchain_or_skip("gcc", tmp_path_factory.mktemp("scale"), cxx=False)
 
 
@@ -55,8 +55,7 @@ def test_ten_thousand_associations_are_open_at_once(toolchain: Toolchain) -> Non
 
 @pytest.mark.slow
 def test_a_stalled_connection_is_closed_at_artim_and_delays_no_other(gcc: Toolchain) -> None:
-    """The program itself fails where one is closed a millisecond before ARTIM, or seconds
-    after it."""
+    """The program fails if a connection is closed a millisecond before ARTIM, or seconds after it."""
     program = gcc.program(SOURCES / "stalls.c", "c11")
     printed = run(program, "1000", "250", "1")
     print(printed, end="")
@@ -71,7 +70,7 @@ def test_a_stalled_connection_is_closed_at_artim_and_delays_no_other(gcc: Toolch
 
 
 class Server:
-    """Accepts all, answers C-ECHO and release, and frees what is closed."""
+    """Accepts all, answers C-ECHO and release, and frees closed handles."""
 
     def __init__(self, artim: int = 0, **more: Any) -> None:
         self.artim, self.accepted, self.handles = artim, 0, set[Any]()
@@ -118,7 +117,7 @@ def serving(artim: int = 0, **more: Any) -> Iterator[Server]:
 
 
 def pump_until(done: Callable[[], Any], pump: Callable[[], Any] = L_DicomBreathe) -> Any:
-    """What `done` returns, as soon as that is true."""
+    """Pump until `done` returns something true; return that."""
     end = time.monotonic() + TIMEOUT
     while not (found := done()):
         assert time.monotonic() < end, "too late"
@@ -127,7 +126,7 @@ def pump_until(done: Callable[[], Any], pump: Callable[[], Any] = L_DicomBreathe
 
 
 def associate(address: tuple[str, int]) -> None:
-    """One association with a C-ECHO, from its connection to its close, by L_DicomBreathe alone."""
+    """Have an association with a C-ECHO, from connection to close, by L_DicomBreathe alone."""
     closed: list[int] = []
     pdu = L_DicomCreateAssociate(True)
     check(L_DicomDefaultAssociate(pdu))
@@ -153,7 +152,7 @@ def associate(address: tuple[str, int]) -> None:
 
 @pytest.fixture(scope="module")
 def request_bytes() -> bytes:
-    """An associate request as it is on the wire."""
+    """The bytes of an A-ASSOCIATE-RQ."""
     pdu = L_DicomCreateAssociate(True)
     check(L_DicomDefaultAssociate(pdu))
     net = L_DicomCreateNet(None, DICOM_SECURE_NONE)
@@ -174,7 +173,7 @@ def request_bytes() -> bytes:
 
 
 class Callers:
-    """Raw sockets that call one server."""
+    """Raw sockets connected to one server."""
 
     def __init__(self, server: Server, stack: ExitStack) -> None:
         self.server, self.stack = server, stack
@@ -185,7 +184,7 @@ class Callers:
         return peer
 
     def answer_to(self, peer: socket.socket) -> Any:
-        """The PDU that this peer is sent."""
+        """Return the PDU that the server sends to this peer."""
         pump_until(lambda: select.select([peer], [], [], 0)[0], self.server.wait)
         return decode(receive_pdu(peer))
 
@@ -266,7 +265,7 @@ def test_a_blocking_callback_delays_no_other_thread(request_bytes: bytes) -> Non
             associate(server.address)
         others.set()
         thread.join()
-    assert waited == [True]  # not until its own time was up
+    assert waited == [True]  # it returned before its own timeout
 
 
 def test_a_callback_that_breathes_serves_the_other_handles_meanwhile(request_bytes: bytes) -> None:
@@ -284,6 +283,6 @@ def test_a_callback_that_breathes_serves_the_other_handles_meanwhile(request_byt
         "pfnClose": lambda h, e, _: order.append("closed"),
     }
     with serving() as others, serving(**slots) as server, ExitStack() as stack:
-        Callers(server, stack).call(request_bytes).close()  # its close has to wait
+        Callers(server, stack).call(request_bytes).close()  # its close must wait
         pump_until(lambda: "closed" in order)
     assert order == ["begun", *["other"] * 10, "ended", "closed"]

@@ -1,4 +1,4 @@
-"""Memory that held a passcode is wiped before it is freed, whatever the compiler thinks of it."""
+"""Memory that held a passcode is wiped before it is freed; no compiler removes the stores."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PROGRAM = TESTS / "c" / "passcode.c"
     scope="module", params=[f"{cc} {level}" for cc in COMPILERS for level in ("-O2", "-O3")]
 )
 def optimizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Each compiler at each level that removes stores to memory that is freed."""
+    """Each compiler at each level that removes stores to memory before it is freed."""
     return toolchain_or_skip(request.param, tmp_path_factory.mktemp("wipe"), cxx=False)
 
 
@@ -45,7 +45,7 @@ def test_no_freed_block_contains_a_passcode(optimizer: Toolchain) -> None:
 
 # ---- the object code -------------------------------------------------------------------------
 
-# Functions in which something ends that may hold a passcode.
+# Functions that free memory which may hold a passcode.
 WIPING = {
     "associate": ["L_DicomFreeAssociate", "L_DicomResetAssociate", "L_DicomSetUserIdentity"],
     "admission": ["ltdic_admission_free", "ltdic_admission_add_identity"],
@@ -65,7 +65,7 @@ WIPING = {
 
 
 def names_used(compiler: Toolchain, source: Path, *flags: str) -> dict[str, set[str]]:
-    """For each function in the object code of a C file, the names in it."""
+    """Return for each function in the object code of a C file the names that it uses."""
     built = compiler.folder / f"{source.stem}-searched.o"
     options = ["-std=c11", compiler.flags[0], *flags, "-ffunction-sections", "-DLTDIC_STATIC"]
     run(compiler.cc, *options, "-I", ltdic.get_include(), "-c", source, "-o", built)
@@ -79,7 +79,7 @@ def names_used(compiler: Toolchain, source: Path, *flags: str) -> dict[str, set[
 
 
 def reaches(used: dict[str, set[str]], function: str, wanted: str) -> bool:
-    """Whether a function has this name in it, or in what it calls in the same file."""
+    """Tell whether a function uses this name, directly or through functions of the same file."""
     seen, todo = set(), [function]
     while todo:
         names = used.get(todo.pop(), set()) - seen
