@@ -148,7 +148,8 @@ class Terminal:
 
 @contextmanager
 def answering(*answers: bytes) -> Iterator[int]:
-    """Run a peer that reads a request, sends an answer and closes, once per answer; yield its port."""
+    """Run a peer that reads a request, sends an answer and closes, once per answer; yield its
+    port."""
     with socket.create_server((LOCALHOST, 0)) as server:
         server.settimeout(TIMEOUT)
 

@@ -491,7 +491,7 @@ def test_repr_hides_secrets() -> None:
     assert not any(secret in text for secret in ("jdoe", "hunter2", "ticket"))
 
 
-# ---- as it came ------------------------------------------------------------------------------
+# ---- exact encoding --------------------------------------------------------------------------
 
 
 def test_a_changed_value_leaves_all_other_bytes_unchanged() -> None:
@@ -593,7 +593,7 @@ def test_more_rows_than_expected_are_fetched_in_a_second_call() -> None:
     assert decode(encode(pdu)) == pdu
 
 
-# ---- short cuts, against the long way --------------------------------------------------------
+# ---- fast paths ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("wire", _codec._KNOWN, ids=bytes.hex)

@@ -135,7 +135,7 @@ class InC:
         return answers
 
 
-# ---- all of them -----------------------------------------------------------------------------
+# ---- all vectors -----------------------------------------------------------------------------
 
 
 def questions_of(vector: dict[str, Any]) -> list[tuple[Question, Answer]]:

@@ -525,7 +525,7 @@ def test_the_answer_has_the_largest_accepted_length() -> None:
         assert info.max_length == most
 
 
-# ---- what is illegal -------------------------------------------------------------------------
+# ---- illegal values --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("title", ["", "  ", "SEVENTEEN LETTERS", "BACK\\SLASH", "TAB\t", "\xc4E"])

@@ -546,7 +546,7 @@ def test_an_invalid_timeout_is_a_value_error(timeout: float) -> None:
             Association(requestor=True, **{option: timeout})
 
 
-# ---- what cannot be sent -----------------------------------------------------------------------
+# ---- local errors ------------------------------------------------------------------------------
 
 PDUS: list[PDU] = [REQUEST, ACCEPT, AssociateReject(1, 1, 7), ReleaseRequest(), ReleaseResponse()]
 FITS: dict[str, tuple[Callable[[], Association], tuple[type, ...]]] = {

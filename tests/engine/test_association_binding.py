@@ -157,8 +157,8 @@ class Engine:
     def send_data(
         self, data: bytes, context: int = 1, control: int = COMMAND | LAST, taken: int = 0
     ) -> int:
-        """Lend the data and let the transport take some; then overwrite it, since the association has
-        kept a copy of the rest."""
+        """Lend the data and let the transport take some; then overwrite it, since the association
+        has kept a copy of the rest."""
         lent = bytearray(data)
         with ffi.from_buffer(lent) as raw:
             pdv = ffi.new("ltdic_pdv *", (context, control, (raw, len(raw))))
@@ -297,7 +297,7 @@ def pdus_of(wire: bytes) -> list[bytes]:
     return found
 
 
-# ---- what is answered with an A-ABORT ----------------------------------------------------------
+# ---- faults ------------------------------------------------------------------------------------
 
 
 def abort_by_provider(reason: int) -> bytes:
@@ -424,7 +424,7 @@ def test_the_transfer_syntax_of_a_refused_context_is_ignored() -> None:
     assert engine.state == 6
 
 
-# ---- what the provider refuses, and negotiation by us ------------------------------------------
+# ---- refusals by the provider, and negotiation -------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -1263,7 +1263,7 @@ def test_a_data_set_is_not_recognised_as_a_c_echo() -> None:
     assert [t.echo for t in told] == [ECHOES[0][0], NO_ECHO]
 
 
-# ---- two of them back to back, whatever happens --------------------------------------------------
+# ---- two associations, random steps --------------------------------------------------------------
 
 
 class Messages:
@@ -1290,7 +1290,8 @@ Stretch = tuple[int, int, bytes, bool]
 
 
 def joined(parts: list[tuple[int, int, bytes]]) -> list[Stretch]:
-    """Join fragments (context, control, data) to commands and data sets; each says if it is whole."""
+    """Join fragments (context, control, data) to commands and data sets; each says if it is
+    whole."""
     whole: list[Stretch] = []
     for context, control, data in parts:
         kind, last = control & COMMAND, bool(control & LAST)
@@ -1420,7 +1421,8 @@ class Side:
         self.check_echoes(pieces, told)
 
     def check_sent(self, told: list[Told]) -> None:
-        """Assert that the wire has the user's PDUs, and at most one A-ABORT of a deadline after them."""
+        """Assert that the wire has the user's PDUs, and at most one A-ABORT of a deadline after
+        them."""
         sent = [(t.type, t.size) for t in told]
         extra = [(7, 10)] if len(sent) > len(self.submitted) else []
         assert sent == self.submitted + extra
@@ -1437,7 +1439,8 @@ class Side:
                 assert wire[10:74] == RQ[10:74]
 
     def check_echoes(self, pieces: list[Piece], told: list[Told]) -> None:
-        """Assert that a C-ECHO is told with the end of each command that is one, and nowhere else."""
+        """Assert that a C-ECHO is told with the end of each command that is one, and nowhere
+        else."""
         commands = [
             data
             for _, kind, data, last in joined([(p.id, p.control, p.data) for p in pieces])

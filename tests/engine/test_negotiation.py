@@ -1,4 +1,5 @@
-"""The cost of negotiation grows with the sum of the peer's bytes and our rules, not their product."""
+"""The cost of negotiation grows with the sum of the peer's bytes and our rules, not their
+product."""
 
 from __future__ import annotations
 

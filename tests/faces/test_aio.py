@@ -539,7 +539,7 @@ async def test_reading_stops_while_received_messages_are_not_taken() -> None:
         assert (await association.receive()).data == b""
 
 
-# ---- a server: many, and slow ones -------------------------------------------------------------
+# ---- a server: many associations, and slow handlers --------------------------------------------
 
 
 @pytest.mark.slow

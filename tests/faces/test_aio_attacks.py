@@ -94,7 +94,7 @@ class RawTls:
         self.connection.sendall(self._out.read())
 
 
-# ---- answers that come early, or are seen late ---------------------------------------------------
+# ---- early answers, and answers read late --------------------------------------------------------
 
 
 @by_version
@@ -125,8 +125,8 @@ class Busy:
     """Keeps the loop busy from before a peer sends until a time-out of SHORT is over."""
 
     def __init__(self, is_blind: bool) -> None:
-        """`is_blind`: the poller reports no arrived bytes until the timers have run, as after a stop
-        of the process."""
+        """`is_blind`: the poller reports no arrived bytes until the timers have run, as after a
+        stop of the process."""
         self._loop: Any = asyncio.get_running_loop()
         self._is_blind = is_blind
         self._is_busy, self._has_sent = threading.Event(), threading.Event()
@@ -206,7 +206,7 @@ async def test_a_peer_that_sends_continuously_does_not_delay_the_timeout() -> No
         await asyncio.to_thread(peer.join)
 
 
-# ---- requests with the end behind them -----------------------------------------------------------
+# ---- requests followed by the end ----------------------------------------------------------------
 
 STRANGE = REQUEST[:6] + b"\0\2" + REQUEST[8:]
 """A request of another version of the protocol, which the provider refuses."""
@@ -264,7 +264,7 @@ async def test_an_accept_is_sent_although_an_abort_follows_the_request() -> None
     assert (to.counters.accepted, to.counters.aborted) == (1, 1)
 
 
-# ---- what on_request and handlers raise ----------------------------------------------------------
+# ---- exceptions of on_request and of handlers ----------------------------------------------------
 
 
 class Odd(BaseException):

@@ -570,7 +570,7 @@ def test_null_is_an_unknown_handle() -> None:
         l_dicom.L_DicomGetHostInfo(None)
 
 
-# ---- what is tried ---------------------------------------------------------------------------
+# ---- coverage of the public API --------------------------------------------------------------
 
 TRIED = {
     *("decode", "decode_rejects", "encode", "Decoder", "Admission", "Retry", "Association"),

@@ -312,7 +312,7 @@ def test_listen_refuses_a_host_with_a_port_in_it(host: str) -> None:
     assert "Traceback" not in result.stderr
 
 
-# ---- nobody answers ----------------------------------------------------------------------------
+# ---- no answer ---------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -417,7 +417,7 @@ def test_echo_retries_within_its_total_time_only(
         assert len(tries) == 1 + retries
 
 
-# ---- a resolver that may know later ------------------------------------------------------------
+# ---- temporary failures of the resolver --------------------------------------------------------
 
 
 class Resolver:
@@ -474,7 +474,7 @@ def test_echo_retries_after_a_temporary_failure_of_the_resolver(
     assert told.err.count("Trying again") == 1
 
 
-# ---- what is given up in asyncio ---------------------------------------------------------------
+# ---- cancellation in asyncio -------------------------------------------------------------------
 
 
 def pool_ends() -> None:

@@ -21,7 +21,7 @@ from support.sockets import LOCALHOST, TIMEOUT
 from support.threads import Background, LoopThread
 from support.uids import SECONDARY_CAPTURE
 
-# ---- what is seen of it ------------------------------------------------------------------------
+# ---- helpers -----------------------------------------------------------------------------------
 
 
 @contextmanager

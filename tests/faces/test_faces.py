@@ -52,7 +52,7 @@ def by_both(test: Any) -> Any:
     return by_requestor(by_acceptor(test))
 
 
-# ---- face against face -------------------------------------------------------------------------
+# ---- every face with every other ---------------------------------------------------------------
 
 
 @by_both

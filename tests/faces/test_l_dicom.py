@@ -81,7 +81,7 @@ def requestor(server: socket.socket, request_pdu: Any) -> Iterator[Requestor]:
     requestor.free()
 
 
-# ---- how a rejection arrives -------------------------------------------------------------------
+# ---- received rejections -----------------------------------------------------------------------
 
 
 def test_a_reject_in_one_read_with_the_end_of_the_connection(requestor: Requestor) -> None:
@@ -146,7 +146,7 @@ def test_a_reject_in_any_two_pieces_is_received_raw(
     L_DicomFreeAssociate(pdu)
 
 
-# ---- what is no rejection ----------------------------------------------------------------------
+# ---- invalid rejections ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,8 @@ def test_the_acceptor_waits_for_the_requestor_to_close(raw_request: bytes) -> No
 
 @contextmanager
 def rejected_under_artim(request: bytes, milliseconds: int) -> Iterator[tuple[Any, Any]]:
-    """Reject a requestor, which has so many milliseconds to close; yield it and the acceptor's end."""
+    """Reject a requestor, which has so many milliseconds to close; yield it and the acceptor's
+    end."""
 
     def on_request(hNet: Any, hPDU: Any, _: Any) -> None:
         check(L_DicomSetTimeouts(hNet, milliseconds, 0, 0))
@@ -1411,7 +1412,7 @@ def test_pdvs_arrive_one_by_one_and_raw(server: socket.socket, request_pdu: Any)
     requestor.free()
 
 
-# ---- many --------------------------------------------------------------------------------------
+# ---- many rejections, and threads --------------------------------------------------------------
 
 
 def reject_many(count: int, seed: int) -> int:

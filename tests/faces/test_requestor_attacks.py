@@ -117,7 +117,7 @@ def test_an_abort_does_not_wait_for_a_peer_that_sends_without_end() -> None:
         assert time.monotonic() - begun < TIMEOUT / 2
 
 
-# ---- a time-out is one ---------------------------------------------------------------------------
+# ---- deadlines -----------------------------------------------------------------------------------
 
 
 def ask(port: int) -> None:

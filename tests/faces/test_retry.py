@@ -35,7 +35,7 @@ from support.rejections import DEFINED
 from support.sockets import LOCALHOST, TIMEOUT, receive_pdu
 from support.threads import Background
 
-# ---- how long ----------------------------------------------------------------------------------
+# ---- waits -------------------------------------------------------------------------------------
 
 SECONDS = st.floats(0, 1e6)
 RETRIES = st.builds(
@@ -90,7 +90,7 @@ def test_an_invalid_retry_is_a_value_error(change: dict[str, Any]) -> None:
         Retry(**change)
 
 
-# ---- what --------------------------------------------------------------------------------------
+# ---- errors ------------------------------------------------------------------------------------
 
 
 def refused(cause: Exception) -> ConnectionFailed:
@@ -206,7 +206,8 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 @contextmanager
 def answering(*answers: bytes) -> Iterator[tuple[int, Callable[[], int]]]:
-    """Run a peer that gives one answer after the other; yield its port and the count of requests."""
+    """Run a peer that gives one answer after the other; yield its port and the count of
+    requests."""
     asked = 0
     with socket.create_server((LOCALHOST, 0)) as server:
         server.settimeout(TIMEOUT)

@@ -1434,7 +1434,7 @@ def test_a_maximum_length_without_room_for_data_is_a_value_error(most: int) -> N
             connect(LOCALHOST, 104, max_length=most)
 
 
-# ---- what can be sent ----------------------------------------------------------------------------
+# ---- values that can be sent ---------------------------------------------------------------------
 
 
 def data_set() -> pydicom.Dataset:
@@ -1498,7 +1498,7 @@ def test_a_requestor_refuses_to_send_invalid_data(serve: Serve, what: str) -> No
     assert heard == []
 
 
-# ---- what a requestor proposes -------------------------------------------------------------------
+# ---- proposals of a requestor --------------------------------------------------------------------
 
 
 class Refuser:

@@ -64,7 +64,8 @@ BUSY = AssociateReject(2, 3, 1)
 
 
 def echo(field: int, context: int = VERIFY, message: int = 7) -> bytes:
-    """Return a C-ECHO as a P-DATA-TF, encoded by the C library (see test_association_binding.py)."""
+    """Return a C-ECHO as a P-DATA-TF, encoded by the C library (see
+    test_association_binding.py)."""
     command = ffi.new("ltdic_echo *", {"field": field, "message": message})
     command.sop_class = VERIFICATION.encode()
     out = ffi.new("uint8_t[]", lib.LTDIC_ECHO_ROOM)
@@ -323,7 +324,7 @@ def read_to_the_end(connection: socket.socket) -> None:
     connection.close()
 
 
-# ---- alone -----------------------------------------------------------------------------------
+# ---- without a user --------------------------------------------------------------------------
 
 
 def test_a_server_answers_echoes_and_releases_without_events() -> None:
@@ -848,7 +849,7 @@ def test_the_number_of_an_ended_association_is_harmless() -> None:
             assert peer.receive() == RELEASE_RP
 
 
-# ---- how it ends -----------------------------------------------------------------------------
+# ---- ends of associations --------------------------------------------------------------------
 
 
 def test_an_abort_of_the_peer_is_told_with_its_codes() -> None:
@@ -1273,7 +1274,7 @@ def test_closing_in_no_time_closes_everything() -> None:
         peer.sees_the_end()
 
 
-# ---- nothing is left behind --------------------------------------------------------------------
+# ---- leaks -------------------------------------------------------------------------------------
 
 
 def live_through_everything(server: Server) -> None:

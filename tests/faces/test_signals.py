@@ -1,4 +1,5 @@
-"""An exception of a signal handler is raised by `serve` or `L_DicomWait` at once; no event is lost."""
+"""An exception of a signal handler is raised by `serve` or `L_DicomWait` at once; no event is
+lost."""
 
 from __future__ import annotations
 

@@ -281,7 +281,7 @@ def test_an_exception_in_the_block_aborts() -> None:
         assert decode(peer.join()) == Abort(0, 0)
 
 
-# ---- abort, from anywhere ----------------------------------------------------------------------
+# ---- abort in threads and signal handlers ------------------------------------------------------
 
 
 def endless() -> Iterator[bytes]:
@@ -1204,7 +1204,7 @@ thread.join()
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-# ---- nothing is left ---------------------------------------------------------------------------
+# ---- leaks -------------------------------------------------------------------------------------
 
 
 def test_associations_of_every_outcome_leave_no_descriptor() -> None:

@@ -185,7 +185,7 @@ def ends_seen(counters: ltdic.Counters) -> int:
     return counters.accepted + rejected + without
 
 
-# ---- what the peer said last ---------------------------------------------------------------------
+# ---- last PDU of a peer --------------------------------------------------------------------------
 
 
 def reject_at_once(connection: Any) -> None:
@@ -565,7 +565,8 @@ def test_two_hundred_stalled_handshakes_do_not_delay_other_connections() -> None
 
 
 def test_an_oversized_handshake_is_ended_at_once() -> None:
-    record = b"\x16\x03\x01\x3f\xff"  # header of a record of 16383 bytes, part of a ClientHello of 130,000
+    # The header of a record of 16383 bytes: a ClientHello of 130,000 bytes takes several.
+    record = b"\x16\x03\x01\x3f\xff"
     hello = b"\x01" + (130_000).to_bytes(3, "big") + bytes(16_379)
     with (
         serving(server_context(), timeout=6 * TIMEOUT) as server,

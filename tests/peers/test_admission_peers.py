@@ -47,7 +47,7 @@ Said = Codes | None
 AnyServer = ltdic.Server | aio.Server
 Serve = Callable[..., AbstractContextManager[AnyServer]]
 
-# ---- our servers, each on a thread of its own ----------------------------------------------------
+# ---- our servers, each in a thread ---------------------------------------------------------------
 
 
 class Store:
@@ -116,7 +116,7 @@ def in_asyncio(admission: Admission) -> Iterator[AnyServer]:
 SERVERS = {"Server": blocking, "aio.Server": in_asyncio}
 each_server = pytest.mark.parametrize("serve", SERVERS.values(), ids=SERVERS)
 
-# ---- their requestors: what they say of the answer -----------------------------------------------
+# ---- requestors of others ------------------------------------------------------------------------
 
 
 def said_by(association: Any) -> Said:
@@ -284,7 +284,7 @@ def test_storescu_sends_its_image_in_the_context_that_is_accepted(
     assert "DIMSE Status                  : 0x0000: Success" in printed
 
 
-# ---- what is refused whatever the admission says -------------------------------------------------
+# ---- refusals by the provider --------------------------------------------------------------------
 
 
 @each_server
@@ -486,7 +486,7 @@ def test_a_peer_is_told_each_rejection_that_on_request_returns(
     assert server.counters.rejected == {("sent", *codes): 1}
 
 
-# ---- our requestors are asked who they are -------------------------------------------------------
+# ---- user identity of our requestors -------------------------------------------------------------
 
 
 def connect(port: int, **options: Any) -> ltdic.AssociateAccept:

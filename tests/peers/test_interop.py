@@ -145,7 +145,7 @@ def decoded_by_pynetdicom(wire: bytes) -> Any:
     return pdu
 
 
-# ---- where pynetdicom is known to differ -----------------------------------------------------
+# ---- known differences of pynetdicom ---------------------------------------------------------
 
 UNKNOWN = "looks the type of each item up in a dictionary"
 REJECTED = "hands up the transfer syntax of a rejected context"
@@ -177,12 +177,14 @@ def without_unknown(pdu: ltdic.PDU) -> ltdic.PDU:
 
 
 def has_backslash(pdu: ltdic.PDU) -> bool:
-    """Tell whether the version name has a backslash: PS3.7 D.3.3.2.3 allows it, pynetdicom does not."""
+    """Tell whether the version name has a backslash: PS3.7 D.3.3.2.3 allows it, pynetdicom does
+    not."""
     return isinstance(pdu, ASSOCIATE) and "\\" in str(pdu.user_info.implementation_version_name)
 
 
 def with_swallowed_length(pdu: ltdic.PDU) -> ltdic.PDU:
-    """Return the PDU as pynetdicom decodes an empty primary field: all bytes up to the item's end."""
+    """Return the PDU as pynetdicom decodes an empty primary field: all bytes up to the item's
+    end."""
     identity = pdu.user_info.user_identity if isinstance(pdu, AssociateRequest) else None
     if identity is None or identity.primary:
         return pdu
@@ -195,7 +197,7 @@ def with_rejected_syntax(pdu: ltdic.PDU, syntax: str | None) -> ltdic.PDU:
     """Return the PDU with this transfer syntax in rejected contexts, where it is not significant
     (PS3.8 9.3.3.2).
 
-    Our value is then empty. Other implementations repeat one; pynetdicom cannot encode an empty one.
+    Our value is then empty. Other codecs repeat one; pynetdicom cannot encode an empty one.
     """
     if not isinstance(pdu, AssociateAccept):
         return pdu

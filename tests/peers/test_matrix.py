@@ -1,4 +1,5 @@
-"""The matrix of peers and cases: each peer in each case that it supports, as requestor and acceptor.
+"""The matrix of peers and cases: each peer in each case that it supports, as requestor and
+acceptor.
 
 `pytest -q -s tests/peers/test_matrix.py` prints the matrix at the end.
 """
@@ -89,7 +90,7 @@ MORE_ROWS = 8192  # 16 MiB, more than sockets hold
 
 Event = tuple[Any, ...]
 
-# ---- what is sent ----------------------------------------------------------------------------
+# ---- data to send ----------------------------------------------------------------------------
 
 
 def data_set_in(file: bytes) -> bytes:

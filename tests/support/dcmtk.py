@@ -33,8 +33,8 @@ AETable END
 
 @contextmanager
 def dcmtk_server(folder: Path, *command: str) -> Iterator[int]:
-    """Run a DCMTK acceptor in `folder`, with its port as the last argument; yield the port, on which
-    it may not listen yet."""
+    """Run a DCMTK acceptor in `folder`, with its port as the last argument; yield the port, on
+    which it may not listen yet."""
     (folder / "dcmqrscp.cfg").write_text(DCMQRSCP_CONFIG.format(folder=folder))
     (folder / "CALLED").mkdir()
     (folder / "CALLED" / "lockfile").touch()  # makes CALLED a known title for wlmscpfs

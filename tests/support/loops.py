@@ -33,8 +33,8 @@ class Rest:
 
 
 def in_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Run a test in a loop of its own; assert that it leaves no task, descriptor or warning, and that
-    the loop's exception handler was not called."""
+    """Run a test in a loop of its own; assert that it leaves no task, descriptor or warning, and
+    that the loop's exception handler was not called."""
 
     @functools.wraps(test)
     def run(*args: Any, **options: Any) -> None:

@@ -111,7 +111,8 @@ def read_message(connection: socket.socket) -> tuple[int, bytes]:
 
 
 def drained(connection: socket.socket) -> bytes:
-    """Read up to an A-RELEASE-RP or an A-ABORT; return it, or nothing if the connection ends first."""
+    """Read up to an A-RELEASE-RP or an A-ABORT; return it, or nothing if the connection ends
+    first."""
     with suppress(ConnectionResetError):
         while pdu := receive_exactly_one(connection):
             if pdu[0] in (ReleaseResponse.type, Abort.type):

@@ -149,7 +149,7 @@ def mutated(draw, wires):
     return bytes(wire)
 
 
-# ---- wire that no encoder of ours would write ------------------------------------------------
+# ---- hand-written PDUs -----------------------------------------------------------------------
 
 
 class Untidy:

@@ -166,8 +166,8 @@ def associate_once(port: int, end: float) -> None:
 def flood(
     sock: socket.socket, data: bytes, seconds: float, most: float = 1e18, rate: float = 0
 ) -> Figures:
-    """Send the same data repeatedly until the peer ends the connection or so many bytes are sent, at
-    most so many MiB a second unless 0."""
+    """Send the same data repeatedly until the peer ends the connection or so many bytes are sent,
+    at most so many MiB a second unless 0."""
     begun, sent, view = time.monotonic(), 0, memoryview(data)
     sock.settimeout(0.2)
     while (past := time.monotonic() - begun) < seconds and sent < most:
@@ -184,7 +184,7 @@ def flood(
     return {"sent, MiB": round(sent / MIB, 2), "in s": round(time.monotonic() - begun, 1)}
 
 
-# ---- the attacker's view of the other processes ------------------------------------------------
+# ---- other processes, seen by the attacker -----------------------------------------------------
 
 
 class Child:
@@ -516,8 +516,8 @@ def nothing(face: str, handler: str) -> Figures:
 
 
 def flood_of_decisions(face: str, on_request: str) -> Figures:
-    """4,000 callers leave before `on_request`, which takes 50 ms, has decided; then an honest caller
-    comes."""
+    """4,000 callers leave before `on_request`, which takes 50 ms, has decided; then an honest
+    caller comes."""
     with Attacked(face, on_request=on_request) as server:
         begun, callers = time.monotonic(), 0
         while callers < 4000 and time.monotonic() - begun < 25:
@@ -620,8 +620,9 @@ def tiny_pdvs(face: str, handler: str, rate: float) -> Figures:
 
 
 def many_syntaxes(face: str, match: bool) -> Figures:
-    """A context with 40 transfer syntaxes meets a request with 2,000 in each of its contexts; none of
-    them is supported, or the last one is. The figure is the time from the last byte to the answer."""
+    """A context with 40 transfer syntaxes meets a request with 2,000 in each of its contexts; none
+    of them is supported, or the last one is. The figure is the time from the last byte to the
+    answer."""
     ours = [f"1.2.4.{n}" for n in range(1000, 1040)]
     proposed = [f"1.2.3.{n}" for n in range(1000, 2999)] + [ours[-1] if match else "1.2.3.2999"]
     wire, supported = request(*proposals(37, tuple(proposed))), [VERIFICATION, (CT, ours)]
@@ -706,7 +707,7 @@ def request_in_pieces(face: str, takes_events: bool) -> Figures:
     return {"given, bytes": given, "events": events, "s": round(time.monotonic() - begun, 3)}
 
 
-# ---- which of them run -------------------------------------------------------------------------
+# ---- selection ---------------------------------------------------------------------------------
 
 Variants = dict[str, dict[str, Any]]
 """Arguments of an attack by a name."""

@@ -256,8 +256,8 @@ def test_messages_of_two_tasks_of_a_requestor_are_received_whole_and_in_pairs() 
 
 
 def in_a_thread_with(number: int | None, function: Callable[[], Any]) -> None:
-    """Call the function in a thread with this number: the system reuses numbers of ended threads, so
-    that one of many has it."""
+    """Call the function in a thread with this number: the system reuses numbers of ended threads,
+    so that one of many has it."""
     begins, chosen = threading.Event(), list[int | None]()
 
     def run() -> None:
@@ -508,7 +508,7 @@ def test_a_large_request_is_freed_with_its_association(serve: Serve) -> None:
             gc.enable()
 
 
-# ---- requests that are not whole -----------------------------------------------------------------
+# ---- incomplete requests -------------------------------------------------------------------------
 
 
 @contextmanager
@@ -631,7 +631,7 @@ def test_a_server_by_default_takes_three_quarters_of_the_descriptors(face: str) 
             peer.associate()
 
 
-# ---- data that is none ---------------------------------------------------------------------------
+# ---- empty fragments -----------------------------------------------------------------------------
 
 
 def flood(connection: socket.socket) -> None:
@@ -877,7 +877,7 @@ def test_an_abort_behind_handled_data_causes_no_error(face: str) -> None:
     )
 
 
-# ---- much in little ------------------------------------------------------------------------------
+# ---- many small messages and small PDUs ----------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -997,7 +997,7 @@ def test_a_large_request_in_small_pieces_is_received_in_time_that_grows_with_it(
     assert any(per_byte(large) / per_byte(small) < 3 for _ in range(3))
 
 
-# ---- what on_request and the handler raise -------------------------------------------------------
+# ---- exceptions of on_request and of handlers ----------------------------------------------------
 
 RAISED = [SystemExit, asyncio.CancelledError, KeyboardInterrupt]
 
@@ -1156,7 +1156,7 @@ def test_a_process_exits_without_waiting_for_a_decision() -> None:
     assert (ran.returncode, ran.stderr) == (0, "")
 
 
-# ---- what is said twice, or cut ------------------------------------------------------------------
+# ---- repeated contexts, and NULs in titles -------------------------------------------------------
 
 TWICE = {
     "Verification first": (ProposedContext(1, VERIFICATION, (IMPLICIT,)), VERIFICATION, IMPLICIT),
@@ -1278,7 +1278,7 @@ def test_a_host_name_with_a_nul_is_refused() -> None:
         ltdic.Server((host, 0))
 
 
-# ---- without descriptors, and in the middle of a handshake ---------------------------------------
+# ---- no descriptors, and unfinished handshakes ---------------------------------------------------
 
 
 @pytest.mark.slow

@@ -44,7 +44,8 @@ def reject_pdu(*codes: int) -> bytes:
 
 @contextmanager
 def acceptor(answer: bytes) -> Iterator[int]:
-    """Run an acceptor that sends one answer and waits for the requestor to close; yield its port."""
+    """Run an acceptor that sends one answer and waits for the requestor to close; yield its
+    port."""
 
     def serve() -> None:
         connection, _ = listener.accept()
@@ -170,7 +171,8 @@ def net() -> Iterator[Any]:
 
 
 def be_rejected(net: Any, *codes: int) -> tuple[int, int, int, int]:
-    """Be rejected with these codes; return the values in the struct that is the user data of `net`."""
+    """Be rejected with these codes; return the values in the struct that is the user data of
+    `net`."""
     request = l_dicom.L_DicomCreateAssociate(l_dicom.TRUE)
     assert l_dicom.L_DicomDefaultAssociate(request) == l_dicom.DICOM_SUCCESS
     with acceptor(reject_pdu(*codes)) as port:

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 
 C = TESTS / "c"
 
-# ---- one call after another fails --------------------------------------------------------------
+# ---- injected failures -------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module", params=[*COMPILERS, "gcc -DLTDIC_POLL"])

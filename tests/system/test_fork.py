@@ -367,7 +367,7 @@ if os.getpid() == parent:
     assert (found["accepted"], found["released"]) == (1, 1)
 
 
-# ---- threads that a child has not --------------------------------------------------------------
+# ---- threads that a child lacks ----------------------------------------------------------------
 
 
 def test_a_child_is_not_blocked_by_a_counting_thread_of_its_parent() -> None:

@@ -46,7 +46,8 @@ def requests(count: int) -> bytes:
 
 
 def test_requests_of_a_peer_that_reads_nothing_are_answered_one_at_a_time() -> None:
-    """300 requests arrive in one segment; each is answered with 1 MiB, which the peer does not read."""
+    """300 requests arrive in one segment; each is answered with 1 MiB, which the peer does not
+    read."""
     seen: list[bytes] = []
 
     def handler(association: Any, pdv: PDV) -> Any:

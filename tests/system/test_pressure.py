@@ -68,7 +68,7 @@ from support.waiting import eventually
 NARROW = 64 << 10  # bytes
 
 
-# ---- a release, and what is still to be sent -----------------------------------------------------
+# ---- a release, and queued data ------------------------------------------------------------------
 
 COUNT = 8
 MUCH = b"".join(bytes([n]) * MIB for n in range(COUNT))
@@ -237,7 +237,7 @@ def test_a_release_in_a_handler_while_a_thread_sends_is_a_local_error() -> None:
         peer_releases(host, peer)
 
 
-# ---- what is kept for a peer that takes it slowly ------------------------------------------------
+# ---- queued data ---------------------------------------------------------------------------------
 
 ANYTHING = replace(REQUEST, user_info=UserInformation(0, "1.2.3"))
 
@@ -285,7 +285,7 @@ def test_data_of_a_thread_waits_behind_data_of_the_handler() -> None:
         peer_releases(host, peer)
 
 
-# ---- peers that take nothing, and peers that take little -----------------------------------------
+# ---- peers that read nothing, and peers that read little -----------------------------------------
 
 Send = Callable[[Script], None]
 REQUESTOR: Any = {"contexts": [VERIFICATION, CT], "timeout": SHORT}
@@ -376,7 +376,8 @@ SENDS = {
 
 
 def outcomes(script: Script) -> dict[str, Any]:
-    """Run all kinds of senders at once, each with a peer that runs the script; return the errors."""
+    """Run all kinds of senders at once, each with a peer that runs the script; return the
+    errors."""
 
     def outcome(send: Send) -> Any:
         try:
@@ -454,7 +455,7 @@ def test_a_peer_that_reads_queued_data_slowly_does_not_time_out() -> None:
         assert host.counters.open == 1
 
 
-# ---- what the collector finds of it --------------------------------------------------------------
+# ---- the collector -------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -467,7 +468,7 @@ def test_unsent_data_does_not_crash_the_collector(what: Callable[[], None]) -> N
     run_apart(f"apart.{what.__name__}()")
 
 
-# ---- PDUs that are not whole ---------------------------------------------------------------------
+# ---- incomplete PDUs -----------------------------------------------------------------------------
 
 ONLY_THERE = Admission(contexts=ltdic.ANY, calling=["THERE"], max_associate=MIB)
 STRANGER = replace(REQUEST, calling_ae="STRANGER")
@@ -540,7 +541,7 @@ def test_incomplete_requests_are_bounded_in_open_associations_of_l_dicom() -> No
         assert is_served(host) < TIMEOUT / 2
 
 
-# ---- what is not sent to its end, and what comes in pieces ---------------------------------------
+# ---- unfinished messages, and received pieces ----------------------------------------------------
 
 
 def breaks_off() -> Iterator[bytes]:
@@ -573,7 +574,8 @@ def test_an_unfinished_message_of_a_requestor_is_not_continued() -> None:
 
 
 def data_of(pieces: list[bytes]) -> list[tuple[bool, bool, bytes]]:
-    """Send these bytes to an acceptor after its A-ASSOCIATE-AC; return its messages, each joined."""
+    """Send these bytes to an acceptor after its A-ASSOCIATE-AC; return its messages, each
+    joined."""
     association = ltdic.Association(requestor=False)
     association.receive_data(encode(REQUEST))
     assert len(list(association.events())) == 1

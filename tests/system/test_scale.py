@@ -55,7 +55,8 @@ def test_ten_thousand_associations_are_open_at_once(toolchain: Toolchain) -> Non
 
 @pytest.mark.slow
 def test_a_stalled_connection_is_closed_at_artim_and_delays_no_other(gcc: Toolchain) -> None:
-    """The program fails if a connection is closed a millisecond before ARTIM, or seconds after it."""
+    """The program fails if a connection is closed a millisecond before ARTIM, or seconds after
+    it."""
     program = gcc.program(SOURCES / "stalls.c", "c11")
     printed = run(program, "1000", "250", "1")
     print(printed, end="")
@@ -240,7 +241,7 @@ def test_a_connection_behind_stalled_ones_is_served_at_artim(request_bytes: byte
         assert [stall.recv(1) for stall in stalls] == [b"", b""]
 
 
-# ---- callbacks that take their time --------------------------------------------------------------
+# ---- slow callbacks ------------------------------------------------------------------------------
 
 
 def test_a_blocking_callback_delays_no_other_thread(request_bytes: bytes) -> None:
