@@ -483,25 +483,6 @@ async def test_a_peer_that_reads_nothing_is_aborted_at_the_timeout() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("host", ["..", "a" * 70 + ".invalid", "no\0host"])
-@in_loop
-async def test_an_unresolvable_name_is_a_connection_failed_with_its_cause(host: str) -> None:
-    with pytest.raises(ConnectionFailed) as e:
-        await aio.connect(host, 104, **OPTIONS)
-    assert isinstance(e.value.__cause__, (socket.gaierror, UnicodeError))
-
-
-@pytest.mark.parametrize("change", [{"timeout": 0}, {"timeout": -1}, {"port": 70_000}, {"port": 0}])
-def test_an_invalid_timeout_or_port_is_a_value_error(change: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"port|no time"):
-        aio.connect(**{"host": LOCALHOST, "port": 1, **OPTIONS, **change})
-    with pytest.raises(ValueError, match="no time"):
-        server(timeout=0)
-    with pytest.raises(ValueError, match="no time"):
-        server(idle=-1)
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("peer", ["unknown authority", "no TLS", "silent"])
 @in_loop
 async def test_a_failed_tls_handshake_is_a_connection_failed(peer: str) -> None:

@@ -973,18 +973,6 @@ def test_codes_above_a_byte_are_logged_and_the_request_rejected(
     check_logged(caplog)
 
 
-@pytest.mark.parametrize("error", [RuntimeError, SystemExit])
-def test_an_exception_of_on_request_in_a_thread_is_logged_and_the_request_rejected(
-    error: type[BaseException], caplog: pytest.LogCaptureFixture
-) -> None:
-    def decide(_: Any) -> None:
-        raise error("what the log says")
-
-    with blocking(admission=Admission(on_request=decide), handler=None) as host:
-        refused_as_failed(host, REQUEST)
-    check_logged(caplog)
-
-
 @pytest.mark.parametrize("codes", [(1, 3, 8), (0, 0, 0), (255, 255, 255), (2, 3, 2), (1, 1, 10)])
 def test_any_codes_of_a_rejection_reach_the_requestor_and_are_counted(
     serve: Serve, codes: Codes
@@ -1133,13 +1121,6 @@ def test_a_title_with_a_nul_does_not_match_a_known_title(serve: Serve) -> None:
             with Peer(host, called_by(field)) as peer:
                 peer.associate()
                 peer_releases(host, peer)
-
-
-def test_a_nul_inside_a_title_does_not_cut_it_in_the_record_of_a_server() -> None:
-    with blocking(admission=limited()) as host, Peer(host, EVIL) as peer:
-        peer.associate()
-        peer_releases(host, peer)
-        assert host.end()[1].calling_ae == "CT_1?EVIL"
 
 
 # ---- limits -------------------------------------------------------------------------------------

@@ -40,7 +40,6 @@ from ltdic import (
     ConnectionClosed,
     ConnectionFailed,
     LocalError,
-    ReleaseRequest,
     Server,
     UserIdentity,
     aio,
@@ -645,19 +644,6 @@ def test_a_closed_port_is_a_connection_failed_with_its_cause() -> None:
     assert isinstance(e.value.__cause__, ConnectionRefusedError)
 
 
-@pytest.mark.parametrize("host", ["", "..", "a" * 70 + ".invalid", "no\0host"])
-def test_an_unresolvable_name_is_a_connection_failed_with_its_cause(host: str) -> None:
-    with pytest.raises(ConnectionFailed) as e:
-        ltdic.connect(host, 104, **OPTIONS)
-    assert isinstance(e.value.__cause__, (socket.gaierror, UnicodeError))
-
-
-@pytest.mark.parametrize("change", [{"timeout": 0}, {"timeout": -1}, {"port": 70_000}, {"port": 0}])
-def test_an_invalid_timeout_or_port_is_a_value_error(change: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"port|no time"):
-        ltdic.connect(**{"host": LOCALHOST, "port": 1, **OPTIONS, **change})
-
-
 ERRORS = [
     AssociationRejected(AssociateReject(2, 3, 1)),
     AssociationAborted(Abort(2, 6), True, "text"),
@@ -742,30 +728,6 @@ def decision(on_request: Any, count: int = 1) -> list[Any]:
             except AssociationRejected as e:
                 found.append(e.codes)
     return found
-
-
-def raises(_: object) -> None:
-    raise RuntimeError("what the log says")
-
-
-@pytest.mark.parametrize(
-    "on_request",
-    [
-        raises,
-        lambda _: 7,
-        lambda _: "no",
-        lambda _: False,
-        lambda _: ReleaseRequest(),
-    ],
-    ids=["raises", "number", "text", "false", "another PDU"],
-)
-def test_a_failed_decision_is_logged_and_a_transient_rejection(
-    on_request: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    assert decision(on_request) == [(2, 1, 1)]
-    failures = [r for r in caplog.records if r.levelno == logging.ERROR]
-    assert [r.getMessage() for r in failures] == ["on_request failed; the request is rejected"]
-    assert failures[0].exc_info is not None
 
 
 def test_on_request_gets_the_titles_the_address_and_the_contexts() -> None:

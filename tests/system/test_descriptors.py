@@ -230,20 +230,3 @@ def test_a_limit_below_zero_is_a_value_error(face: str) -> None:
     kind = ltdic.Server if face == "blocking" else aio.Server
     with pytest.raises(ValueError, match="max_connections"):
         kind((LOCALHOST, 0), max_connections=-1)
-
-
-@pytest.mark.slow
-@by_server
-def test_connections_take_three_quarters_of_the_descriptors_by_default(kind: str) -> None:
-    descriptors, count = 80, 75
-    with child(kind, descriptors) as server, ExitStack() as stack:
-        waiting = callers(stack, server.address, count)
-        wait_for_answers(waiting, 60)
-        time.sleep(0.2)
-        assert len(answered(waiting)) == descriptors * 3 // 4
-        for connection in waiting:
-            connection.close()
-        echo(server.address)
-        summary, said = server.end()
-    assert summary["connections"] == count + 1
-    assert said == ""
