@@ -123,7 +123,7 @@ static void an_object_may_be_freed_twice(void)
     HDICOMPDU pdu = new_object(TRUE), other;
     L_DicomFreeAssociate(pdu);
     L_DicomFreeAssociate(pdu);
-    other = new_object(TRUE); /* where it was */
+    other = new_object(TRUE); /* reuses the place of the freed one */
     L_DicomFreeAssociate(pdu);
     assert(L_DicomGetPresentationCount(other) == 1);
     L_DicomFreeAssociate(other);
@@ -134,7 +134,7 @@ static void a_freed_object_is_unknown(void)
     HDICOMPDU pdu = new_object(TRUE), other;
     L_DicomFreeAssociate(pdu);
     nothing_knows(pdu);
-    other = new_object(TRUE); /* where it was */
+    other = new_object(TRUE); /* reuses the place of the freed one */
     nothing_knows(pdu);
     assert(L_DicomGetPresentationCount(other) == 1 && L_DicomGetMaxLength(other) == 16384);
     L_DicomFreeAssociate(other);

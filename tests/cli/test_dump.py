@@ -359,7 +359,7 @@ def test_the_header_of_the_item_at_fault_is_shown() -> None:
 
 
 def test_illegal_text_is_not_shown() -> None:
-    wire = FULL.replace(b"\x55\0\0\x08", b"\x55\0\0\x0c")  # and with the next four bytes
+    wire = FULL.replace(b"\x55\0\0\x08", b"\x55\0\0\x0c")  # the length covers four more bytes
     assert "implementation version name: 12 bytes, not shown" in dumped(wire)
     for kind in (0x52, 0x55, 0x56):
         assert_kept(dumped(with_info(item(kind, counted(PASSCODE)))), PASSCODE)

@@ -257,9 +257,7 @@ def test_eight_times_the_bytes_take_about_eight_times_as_long(what: str, strict:
     make, n = GROWING[what]
 
     def per_byte(wire: bytes) -> float:
-        timer = timeit.Timer(
-            lambda: answer(wire, strict), timer=time.thread_time
-        )  # of this thread alone
+        timer = timeit.Timer(lambda: answer(wire, strict), timer=time.thread_time)
         return min(timer.repeat(number=1, repeat=3)) / len(wire)
 
     def growth() -> float:

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from ltdic import AssociateRequest, ProposedContext, encode
-from ltdic._ffi import ffi, lib
+from ltdic import AssociateRequest, ProposedContext, encode, ffi, lib
 
 LONG, SHORT = 60_000, 50  # ms
 REQUEST = encode(

@@ -225,7 +225,7 @@ def test_on_end_is_called_once_for_each_end(
 def test_an_association_is_established_until_its_end_and_no_longer(
     serve: Serve, way: Way, outcome: str, codes: Any, options: dict[str, Any]
 ) -> None:
-    """It is not while the peer keeps the connection open after the end, for up to `timeout`."""
+    """After the end the peer may keep the connection open for up to `timeout`."""
     moments: list[tuple[str, bool]] = []
     held: list[Any] = []
 

@@ -438,7 +438,7 @@ def test_a_failed_handshake_is_logged_and_counted_once(
         with socket.create_connection(server.address, TIMEOUT) as connection:
             send_at_once(connection)
             begin(connection)
-            is_open = connection.fileno() >= 0  # or `ssl` has it
+            is_open = connection.fileno() >= 0  # otherwise `ssl` has taken the socket
             where = connection.getsockname() if is_open else None
             if is_open:
                 end(connection)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,16 @@ def run(*command: str | Path, timeout: float = 1200, **options: Any) -> str:
     return result.stdout
 
 
+BUILT: dict[tuple[str, ...], Path] = {}
+"""Libraries and programs that toolchains of this run have built, by compiler, file and flags."""
+
+
+def built_once(build: Callable[[], Path], *key: str) -> Path:
+    if key not in BUILT:
+        BUILT[key] = build()
+    return BUILT[key]
+
+
 class Toolchain:
     """A C and C++ compiler, and the library built with it as a static one."""
 
@@ -60,23 +71,27 @@ class Toolchain:
         self.cc, self.cxx = COMPILERS[name]
         self.name, self.folder = " ".join([name, *flags]), folder
         self.flags = [*flags, *os.environ.get("LTDIC_TEST_CFLAGS", "").split()]
-        self._library: Path | None = None
 
     @property
     def library(self) -> Path:
         """`libltdic.a`, built from the installed sources by the commands of the README."""
-        if self._library is None:
-            objects = []
-            for source in ltdic.get_sources():
-                objects.append(self.folder / f"{Path(source).stem}.o")
-                run(
-                    self.cc,
-                    *["-std=c11", "-O2", "-DLTDIC_STATIC", "-I", ltdic.get_include()],
-                    *[*self.flags, *STRICT, "-c", source, "-o", objects[-1]],
-                )
-            self._library = self.folder / "libltdic.a"
-            run("ar", "rcs", self._library, *objects)
-        return self._library
+        flags = [flag for flag in self.flags if flag != "-O2"]  # it is set anyway
+        return built_once(self._build_library, self.cc, *flags)
+
+    def _build_library(self) -> Path:
+        def build(source: str) -> Path:
+            built = self.folder / f"{Path(source).stem}.o"
+            run(
+                self.cc,
+                *["-std=c11", "-O2", "-DLTDIC_STATIC", "-I", ltdic.get_include()],
+                *[*self.flags, *STRICT, "-c", source, "-o", built],
+            )
+            return built
+
+        library = self.folder / "libltdic.a"
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            run("ar", "rcs", library, *pool.map(build, ltdic.get_sources()))
+        return library
 
     def _compile(self, source: Path, standard: str) -> list[str]:
         """Return the start of a command that compiles this C file by this standard, C or C++."""
@@ -87,10 +102,15 @@ class Toolchain:
 
     def program(self, source: Path, standard: str, *more: str) -> Path:
         """Build an executable of one C file with the static library and `more` linker flags."""
-        built = self.folder / f"{source.stem}-{standard}"
-        link = [self.library, "-pthread", "-DLTDIC_STATIC", *self.flags, *more, "-o", built]
-        run(*self._compile(source, standard), *link)
-        return built
+        library = self.library
+
+        def build() -> Path:
+            built = library.parent / f"{source.stem}-{standard}-{len(BUILT)}"
+            link = [library, "-pthread", "-DLTDIC_STATIC", *self.flags, *more, "-o", built]
+            run(*self._compile(source, standard), *link)
+            return built
+
+        return built_once(build, str(library), str(source), standard, *more)
 
     def shared_object(self, source: Path, standard: str) -> Path:
         """Build a shared object of one C file, compiled with the header alone."""

@@ -983,7 +983,7 @@ def test_a_large_request_in_small_pieces_is_received_in_time_that_grows_with_it(
                 list(association.events())
             assert association.state == 3
 
-        timer = timeit.Timer(receive, timer=time.thread_time)  # of this thread alone
+        timer = timeit.Timer(receive, timer=time.thread_time)
         return min(timer.repeat(number=1, repeat=2)) / len(wire)
 
     # Quadratic time would give 8 in every round.

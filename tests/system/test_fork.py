@@ -59,7 +59,7 @@ from ltdic import aio
 from ltdic.l_dicom import *
 
 def say(*what):
-    "A line, in one piece, since others write, too."
+    "Write a line in one call, since other processes write too."
     os.write(1, (" ".join(map(str, what)) + "\\n").encode())
 
 def heard():
@@ -69,7 +69,7 @@ def ended(pid):
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 def forked(function):
-    "The child, which does this and then ends in order."
+    "Fork a child that calls the function and then exits."
     pid = os.fork()
     if pid == 0:
         try:
