@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 from typing import Any
@@ -54,6 +55,16 @@ def codec_toolchain(
 def serve(request: pytest.FixtureRequest) -> Serve:
     """Each server: `ltdic.Server` and `ltdic.aio.Server`."""
     return SERVERS[request.param]
+
+
+# ---- memory ------------------------------------------------------------------------------------
+
+
+def pytest_collection_finish() -> None:
+    """Exclude modules and test items from later collections: many tests call `gc.collect`, which
+    would take long with thousands of items."""
+    gc.collect()
+    gc.freeze()
 
 
 # ---- skips -------------------------------------------------------------------------------------

@@ -48,6 +48,13 @@ def answers(group: Group) -> list[tuple[my.Case, Any, Any]]:
     return [(case, answer(case.wire), answer(case.wire, strict=True)) for case in group()]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def answers_are_freed() -> Iterator[None]:
+    """Free the answers after this module: they are many objects, which slow down the collector."""
+    yield
+    answers.cache_clear()
+
+
 def is_as_foretold(said: Any, expected: my.Fault | None) -> bool:
     if expected == my.DECODES:
         return not isinstance(said, tuple)
