@@ -221,7 +221,7 @@ def test_echo_prints_the_reason_of_a_rejection_and_advice() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("codes", DEFINED)
+@pytest.mark.parametrize("codes", [codes for codes in DEFINED if codes[2] == 1])
 def test_the_exit_code_of_echo_tells_a_permanent_from_a_transient_rejection(
     codes: tuple[int, int, int],
 ) -> None:

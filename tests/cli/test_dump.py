@@ -381,7 +381,8 @@ def test_a_passcode_is_hidden_when_bytes_before_it_are_missing_or_added(after: b
 def test_a_passcode_is_hidden_when_any_one_byte_of_the_request_changes() -> None:
     wire = with_info(*INFO[:5])
     for at in range(len(wire)):
-        for value in (*range(10), *range(0x50, 0x5A), 0xFF):
+        # The titles and the reserved bytes before the first item are read alike: a few values do.
+        for value in (0, 1, 0xFF) if 10 <= at < 74 else (*range(10), *range(0x50, 0x5A), 0xFF):
             stream = wire[:at] + bytes([value]) + wire[at + 1 :] + REJECT
             assert_kept(dumped(stream) + "".join(decoded(stream)), PASSCODE)
 

@@ -25,7 +25,7 @@ C = TESTS / "c"
 
 # ---- in C ------------------------------------------------------------------------------------
 
-FLAGS = ["-m32", "-fsanitize=address,undefined", "-fsanitize=thread"]
+FLAGS = ["-m32", "-O1 -fsanitize=address,undefined", "-O1 -fsanitize=thread"]
 
 
 @pytest.fixture(scope="module", params=[f"gcc {f}" for f in FLAGS] + [f"clang {FLAGS[1]}"])

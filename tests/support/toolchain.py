@@ -75,8 +75,7 @@ class Toolchain:
     @property
     def library(self) -> Path:
         """`libltdic.a`, built from the installed sources by the commands of the README."""
-        flags = [flag for flag in self.flags if flag != "-O2"]  # it is set anyway
-        return built_once(self._build_library, self.cc, *flags)
+        return built_once(self._build_library, self.cc, *self.flags)
 
     def _build_library(self) -> Path:
         def build(source: str) -> Path:

@@ -48,7 +48,7 @@ def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
     build, prefix = tmp_path_factory.mktemp("build"), tmp_path_factory.mktemp("pre fix")
     flags = ["-DCMAKE_BUILD_TYPE=Release", f"-DCMAKE_C_FLAGS={' '.join(STRICT)}"]
     run("cmake", "-S", CSRC, "-B", build, f"-DCMAKE_INSTALL_PREFIX={prefix}", *flags)
-    run("cmake", "--build", build)
+    run("cmake", "--build", build, "--parallel")
     run("cmake", "--install", build)
     return prefix
 

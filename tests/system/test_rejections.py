@@ -19,7 +19,7 @@ from support.paths import ROOT
 
 pytestmark = pytest.mark.slow
 
-COUNT = int(os.environ.get("LTDIC_REJECTIONS", "2000"))
+COUNT = int(os.environ.get("LTDIC_REJECTIONS", "1000"))
 
 
 def load() -> ModuleType:

@@ -23,9 +23,10 @@ pytestmark = pytest.mark.skipif(
 PROGRAM = TESTS / "c" / "passcode.c"
 
 
-@pytest.fixture(
-    scope="module", params=[f"{cc} {level}" for cc in COMPILERS for level in ("-O2", "-O3")]
-)
+LEVELS = ["-O2 -ffunction-sections", "-O3 -ffunction-sections"]  # a section names its function
+
+
+@pytest.fixture(scope="module", params=[f"{cc} {level}" for cc in COMPILERS for level in LEVELS])
 def optimizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Each compiler at each level that removes stores to memory before it is freed."""
     return toolchain_or_skip(request.param, tmp_path_factory.mktemp("wipe"), cxx=False)
@@ -64,11 +65,8 @@ WIPING = {
 }
 
 
-def names_used(compiler: Toolchain, source: Path, *flags: str) -> dict[str, set[str]]:
-    """Return for each function in the object code of a C file the names that it uses."""
-    built = compiler.folder / f"{source.stem}-searched.o"
-    options = ["-std=c11", compiler.flags[0], *flags, "-ffunction-sections", "-DLTDIC_STATIC"]
-    run(compiler.cc, *options, "-I", ltdic.get_include(), "-c", source, "-o", built)
+def names_used(built: Path) -> dict[str, set[str]]:
+    """Return for each function in an object file the names that it uses."""
     used: dict[str, set[str]] = {}
     for line in run("objdump", "-dr", built).splitlines():
         if function := re.match(r"[0-9a-f]+ <([\w.]+)>:", line):
@@ -88,15 +86,17 @@ def reaches(used: dict[str, set[str]], function: str, wanted: str) -> bool:
     return wanted in seen
 
 
-def source_of(name: str) -> Path:
-    (source,) = (Path(path) for path in ltdic.get_sources() if Path(path).stem == name)
-    return source
+def compiled(compiler: Toolchain, source: Path, *flags: str) -> Path:
+    built = compiler.folder / f"{source.stem}-searched.o"
+    options = ["-std=c11", *compiler.flags, *flags, "-DLTDIC_STATIC"]
+    run(compiler.cc, *options, "-I", ltdic.get_include(), "-c", source, "-o", built)
+    return built
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WIPING)
 def test_every_function_that_frees_a_passcode_wipes_it(optimizer: Toolchain, name: str) -> None:
-    used = names_used(optimizer, source_of(name))
+    used = names_used(optimizer.library.parent / f"{name}.o")
     assert [f for f in WIPING[name] if not reaches(used, f, "ltdic__wipe")] == []
 
 
@@ -117,11 +117,12 @@ void wipe_and_free(void *data, size_t size)
 def test_the_stores_stay_when_the_compiler_sees_the_free(optimizer: Toolchain) -> None:
     source = optimizer.folder / "wipe_and_free.c"
     source.write_text(WIPE_AND_FREE)
-    assert {"memset", "free"} <= names_used(optimizer, source)["wipe_and_free"]
+    assert {"memset", "free"} <= names_used(compiled(optimizer, source))["wipe_and_free"]
 
 
 def test_a_compiler_without_gnu_extensions_keeps_the_loop(optimizer: Toolchain) -> None:
-    used = names_used(optimizer, source_of("wipe"), "-U__GNUC__")
-    assert used["ltdic__wipe"] == set()
-    code = run("objdump", "-d", optimizer.folder / "wipe-searched.o")
+    (source,) = (Path(path) for path in ltdic.get_sources() if Path(path).stem == "wipe")
+    built = compiled(optimizer, source, "-U__GNUC__")
+    assert names_used(built)["ltdic__wipe"] == set()
+    code = run("objdump", "-d", built)
     assert re.search(r"\bmovb +\$0x0,\(%", code) or platform.machine() != "x86_64"
