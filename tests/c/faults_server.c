@@ -370,7 +370,7 @@ static int turn_time(void)
     return faults.quantum == SURE ? 1 : TURN;
 }
 
-static int everybody_is_done(void)
+static int all_are_done(void)
 {
     return peer.fd < 0 && (user.ended || !user.begun);
 }
@@ -381,7 +381,7 @@ static void go_through(plan what)
     current = what;
     memset(&user, 0, sizeof user);
     peer_calls();
-    for (int turn = 0; !everybody_is_done() && turn < HUNG; turn++) {
+    for (int turn = 0; !all_are_done() && turn < HUNG; turn++) {
         peer_turn();
         if (what == CLOSE && user.stored > 0 && !closed) {
             ltdic_server_close(server, 4000);
@@ -443,7 +443,7 @@ static unsigned long run(const sweep *s, plan what, unsigned long n, int quantum
     const unsigned long hits = faults.hits;
     inject(NOTHING, 0, 0, 0);
     REQUIRE(begun || hits > 0);
-    for (int turn = 0; begun && !everybody_is_done(); turn++) { /* from here on no call fails */
+    for (int turn = 0; begun && !all_are_done(); turn++) { /* from here on no call fails */
         REQUIRE(turn < HUNG);
         peer_turn();
         server_turn(turn_time());

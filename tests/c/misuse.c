@@ -316,7 +316,7 @@ static void free_nets(void)
     L_DicomFreeNet(listener);
 }
 
-static void what_the_library_gives_is_not_freed_by_its_user(void)
+static void objects_of_the_library_are_not_freed_by_the_user(void)
 {
     associate();
     nothing_knows(seen[0]); /* the request was answered and its callback has returned */
@@ -571,7 +571,7 @@ static void (*const scenes[])(void) = {
     a_connection_is_no_object,
     no_handle_is_given_out_again,
     ten_thousand_objects_are_told_apart,
-    what_the_library_gives_is_not_freed_by_its_user,
+    objects_of_the_library_are_not_freed_by_the_user,
     an_object_outlives_the_connection_freed_in_its_callback,
     waits_inside_callbacks_are_bounded_and_lose_nothing,
     breaths_inside_callbacks_are_bounded_and_lose_nothing,

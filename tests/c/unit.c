@@ -165,7 +165,7 @@ static void a_pdu_of_fixed_size_is_encoded_without_rows(void)
     assert(memcmp(memory, reject, sizeof reject) == 0);
 }
 
-static void what_does_not_fit_is_not_written(void)
+static void a_pdu_that_does_not_fit_is_not_written(void)
 {
     uint8_t memory[REQUEST_SIZE];
     ltdic_fault fault;
@@ -437,7 +437,7 @@ static void extended_information_may_be_copied_inside_an_object(void)
     }
 }
 
-static void an_identity_may_be_set_to_what_it_is(void)
+static void an_identity_can_be_set_to_itself(void)
 {
     static const L_UCHAR name[LONGEST_VALUE] = {1, 2, 3}, code[LONGEST_VALUE] = {4, 5, 6};
     for (L_UINT size = 0; size <= LONGEST_VALUE; size++) {
@@ -515,7 +515,7 @@ int main(void)
     rejects_fill_the_room_there_is();
     a_strict_stream_refuses_odd_fragments_and_even_ids();
     a_pdu_of_fixed_size_is_encoded_without_rows();
-    what_does_not_fit_is_not_written();
+    a_pdu_that_does_not_fit_is_not_written();
     a_row_that_cannot_be_encoded_is_named();
     a_uid_is_judged_as_byte_by_byte();
     every_byte_is_judged_the_same_everywhere();
@@ -524,7 +524,7 @@ int main(void)
     a_rejected_context_keeps_the_transfer_syntax_it_is_given();
     an_exact_row_may_be_pointed_to_another_value();
     extended_information_may_be_copied_inside_an_object();
-    an_identity_may_be_set_to_what_it_is();
+    an_identity_can_be_set_to_itself();
     one_row_is_enough_for_a_pdu_of_codes();
     an_answered_context_has_no_abstract_syntax();
     an_object_takes_legal_texts_alone();

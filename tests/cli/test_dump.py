@@ -138,7 +138,7 @@ def test_dump_shows_the_fields_before_a_fault_and_no_secret_around_it() -> None:
     assert not any(secret in text for secret in ("jdoe", "6a 64", "hunter2"))
 
 
-def test_dump_in_strict_mode_refuses_what_the_standard_forbids() -> None:
+def test_dump_in_strict_mode_refuses_pdus_that_the_standard_forbids() -> None:
     undefined = encode(AssociateReject(1, 3, 8))
     assert dump(undefined).returncode == 0
     result = dump(undefined, "--strict")

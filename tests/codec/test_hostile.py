@@ -55,7 +55,7 @@ def answers_are_freed() -> Iterator[None]:
     answers.cache_clear()
 
 
-def is_as_foretold(said: Any, expected: my.Fault | None) -> bool:
+def is_expected(said: Any, expected: my.Fault | None) -> bool:
     if expected == my.DECODES:
         return not isinstance(said, tuple)
     return expected is None or bool(said == expected)
@@ -66,7 +66,7 @@ def is_as_foretold(said: Any, expected: my.Fault | None) -> bool:
 def test_hostile_bytes_give_a_value_or_the_expected_fault_at_its_offset(group: Group) -> None:
     for case, lenient, strict in answers(group):
         for said, expected in ((lenient, case.lenient), (strict, case.strict)):
-            assert is_as_foretold(said, expected), case.wire.hex()
+            assert is_expected(said, expected), case.wire.hex()
             assert not isinstance(said, tuple) or 0 <= said[1] <= len(case.wire)
         assert isinstance(strict, tuple) or strict == lenient
     print(f"{len(answers(group))} inputs")

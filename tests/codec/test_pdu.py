@@ -203,7 +203,7 @@ def test_every_proper_prefix_needs_more(pdu: ltdic.PDU, data: st.DataObject) -> 
 
 
 @given(my.chopped(my.pdus.map(encode)))
-def test_chunking_does_not_change_what_is_received(case: tuple[bytes, list[bytes]]) -> None:
+def test_chunking_does_not_change_the_received_pdus(case: tuple[bytes, list[bytes]]) -> None:
     wire, chunks = case
     whole, pieces = Decoder(), Decoder()
     whole.feed(wire)

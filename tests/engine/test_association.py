@@ -298,7 +298,7 @@ def fragments(data: bytes, size: int, context: int, is_command: bool) -> bytes:
 
 
 @given(MESSAGES, st.sampled_from(ENDS), st.data())
-def test_chunking_does_not_change_what_is_told(messages: Any, end: bytes, data: Any) -> None:
+def test_chunking_does_not_change_the_events(messages: Any, end: bytes, data: Any) -> None:
     wire, expected = AC, [ACCEPT]
     for context, parts in messages:
         for is_command, (content, size) in zip((True, False), parts, strict=True):

@@ -754,7 +754,7 @@ def test_a_pdu_is_told_as_sent_when_its_last_byte_has_been_taken(
     assert engine.told[-1].kind == CLOSED
 
 
-def test_one_output_begins_with_what_waits_and_goes_on_with_what_is_lent() -> None:
+def test_one_output_has_the_queued_bytes_and_then_the_lent_ones() -> None:
     engine = acceptor(theirs=10)
     assert engine.send_data(b"12345678", control=COMMAND, taken=5) == OK
     lent = ffi.new("uint8_t[]", b"abcd" * 50)

@@ -57,6 +57,8 @@ from support.threads import Background
 from support.tls import client_context, server_context
 from support.uids import SECONDARY_CAPTURE
 
+MOMENT = 0.1  # s, after which another task most likely waits
+
 # ---- the harness -------------------------------------------------------------------------------
 
 
@@ -367,7 +369,7 @@ async def test_abort_in_another_task_ends_a_waiting_method(method: str, closes: 
 
     async with associated(script, timeout=6 * TIMEOUT) as (association, peer):
         task = asyncio.create_task(raises_local_error(method, association))
-        await asyncio.sleep(SHORT)
+        await asyncio.sleep(MOMENT)
         assert not task.done()
         reads.set()
         aborting = [asyncio.create_task(association.abort()) for _ in range(3)]
@@ -388,7 +390,7 @@ async def test_abort_in_another_task_ends_a_waiting_method_over_tls() -> None:
     async with server(tls=server_context()) as to:
         association = await connect(to, tls=client_context())
         task = asyncio.create_task(raises_local_error("receive", association))
-        await asyncio.sleep(SHORT)
+        await asyncio.sleep(MOMENT)
         await association.abort()
         await asyncio.wait_for(task, TIMEOUT)
     assert to.counters.aborted == 1
@@ -424,7 +426,7 @@ async def test_leaving_the_block_ends_a_method_that_another_task_waits_for() -> 
                 raise KeyError
 
         task = asyncio.create_task(raises_local_error("receive", association))
-        await asyncio.sleep(SHORT)
+        await asyncio.sleep(MOMENT)
         with pytest.raises(KeyError):
             await leave()
         await asyncio.wait_for(task, TIMEOUT)
@@ -758,7 +760,7 @@ async def test_the_connection_of_a_peer_that_never_reads_is_closed() -> None:
 @pytest.mark.parametrize("reads", [False, True])
 @in_loop
 async def test_a_server_closes_in_time_in_every_state(state: str, reads: bool) -> None:
-    timeout = 0.8
+    timeout = 0.5
     handled: list[bytes] = []
 
     async def handler(association: aio.AsyncServedAssociation, pdv: PDV) -> None:

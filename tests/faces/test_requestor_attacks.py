@@ -65,6 +65,7 @@ def stopped_while(function: Callable[[], Any]) -> Iterator[Callable[[], None]]:
         signal.signal(signal.SIGUSR1, before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_rejection_in_several_tls_records_received_in_time_is_reported(version: str) -> None:
     """The process did not run at the time of the timeout."""
@@ -103,6 +104,7 @@ def test_a_rejection_in_several_tls_records_received_in_time_is_reported(version
     assert rejected.value.codes == (1, 1, 7)
 
 
+@pytest.mark.slow
 def test_an_abort_does_not_wait_for_a_peer_that_sends_without_end() -> None:
     def flood(connection: socket.socket) -> None:
         with suppress(OSError):

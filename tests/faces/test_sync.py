@@ -324,7 +324,7 @@ def waiting_peer(
 def until_used(association: ltdic.SyncAssociation) -> None:
     """Wait until another thread uses the association; it then most likely waits in a call."""
     eventually(lambda: association._is_used)
-    time.sleep(SHORT)
+    time.sleep(0.1)
 
 
 def raises_local_error(method: str, association: ltdic.SyncAssociation) -> None:
@@ -919,7 +919,7 @@ def test_a_peer_that_reads_nothing_from_a_handler_is_aborted_in_time() -> None:
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("reads", [False, True])
 def test_a_server_closes_in_time_in_every_state(state: str, reads: bool) -> None:
-    timeout = 0.8
+    timeout = 0.5
     handled: list[bytes] = []
 
     def handler(association: ltdic.ServedAssociation, pdv: PDV) -> None:

@@ -217,7 +217,7 @@ CONTEXTS = Admission(
 
 
 @each_server
-def test_pynetdicom_is_told_what_becomes_of_each_context(serve: Serve) -> None:
+def test_pynetdicom_is_told_the_result_of_each_context(serve: Serve) -> None:
     proposed = [
         (VERIFICATION, IMPLICIT),
         (SECONDARY_CAPTURE, [IMPLICIT, BIG_ENDIAN, EXPLICIT]),

@@ -1185,7 +1185,7 @@ DONE: dict[tuple[str, str], str] = {}
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "case", "options"), list(combinations()))
-def test_both_ends_agree_on_what_happened(
+def test_both_ends_report_the_expected_events(
     tmp_path: Path, name: str, case: Case, options: dict[str, Any]
 ) -> None:
     case.run(PEERS[name], tmp_path, **options)

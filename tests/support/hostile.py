@@ -277,7 +277,7 @@ GRID = {
 }
 
 
-def foretold(wire: bytes, field: Length, value: int) -> Fault | None:
+def expected_fault(wire: bytes, field: Length, value: int) -> Fault | None:
     """Return the fault of a valid PDU with another value in this field; None if unknown."""
     if field.outer and value > field.most:
         return ("item_overrun", field.at)
@@ -295,7 +295,7 @@ def impossible_lengths() -> Iterator[Case]:
         for field in lengths(wire) if len(wire) <= LARGE else ():
             near = {field.value - 1, field.value + 1, field.most, field.most + 1}
             for value in {*GRID[field.size], *near} - {field.value, -1}:
-                fault = foretold(wire, field, value)
+                fault = expected_fault(wire, field, value)
                 yield Case(with_value(wire, field, value), fault, fault)
 
 

@@ -74,8 +74,9 @@ class Toolchain:
 
     @property
     def library(self) -> Path:
-        """`libltdic.a`, built from the installed sources by the commands of the README."""
-        return built_once(self._build_library, self.cc, *self.flags)
+        """`libltdic.a`, built from the installed sources."""
+        flags = [flag for flag in self.flags if flag != "-O2"]  # it is set anyway
+        return built_once(self._build_library, self.cc, *flags)
 
     def _build_library(self) -> Path:
         def build(source: str) -> Path:
@@ -83,6 +84,7 @@ class Toolchain:
             run(
                 self.cc,
                 *["-std=c11", "-O2", "-DLTDIC_STATIC", "-I", ltdic.get_include()],
+                "-ffunction-sections",  # sections have the names of functions: see test_wipe.py
                 *[*self.flags, *STRICT, "-c", source, "-o", built],
             )
             return built

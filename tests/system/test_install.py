@@ -165,7 +165,7 @@ def test_the_examples_talk_to_each_other(programs: Path) -> None:
     assert lines == ["B: admitted", "C: rejected"]
 
 
-def test_the_shared_library_has_a_soname_and_exports_only_what_the_headers_declare(
+def test_the_shared_library_has_a_soname_and_exports_only_declared_functions(
     prefix: Path,
 ) -> None:
     library = next(prefix.rglob("libltdic.so"))

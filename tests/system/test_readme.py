@@ -147,7 +147,7 @@ def test_the_requestor_of_the_readme_prints_why_pynetdicom_refuses(tmp_path: Pat
         assert echo(port, tmp_path) == (0, "echo: status 0000\n", "")
 
 
-def test_the_requestor_of_the_readme_prints_that_nobody_listens(tmp_path: Path) -> None:
+def test_the_requestor_of_the_readme_prints_that_there_is_no_connection(tmp_path: Path) -> None:
     with reserved_port() as port:
         code, printed, errors = echo(port, tmp_path)
     assert (code, printed) == (1, "")

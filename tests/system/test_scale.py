@@ -192,7 +192,7 @@ class Callers:
     def are_accepted(self, peers: list[socket.socket]) -> bool:
         return all(isinstance(self.answer_to(peer), AssociateAccept) for peer in peers)
 
-    def nobody_else_is_accepted(self, count: int) -> bool:
+    def no_other_is_accepted(self, count: int) -> bool:
         for _ in range(5):
             self.server.wait()
         return self.server.accepted == count
@@ -215,7 +215,7 @@ def test_stalled_connections_do_not_count_as_associations(request_bytes: bytes) 
         for _ in range(3):
             assert callers.answer_to(callers.call(request_bytes)) == LIMIT_REACHED
         served[0].close()
-        assert callers.nobody_else_is_accepted(106)
+        assert callers.no_other_is_accepted(106)
         assert callers.are_accepted([callers.call(request_bytes)])
         assert callers.answer_to(callers.call(request_bytes)) == LIMIT_REACHED
 
@@ -225,7 +225,7 @@ def test_connections_beyond_the_limit_wait_until_others_are_closed(request_bytes
         peers = [callers.call(request_bytes) for _ in range(8)]
         for served, count in ((peers[:3], 3), (peers[3:6], 6), (peers[6:], 8)):
             assert callers.are_accepted(served)
-            assert callers.nobody_else_is_accepted(count)
+            assert callers.no_other_is_accepted(count)
             for peer in served:
                 peer.close()
 

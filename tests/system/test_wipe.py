@@ -23,10 +23,9 @@ pytestmark = pytest.mark.skipif(
 PROGRAM = TESTS / "c" / "passcode.c"
 
 
-LEVELS = ["-O2 -ffunction-sections", "-O3 -ffunction-sections"]  # a section names its function
-
-
-@pytest.fixture(scope="module", params=[f"{cc} {level}" for cc in COMPILERS for level in LEVELS])
+@pytest.fixture(
+    scope="module", params=[f"{cc} {level}" for cc in COMPILERS for level in ("-O2", "-O3")]
+)
 def optimizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Each compiler at each level that removes stores to memory before it is freed."""
     return toolchain_or_skip(request.param, tmp_path_factory.mktemp("wipe"), cxx=False)
