@@ -189,6 +189,7 @@ def test_listening_at_an_invalid_host_raises_the_error_of_the_resolver(
     assert e.value.errno in (socket.EAI_NONAME, socket.EAI_AGAIN)
 
 
+@pytest.mark.slow
 @by_server
 def test_listening_on_a_port_in_use_is_an_error(listen: Listen) -> None:
     with pytest.raises(socket.gaierror):

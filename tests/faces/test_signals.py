@@ -32,7 +32,7 @@ from support.sockets import LOCALHOST, TIMEOUT, receive_pdu
 from support.threads import Background, background
 from support.uids import EXPLICIT, SECONDARY_CAPTURE
 
-TICKS = int(os.environ.get("LTDIC_TICKS", "5000"))
+TICKS = int(os.environ.get("LTDIC_TICKS", "3000"))
 CLIENTS = 4
 CODES = (1, 1, 7)
 MESSAGE = command_set({2: SECONDARY_CAPTURE, 0x100: 1, 0x110: 1, 0x700: 0, 0x800: 1})
