@@ -82,6 +82,7 @@ def test_dump_escapes_terminal_control_sequences() -> None:
     assert b"called AE title: 16 bytes, not shown\n" in text
 
 
+@pytest.mark.slow
 def test_dump_reads_files_and_digits_and_writes_json(tmp_path: Path) -> None:
     file = tmp_path / "wire"
     file.write_bytes(REJECT * 2)

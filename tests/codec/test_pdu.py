@@ -202,6 +202,7 @@ def test_every_proper_prefix_needs_more(pdu: ltdic.PDU, data: st.DataObject) -> 
     assert caught.value.need == (6 if size < 6 else len(wire))
 
 
+@pytest.mark.slow
 @given(my.chopped(my.pdus.map(encode)))
 def test_chunking_does_not_change_the_received_pdus(case: tuple[bytes, list[bytes]]) -> None:
     wire, chunks = case

@@ -141,7 +141,7 @@ class Busy:
         """Block the loop; runs in it."""
         self._is_busy.set()
         assert self._has_sent.wait(TIMEOUT)
-        time.sleep(1.2 * SHORT)
+        time.sleep(1.1 * SHORT)
         if self._is_blind:
             self._loop._selector.select = self._see_nothing
 

@@ -242,6 +242,7 @@ def test_we_decode_pdus_of_pynetdicom_to_the_same_fields(pdu: Any, random: Any) 
     assert decode(pdu.encode(), strict=True) == expected
 
 
+@pytest.mark.slow
 @given(encodable_by_pynetdicom)
 def test_we_encode_pdus_of_pynetdicom_to_the_same_bytes(pdu: Any) -> None:
     wire = pdu.encode()
