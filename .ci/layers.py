@@ -55,7 +55,7 @@ def c_uses(root: Path) -> Uses:
 
 
 def circle_in(uses: Uses) -> list[str]:
-    """Find a circle: its members in order, the first one again at the end; empty without one."""
+    """Return a circle: its members in order, the first one again at the end; empty without one."""
     done: set[str] = set()
 
     def visit(name: str, way: list[str]) -> list[str]:

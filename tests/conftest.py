@@ -1,7 +1,8 @@
-"""Hypothesis profiles, compilers, and the rule that nothing is skipped where all is installed."""
+"""Hypothesis profiles, compilers, servers, and the rule that a skip in CI is a failure."""
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 import hypothesis
 import pytest
 
-pytest.register_assert_rewrite("support")  # before it is imported: its assertions hold with -O, too
+pytest.register_assert_rewrite(
+    "support"
+)  # before its import, so that its assertions run with -O too
 
 from support.hosts import SERVERS, Serve  # noqa: E402
 from support.toolchain import COMPILERS, toolchain_or_skip  # noqa: E402
@@ -18,7 +21,7 @@ for profile, examples in {"quick": 10, "dev": 50, "ci": 300, "thorough": 20_000}
     hypothesis.settings.register_profile(
         profile,
         max_examples=examples,
-        deadline=None,  # how fast the machine is says nothing of what is tested
+        deadline=None,  # the speed of the machine is not under test
         suppress_health_check=[hypothesis.HealthCheck.too_slow],
         print_blob=True,
     )
@@ -30,7 +33,7 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 @pytest.fixture(scope="session", params=list(COMPILERS))
 def toolchain(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Each compiler, for C and C++."""
+    """Each compiler, with C and C++."""
     return toolchain_or_skip(request.param, tmp_path_factory.mktemp("both"), cxx=True)
 
 
@@ -41,7 +44,7 @@ WITH_32_BITS = [*COMPILERS, "gcc -m32"] if platform.machine() == "x86_64" else [
 def codec_toolchain(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Any:
-    """Each compiler, for C alone, and for 32 bits, which Python could not load."""
+    """Each compiler, with C alone; also for 32 bits, which a 64-bit Python cannot load."""
     return toolchain_or_skip(request.param, tmp_path_factory.mktemp("codec"), cxx=False)
 
 
@@ -54,17 +57,27 @@ def serve(request: pytest.FixtureRequest) -> Serve:
     return SERVERS[request.param]
 
 
+# ---- memory ------------------------------------------------------------------------------------
+
+
+def pytest_collection_finish() -> None:
+    """Exclude modules and test items from later collections: many tests call `gc.collect`, which
+    would take long with thousands of items."""
+    gc.collect()
+    gc.freeze()
+
+
 # ---- skips -------------------------------------------------------------------------------------
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     skipped = len(terminalreporter.stats.get("skipped", []))
     if skipped and os.environ.get("CI"):
-        terminalreporter.write_line(f"{skipped} skipped, where nothing may be")
+        terminalreporter.write_line(f"{skipped} skipped; in CI a skip is a failure")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fail the run for a skipped test where everything is installed."""
+    """Fail the run for a skipped test in CI, where everything is installed."""
     reporter = session.config.pluginmanager.getplugin("terminalreporter")
     if os.environ.get("CI") and reporter.stats.get("skipped") and session.exitstatus == 0:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A callback in a shared object that knows the header and nothing else of the library. */
+/* A callback in a shared object that is built with the header alone, without the library. */
 #include "ltdic.h"
 
 struct rejection {

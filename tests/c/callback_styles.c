@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Every callback, declared as the documentation prints it, in C and in C++, without a cast.
+/* Every callback with the declaration of the documentation, in C and in C++, without a cast.
  *
- * callback_styles HOST PORT [1|2|3]: ask for an association, with one of the three styles for the
- * rejection. Exit status 0 if it was rejected and then closed. */
+ * callback_styles HOST PORT [1|2|3]: send an A-ASSOCIATE-RQ, with one of the three styles for the
+ * callback of the rejection. Exit status 0 if it was rejected and then closed. */
 #include "ltdic.h"
 
 #include <stdio.h>
@@ -73,7 +73,7 @@ L_VOID pEXT_CALLBACK OnSend(HDICOMNET hNet, L_INT nError, L_UCHAR nType, L_UINT3
     state.failed |= nBytes < 74 || UserData != &state;
 }
 
-/* What a requestor that is rejected does not get. */
+/* A rejected requestor gets none of these callbacks. */
 
 L_VOID pEXT_CALLBACK OnAccept(HDICOMNET hNet, L_INT nError, L_VOID *UserData)
 {

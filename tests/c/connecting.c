@@ -5,9 +5,10 @@
  *     good     a listener that accepts
  *     dead     a listener whose backlog is full: the system does not answer
  *     refused  a port on which nobody listens
- *     slow     as dead, but it makes room when all addresses have been tried
+ *     slow     like dead, but it makes room when all addresses have been tried
  *
- * Linked with -Wl,--wrap= for each function that is wrapped here. It prints one line per plan. */
+ * The program is linked with -Wl,--wrap= for each function wrapped here, and prints one line per
+ * plan. */
 #define _GNU_SOURCE
 #include "descriptors.h"
 #include "ltdic.h"
@@ -19,13 +20,14 @@
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #define CHECK(condition) check(condition, #condition, __LINE__)
 
-enum { MOST_ADDRESSES = 24, FILLERS = 8, MANY = 50 };
-enum { PATIENCE = 60000, GUARD = 280, SHORT = 1000, DELAY = 250 }; /* ms, s, ms, ms */
+enum { MOST_ADDRESSES = 24, FILLERS = 8, MANY = 50, PROCESSES = 5 };
+enum { PATIENCE = 60000, GUARD = 280, SHORT = 400, DELAY = 250 }; /* ms, s, ms, ms */
 
 typedef enum kind { GOOD, DEAD, REFUSED, SLOW, KINDS } kind;
 typedef enum ending { CONNECTED, FAILED, LATE } ending;
@@ -34,9 +36,9 @@ typedef struct plan {
     const char *addresses;
     uint32_t response; /* ms */
     ending ending;
-    unsigned attempts;  /* how many addresses are tried; at most, where it is too late */
-    unsigned delays;    /* how often the next one waits for its time */
-    const char *winner; /* the address that is connected */
+    unsigned attempts;  /* number of addresses tried; the largest one if the deadline passes */
+    unsigned delays;    /* number of addresses that are tried after the delay */
+    const char *winner; /* the connected address */
 } plan;
 
 static const plan plans[] = {
@@ -48,8 +50,7 @@ static const plan plans[] = {
     {"refused dead good", PATIENCE, CONNECTED, 3, 1, "good"},
     {"dead refused good", PATIENCE, CONNECTED, 3, 1, "good"},
     {"dead good dead", PATIENCE, CONNECTED, 2, 1, "good"},
-    {"dead dead dead dead dead dead good", PATIENCE, CONNECTED, 7, 6, "good"},
-    /* More than there may be beside each other. */
+    /* More addresses than are tried at the same time. */
     {"dead dead dead dead dead dead dead dead dead good", PATIENCE, CONNECTED, 10, 9, "good"},
     {"slow", PATIENCE, CONNECTED, 1, 0, "slow"},
     {"slow dead", PATIENCE, CONNECTED, 2, 1, "slow"},
@@ -60,7 +61,7 @@ static const plan plans[] = {
     {"dead refused", SHORT, LATE, 2, 1, NULL},
     {"refused dead", SHORT, LATE, 2, 0, NULL},
     {"dead", SHORT, LATE, 1, 0, NULL},
-    /* The time is over before the turn of the good one. */
+    /* The deadline passes before the good address is tried. */
     {"dead good", 50, LATE, 1, 0, NULL},
 };
 
@@ -68,10 +69,10 @@ static const plan *current;
 static int sockets[KINDS], fillers[KINDS][FILLERS];
 static struct sockaddr_in targets[KINDS];
 static struct addrinfo list[MOST_ADDRESSES];
-static unsigned length, tried; /* addresses, and how many of them connect() was called for */
-static unsigned filling;       /* descriptors of those who fill a backlog */
-static int lists;              /* given and not freed */
-static int quiet;              /* 1: those who fill a backlog call connect(), too */
+static unsigned length, tried; /* number of addresses, and of those that connect() was called for */
+static unsigned filling;       /* descriptors of the connections that fill a backlog */
+static int lists;              /* address lists given and not freed */
+static int quiet;              /* 1: connect() is called to fill a backlog, and is not counted */
 static uint64_t last_attempt;
 
 static void check(int good, const char *condition, int line)
@@ -83,7 +84,7 @@ static void check(int good, const char *condition, int line)
     }
 }
 
-/* Besides those who fill a backlog. */
+/* Count the descriptors, without those that fill a backlog. */
 static unsigned descriptors(void)
 {
     return open_descriptors() - filling;
@@ -96,7 +97,7 @@ static uint64_t milliseconds(void)
     return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
 }
 
-/* ---- what the library sees ------------------------------------------------------------------ */
+/* ---- wrapped functions ---------------------------------------------------------------------- */
 
 int __real_connect(int fd, const struct sockaddr *address, socklen_t size);
 int __wrap_connect(int fd, const struct sockaddr *address, socklen_t size);
@@ -104,7 +105,7 @@ int __wrap_getaddrinfo(const char *host, const char *service, const struct addri
                        struct addrinfo **found);
 void __wrap_freeaddrinfo(struct addrinfo *found);
 
-/* What the resolver says to names that are none. */
+/* The errors of the resolver for invalid names. */
 static const struct {
     const char *host;
     int error, system;
@@ -115,7 +116,7 @@ static const struct {
     {"broken", EAI_FAIL, 0, LTDIC_ERR_ADDRESS},     {"full", EAI_MEMORY, 0, LTDIC_ERR_MEMORY},
     {"busy", EAI_SYSTEM, EMFILE, LTDIC_ERR_SYSTEM},
 };
-/* Known without the full stop at their end alone, with a resolver and without one. */
+/* The resolver knows these names only without the full stop at their end. */
 static const char *const in_table[] = {"several.", "several.later."};
 
 static int answer_of_resolver(const char *host)
@@ -148,7 +149,7 @@ void __wrap_freeaddrinfo(struct addrinfo *found)
     lists--;
 }
 
-/* Close those who fill a backlog, and take what is in it. */
+/* Close the connections that fill a backlog, and accept those in it. */
 static void empty(kind what)
 {
     for (int i = 0; i < FILLERS && fillers[what][i] >= 0; i++) {
@@ -164,7 +165,7 @@ static void empty(kind what)
     }
 }
 
-/* The addresses come in their order, and no earlier than they may. */
+/* Check that the addresses are tried in their order, and not before their delay. */
 int __wrap_connect(int fd, const struct sockaddr *address, socklen_t size)
 {
     if (quiet) {
@@ -195,7 +196,7 @@ static int open_socket(struct sockaddr_in *at, const char *number)
     return fd;
 }
 
-/* Connect until the system does not answer any more. */
+/* Connect until the system no longer answers. */
 static void fill(kind what)
 {
     for (int i = 0; i < FILLERS; i++) {
@@ -264,7 +265,7 @@ static void make_list(void)
     }
 }
 
-/* ---- going through it ------------------------------------------------------------------------ */
+/* ---- the plans ------------------------------------------------------------------------------- */
 
 static void set_out(const plan *what)
 {
@@ -288,7 +289,7 @@ static void begin(ltdic_net *net)
     begin_with(net, "several");
 }
 
-/* What became of one of those that connect. */
+/* Return one endpoint whose connection was established or has failed. */
 static ltdic_net *end_of_one(ltdic_loop *loop, int *status)
 {
     ltdic_net *net;
@@ -319,14 +320,14 @@ static void judge(ltdic_net *net, int status)
     }
 }
 
-/* Those that have lost are closed at once, not when the endpoint is. */
+/* The other attempts are closed at once, not with the endpoint. */
 static void judge_rest(unsigned before, int connected)
 {
     CHECK(descriptors() == before + (unsigned)connected);
     CHECK(lists == 0);
 }
 
-/* A slow machine may be too late for what had its time. */
+/* A slow machine may miss a deadline that was far enough. */
 static void judge_time(uint64_t begun)
 {
     const uint64_t took = milliseconds() - begun;
@@ -338,7 +339,7 @@ static void judge_time(uint64_t begun)
     }
 }
 
-/* The end of a connection that was up is told; there is nothing else. */
+/* The end of an established connection is told, and nothing else. */
 static void close_one(ltdic_loop *loop, ltdic_net *net)
 {
     ltdic_net *whose;
@@ -373,7 +374,7 @@ static void go_through(const plan *what, ltdic_loop *loop, ltdic_net *net)
                                         : "refused");
 }
 
-/* Whoever is closed or freed while it connects tells nothing more and leaves nothing. */
+/* An endpoint that is closed or freed while it connects tells nothing more and leaves nothing. */
 static void give_up(ltdic_loop *loop, unsigned attempts, void (*end)(ltdic_net *))
 {
     static const plan what = {"dead dead dead", PATIENCE, LATE, 3, 2, NULL};
@@ -398,7 +399,7 @@ static void give_up(ltdic_loop *loop, unsigned attempts, void (*end)(ltdic_net *
     printf("given up: nothing is left\n");
 }
 
-/* Many on one loop do not wait for each other. */
+/* Many endpoints of one loop do not wait for each other. */
 static void be_many(ltdic_loop *loop)
 {
     static const plan what = {"dead good", PATIENCE, CONNECTED, 2, 1, "good"};
@@ -426,7 +427,7 @@ static void be_many(ltdic_loop *loop)
     printf("%d at once: all are connected\n", MANY);
 }
 
-/* A loop is freed with what connects on it. */
+/* A loop is freed with its connecting endpoints. */
 static void free_loop_meanwhile(void)
 {
     static const plan what = {"dead dead", PATIENCE, LATE, 2, 1, NULL};
@@ -441,7 +442,7 @@ static void free_loop_meanwhile(void)
     printf("a loop that is freed: nothing is left\n");
 }
 
-/* The same through the other face. */
+/* The same with L_DicomConnect. */
 static L_VOID pEXT_CALLBACK OnConnect(HDICOMNET hNet, L_INT nError, L_VOID *UserData)
 {
     (void)hNet;
@@ -481,7 +482,7 @@ static void judge_cause(const ltdic_net *net, size_t i)
     CHECK(!ltdic_net_is_connected(net) && ltdic_net_state(net) == 1);
 }
 
-/* What the resolver says is told, and not what has failed before. */
+/* The error of the resolver is told, not an earlier one. */
 static void fail_to_look_up(ltdic_net *net)
 {
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
@@ -516,16 +517,39 @@ static void be_absolute(ltdic_loop *loop, ltdic_net *net)
     printf("names: told as the resolver does\n");
 }
 
+/* The plans mostly wait, so several processes go through them at the same time. */
+static void go_through_plans(pid_t *processes)
+{
+    fflush(stdout);
+    for (size_t first = 0; first < PROCESSES; first++) {
+        processes[first] = fork();
+        CHECK(processes[first] >= 0);
+        if (processes[first] == 0) {
+            const unsigned before = descriptors();
+            ltdic_loop *loop = ltdic_loop_new();
+            alarm(GUARD); /* that of the parent is not inherited */
+            CHECK(loop != NULL);
+            ltdic_net *net = ltdic_net_new(loop, NULL);
+            for (size_t i = first; i < sizeof plans / sizeof *plans; i += PROCESSES) {
+                go_through(&plans[i], loop, net);
+            }
+            ltdic_loop_free(loop);
+            CHECK(descriptors() == before);
+            fflush(stdout);
+            _exit(0);
+        }
+    }
+}
+
 int main(void)
 {
     const unsigned before = descriptors();
+    pid_t processes[PROCESSES];
+    go_through_plans(processes);
     ltdic_loop *loop = ltdic_loop_new();
     alarm(GUARD);
     CHECK(loop != NULL);
     ltdic_net *net = ltdic_net_new(loop, NULL);
-    for (size_t i = 0; i < sizeof plans / sizeof *plans; i++) {
-        go_through(&plans[i], loop, net);
-    }
     fail_to_look_up(net);
     be_absolute(loop, net);
     give_up(loop, 1, ltdic_net_close);
@@ -536,5 +560,9 @@ int main(void)
     free_loop_meanwhile();
     use_other_face();
     CHECK(descriptors() == before);
+    for (size_t i = 0; i < PROCESSES; i++) {
+        int status;
+        CHECK(waitpid(processes[i], &status, 0) == processes[i] && status == 0);
+    }
     return 0;
 }

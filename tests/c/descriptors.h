@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* How many file descriptors a process has open, and how many it may have. */
+/* The number of open file descriptors of a process, and its limit. */
 #include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,7 +20,7 @@ static inline unsigned open_descriptors(void)
     return found;
 }
 
-/* As many as may be, or the end where those are fewer than wanted. */
+/* Raise the limit to the highest one; exit if that is below `wanted`. */
 static inline void allow_descriptors(rlim_t wanted)
 {
     struct rlimit limit;

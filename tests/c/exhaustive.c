@@ -27,7 +27,7 @@ static double seconds(void)
     return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
-/* The PDU of a triple, by hand. */
+/* Write the PDU of a triple, without the codec. */
 static void write_reject(uint8_t *pdu, uint32_t triple)
 {
     const uint8_t bytes[LTDIC_FIXED_PDU_SIZE] = {
@@ -85,7 +85,7 @@ static unsigned wrong_in_memory(void)
 
 /* ---- over TCP ---------------------------------------------------------------------------- */
 
-/* What the requestor's callbacks saw: r(eceive), (j) reject, close (x), anything else (?). */
+/* The callbacks of the requestor: r(eceive), (j) reject, close (x), anything else (?). */
 typedef struct story {
     char log[8];
     size_t length;
@@ -94,7 +94,7 @@ typedef struct story {
     int closed;
 } story;
 
-/* The raw acceptor's one connection. */
+/* The only connection of the raw acceptor. */
 typedef struct acceptor {
     int listener, connection;
     uint8_t request[4096];
@@ -176,7 +176,7 @@ static int request_is_whole(const acceptor *a)
     return a->size >= 6 && b[0] == LTDIC_ASSOCIATE_RQ && a->size == 6 + length;
 }
 
-/* Do what can be done without waiting: accept, read the request, answer, close. */
+/* Take the steps that need no waiting: accept, read the request, answer, close. */
 static void acceptor_step(acceptor *a, const uint8_t *answer, int reset)
 {
     const struct linger at_once = {.l_onoff = 1, .l_linger = 0};
@@ -245,7 +245,7 @@ static unsigned wrong_over_tcp(unsigned sample)
     HDICOMPDU request = L_DicomCreateAssociate(TRUE);
     HDICOMNET net = requestor_open(&s);
     L_DicomDefaultAssociate(request);
-    for (unsigned i = 0; i < sample && wrong < 10; i++) { /* many wrong ones may take long */
+    for (unsigned i = 0; i < sample && wrong < 10; i++) { /* wrong ones may take long */
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* Associations in which one call after another fails: whatever it is, the association ends, each
- * side is told what it must be told and nothing twice, nothing is left behind, and the next
- * association on the same listener works.
+/* Associations in which each system call and allocation fails in turn. In each case the association
+ * ends, each side is told what it must be told and nothing twice, nothing is left behind, and the
+ * next association on the same listener works.
  *
  * An SCU and an SCP on one thread go through a plan. In run n of a sweep the n-th call of one
- * function fails, until a run is through without. Then comes what must hold (judge), and the same
- * plan without a fault (judge again, strictly). */
+ * function fails, until a run ends with fewer calls. After each run judge() checks the results;
+ * then the same plan runs without a fault, and judge() checks strictly. */
 #define _GNU_SOURCE
 #include "descriptors.h"
 #include "ltdic.h"
@@ -25,9 +25,9 @@
 
 enum { STORED = 200 * 1024, SHORT_STORED = 8 * 1024 }; /* bytes of data each way */
 enum { REQUESTOR_MAX = 2048, ACCEPTOR_MAX = 4096 };    /* lengths of P-DATA-TF */
-enum { SOON = 3, NAGLED = 100, SURE = 2000 };          /* real ms until nothing comes any more */
-enum { DEADLINE = 200, TURN = 5000, HUNG = 8 };        /* ms; turns without an event */
-enum { VERIFIES = 1, STORES = 3 };                     /* context IDs */
+enum { SOON = 3, NAGLED = 100, SURE = 2000 };   /* real ms after which nothing more is expected */
+enum { DEADLINE = 200, TURN = 5000, HUNG = 8 }; /* ms; turns without an event */
+enum { VERIFIES = 1, STORES = 3 };              /* context IDs */
 
 enum { CALLERS = 8 };
 
@@ -39,18 +39,18 @@ typedef struct sweep {
     int error;
     int from; /* 1: every call from the n-th on */
     enum { HARMFUL, HARMLESS, PATIENT } kind;
-    function crawl; /* RECV or SENDMSG: besides, each takes a crumb */
+    function crawl; /* RECV or SENDMSG: each also moves a CRUMB at most */
 } sweep;
 
-/* One end of the association and what it was told. */
+/* One end of the association, and its events. */
 typedef struct side {
     const char *name;
     HDICOMNET net;
     int begun;              /* L_DicomConnect or L_DicomAccept has succeeded */
-    int up, failed, closed; /* told of */
-    int last;               /* type that RECEIVECALLBACK has just told of */
+    int up, failed, closed; /* events so far */
+    int last;               /* type of the last RECEIVECALLBACK */
     int ended;              /* this user has ended it */
-    int refused;            /* RECEIVECALLBACK with an error: only the end may follow */
+    int refused;            /* RECEIVECALLBACK had an error: only the end may follow */
     int accepted, rejected, aborted, echoes, releases, responses;
     L_INT close_error;
     L_UCHAR codes[3];
@@ -61,19 +61,18 @@ typedef struct side {
 static const char *const plan_names[PLANS] = {"store", "reject", "abort", "collide"};
 
 static HDICOMNET listener;
-static L_UINT
-    port; /* the same in all runs: one that was listened on is lost to others for a minute */
-static int started, listening, waiting; /* waiting: told of connections that are not accepted */
+static L_UINT port; /* the same in all runs, since the system blocks a used port for a minute */
+static int started, listening, waiting; /* waiting: number of connections told and not accepted */
 static side scu, scp;
 static plan current;
 static const sweep *sweeping;
-static size_t stored = STORED; /* how much is to be */
+static size_t stored = STORED; /* bytes of data to send */
 static unsigned long complaints, events;
 static int user_rejected;
 static L_UCHAR pattern[STORED];
 static char where[200] = "start";
 
-/* ---- complaining --------------------------------------------------------------------------- */
+/* ---- failures ------------------------------------------------------------------------------ */
 
 static void print_side(const side *s)
 {
@@ -109,15 +108,15 @@ static void stuck(int number)
     _exit(1);
 }
 
-/* A call or callback says that something went wrong. */
+/* A call or a callback has reported an error. */
 static L_INT complain(L_INT code)
 {
-    REQUIRE(code != DICOM_ERROR_PROTOCOL); /* nobody breaks it here */
+    REQUIRE(code != DICOM_ERROR_PROTOCOL); /* no peer here breaks the protocol */
     complaints += code != DICOM_SUCCESS;
     return code;
 }
 
-/* ---- what a user does ---------------------------------------------------------------------- */
+/* ---- calls of a user ----------------------------------------------------------------------- */
 
 static void give_up(side *s)
 {
@@ -127,7 +126,7 @@ static void give_up(side *s)
     }
 }
 
-/* A call that sends: it is counted, or the association is given up. */
+/* Count a successful send; after a failed one abort the association. */
 static int sent(side *s, L_INT code, L_UCHAR type, size_t pdus)
 {
     if (complain(code) != DICOM_SUCCESS) {
@@ -148,7 +147,7 @@ static void store(side *s)
     }
 }
 
-/* NULL for an abstract syntax in an answer. */
+/* Add the contexts; an answer has NULL for an abstract syntax. */
 static int add_contexts(HDICOMPDU pdu, const char *verification, const char *storage)
 {
     return pdu != NULL && L_DicomAddPresentation(pdu, VERIFIES, 0, verification) == DICOM_SUCCESS &&
@@ -209,7 +208,7 @@ static void accept_association(void)
 
 /* ---- callbacks ---------------------------------------------------------------------------- */
 
-/* Every callback of a connection: it is up, it is not over. */
+/* Check for every callback that the connection is established and has not ended. */
 static side *told(HDICOMNET hNet, L_VOID *UserData)
 {
     side *s = (side *)UserData;
@@ -220,7 +219,7 @@ static side *told(HDICOMNET hNet, L_VOID *UserData)
     return s;
 }
 
-/* After the RECEIVECALLBACK of its type, which was good. */
+/* Check that a RECEIVECALLBACK of this type, without an error, came before. */
 static side *received(HDICOMNET hNet, L_VOID *UserData, int type)
 {
     side *s = told(hNet, UserData);
@@ -360,7 +359,7 @@ static L_VOID pEXT_CALLBACK OnEchoResponse(HDICOMNET hNet, L_UCHAR nPresentation
     store(s);
 }
 
-/* In a collision the acceptor answers only when it has been answered (PS3.8 9.2.2, Sta10). */
+/* In a collision the acceptor answers after it has received the answer (PS3.8 9.2.2, Sta10). */
 static L_VOID pEXT_CALLBACK OnReleaseRequest(HDICOMNET hNet, L_VOID *UserData)
 {
     side *s = received(hNet, UserData, PDU_RELEASE_REQUEST);
@@ -420,7 +419,7 @@ static L_INT set_callbacks(HDICOMNET net, side *s)
 
 /* ---- a plan from beginning to end ----------------------------------------------------------- */
 
-/* A handle of this side, new or as the last association left it. */
+/* Prepare the handle of this side, a new one or that of the last association. */
 static int prepare(side *s)
 {
     const int patient = sweeping == NULL || sweeping->kind != HARMFUL;
@@ -434,7 +433,7 @@ static int prepare(side *s)
     return 1;
 }
 
-/* Why L_DicomListen failed, whatever did. */
+/* Return the error of L_DicomListen for the call that failed. */
 static L_INT listen_error(void)
 {
     if (faults.which == SETSOCKOPT) { /* without SO_REUSEADDR the port is still taken */
@@ -448,7 +447,7 @@ static L_INT listen_error(void)
                                                            : DICOM_ERROR_ADDRESS;
 }
 
-/* As far as it is not there yet. */
+/* Create and start the listener, unless it exists. */
 static int listen_somewhere(void)
 {
     char address[46];
@@ -474,7 +473,7 @@ static void call_peer(HDICOMPDU pdu)
     if (!prepare(&scu)) {
         return;
     }
-    /* Ports that were bound to are in nobody's reach for a minute: only where binding may fail. */
+    /* The system blocks bound ports for a minute, so bind only if binding may fail. */
     const int binds = faults.which == BIND || faults.which == GETADDRINFO;
     const char *host = binds ? "127.0.0.1" : NULL;
     scu.begun = complain(L_DicomConnect(scu.net, host, 0, "127.0.0.1", port)) == DICOM_SUCCESS;
@@ -483,20 +482,20 @@ static void call_peer(HDICOMPDU pdu)
     }
     if (complain(L_DicomSendAssociateRequest(scu.net, pdu)) == DICOM_SUCCESS) {
         scu.submitted[PDU_ASSOCIATE_REQUEST] = 1;
-    } else { /* there is no association yet that could be aborted */
+    } else { /* there is no association to abort yet */
         L_DicomClose(scu.net);
         scu.ended = 1;
     }
 }
 
-/* Until the system has none any more: what cannot be taken now stays there. */
+/* Accept all connections; one that cannot be accepted now stays in the queue. */
 static void take_connection(void)
 {
     if (scp.begun || !prepare(&scp)) {
         return;
     }
     const L_INT code = complain(L_DicomAccept(listener, scp.net));
-    REQUIRE(code != DICOM_ERROR_STATE); /* or it was told, and is gone */
+    REQUIRE(code != DICOM_ERROR_STATE); /* the connection was told and has not ended */
     scp.begun = scp.up = code == DICOM_SUCCESS;
     waiting -= scp.begun;
 }
@@ -506,13 +505,13 @@ static int is_over(const side *s)
     return !s->begun || s->failed || s->closed;
 }
 
-/* Closed before CONNECTCALLBACK: then none comes. */
+/* The connection was closed before CONNECTCALLBACK, which then does not come. */
 static int was_dropped(void)
 {
     return scu.begun && !scu.up && !L_DicomIsConnected(scu.net) && scu.submitted[1] == 0;
 }
 
-/* Until both ends are over, or nothing happens any more. */
+/* Pump until both ends are over, or nothing happens any more. */
 static void pump(void)
 {
     int quiet = 0;
@@ -521,13 +520,14 @@ static void pump(void)
         if (waiting > 0) {
             take_connection();
         }
-        const int only_scu = scp.begun && is_over(&scp); /* its events do not end other waits */
+        const int only_scu =
+            scp.begun && is_over(&scp); /* events of the SCP do not end waits for the SCU */
         const L_UINT32 turn = waiting > 0 ? 10 : TURN;
         const L_INT code = L_DicomWait(only_scu ? scu.net : listener, turn);
         REQUIRE(code == DICOM_SUCCESS || code == DICOM_ERROR_TIMEOUT ||
                 (code == DICOM_ERROR_INTERRUPTED && faults.which == WAIT));
         quiet = events == before && code == DICOM_ERROR_TIMEOUT ? quiet + 1 : 0;
-        if (quiet == (faults.from ? 1 : HUNG)) { /* without any memory it may well hang */
+        if (quiet == (faults.from ? 1 : HUNG)) { /* without any memory a hang is possible */
             return;
         }
     }
@@ -558,7 +558,7 @@ static void go_through(plan what)
     }
 }
 
-/* ---- what must hold ------------------------------------------------------------------------- */
+/* ---- checks --------------------------------------------------------------------------------- */
 
 static int succeeded(void)
 {
@@ -582,7 +582,7 @@ static int succeeded(void)
     return 0;
 }
 
-/* Every send that succeeded is told once. A reject or an abort may be the provider's own. */
+/* Every successful send is told once. The provider itself may send a reject or an abort. */
 static void judge_sends(const side *s)
 {
     for (int type = 1; type < 8; type++) {
@@ -593,7 +593,7 @@ static void judge_sends(const side *s)
     }
 }
 
-/* A rejection that arrived is told, with its codes, but for one that came too late. */
+/* A rejection that arrived in time is told with its codes. */
 static void judge_rejection(void)
 {
     const int arrived = faults.received >= sizeof faults.head && faults.head[0] == 3;
@@ -614,7 +614,7 @@ static void judge(void)
     REQUIRE(succeeded() || complaints > 0);
 }
 
-/* Every other time the handles are left to L_DicomShutDown. */
+/* In every second run L_DicomShutDown frees the handles. */
 static void shut_down(int free_handles, unsigned descriptors)
 {
     if (free_handles) {
@@ -631,7 +631,7 @@ static void shut_down(int free_handles, unsigned descriptors)
 
 /* ---- sweeps ------------------------------------------------------------------------------- */
 
-/* One run; how many calls failed. `quantum` 0: not even an early deadline may hide calls. */
+/* Run the plan once; return the number of failed calls. `quantum` 0: no deadline passes early. */
 static unsigned long run(const sweep *s, plan what, unsigned long n, int quantum)
 {
     const unsigned descriptors = open_descriptors();
@@ -645,10 +645,11 @@ static unsigned long run(const sweep *s, plan what, unsigned long n, int quantum
     faults.crawl = s->crawl;
     go_through(what);
     const unsigned long hits = faults.hits;
-    const int in_time = faults.now - begun < TURN || !scp.begun; /* nothing is put off */
+    const int in_time = faults.now - begun < TURN || !scp.begun; /* no deadline was delayed */
     REQUIRE(in_time || s->from || s->kind != PATIENT);
     inject(NOTHING, 0, 0, 0);
-    if (!is_over(&scu) || !is_over(&scp) || (scu.begun && !scp.begun)) { /* now all can go on */
+    if (!is_over(&scu) || !is_over(&scp) ||
+        (scu.begun && !scp.begun)) { /* from here on no call fails */
         pump();
     }
     judge();
@@ -735,9 +736,9 @@ static const sweep sweeps[] = {
 #endif
 };
 
-/* ---- descriptors run out for real ----------------------------------------------------------- */
+/* ---- no free descriptors -------------------------------------------------------------------- */
 
-/* No descriptor from now on; what the limit was. */
+/* Set the limit so that there is no free descriptor; return the old limit. */
 static struct rlimit take_descriptors(void)
 {
     struct rlimit before = {0, 0}, none;
@@ -760,7 +761,7 @@ static void call_without_a_word(int *callers)
     }
 }
 
-/* Nobody gets in or out, and nothing spins. */
+/* Without descriptors no connection is made or accepted, and the loop does not spin. */
 static void be_without_descriptors(void)
 {
     REQUIRE(prepare(&scu) && prepare(&scp));

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* Loops and servers that were made before fork(): both processes use them, what was open at the
- * fork is the parent's, and nothing that the child does is seen by the parent or by its peers.
+/* Loops and servers that were made before fork(). Both processes use them; connections that were
+ * open at the fork belong to the parent; neither the parent nor its peers see any act of the child.
  *
- * The argument is an A-ASSOCIATE-RQ with the context 1 for Verification, in hexadecimal digits. It
- * prints one line for each part. */
+ * The argument is an A-ASSOCIATE-RQ with the context 1 for Verification, in hexadecimal digits. The
+ * program prints one line for each part. */
 #define _GNU_SOURCE
 #include "descriptors.h"
 #include "ltdic.h"
@@ -100,7 +100,7 @@ static int has_something(int peer, int milliseconds)
     return poll(&one, 1, milliseconds) != 0;
 }
 
-/* Neither bytes nor an end have come. */
+/* Check that neither bytes nor an end have come. */
 static void hear_nothing(int peer)
 {
     CHECK(!has_something(peer, MOMENT));
@@ -112,9 +112,9 @@ typedef struct world {
     ltdic_admission *admission;
     ltdic_loop *loop;
     ltdic_server *server;
-    ltdic_served_id served; /* of the event that came last */
-    int ended;              /* how many have been told of */
-    int peer;               /* its association was there before the fork */
+    ltdic_served_id served; /* of the last event */
+    int ended;              /* number of ends told */
+    int peer;               /* associated before the fork */
 } world;
 
 static void listen_at_any(world *w)
@@ -132,7 +132,7 @@ static void listen_at_any(world *w)
     CHECK(ltdic_server_name(w->server, &host, &port) == LTDIC_OK);
 }
 
-/* Serve for a moment. */
+/* Serve for a short time. */
 static int serve(world *w)
 {
     ltdic_batch batch;
@@ -145,7 +145,7 @@ static int serve(world *w)
     return status;
 }
 
-/* The type of the PDU that comes, of fewer than 65536 bytes; 0: the end. */
+/* Return the type of the next PDU, which has fewer than 65536 bytes; 0 at the end. */
 static uint8_t hear(world *w, int peer)
 {
     uint8_t bytes[65536];
@@ -169,7 +169,7 @@ static int associate(world *w)
     return peer;
 }
 
-/* One that is associated, and one that has only connected. */
+/* Connect an associated peer, and one that sends nothing. */
 static void begin(world *w, int *silent)
 {
     *w = (world){.peer = -1};
@@ -198,7 +198,7 @@ static void free_all(world *w)
     ltdic_admission_free(w->admission);
 }
 
-/* ---- what a child does first ----------------------------------------------------------------- */
+/* ---- first act of a child -------------------------------------------------------------------- */
 
 static void do_nothing(world *w)
 {
@@ -211,7 +211,7 @@ static void do_free(world *w)
     w->server = NULL;
 }
 
-/* The parent's association is lost, and so is the connection without one. */
+/* In the child the association of the parent and the connection without a request are lost. */
 static void do_run(world *w)
 {
     const time_t end = time(NULL) + PATIENCE;
@@ -261,7 +261,7 @@ static const struct {
     {"aborts", do_abort},  {"sends", do_send},    {"wakes", do_wake},
 };
 
-/* It serves whoever comes later, unless it has freed its copy. */
+/* Run as the child: it serves later peers, unless it has freed its copy. */
 static void be_child(world *w, void (*act)(world *))
 {
     act(w);
@@ -273,7 +273,7 @@ static void be_child(world *w, void (*act)(world *))
     _exit(0);
 }
 
-/* After the end of the child all is as if there had been none. */
+/* After the end of the child the parent is unchanged. */
 static void leave_it_to_the_parent(size_t i)
 {
     int silent;
@@ -298,7 +298,7 @@ static void leave_it_to_the_parent(size_t i)
     printf("a child that %s leaves the parent alone\n", part);
 }
 
-/* ---- the other way round --------------------------------------------------------------------- */
+/* ---- a parent that ends ---------------------------------------------------------------------- */
 
 static void read_byte(int end)
 {
@@ -306,7 +306,7 @@ static void read_byte(int end)
     CHECK(read(end, &byte, 1) == 1);
 }
 
-/* The child serves when the parent has ended its copy. */
+/* The child serves after the parent has ended its copy. */
 static void outlive(size_t i)
 {
     int go[2], silent;
@@ -346,7 +346,7 @@ static void outlive(size_t i)
 
 static uint8_t pattern[MOST];
 
-/* As much as nobody takes. */
+/* Send until neither system takes more; return the number of bytes. */
 static size_t fill(world *w)
 {
     size_t whole = 0;
@@ -361,7 +361,7 @@ static size_t fill(world *w)
     return whole;
 }
 
-/* What comes is the pattern again and again, in PDUs. */
+/* Receive PDUs whose data is the repeated pattern. */
 static void take_pattern(world *w, int peer, size_t whole)
 {
     static uint8_t pdu[6 + 65536];
@@ -388,7 +388,7 @@ static void take_pattern(world *w, int peer, size_t whole)
     CHECK(at == whole);
 }
 
-/* Bytes wait in the parent's queue: none is lost, and none is sent twice. */
+/* Bytes wait in the queue of the parent: none is lost, and none is sent twice. */
 static void send_once(size_t i)
 {
     int silent;
@@ -414,7 +414,7 @@ static void send_once(size_t i)
 /* ---- a release that waits ---------------------------------------------------------------------
  */
 
-/* Its answer is held until the next run, which is the child's first. */
+/* The answer is held until the next run, which is the first one of the child. */
 static void answer_once(void)
 {
     int silent;
@@ -450,8 +450,8 @@ static void answer_once(void)
 typedef struct ends {
     ltdic_loop *loop;
     ltdic_net *listener, *pending, *connecting, *up;
-    int full, fillers[4]; /* a listener that does not answer, and why */
-    int peer, caller;     /* of up, and of the one that waits to be accepted */
+    int full, fillers[4]; /* a listener that does not answer, and the connections that fill it */
+    int peer, caller;     /* the peer of `up`, and a connection that waits to be accepted */
 } ends;
 
 static ltdic_net *next(ends *e, int kind, int *status)
@@ -593,7 +593,7 @@ static void end_wake(ends *e)
     see_them_lost(e);
 }
 
-/* A child of the child shares no more with it than with the parent. */
+/* A child of the child is separated from it like a child from its parent. */
 static void end_fork(ends *e)
 {
     ltdic_loop *own = ltdic_loop_new();
@@ -654,6 +654,29 @@ static void share_a_loop(size_t i)
     printf("a child that %s leaves the parent's loop alone\n", part);
 }
 
+/* Each part waits for a second until the system sends a SYN again, so all run at the same time. */
+static void share_loops(void)
+{
+    enum { LOOPS = sizeof loops / sizeof *loops };
+    pid_t parts[LOOPS];
+    fflush(stdout);
+    for (size_t i = 0; i < LOOPS; i++) {
+        parts[i] = fork();
+        CHECK(parts[i] >= 0);
+        if (parts[i] == 0) {
+            const unsigned before = open_descriptors();
+            alarm(GUARD); /* that of the parent is not inherited */
+            share_a_loop(i);
+            CHECK(open_descriptors() == before);
+            fflush(stdout);
+            _exit(0);
+        }
+    }
+    for (size_t i = 0; i < LOOPS; i++) {
+        wait_for(parts[i]);
+    }
+}
+
 int main(int count, char **arguments)
 {
     const unsigned before = open_descriptors();
@@ -676,9 +699,7 @@ int main(int count, char **arguments)
         }
     }
     answer_once();
-    for (size_t i = 0; i < sizeof loops / sizeof *loops; i++) {
-        share_a_loop(i);
-    }
+    share_loops();
     CHECK(open_descriptors() == before);
     return 0;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What the fuzz targets share: promises, and a main that replays files where there is no engine.
- * Before including it, define PREFIXES: of a file, prefixes shorter than this are replayed, too. */
+/* Shared by the fuzz targets: PROMISE, and a main that replays files without a fuzzing engine.
+ * Define PREFIXES before including it: prefixes of a file shorter than this are replayed too. */
 #include "ltdic.h"
 
 #include <stdio.h>
@@ -15,14 +15,14 @@
         } \
     } while (0)
 
-/* Decode into rows of the heap, which are to be freed. Rows lie inside the PDU, faults in the
- * input. */
+/* Decode into rows on the heap, which the caller frees. Check that rows lie inside the PDU, and
+ * faults inside the input. */
 static inline int decode(ltdic_items *rows, ltdic_bytes in, ltdic_options options,
                          ltdic_fault *fault)
 {
     options.size = sizeof options;
     options.max_associate = LTDIC_MAX_ASSOCIATE;
-    rows->room = in.size / 2 + 8; /* an item of four bytes has no more than two */
+    rows->room = in.size / 2 + 8; /* an item of four bytes has at most two rows */
     rows->items = malloc(rows->room * sizeof *rows->items);
     PROMISE(rows->items != NULL);
     const int status = ltdic_decode(rows, in, &options, fault);
@@ -45,7 +45,7 @@ static inline int decode(ltdic_items *rows, ltdic_bytes in, ltdic_options option
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-/* Run the target on the `size` bytes from data[1]; data[0] is a byte to spare. */
+/* Run the target on the `size` bytes from data[1]; the target may use data[0]. */
 void replay(const uint8_t *data, size_t size);
 
 #ifndef FUZZ_ENGINE

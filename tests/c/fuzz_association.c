@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* Any bytes, cut anywhere, to an association whose user does something now and then. The first byte
- * of the input chooses the side and whether the association is established already, and seeds the
- * cuts, the user's doings and the clock.
+/* Any bytes, cut anywhere, given to an association whose user acts at random. The first byte of the
+ * input chooses the side and whether the association is established already, and seeds the cuts,
+ * the acts of the user and the clock.
  *
- * Promised: whatever comes, each end is told once and last; after a fault there is an A-ABORT to be
- * sent or nothing left to send to; what a requestor and an acceptor are told makes sense; nothing
- * is left over but less than a PDU. Two mains, as in fuzz_pdu.c. */
+ * Promised: each end is told once and last; after a fault an A-ABORT waits to be sent, or the
+ * connection has ended; the indications fit the side; less than a PDU of input is left over. Two
+ * mains, see fuzz_pdu.c. */
 #define PREFIXES 300
 #include "fuzz.h"
 #include "l_dicom/associate.h"
@@ -83,7 +83,7 @@ static void send_data(scene *s)
     ltdic_association_send_data(s->a, &pdv, s->now);
 }
 
-/* The transport takes some of what is to be sent. */
+/* The transport takes some of the bytes to send. */
 static void take_output(scene *s)
 {
     ltdic_output out;
@@ -151,7 +151,7 @@ static void take_indications(scene *s, ltdic_bytes *in)
 {
     ltdic_indication i;
     while (ltdic_association_next(s->a, &i, in, s->now) == LTDIC_OK) {
-        PROMISE(!s->over); /* nothing comes after the end */
+        PROMISE(!s->over); /* no indication after the end */
         PROMISE(strcmp(ltdic_status_name(i.status), "unknown") != 0);
         if (i.kind == LTDIC_CLOSED) {
             PROMISE(ltdic_association_state(s->a) == 1);
@@ -163,7 +163,7 @@ static void take_indications(scene *s, ltdic_bytes *in)
     }
 }
 
-/* All of it, in pieces that lie in memory of exactly their size. */
+/* Receive all bytes in pieces, each in a block of exactly its size. */
 static void receive(scene *s, ltdic_bytes all)
 {
     size_t start = 0, end = 0;
@@ -181,14 +181,14 @@ static void receive(scene *s, ltdic_bytes all)
     }
 }
 
-/* All that one side has to send, to the other side. */
+/* Give all bytes that one side has to send to the other side. */
 static void pass(scene *from, scene *to, ltdic_indication *i)
 {
     ltdic_output out;
     ltdic_association_output(from->a, &out);
     PROMISE(out.count == 1);
     ltdic_bytes in = out.parts[0];
-    do { /* what it sent is told first */
+    do { /* LTDIC_SENT is told first */
         PROMISE(ltdic_association_next(to->a, i, &in, to->now) == LTDIC_OK);
     } while (i->kind == LTDIC_SENT);
     PROMISE(in.size == 0);
@@ -198,7 +198,7 @@ static void pass(scene *from, scene *to, ltdic_indication *i)
     ltdic_association_sent(from->a, out.parts[0].size, from->now);
 }
 
-/* An association with a peer that then leaves the scene. */
+/* Establish an association; the peer is not used afterwards. */
 static void establish(scene *requestor, scene *acceptor)
 {
     ltdic_indication i;

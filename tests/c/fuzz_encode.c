@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* What is decoded, encoded again; and any rows there can be, encoded.
+/* Decoded PDUs are encoded again; and arbitrary rows are encoded.
  *
- * Promised: an exact decoding encodes to the very bytes, whatever lenient mode let through; any
- * other to a PDU with the same values, where it can be sent. Two mains, as in fuzz_pdu.c. */
+ * Promised: an exact decoding is encoded to the same bytes, also in lenient mode; any other one, if
+ * it can be sent, to a PDU with the same values. Two mains, see fuzz_pdu.c. */
 #define PREFIXES SIZE_MAX
 #include "fuzz.h"
 
-/* Encode into the heap, in a block of exactly the size. False where the rows cannot be encoded. */
+/* Encode into a block on the heap of exactly the size. False if the rows cannot be encoded. */
 static int encode(ltdic_buffer *out, const ltdic_items *rows, ltdic_bytes values)
 {
     ltdic_fault fault;
@@ -38,7 +38,7 @@ static void check_exact(ltdic_bytes in)
     free(rows.items);
 }
 
-/* The same but for its place, and for the size of what contains others. */
+/* Compare two items without their offsets, and without the sizes of items that contain others. */
 static int same(const ltdic_item *a, const uint8_t *a_pdu, const ltdic_item *b,
                 const uint8_t *b_pdu)
 {
@@ -68,7 +68,7 @@ static void check_canonical(ltdic_bytes in)
     free(rows.items);
 }
 
-/* Rows out of eight bytes each, over themselves as values. */
+/* Make a row of each eight bytes; the same bytes are the values. */
 static void check_any_rows(ltdic_bytes in)
 {
     ltdic_items rows = {malloc((in.size / 8 + 1) * sizeof(ltdic_item)), 0, in.size / 8};
@@ -96,7 +96,7 @@ static void check_any_rows(ltdic_bytes in)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    uint8_t *block = malloc(size); /* a byte too many is then seen */
+    uint8_t *block = malloc(size); /* a sanitizer then sees an access beyond it */
     if (size > 0) {
         memcpy(block, data, size);
     }

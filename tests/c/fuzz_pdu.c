@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /* Any bytes through the decoder, with its promises asserted.
  *
- * Built with -fsanitize=fuzzer -DFUZZ_ENGINE it is a libFuzzer target; without, it replays the
+ * Built with -fsanitize=fuzzer -DFUZZ_ENGINE it is a libFuzzer target; otherwise it replays the
  * files named on the command line, each with all its prefixes. */
 #define PREFIXES SIZE_MAX
 #include "fuzz.h"
 
-/* Strict takes no more than lenient, and what it takes comes to the same. */
+/* Strict mode accepts a subset of lenient mode, with the same rows. */
 static void check_strict(const ltdic_items *rows, ltdic_bytes in, int lenient)
 {
     ltdic_items strict;
@@ -34,7 +34,7 @@ static void check_pdvs(const ltdic_items *rows, ltdic_bytes in)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    uint8_t *exact = malloc(size); /* a byte too many is then seen */
+    uint8_t *exact = malloc(size); /* a sanitizer then sees an access beyond it */
     if (size > 0) {
         memcpy(exact, data, size);
     }

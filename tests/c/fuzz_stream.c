@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /* Any bytes, cut anywhere, through the stream decoder. The first byte of the input seeds the cuts.
  *
- * Promised: cutting changes nothing, and what the pieces add up to is what ltdic_decode finds in
- * each whole PDU. Two mains, as in fuzz_pdu.c. */
+ * Promised: cutting changes nothing, and the joined pieces equal the values that ltdic_decode finds
+ * in each whole PDU. Two mains, see fuzz_pdu.c. */
 #define PREFIXES 600
 #include "fuzz.h"
 
-/* A hash of all that was handed out, byte for byte, wherever it was cut. */
+/* A hash of all output bytes, independent of the cuts. */
 typedef struct digest {
     uint64_t hash, bytes, pdus;
 } digest;
@@ -30,7 +30,7 @@ static void add_piece(digest *d, const ltdic_piece *piece)
     d->pdus += piece->end;
 }
 
-/* Everything, as far as it goes, in pieces of at most `chunk` bytes. */
+/* Stream all bytes, up to a fault, in pieces of at most `chunk` bytes. */
 static digest stream(ltdic_bytes all, size_t chunk, ltdic_fault *fault)
 {
     ltdic_stream s = {0};
@@ -38,7 +38,7 @@ static digest stream(ltdic_bytes all, size_t chunk, ltdic_fault *fault)
     digest d = {0};
     size_t start = 0, end = 0;
     for (;;) {
-        uint8_t *exact = malloc(end - start); /* a byte too many is then seen */
+        uint8_t *exact = malloc(end - start); /* a sanitizer then sees an access beyond it */
         if (end > start) {
             memcpy(exact, all.data + start, end - start);
         }
@@ -57,7 +57,7 @@ static digest stream(ltdic_bytes all, size_t chunk, ltdic_fault *fault)
     }
 }
 
-/* The same from whole PDUs. False where one is not whole or not good. */
+/* Compute the same digest from whole PDUs. False if one is incomplete or invalid. */
 static int whole(ltdic_bytes all, digest *d)
 {
     ltdic_fault fault;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* One P-DATA-TF of 1 GiB through the stream decoder, in chunks of 64 KiB, and what it costs. */
+/* One P-DATA-TF of 1 GiB through the stream decoder, in chunks of 64 KiB; its memory and time. */
 #include "ltdic.h"
 
 #include <stdio.h>
@@ -9,7 +9,7 @@
 static uint64_t received;
 static unsigned ends;
 
-/* Most memory ever resident, in KiB. (getrusage counts what the parent had before exec, too.) */
+/* Return the peak of resident memory in KiB. (getrusage includes the parent before exec.) */
 static long peak(void)
 {
     char line[256];
@@ -24,7 +24,7 @@ static long peak(void)
     return kib;
 }
 
-/* What is left of the bytes is to come again: 0 but in the middle of a header. */
+/* Feed the bytes; return how many to give again: 0 except in the middle of a header. */
 static size_t feed(ltdic_stream *stream, const uint8_t *data, size_t size)
 {
     const ltdic_options strict = {.size = sizeof strict, .strict = 1};

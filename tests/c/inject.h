@@ -1,17 +1,15 @@
 /* SPDX-License-Identifier: MIT */
-/* System calls and allocations that fail when they are told to, and a clock that only moves when
- * nothing happens. For one program of one file, linked with -Wl,--wrap=... for each function here.
+/* Injected failures of system calls and allocations, and a clock that only moves when nothing
+ * happens. For a program of one file, linked with -Wl,--wrap=... for each function here.
  *
- * Time: while there is anything to do, it stands still; where a wait finds nothing for
- * `faults.quantum` real milliseconds, it ends and its whole time has passed. So deadlines never
- * pass because the machine is slow, and never take their time. The loopback hands over at once;
- * a quantum that is too short for a busy machine makes a deadline pass early, which is a fault
- * like any other.
+ * Time stands still while there is anything to do. A wait that finds nothing for `faults.quantum`
+ * real milliseconds ends, and its whole time has passed. So no deadline passes because the machine
+ * is slow, and none takes its real time. Loopback delivers at once; a quantum that is too short for
+ * a busy machine makes a deadline pass early, which is a fault like any other.
  *
- * Under edge-triggered epoll a reader that was told EAGAIN, or got less than it asked for, may
- * sleep until something new arrives. The kernel tells neither while bytes are there, so whoever
- * makes it up must also make up the new edge: such a call is as if the rest had come right after
- * it. */
+ * Under edge-triggered epoll a reader that got EAGAIN, or fewer bytes than it asked for, may sleep
+ * until new bytes arrive. The kernel returns neither while bytes are there, so an injected one must
+ * be followed by an injected edge: the rest then seems to arrive right after the call. */
 #ifndef INJECT_H
 #define INJECT_H
 
@@ -47,7 +45,7 @@ typedef enum function {
     FCNTL
 } function;
 
-enum { ONE_BYTE = -1 }; /* instead of an errno: the call is cut short */
+enum { ONE_BYTE = -1 }; /* instead of an errno: the call moves one byte */
 enum { CRUMB = 61, DESCRIPTORS = 1024 };
 
 static struct {
@@ -55,7 +53,7 @@ static struct {
     int error;
     unsigned long at;    /* the call that fails, counted from 1; 0: none */
     int from;            /* 1: and every one after it */
-    function crawl;      /* RECV or SENDMSG: each takes a CRUMB at most, besides what fails */
+    function crawl;      /* RECV or SENDMSG: each call that does not fail moves a CRUMB at most */
     unsigned long calls; /* of `which` */
     unsigned long hits;
     long blocks;            /* allocated and not freed */
@@ -63,10 +61,11 @@ static struct {
     int quantum;            /* ms */
     int still;              /* nothing was sent since a wait found nothing */
     int dialled;            /* the descriptor that connected last */
-    int asked;              /* whether it is up */
+    int asked;              /* 1: the program asked if it is connected */
     unsigned char head[10]; /* the first bytes received there */
-    size_t received;        /* how many there were */
-    unsigned long refused;  /* calls of accept that really found no descriptor */
+    size_t received;        /* number of bytes received there */
+    unsigned long
+        refused; /* calls of accept that the system itself refused for lack of descriptors */
 } faults;
 
 static struct {
@@ -84,7 +83,7 @@ static inline void inject(function which, int error, unsigned long at, int from)
     faults.still = 0;
 }
 
-/* Is this call of `which` to fail? Then errno is set, but where it is only cut short. */
+/* Tell whether this call of `which` fails; set errno, unless the call is only cut short. */
 static int fails(function which)
 {
     if (faults.at == 0 || which != faults.which) {
@@ -99,7 +98,7 @@ static int fails(function which)
     return 1;
 }
 
-/* What the linker calls `__real_` is the function itself. */
+/* With --wrap the linker names the original function `__real_`. */
 void *__real_malloc(size_t size);
 void *__real_calloc(size_t count, size_t size);
 void *__real_realloc(void *block, size_t size);
@@ -239,7 +238,7 @@ int __wrap_epoll_ctl(int poller, int operation, int fd, struct epoll_event *even
     return __real_epoll_ctl(poller, operation, fd, event);
 }
 
-/* A new edge, where there is something to read. */
+/* Make a new edge if there is something to read. */
 static void rearm(int fd)
 {
     if (fd < DESCRIPTORS && registered[fd].poller > 0) {
@@ -276,7 +275,7 @@ ssize_t __wrap_recv(int fd, void *data, size_t size, int flags)
     if ((flags & MSG_PEEK) == 0) {
         watch(fd, data, got);
     }
-    if (cut) { /* now, or the edge could be about this very byte */
+    if (cut) { /* after the read, otherwise the edge could be for this byte */
         rearm(fd);
     }
     errno = error;
@@ -333,7 +332,7 @@ int __wrap_socket(int family, int type, int protocol)
     return fails(SOCKET) ? -1 : __real_socket(family, type, protocol);
 }
 
-/* After EINTR the attempt goes on (POSIX connect()). */
+/* After EINTR the attempt continues (POSIX connect()). */
 int __wrap_connect(int fd, const struct sockaddr *address, socklen_t size)
 {
     const int failing = fails(CONNECT);
@@ -367,7 +366,7 @@ int __wrap_getsockname(int fd, struct sockaddr *address, socklen_t *size)
     return fails(GETSOCKNAME) ? -1 : __real_getsockname(fd, address, size);
 }
 
-/* With getsockopt no connection is up at once, as over a network, so that it is asked. */
+/* If getsockopt is to fail, no connection is established at once, so that it is called. */
 int __wrap_getpeername(int fd, struct sockaddr *address, socklen_t *size)
 {
     if (faults.which == GETSOCKOPT && fd == faults.dialled && !faults.asked) {
@@ -388,14 +387,14 @@ int __wrap_getsockopt(int fd, int level, int name, void *value, socklen_t *size)
     return fails(GETSOCKOPT) ? -1 : __real_getsockopt(fd, level, name, value, size);
 }
 
-/* Its error is what it returns. */
+/* getaddrinfo returns its error. */
 int __wrap_getaddrinfo(const char *host, const char *service, const struct addrinfo *hints,
                        struct addrinfo **found)
 {
     return fails(GETADDRINFO) ? faults.error : __real_getaddrinfo(host, service, hints, found);
 }
 
-/* Only what takes an int. */
+/* Only commands with an int argument. */
 int __wrap_fcntl(int fd, int command, ...)
 {
     va_list arguments;

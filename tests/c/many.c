@@ -2,9 +2,9 @@
 /* COUNT associations open at once, between two processes of one thread each: all are opened, then
  * each has one C-ECHO, then all are released.
  *
- * Each end of an association must see its callbacks in one order and no other; see `scripts`. Both
- * processes go from one part to the next together, and measure while nothing moves. */
-#define _DEFAULT_SOURCE /* malloc_trim's header says no more than that it is there */
+ * Each end of an association must get its callbacks in the order of `scripts`. Both processes go
+ * from one part to the next together, and measure while no association is active. */
+#define _DEFAULT_SOURCE /* declares malloc_trim */
 #include "descriptors.h"
 #include "ltdic.h"
 
@@ -20,7 +20,7 @@
 
 #define CHECK(condition) check(condition, #condition, __LINE__)
 
-/* What a sanitizer keeps of freed memory is not left behind by the library. */
+/* A sanitizer keeps freed memory, which is not a leak of the library. */
 #if defined(__has_feature)
 #if __has_feature(address_sanitizer)
 #define SANITIZED 1
@@ -32,14 +32,14 @@
 
 enum {
     COUNT = 10000,
-    IN_FLIGHT = 512, /* being opened: fewer than what a listener lets wait */
+    IN_FLIGHT = 512, /* being opened: below the backlog of a listener */
     PATIENCE = 60000,
-    OTHER_FILES = 64, /* besides a descriptor for each association */
+    OTHER_FILES = 64, /* beside the one of each association */
     LEFT_ALLOWED = 1 << 20,
-    GUARD = 300 /* seconds until a process that hangs is ended */
+    GUARD = 300 /* seconds until a hanging process is ended */
 };
 
-/* The parts, and how far into its script each takes an end. */
+/* The parts; each has a script for an end. */
 enum { OPEN, ECHO, RELEASE, PARTS };
 
 /* The callbacks in order, a letter for each: (c)onnect, (s)end, (r)eceive, re(q)uest, (a)ccept,
@@ -48,7 +48,7 @@ static const char *const scripts[2][PARTS] = {{"rqs", "rdes", "rlsx"}, {"csra", 
 
 typedef struct end {
     HDICOMNET net;
-    unsigned char part, place; /* in the script: what comes next */
+    unsigned char part, place; /* `place`: of the next callback in the script */
 } end;
 
 static const char *name = "parent";
@@ -56,7 +56,7 @@ static int requestor;
 static HDICOMNET watched; /* the listener, or a handle without a connection */
 static end *ends;
 static unsigned count, begun;
-static unsigned done[PARTS]; /* how many ends are through with this part */
+static unsigned done[PARTS]; /* number of ends that have finished the part */
 static HDICOMPDU proposal, answer;
 
 static void check(int good, const char *condition, int line)
@@ -88,7 +88,7 @@ static long resident(void)
 
 /* ---- callbacks --------------------------------------------------------------------------- */
 
-/* The callback that this letter stands for has come, and no other was due. */
+/* Check that the callback of this letter is the next one of the script. */
 static void follow(HDICOMNET hNet, L_VOID *UserData, char letter)
 {
     end *e = (end *)UserData;
@@ -151,7 +151,7 @@ L_VOID pEXT_CALLBACK OnData(HDICOMNET hNet, L_UCHAR nPresentationID, L_UCHAR nCo
     CHECK(nPresentationID == 1 && nControl == 3 && pData != NULL && nBytes > 0);
 }
 
-/* The message ID tells one association's echo from another's. */
+/* Return a message ID that differs between associations. */
 static L_UINT16 message_of(const end *e)
 {
     return (L_UINT16)(e - ends);
@@ -260,7 +260,7 @@ static void release_all(void)
 
 /* ---- the processes ----------------------------------------------------------------------- */
 
-/* Both are here when either leaves. */
+/* Wait until both processes have come here. */
 static void meet(const int *pipes)
 {
     char byte = 0;
@@ -268,7 +268,7 @@ static void meet(const int *pipes)
     CHECK(read(pipes[0], &byte, 1) == 1);
 }
 
-/* Both have done this part, and nothing more may come of it: the scripts would not have it. */
+/* Wait until both processes have done this part; later callbacks would break the scripts. */
 static void finish_part(const int *pipes)
 {
     meet(pipes);
@@ -315,7 +315,7 @@ static void prepare(void)
     CHECK(L_DicomAddTransfer(answer, 1, "1.2.840.10008.1.2") == DICOM_SUCCESS);
     ends = (end *)malloc(count * sizeof *ends);
     CHECK(ends != NULL);
-    memset(ends, 0, count * sizeof *ends); /* resident before anything is measured */
+    memset(ends, 0, count * sizeof *ends); /* makes it resident before the measurement */
 }
 
 static void clean_up(void)
@@ -325,11 +325,11 @@ static void clean_up(void)
     L_DicomFreeNet(watched);
     L_DicomShutDown();
 #if defined(__GLIBC__)
-    malloc_trim(0); /* what is only kept for the next allocation is not left behind */
+    malloc_trim(0); /* returns memory that is only kept for the next allocation */
 #endif
 }
 
-/* One process: in from the other by pipes[0], out to it by pipes[1]. */
+/* Run one process; pipes[0] reads from the other one, pipes[1] writes to it. */
 static void be_one_end(const int *pipes)
 {
     alarm(GUARD);
@@ -377,7 +377,7 @@ int main(int argc, char **argv)
     requestor = child != 0;
     name = requestor ? "requestor" : "acceptor";
     const int mine[2] = {requestor ? back[0] : there[0], requestor ? there[1] : back[1]};
-    close(requestor ? back[1] : there[1]); /* so that each notices when the other is gone */
+    close(requestor ? back[1] : there[1]); /* each then notices the end of the other */
     close(requestor ? there[0] : back[0]);
     be_one_end(mine);
     if (requestor) {

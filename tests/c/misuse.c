@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* Misuse of the L_Dicom face: a program uses handles of associate objects that were freed, or made
- * up, or are the library's; it pumps in callbacks, again and again; its peer asks for an echo of a
- * class that is no UID. Built with a sanitizer, which sees what is touched. In one scene threads
- * make, use and free objects of their own.
+/* Misuse of the L_Dicom face: a program uses handles of associate objects that were freed, are
+ * invented, or belong to the library; it pumps in nested callbacks; its peer asks for an echo of a
+ * class that is not a UID. A sanitizer checks all accesses. In one scene threads make, use and free
+ * objects of their own.
  *
- * Without an argument all scenes, else the one with this number. */
+ * Without an argument all scenes run, otherwise the one with this number. */
 #include "ltdic.h"
 
 #undef NDEBUG
@@ -34,7 +34,7 @@ static HDICOMPDU new_answer(void)
     return pdu;
 }
 
-/* Made of a number, as a program makes one that has lost count. */
+/* Make a handle of a number. */
 static HDICOMPDU handle_of(uintptr_t number)
 {
     return (HDICOMPDU)number;
@@ -123,7 +123,7 @@ static void an_object_may_be_freed_twice(void)
     HDICOMPDU pdu = new_object(TRUE), other;
     L_DicomFreeAssociate(pdu);
     L_DicomFreeAssociate(pdu);
-    other = new_object(TRUE); /* where it was */
+    other = new_object(TRUE); /* reuses the place of the freed one */
     L_DicomFreeAssociate(pdu);
     assert(L_DicomGetPresentationCount(other) == 1);
     L_DicomFreeAssociate(other);
@@ -134,7 +134,7 @@ static void a_freed_object_is_unknown(void)
     HDICOMPDU pdu = new_object(TRUE), other;
     L_DicomFreeAssociate(pdu);
     nothing_knows(pdu);
-    other = new_object(TRUE); /* where it was */
+    other = new_object(TRUE); /* reuses the place of the freed one */
     nothing_knows(pdu);
     assert(L_DicomGetPresentationCount(other) == 1 && L_DicomGetMaxLength(other) == 16384);
     L_DicomFreeAssociate(other);
@@ -158,7 +158,8 @@ static void a_made_up_handle_is_unknown(void)
     L_DicomFreeAssociate(pdu);
 }
 
-/* Nor the other way round. Where pointers have 32 bits, serial numbers come again. */
+/* A handle of one kind is unknown to functions of the other. With 32-bit pointers serial numbers
+ * repeat. */
 static void a_connection_is_no_object(void)
 {
     HDICOMPDU objects[HELD];
@@ -217,7 +218,7 @@ static void ten_thousand_objects_are_told_apart(void)
 
 static HDICOMNET listener, requestor, acceptor;
 static HDICOMPDU request, answer,
-    seen[3]; /* the request and the accept that came, what was agreed */
+    seen[3]; /* the received request and accept, and the agreed object */
 static int accepted, closed;
 
 static L_VOID pEXT_CALLBACK OnAccept(HDICOMNET hNet, L_INT nError, L_VOID *UserData)
@@ -315,10 +316,10 @@ static void free_nets(void)
     L_DicomFreeNet(listener);
 }
 
-static void what_the_library_gives_is_not_freed_by_its_user(void)
+static void objects_of_the_library_are_not_freed_by_the_user(void)
 {
     associate();
-    nothing_knows(seen[0]); /* since the request was answered and its callback has returned */
+    nothing_knows(seen[0]); /* the request was answered and its callback has returned */
     for (int i = 1; i < 3; i++) {
         L_DicomFreeAssociate(seen[i]);
         L_DicomFreeAssociate(seen[i]);
@@ -335,13 +336,14 @@ static void what_the_library_gives_is_not_freed_by_its_user(void)
     nothing_knows(seen[2]);
 }
 
-/* What was agreed goes with its connection, also where the program still has the handle. */
+/* The agreed object is freed with its connection, even if the program keeps the handle. */
 static L_VOID pEXT_CALLBACK OnAcceptThatFrees(HDICOMNET hNet, HDICOMPDU hPDU, L_VOID *UserData)
 {
     (void)UserData;
     L_DicomFreeNet(hNet);
     L_DicomFreeAssociate(hPDU);
-    assert(strcmp(L_DicomGetAbstract(hPDU, 1), VERIFICATION) == 0); /* lives until this returns */
+    assert(strcmp(L_DicomGetAbstract(hPDU, 1), VERIFICATION) ==
+           0); /* valid until this callback returns */
     seen[1] = hPDU;
     accepted = 1;
 }
@@ -370,9 +372,9 @@ static void an_object_outlives_the_connection_freed_in_its_callback(void)
 
 /* ---- pumps inside callbacks -------------------------------------------------------------- */
 
-enum { MOST_PUMPS = 32 }; /* as in l_dicom.c */
+enum { MOST_PUMPS = 32 }; /* same value as in l_dicom.c */
 
-static int waits; /* else L_DicomBreathe is called */
+static int waits; /* 1: L_DicomWait is called; 0: L_DicomBreathe */
 static int depth, deepest, connected;
 
 static L_VOID pEXT_CALLBACK OnConnectThatPumps(HDICOMNET hNet, L_INT nError, L_VOID *UserData)
@@ -428,7 +430,7 @@ static void breaths_inside_callbacks_are_bounded_and_lose_nothing(void)
     pump_in_callbacks();
 }
 
-/* ---- an echo of a class that is no UID --------------------------------------------------- */
+/* ---- an echo of a class that is not a UID ------------------------------------------------ */
 
 enum { ANSWERED = 9, LONGEST_CLASS = 80 };
 
@@ -490,7 +492,7 @@ static void an_echo_of_an_illegal_class_ends_nothing(void)
         while (answered == 0) {
             assert(L_DicomWait(requestor, PATIENCE) == DICOM_SUCCESS);
         }
-        assert(answered == ANSWERED); /* the first thing that was answered */
+        assert(answered == ANSWERED); /* the first answer was to this message */
     }
     free_nets();
 }
@@ -540,9 +542,9 @@ static void each_thread_has_objects_of_its_own(void)
     }
 }
 
-/* ---- as many as there is room for -------------------------------------------------------- */
+/* ---- the largest number of objects ------------------------------------------------------- */
 
-/* Where pointers have 32 bits a handle has 14 for its place. */
+/* With 32-bit pointers a handle has 14 bits for its place. */
 static void one_object_too_many_is_not_made(void)
 {
     enum { MOST = (1 << 14) - 1 };
@@ -569,7 +571,7 @@ static void (*const scenes[])(void) = {
     a_connection_is_no_object,
     no_handle_is_given_out_again,
     ten_thousand_objects_are_told_apart,
-    what_the_library_gives_is_not_freed_by_its_user,
+    objects_of_the_library_are_not_freed_by_the_user,
     an_object_outlives_the_connection_freed_in_its_callback,
     waits_inside_callbacks_are_bounded_and_lose_nothing,
     breaths_inside_callbacks_are_bounded_and_lose_nothing,

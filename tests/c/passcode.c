@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Is the passcode of a user identity still in a block of memory when that is freed? Linked with
- * -Wl,--wrap=free,--wrap=realloc, so that every block that the library gives back is searched. */
+/* Search every block of memory that the library frees for the passcode of a user identity. Linked
+ * with -Wl,--wrap=free,--wrap=realloc. */
 #define _GNU_SOURCE
 #include "l_dicom/associate.h"
 
@@ -18,7 +18,7 @@
 enum { PASSCODE_SIZE = sizeof PASSCODE - 1 };
 
 static const L_UCHAR name[] = "USER", passcode[] = PASSCODE;
-static unsigned freed, found; /* blocks: all, and those in which the passcode was */
+static unsigned freed, found; /* number of blocks: all, and those with the passcode */
 
 void *__real_realloc(void *block, size_t size);
 void __real_free(void *block);
@@ -34,7 +34,7 @@ static void search(const void *block)
     }
 }
 
-/* Counts as a free: the block may be moved, and what was there stays behind. */
+/* realloc counts as a free: the block may move, and its old bytes stay in memory. */
 void *__wrap_realloc(void *block, size_t size)
 {
     search(block);
@@ -54,7 +54,7 @@ static void report(const char *what)
     freed = found = 0;
 }
 
-/* ---- what is searched for can be found ---------------------------------------------------- */
+/* ---- the search itself -------------------------------------------------------------------- */
 
 static void free_a_block_as_it_is(void)
 {
@@ -114,7 +114,7 @@ static void reset_an_object(void)
 
 /* ---- handles ------------------------------------------------------------------------------ */
 
-/* What the listener would receive is not looked at. */
+/* Nothing is received at the listener. */
 static void send_an_object(void)
 {
     HDICOMPDU pdu = new_request();
@@ -219,7 +219,7 @@ static void lose_the_transport(void)
     free_association(a, "a requestor that has ended");
 }
 
-/* What cannot be sent any more is copied, too. */
+/* Data that can no longer be sent is copied too. */
 static void send_after_a_loss(void)
 {
     ltdic_association *a = ltdic_association_new();
@@ -259,7 +259,7 @@ static void free_an_acceptor(void)
     free_association(a, "an acceptor with a request");
 }
 
-/* What the provider refused stays until another request takes its place. */
+/* A request that the provider refused is kept until the next request. */
 static ltdic_association *new_refuser(void)
 {
     enum { LAST_OF_APPLICATION_CONTEXT = 98 };
@@ -305,7 +305,7 @@ static int connect_to(ltdic_server *server)
     return fd;
 }
 
-/* The request comes in so many parts; the server is run after each of them. */
+/* Send the request in so many parts; run the server after each. */
 static void ask_a_server(ltdic_server *server, size_t parts, unsigned wanted)
 {
     const int fd = connect_to(server);

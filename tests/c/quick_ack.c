@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* When what was received is acknowledged at once: with setsockopt and the clock wrapped. */
+/* Which received bytes are acknowledged at once; setsockopt and the clock are wrapped. */
 #include "ltdic.h"
 
 #include <assert.h>
@@ -104,7 +104,8 @@ static HDICOMNET associate(HDICOMNET listener)
     return requestor;
 }
 
-/* Send a part of a command, until all of it is there; how often it was acknowledged at once. */
+/* Send a part of a command until all of it has arrived; return the number of quick
+ * acknowledgements. */
 static int send_part(HDICOMNET requestor, L_UCHAR control)
 {
     const L_UCHAR part[] = {0, 0};
@@ -118,7 +119,7 @@ static int send_part(HDICOMNET requestor, L_UCHAR control)
     return acknowledged;
 }
 
-/* Echoes, which are answered at once. The requestor, too, receives what expects no more. */
+/* Send echoes, which are answered at once. No further message part follows a response. */
 static void echo(HDICOMNET requestor, int times)
 {
     for (int i = 0; i < times; i++) {
@@ -144,18 +145,18 @@ int main(void)
     for (int i = 0; i < PARTS; i++) {
         total += send_part(requestor, COMMAND);
     }
-    assert(total == FIRST_ACKS); /* the peer was never seen to wait */
+    assert(total == FIRST_ACKS); /* the peer was not seen to wait */
     now += 40;
-    assert(send_part(requestor, COMMAND) == 1); /* now it was */
+    assert(send_part(requestor, COMMAND) == 1); /* now the peer was seen to wait */
     for (int i = 0; i < PARTS; i++) {
         assert(send_part(requestor, COMMAND) == 1);
     }
     assert(send_part(requestor, COMMAND | LAST) == 1); /* a data set may follow */
-    assert(send_part(requestor, LAST) == 0);           /* a message is at its end */
+    assert(send_part(requestor, LAST) == 0);           /* the end of a message */
 
     acknowledged = 0;
     echo(requestor, PARTS);
-    assert(acknowledged <= FIRST_ACKS); /* by the requestor: a data set may follow a response */
+    assert(acknowledged <= FIRST_ACKS); /* of the requestor: a data set may follow a response */
     L_DicomFreeNet(requestor);
     L_DicomFreeNet(acceptor);
     L_DicomFreeNet(listener);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* An SCU and an SCP in one thread: the 16 rejections over TCP, then accept, release and abort.
  *
- * Each end writes down its callbacks, a letter for each: (c)onnect, (s)end, (r)eceive,
+ * Each end records its callbacks, a letter for each: (c)onnect, (s)end, (r)eceive,
  * re(q)uest, (a)ccept, re(j)ect, re(l)ease request, release res(p)onse, a(b)ort, close (x). */
 #define _POSIX_C_SOURCE 200809L
 #include "ltdic.h"
@@ -20,7 +20,7 @@ enum plan { REJECT, SCU_RELEASES, SCP_RELEASES, SCU_ABORTS, SCP_ABORTS };
 typedef struct end {
     HDICOMNET net;
     char log[32];
-    L_UCHAR pdu[LTDIC_FIXED_PDU_SIZE]; /* the last one received, if it had this size */
+    L_UCHAR pdu[LTDIC_FIXED_PDU_SIZE]; /* the last PDU received, if it had this size */
     L_UCHAR codes[3];                  /* of the reject or, from [1], of the abort */
     L_INT error;                       /* of the close */
     int closed;
@@ -61,8 +61,8 @@ static int is_defined(int result, int source, int reason)
     return 0;
 }
 
-/* How many triples are refused as undefined; the defined ones are tried only where they can do
- * nothing but fail, too. */
+/* Count the triples that are refused as undefined; defined ones are tried only while idle, when
+ * they fail too. */
 static int count_refused(HDICOMNET net, int idle)
 {
     int refused = 0;
@@ -104,7 +104,7 @@ L_VOID pEXT_CALLBACK OnClose(HDICOMNET hNet, L_INT nError, L_VOID *UserData)
     e->error = nError;
     e->closed = 1;
     if (e == &scp) {
-        L_DicomFreeNet(hNet); /* in its own callback */
+        L_DicomFreeNet(hNet); /* inside its own callback */
     }
 }
 
@@ -132,12 +132,13 @@ L_VOID pEXT_CALLBACK OnRequest(HDICOMNET hNet, HDICOMPDU hPDU, L_VOID *UserData)
     note(UserData, 'q');
     CHECK(strcmp(L_DicomGetAbstract(hPDU, 1), "1.2.840.10008.1.1") == 0);
     if (plan == REJECT) {
-        if (!all_tried) { /* here a reject is due, and still only a defined one goes out */
+        if (!all_tried) { /* a reject is legal here, but only a defined one is sent */
             all_tried = 1;
             CHECK(count_refused(hNet, 0) == TRIPLES - 16);
         }
         CHECK(L_DicomSendAssociateReject(hNet, triple[0], triple[1], triple[2]) == DICOM_SUCCESS);
-        CHECK(L_DicomSendAssociateReject(hNet, 1, 1, 1) == DICOM_ERROR_STATE); /* not twice */
+        CHECK(L_DicomSendAssociateReject(hNet, 1, 1, 1) ==
+              DICOM_ERROR_STATE); /* a second one is refused */
     } else if (plan == SCP_ABORTS) {
         CHECK(L_DicomSendAbort(hNet, PDU_ABORT_SOURCE_PROVIDER, PDU_ABORT_REASON_INVALID_PARAM) ==
               DICOM_SUCCESS);
@@ -217,7 +218,7 @@ static void set_callbacks(end *e)
     CHECK(L_DicomSetCallback(e != NULL ? e->net : listener, &callbacks, e) == DICOM_SUCCESS);
 }
 
-/* One association from its connection to the close of both ends. */
+/* Run one association from its connection to the close of both ends. */
 static void associate(enum plan what, L_UINT port)
 {
     plan = what;
@@ -234,7 +235,7 @@ static void associate(enum plan what, L_UINT port)
     while (!scu.closed || !scp.closed) {
         CHECK(L_DicomWait(scu.closed ? listener : scu.net, PATIENCE) == DICOM_SUCCESS);
     }
-    L_DicomBreathe(); /* nothing may come after the close */
+    L_DicomBreathe(); /* no callback may come after the close */
     L_DicomFreeNet(scu.net);
 }
 

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* What connections that stall cost the others: stalls [ARTIM [EACH [ROUNDS]]]
+/* The cost of stalled connections for other ones: stalls [ARTIM [EACH [ROUNDS]]]
  *
- * One process serves on one thread. Another opens EACH connections of each of five kinds, which
- * send a part of an associate request and then nothing, or it byte by byte, and sees when they are
- * closed. A third measures honest associations, one after the other, alone and with the stalls in
- * turn: each from before its connection to after its close, with a C-ECHO inside. */
+ * One process serves on one thread. A second one opens EACH connections of each of five kinds,
+ * which send a part of an associate request and stop, or send it byte by byte, and records when
+ * they are closed. A third one measures complete associations with a C-ECHO, one after the other,
+ * alternately with and without stalled connections, from before the connection to after the close.
+ */
 #define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
 #include "descriptors.h"
 #include "ltdic.h"
@@ -29,16 +30,16 @@ enum {
     EACH = 250,
     ROUNDS = 3,
     PATIENCE = 10000,
-    LATE = 8000,      /* ms after ARTIM that a stall may be open */
-    PACE = 100,       /* us between two stalls that are opened, so that none waits long */
+    LATE = 8000,      /* ms after ARTIM until a stalled connection must be closed */
+    PACE = 100,       /* us between two new stalled connections, so that none waits long */
     DRIP = 200,       /* ms between two bytes */
-    TICK = 5,         /* ms until the next look at who is to drip */
-    MOST = 200000,    /* associations measured in one way */
-    OTHER_FILES = 64, /* besides a descriptor for each stall */
+    TICK = 5,         /* ms between two checks for dripping */
+    MOST = 200000,    /* associations measured in one series */
+    OTHER_FILES = 64, /* beside one for each stalled connection */
     KINDS = 5
 };
 
-/* 1 context; with what is missing at its end still a request, but it is never sent to its end. */
+/* A request with one context. The array lacks its last bytes, since it is never sent whole. */
 static const char request[] = "\1\0\0\0\0\x9b\0\1\0\0ANY-SCP         LTDIC           "
                               "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
                               "\x10\0\0\x15"
@@ -52,7 +53,7 @@ static const char request[] = "\1\0\0\0\0\x9b\0\1\0\0ANY-SCP         LTDIC      
 
 static const struct {
     const char *name;
-    size_t size; /* sent at once */
+    size_t size; /* bytes sent at once */
     int drips;
 } kinds[KINDS] = {{"nothing", 0, 0},
                   {"3 bytes", 3, 0},
@@ -63,7 +64,7 @@ static const struct {
 typedef struct stall {
     int fd; /* -1: closed */
     int kind;
-    int reset; /* not by FIN */
+    int reset; /* closed by a reset, not by a FIN */
     size_t sent;
     double begun, ended, drips_at; /* ms */
 } stall;
@@ -73,10 +74,10 @@ typedef struct series {
     double values[MOST]; /* ms */
 } series;
 
-/* What the processes tell each other. */
+/* Memory shared by the processes. */
 static struct shared {
     unsigned echoes, released, other_ends; /* at the server */
-    series held;                           /* at the server: from accepting to closing a stall */
+    series held; /* at the server: from accepting to closing a stalled connection */
     stall stalls[];
 } * shared;
 
@@ -187,7 +188,7 @@ static void prepare_answer(void)
     CHECK(L_DicomAddTransfer(answer, 1, "1.2.840.10008.1.2") == DICOM_SUCCESS);
 }
 
-/* Until it is told to stop and has seen all end, or there is nobody left to tell it. */
+/* Serve until told to stop and all connections have ended, or until the other process has ended. */
 static void serve(int out)
 {
     const DICOMNETCALLBACK slots = {.uStructSize = sizeof slots, .pfnAccept = OnAccept};
@@ -238,7 +239,7 @@ static void stop_server(void)
 static void send_part(stall *s, size_t size)
 {
     const ssize_t sent = send(s->fd, request + s->sent, size, MSG_NOSIGNAL | MSG_DONTWAIT);
-    s->sent += sent > 0 ? (size_t)sent : 0; /* else it is closed, which will be noticed */
+    s->sent += sent > 0 ? (size_t)sent : 0; /* otherwise it is closed, which look_at() notices */
 }
 
 static void open_stall(stall *s, int poller, int kind)
@@ -256,13 +257,14 @@ static void open_stall(stall *s, int poller, int kind)
     s->drips_at = s->begun + DRIP;
 }
 
-/* True when the server has closed it. */
+/* Return true if the server has closed it. */
 static int look_at(stall *s, double when)
 {
     char byte;
     const ssize_t size = recv(s->fd, &byte, 1, MSG_DONTWAIT);
     const int ended = size == 0 || errno == ECONNRESET || errno == EPIPE;
-    CHECK(size <= 0 && (ended || errno == EAGAIN)); /* there is nothing to say to a stall */
+    CHECK(size <= 0 &&
+          (ended || errno == EAGAIN)); /* the server sends nothing to a stalled connection */
     if (ended) {
         s->ended = when;
         s->reset = size < 0;
@@ -376,7 +378,7 @@ L_VOID pEXT_CALLBACK OnClose(HDICOMNET hNet, L_INT nError, L_VOID *UserData)
     CHECK(nError == DICOM_SUCCESS);
 }
 
-/* Milliseconds that one association takes. */
+/* Return the milliseconds of one association. */
 static double associate(void)
 {
     static const DICOMNETCALLBACK callbacks = {
@@ -398,7 +400,7 @@ static double associate(void)
     return now() - begun;
 }
 
-/* ---- what comes of it -------------------------------------------------------------------- */
+/* ---- results ----------------------------------------------------------------------------- */
 
 static int compare(const void *a, const void *b)
 {
@@ -412,7 +414,7 @@ static void sort(series *s)
     qsort(s->values, s->count, sizeof *s->values, compare);
 }
 
-/* Of a sorted series. */
+/* Return a percentile of a sorted series. */
 static double percentile(const series *s, unsigned percent)
 {
     return s->values[(s->count - 1) * percent / 100];
@@ -432,14 +434,15 @@ static void print_closed(const char *what, series *s)
            percentile(s, 0), percentile(s, 50), percentile(s, 100));
 }
 
-/* How long each was open, as its peer saw it. */
+/* Collect how long each connection was open for its peer. */
 static void collect(series *open_for, unsigned *resets)
 {
     for (int i = 0; i < stall_count; i++) {
         const stall *s = &shared->stalls[i];
         const double time = s->ended - s->begun;
         CHECK(s->fd < 0 && time > artim - 1 && time <= artim + LATE);
-        CHECK(!s->reset || kinds[s->kind].drips); /* else all it sent had been read */
+        CHECK(!s->reset ||
+              kinds[s->kind].drips); /* the server has read all bytes of the other kinds */
         add(&open_for[s->kind], time);
         *resets += s->reset != 0;
     }

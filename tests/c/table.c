@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The table of handles from inside: no memory for a segment, and threads that take and give back
- * places all at once. The objects are never looked into, so any pointer does. */
+/* White-box test of the table of handles: no memory for a segment, and threads that take and free
+ * places concurrently. The table never dereferences objects, so any pointer will do. */
 #define _POSIX_C_SOURCE 200809L
 #include <pthread.h>
 #include <stdatomic.h>
@@ -116,7 +116,7 @@ static void run_threads(void *(*function)(void *))
     }
 }
 
-/* Every place but 0 that was ever used is free, and none is twice in the list. */
+/* Every used place except 0 is free, and none is in the list twice. */
 static void every_place_is_free_once(void)
 {
     size_t count = 0, place = atomic_load(&free_places) & PLACE_MASK;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What only a C caller can ask of the codec: rows of its own making, little room, and sizes that
- * are claimed and never read. */
+/* Calls of the codec that Python cannot make: arbitrary rows, too little room, and claimed sizes
+ * whose bytes are never read. */
 #include "ltdic.h"
 
 #undef NDEBUG
@@ -43,7 +43,7 @@ static void sixteen_rejections_are_defined(void)
 
 /* ---- decoding ---------------------------------------------------------------------------- */
 
-/* The size is only compared: the body is not looked at before its length is taken. */
+/* The size is only compared: the body is not read before its length is accepted. */
 static void a_pdu_that_rows_cannot_count_is_too_large(void)
 {
     const uint8_t header[6] = {4, 0, 0xFF, 0xFF, 0xFF, 0xFA};
@@ -165,7 +165,7 @@ static void a_pdu_of_fixed_size_is_encoded_without_rows(void)
     assert(memcmp(memory, reject, sizeof reject) == 0);
 }
 
-static void what_does_not_fit_is_not_written(void)
+static void a_pdu_that_does_not_fit_is_not_written(void)
 {
     uint8_t memory[REQUEST_SIZE];
     ltdic_fault fault;
@@ -179,7 +179,7 @@ static void what_does_not_fit_is_not_written(void)
     }
 }
 
-/* Encode `request` with one of its rows replaced: the status, if the fault names that row. */
+/* Encode `request` with one row replaced; return the status, if the fault names that row. */
 static int with_row(size_t n, ltdic_item row)
 {
     ltdic_item rows[4];
@@ -238,9 +238,9 @@ static int with_sub_item(uint8_t pdu, ltdic_item sub_item, ltdic_item second)
     return encode(&out, rows, second.kind == 0 ? 5 : 6, &fault);
 }
 
-/* ---- text, against what it may be, a byte at a time --------------------------------------- */
+/* ---- text, against checks of single bytes ------------------------------------------------- */
 
-/* PS3.8 annex F. */
+/* Rules of PS3.8 annex F. */
 static int is_uid(const uint8_t *text, size_t size)
 {
     size_t digits = 0;
@@ -254,7 +254,7 @@ static int is_uid(const uint8_t *text, size_t size)
     return digits > 0 && size <= 64;
 }
 
-/* PS3.5, VR AE. */
+/* Rules of PS3.5, VR AE. */
 static int is_title(const uint8_t *text, size_t size)
 {
     size_t others = 0;
@@ -267,7 +267,7 @@ static int is_title(const uint8_t *text, size_t size)
     return others > 0;
 }
 
-/* Does the encoder take this text, which lies at the end of what may be read? */
+/* Tell whether the encoder accepts this text, which lies at the end of readable memory. */
 static int takes(uint8_t kind, const uint8_t *text, size_t size)
 {
     uint8_t memory[200], *values = malloc(size + 1);
@@ -291,7 +291,7 @@ static int takes(uint8_t kind, const uint8_t *text, size_t size)
     return status == LTDIC_OK;
 }
 
-/* Texts of ones, of every length, with any three bytes that matter at every place in them. */
+/* Texts of ones, of every length, with any three significant bytes at every place. */
 static void a_uid_is_judged_as_byte_by_byte(void)
 {
     static const uint8_t some[] = {'0', '1', '9', '.', '/', ':', 0x80 | '.', 0xFF};
@@ -356,7 +356,7 @@ static void a_sub_item_is_encoded_where_it_has_a_meaning(void)
     assert(with_sub_item(LTDIC_ASSOCIATE_RQ, common, service) == LTDIC_ERR_BAD_VALUE);
 }
 
-/* The values are never read: there is no room to write them to. */
+/* The values are never read, since there is no room to write them to. */
 static void a_pdu_beyond_four_gibibytes_is_too_large(void)
 {
     ltdic_item rows[3] = {{.kind = LTDIC_PDU, .type = LTDIC_DATA_TF}};
@@ -419,7 +419,7 @@ static void an_exact_row_may_be_pointed_to_another_value(void)
 
 /* ---- associate objects ------------------------------------------------------------------- */
 
-enum { LONGEST_VALUE = 600 }; /* beyond the room for text that an object begins with */
+enum { LONGEST_VALUE = 600 }; /* above the initial room for text of an object */
 
 static void extended_information_may_be_copied_inside_an_object(void)
 {
@@ -437,7 +437,7 @@ static void extended_information_may_be_copied_inside_an_object(void)
     }
 }
 
-static void an_identity_may_be_set_to_what_it_is(void)
+static void an_identity_can_be_set_to_itself(void)
 {
     static const L_UCHAR name[LONGEST_VALUE] = {1, 2, 3}, code[LONGEST_VALUE] = {4, 5, 6};
     for (L_UINT size = 0; size <= LONGEST_VALUE; size++) {
@@ -515,7 +515,7 @@ int main(void)
     rejects_fill_the_room_there_is();
     a_strict_stream_refuses_odd_fragments_and_even_ids();
     a_pdu_of_fixed_size_is_encoded_without_rows();
-    what_does_not_fit_is_not_written();
+    a_pdu_that_does_not_fit_is_not_written();
     a_row_that_cannot_be_encoded_is_named();
     a_uid_is_judged_as_byte_by_byte();
     every_byte_is_judged_the_same_everywhere();
@@ -524,7 +524,7 @@ int main(void)
     a_rejected_context_keeps_the_transfer_syntax_it_is_given();
     an_exact_row_may_be_pointed_to_another_value();
     extended_information_may_be_copied_inside_an_object();
-    an_identity_may_be_set_to_what_it_is();
+    an_identity_can_be_set_to_itself();
     one_row_is_enough_for_a_pdu_of_codes();
     an_answered_context_has_no_abstract_syntax();
     an_object_takes_legal_texts_alone();

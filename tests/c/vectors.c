@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: MIT */
-/* Decode what standard input asks for, and say what came of it.
+/* Decode the PDUs of standard input, and print the results.
  *
  * A line in:  STRICT MAX_PDATA MAX_ASSOCIATE HEX          a PDU; HEX is - for no bytes
  * A line out: ok ROW ROW ...                               a row: its fields, separated by commas
  *             KIND OFFSET NEED
  * A line in:  stream STRICT MAX_PDATA MAX_ASSOCIATE HEX... its chunks
- * A line out: TYPE:SIZE TYPE:SIZE ... KIND OFFSET NEED     the PDUs, and what ended them
+ * A line out: TYPE:SIZE TYPE:SIZE ... KIND OFFSET NEED     the PDUs, and the end after them
  *
- * Input lies in blocks of exactly its size, so that a sanitizer sees a byte too many. What decodes
- * is asserted to decode alike with other options, and to encode to its own bytes when exact. */
+ * Input lies in blocks of exactly its size, so that a sanitizer sees reads beyond it. The program
+ * asserts that a decoded PDU is decoded alike with other options, and, if exact, is encoded to the
+ * same bytes. */
 #include "ltdic.h"
 
 #include <assert.h>
@@ -44,7 +45,7 @@ static void check_rows(const ltdic_items *rows, size_t size)
     }
 }
 
-/* Checking only, and too little room, must come to the same. */
+/* Decoding without rows, or with too little room, must give the same result. */
 static void check_other_ways(ltdic_bytes in, const ltdic_options *options, size_t count)
 {
     ltdic_fault fault;
@@ -66,7 +67,7 @@ static void print_rows(const ltdic_items *rows)
     printf("\n");
 }
 
-/* An exact decoding, encoded, is the PDU again. */
+/* An exact decoding must be encoded to the same PDU. */
 static void check_exact(ltdic_bytes in, ltdic_options options)
 {
     ltdic_items rows = {items, ROWS, 0};
@@ -106,7 +107,7 @@ static void answer_pdu(const ltdic_options *options, const char *hex)
     free(bytes);
 }
 
-/* The whole PDUs at the front of the bytes, which are taken off; what stopped that. */
+/* Remove the whole PDUs at the front of the bytes; return what stopped it. */
 static void take_pdus(ltdic_bytes *in, const ltdic_options *options, ltdic_fault *fault)
 {
     ltdic_bytes pdu;
@@ -118,7 +119,7 @@ static void take_pdus(ltdic_bytes *in, const ltdic_options *options, ltdic_fault
     }
 }
 
-/* The same in pieces comes to an end for the same reason, at the same place. */
+/* The same bytes in pieces must end for the same reason at the same offset. */
 static void check_pieces(ltdic_bytes all, const ltdic_options *options, const ltdic_fault *whole)
 {
     ltdic_stream stream = {0};

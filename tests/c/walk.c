@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* How much work it is to read all contexts of an associate object by index. associate.c is compiled
- * with -fsanitize-coverage=trace-pc, so that each basic block of it calls the function below: what
- * is counted is the same on every machine. Prints the count for each two arguments: contexts, and
- * transfer syntaxes in each. And what is read from objects whose items came in another order than
- * the standard's. */
+/* Count the work of reading all contexts of an associate object by index. associate.c is compiled
+ * with -fsanitize-coverage=trace-pc, so that each of its basic blocks calls the function below: the
+ * count is the same on every machine. The program prints a count for each two arguments: contexts,
+ * and transfer syntaxes in each. It also reads objects whose items arrived in another order than
+ * that of the standard. */
 #include "codec/framing.h"
 #include "codec/items.h"
 #include "l_dicom/associate.h"
@@ -39,7 +39,7 @@ static HDICOMPDU new_request(int contexts, int transfers)
     return pdu;
 }
 
-/* As users write it, with the counts in the conditions. */
+/* Read all contexts with the counts in the loop conditions, which is the common way. */
 static int read_all(HDICOMPDU pdu)
 {
     int read = 0;
@@ -74,8 +74,8 @@ static void put_item(writer *w, uint8_t type, const char *value, size_t size)
     writer_bytes(w, (const uint8_t *)value, size);
 }
 
-/* A request with its user information first, and in its second context the abstract syntax between
- * two transfer syntaxes. */
+/* A request with its user information first; in its second context the abstract syntax stands
+ * between two transfer syntaxes. */
 static associate *receive_in_another_order(void)
 {
     static const char first[] = "\1\0\0\0\x30\0\0\3"
@@ -107,7 +107,7 @@ static void a_received_object_may_be_in_another_order(void)
     associate *received = receive_in_another_order();
     HDICOMPDU pdu = ltdic__associate_handle(received);
     assert(pdu != NULL && L_DicomGetPresentationCount(pdu) == 2);
-    for (int again = 0; again < 2; again++) { /* forwards and back */
+    for (int again = 0; again < 2; again++) { /* forwards and backwards */
         assert(L_DicomGetPresentation(pdu, 1) == 3 && L_DicomGetPresentation(pdu, 0) == 1);
         assert(L_DicomGetTransferCount(pdu, 3) == 2 && L_DicomGetTransferCount(pdu, 1) == 1);
         assert(strcmp(L_DicomGetTransfer(pdu, 3, 1), "1.5") == 0);
@@ -117,7 +117,7 @@ static void a_received_object_may_be_in_another_order(void)
         assert(strcmp(L_DicomGetTransfer(pdu, 1, 0), "1.2") == 0);
         assert(L_DicomGetTransfer(pdu, 1, 1)[0] == '\0' && L_DicomGetTransferCount(pdu, 5) == 0);
     }
-    L_DicomFreeAssociate(pdu); /* it is the library's */
+    L_DicomFreeAssociate(pdu); /* the library owns it */
     assert(L_DicomGetPresentationCount(pdu) == 2);
     ltdic__associate_free(received);
 }

@@ -1,4 +1,5 @@
-"""What a proxy sends on: all as it came but for what it has changed, and nothing hidden of that."""
+"""Exact decoding and encoding, for a proxy: all bytes stay but those of a changed value, and no
+repetition of a changed value is sent."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ CONTEXT_NAME = item(0x10, b"1.2.840.10008.3.1.1.1")
 REQUIRED = item(0x51, b"\0\0\x40\0") + item(0x52, b"1.2.5")
 GUEST = ltdic.UserIdentity(2, 0, b"guest", b"guest")
 
-# The sub-item that counts, another one of the same type, and the field with another value.
+# The sub-item that counts, a second one of the same type, and the field with a changed value.
 REPEATED = {
     "max_length": (item(0x51, b"\0\0\x40\0"), item(0x51, b"ADMI"), 8192),
     "implementation_class_uid": (item(0x52, b"1.2.5"), item(0x52, b"1.99.99"), "1.2.6"),
@@ -35,7 +36,7 @@ REPEATED = {
 
 
 def wire_of(name: str, *sub_items: bytes, after: bytes = b"") -> bytes:
-    """An RQ, or AC for what only one of those has, with reserved bytes that are not zero."""
+    """Return an RQ, or an AC for values that only an AC has, with nonzero reserved bytes."""
     kind = 2 if name == "user_identity_response" else 1
     inside = item(0x30, b"1.2.3") * (kind == 1) + item(0x40, b"1.2.4")
     context = item(0x1F + kind, b"\1\0\0\0", inside)
@@ -49,7 +50,7 @@ def with_info(pdu: Any, **fields: Any) -> Any:
 
 
 def values_of(wire: bytes, kind: int) -> int:
-    """How many sub-items of a type there are, in all items 50."""
+    """Count the sub-items of a type in all items 50."""
     found, at = 0, 74
     while at < len(wire):
         end = at + 4 + int.from_bytes(wire[at + 2 : at + 4], "big")
@@ -63,8 +64,8 @@ def values_of(wire: bytes, kind: int) -> int:
 
 @pytest.mark.parametrize("together", [True, False])
 @pytest.mark.parametrize("name", REPEATED)
-def test_what_repeats_a_changed_value_goes(name: str, together: bool) -> None:
-    """In the same item 50, and in another one."""
+def test_a_repetition_of_a_changed_value_is_dropped(name: str, together: bool) -> None:
+    """The repetition stands in the same item 50, or in another one."""
     first, again, other = REPEATED[name]
     sub_items = [REQUIRED, first] if first not in REQUIRED else [REQUIRED]
     repeated = {"after": b""} if together else {"after": item(0x50, again)}
@@ -79,7 +80,7 @@ def test_what_repeats_a_changed_value_goes(name: str, together: bool) -> None:
 
 
 @pytest.mark.parametrize("name", REPEATED)
-def test_what_repeats_a_value_stays_where_another_one_is_changed(name: str) -> None:
+def test_a_repetition_of_an_unchanged_value_is_kept(name: str) -> None:
     first, again, _ = REPEATED[name]
     wire = wire_of(name, REQUIRED, first * (first not in REQUIRED), again)
     renamed = dataclasses.replace(decode(wire, exact=True), called_ae="OTHER")
@@ -87,7 +88,7 @@ def test_what_repeats_a_value_stays_where_another_one_is_changed(name: str) -> N
 
 
 def test_a_second_identity_is_never_sent_with_the_first_one_changed() -> None:
-    """Also where only the passcode is another one, or a code."""
+    """The change is the whole identity, the passcode alone, or a code alone."""
     first, again, _ = REPEATED["user_identity"]
     pdu = decode(wire_of("user_identity", REQUIRED, first, again), exact=True)
     for fields in ({"secondary": b"x"}, {"primary": b"x"}, {"type": 2}, {"response_requested": 1}):
@@ -97,7 +98,7 @@ def test_a_second_identity_is_never_sent_with_the_first_one_changed() -> None:
     assert b"admin" not in encode(dataclasses.replace(pdu, user_info=None))
 
 
-def test_bytes_after_the_last_field_go_with_a_changed_value() -> None:
+def test_a_changed_value_drops_bytes_after_the_last_field() -> None:
     identity = item(0x58, b"\1\0", counted(b"jdoe"), counted(b""), b"admin")
     role = item(0x54, counted(b"1.2.3"), b"\1\0", b"more")
     wire = wire_of("user_identity", REQUIRED, identity, role)
@@ -110,7 +111,7 @@ def test_bytes_after_the_last_field_go_with_a_changed_value() -> None:
     assert (b"admin" in other, b"more" in other) == (True, False)
 
 
-def test_a_second_application_context_goes_with_the_first_one_changed() -> None:
+def test_a_changed_application_context_drops_a_second_one() -> None:
     wire = wire_of("", REQUIRED, after=item(0x10, b"1.99.99"))
     pdu = decode(wire, exact=True)
     assert encode(pdu) == wire
@@ -120,7 +121,7 @@ def test_a_second_application_context_goes_with_the_first_one_changed() -> None:
     assert b"1.99.99" in encode(dataclasses.replace(pdu, called_ae="OTHER"))
 
 
-def test_a_second_abstract_syntax_goes_with_that_of_its_context_changed() -> None:
+def test_a_changed_abstract_syntax_drops_a_second_one() -> None:
     inside = item(0x30, b"1.2.3") + item(0x30, b"1.99.99") + item(0x40, b"1.2.4")
     contexts = [item(0x20, bytes([n, 0, 0, 0]), inside) for n in (1, 3)]
     pdu = decode(associate(1, CONTEXT_NAME, *contexts, item(0x50, REQUIRED)), exact=True)
@@ -130,8 +131,8 @@ def test_a_second_abstract_syntax_goes_with_that_of_its_context_changed() -> Non
     assert decode(encode(changed)) == changed
 
 
-def test_what_an_answer_hides_goes_with_it_changed() -> None:
-    """A second transfer syntax, and what stands in a context that was not accepted."""
+def test_a_changed_answer_drops_its_unread_items() -> None:
+    """Unread items are a second transfer syntax, and the items of a context that was refused."""
     accepted = item(0x21, b"\1\0\0\0", item(0x40, b"1.2.4"), item(0x40, b"1.99.99"))
     rejected = item(0x21, b"\3\0\3\0", item(0x40, b"1.88.88"))
     wire = associate(2, CONTEXT_NAME, accepted, rejected, item(0x50, REQUIRED))
@@ -148,8 +149,8 @@ def test_what_an_answer_hides_goes_with_it_changed() -> None:
         assert decode(encode(changed)) == changed
 
 
-def test_a_sub_item_of_a_context_is_no_repeated_identity() -> None:
-    """User information may come first, and a context may have sub-items of any type."""
+def test_a_sub_item_of_a_context_is_not_a_repeated_identity() -> None:
+    """User information may precede contexts, and a context may have sub-items of any type."""
     first, again, _ = REPEATED["user_identity"]
     context = item(0x20, b"\1\0\0\0", item(0x30, b"1.2.3"), item(0x40, b"1.2.4"), again)
     info = item(0x50, REQUIRED, first)
@@ -157,8 +158,8 @@ def test_a_sub_item_of_a_context_is_no_repeated_identity() -> None:
     assert encode(with_info(pdu, user_identity=GUEST)).endswith(context)
 
 
-def test_what_a_value_shows_twice_is_sent_twice() -> None:
-    """A role, a context: what repeats it is a value, too, which is for the user to change."""
+def test_repeated_roles_and_contexts_are_values_and_are_sent() -> None:
+    """Each repetition of a role or context is decoded as a value; the user can change each."""
     role = item(0x54, counted(b"1.2.3"), b"\1\0")
     context = item(0x20, b"\1\0\0\0", item(0x30, b"1.2.3"), item(0x40, b"1.2.4"))
     wire = associate(1, CONTEXT_NAME, context, context, item(0x50, REQUIRED, role, role))
@@ -186,7 +187,7 @@ def test_bytes_after_a_nul_of_a_title_stay_until_it_is_changed(kind: int) -> Non
     assert changed == wire[:10] + b"G".ljust(16) + wire[26:]
 
 
-def test_bytes_after_a_nul_of_other_texts_go_with_them() -> None:
+def test_a_changed_text_drops_the_bytes_after_its_nul() -> None:
     name = item(0x55, b"NAME\0ADMIN")
     wire = wire_of("", item(0x51, b"\0\0\x40\0"), item(0x52, b"1.2\0.9999"), name)
     pdu = decode(wire, exact=True)

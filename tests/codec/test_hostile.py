@@ -1,4 +1,4 @@
-"""The codec against hostile bytes: the same answer in C and Python, and the one foretold."""
+"""The codec against hostile bytes: C and Python give the same answer, and the expected one."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ groups = pytest.mark.parametrize("group", my.GROUPS, ids=lambda group: group.__n
 
 
 def answer(wire: bytes, strict: bool = False) -> Any:
-    """A PDU, or a fault in the form in which they are foretold."""
+    """Return the PDU, or the fault in the form of the expected ones."""
     try:
         return decode(wire, strict=strict, max_associate=0)
     except IncompleteError as e:
@@ -44,11 +44,18 @@ def answer(wire: bytes, strict: bool = False) -> Any:
 
 @functools.cache
 def answers(group: Group) -> list[tuple[my.Case, Any, Any]]:
-    """What Python makes of each, lenient and strict."""
+    """Return each case with its answers in Python, lenient and strict."""
     return [(case, answer(case.wire), answer(case.wire, strict=True)) for case in group()]
 
 
-def is_as_foretold(said: Any, expected: my.Fault | None) -> bool:
+@pytest.fixture(scope="module", autouse=True)
+def answers_are_freed() -> Iterator[None]:
+    """Free the answers after this module: they are many objects, which slow down the collector."""
+    yield
+    answers.cache_clear()
+
+
+def is_expected(said: Any, expected: my.Fault | None) -> bool:
     if expected == my.DECODES:
         return not isinstance(said, tuple)
     return expected is None or bool(said == expected)
@@ -56,10 +63,10 @@ def is_as_foretold(said: Any, expected: my.Fault | None) -> bool:
 
 @pytest.mark.slow
 @groups
-def test_hostile_bytes_give_a_value_or_the_fault_they_must_at_its_place(group: Group) -> None:
+def test_hostile_bytes_give_a_value_or_the_expected_fault_at_its_offset(group: Group) -> None:
     for case, lenient, strict in answers(group):
         for said, expected in ((lenient, case.lenient), (strict, case.strict)):
-            assert is_as_foretold(said, expected), case.wire.hex()
+            assert is_expected(said, expected), case.wire.hex()
             assert not isinstance(said, tuple) or 0 <= said[1] <= len(case.wire)
         assert isinstance(strict, tuple) or strict == lenient
     print(f"{len(answers(group))} inputs")
@@ -93,7 +100,7 @@ def test_c_gives_the_same_for_hostile_bytes(codec_toolchain: Toolchain, group: G
 
 @pytest.mark.slow
 @groups
-def test_hostile_bytes_that_are_taken_are_encoded_as_they_came(group: Group) -> None:
+def test_accepted_hostile_bytes_are_encoded_unchanged(group: Group) -> None:
     for case, lenient, _ in answers(group):
         if not isinstance(lenient, tuple):
             exact = decode(case.wire, max_associate=0, exact=True)
@@ -101,7 +108,7 @@ def test_hostile_bytes_that_are_taken_are_encoded_as_they_came(group: Group) -> 
             assert encode(exact) == case.wire, case.wire.hex()
 
 
-def test_lengths_are_foretold_from_the_right_fields() -> None:
+def test_the_expected_faults_cover_every_length_field() -> None:
     for wire in my.VALID + my.RICH:
         for field in my.lengths(wire):
             assert field.least <= field.value <= field.most
@@ -116,7 +123,7 @@ def test_lengths_are_foretold_from_the_right_fields() -> None:
 
 
 def texts_in(value: Any) -> Iterator[Any]:
-    """Every text and byte string of a PDU."""
+    """Yield every text and byte string of a PDU."""
     if dataclasses.is_dataclass(value):
         value = tuple(getattr(value, field.name) for field in dataclasses.fields(value))
     if isinstance(value, tuple):
@@ -134,19 +141,19 @@ def assert_only_this_text_differs(text: my.TextCase, expected: str | bytes) -> N
     assert after == [expected if found == old else found for found in before] != before
 
 
-def test_a_long_name_is_handed_up_whole() -> None:
+def test_a_long_name_is_decoded_whole() -> None:
     for text in my.long_texts():
         assert_only_this_text_differs(text, text.text.decode())
 
 
-def test_hostile_text_is_handed_up_as_it_came_but_for_what_follows_a_nul() -> None:
+def test_hostile_text_is_decoded_unchanged_up_to_its_first_nul() -> None:
     for text in my.hostile_texts():
         is_text = text.name not in my.BYTES[text.kind]
         expected = text.text.partition(b"\0")[0].decode("latin-1") if is_text else text.text
         assert_only_this_text_differs(text, expected)
 
 
-def test_hostile_text_is_shown_if_a_title_or_a_version_name_may_be_like_that() -> None:
+def test_hostile_text_is_shown_only_in_a_printable_title_or_version_name() -> None:
     for case in my.hostile_texts():
         texts = [field.text for field in pdu_fields(case.case.wire).fields]
         assert all(text.isascii() and text.isprintable() for text in texts)
@@ -155,7 +162,7 @@ def test_hostile_text_is_shown_if_a_title_or_a_version_name_may_be_like_that() -
         assert is_shown == (printable and case.name in (*my.TITLES, "name"))
 
 
-def test_an_identity_in_the_wrong_place_is_as_secret() -> None:
+def test_an_identity_in_a_wrong_place_is_not_shown() -> None:
     for kind, who in (
         (2, item(0x58, b"\2\1", counted(b"jdoe"), counted(b"hunter2"))),
         (1, item(0x59, counted(b"jdoe hunter2"))),
@@ -166,7 +173,7 @@ def test_an_identity_in_the_wrong_place_is_as_secret() -> None:
         assert not any(secret in shown for secret in ("jdoe", "6a 64 6f 65", "hunter2"))
 
 
-def test_of_a_longer_fixed_item_the_first_four_bytes_count() -> None:
+def test_the_first_four_bytes_of_a_longer_fixed_item_count() -> None:
     for size in range(4, 9):
         value = bytes(range(1, size + 1))
         info = answer(associate(1, item(0x50, item(0x51, value), item(0x53, value)))).user_info
@@ -204,7 +211,7 @@ print(__debug__)
 
 
 @pytest.mark.slow
-def test_answers_do_not_depend_on_assertions() -> None:
+def test_decoding_does_not_depend_on_assertions() -> None:
     said = []
     for options in ([], ["-O"]):
         command = [sys.executable, *options, "-c", SCRIPT, TESTS / "vectors" / "invalid.json"]
@@ -219,7 +226,7 @@ def test_answers_do_not_depend_on_assertions() -> None:
 
 
 def full_context(n: int) -> bytes:
-    """Of 65535 bytes."""
+    """Return a context of 65535 bytes."""
     transfers = item(0x40, b"1.2." + b"3" * 60) * 963
     return item(0x20, bytes([2 * n + 1, 0, 0, 0]), item(0x30, b"1" * 43), transfers)
 
@@ -229,13 +236,13 @@ def largest(count: int) -> bytes:
     return associate(1, item(0x10, b"1" * 65535), *contexts, item(0x50, item(0x77, bytes(65531))))
 
 
-def test_the_largest_request_there_can_be_is_decoded() -> None:
+def test_the_largest_possible_request_is_decoded() -> None:
     wire = largest(128)
     assert len(wire) == 6 + 8_520_138
     assert len(answer(wire).contexts) == 128
 
 
-# What may come any number of times, and a number of them to start from.
+# A function that repeats an item, and the number of repetitions to start from.
 GROWING: dict[str, tuple[Callable[[int], bytes], int]] = {
     "contexts of 65535 bytes": (largest, 16),
     "transfer syntaxes": (lambda n: associate(1, item(0x20, bytes(4), item(0x40) * n)), 2_000),
@@ -257,13 +264,13 @@ def test_eight_times_the_bytes_take_about_eight_times_as_long(what: str, strict:
     make, n = GROWING[what]
 
     def per_byte(wire: bytes) -> float:
-        timer = timeit.Timer(lambda: answer(wire, strict), timer=time.thread_time)  # not of others
+        timer = timeit.Timer(lambda: answer(wire, strict), timer=time.thread_time)
         return min(timer.repeat(number=1, repeat=3)) / len(wire)
 
     def growth() -> float:
         return per_byte(make(8 * n)) / per_byte(make(n))
 
-    # Where time grew with the square this would be 8, however often it is tried.
+    # Quadratic time would give 8 in every round.
     assert any(growth() < 4 for _ in range(5))
 
 

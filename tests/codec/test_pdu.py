@@ -1,4 +1,4 @@
-"""The codec: vectors, and the properties that hold for all bytes."""
+"""The codec in Python: properties that hold for all PDUs and all bytes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ from support.rejections import DEFINED
 
 
 @given(my.triples, st.binary(min_size=2, max_size=2))
-def test_any_reject_arrives_raw(codes: tuple[int, int, int], reserved: bytes) -> None:
+def test_the_codes_of_any_reject_are_received_raw(
+    codes: tuple[int, int, int], reserved: bytes
+) -> None:
     wire = b"\x03" + reserved[:1] + b"\0\0\0\x04" + reserved[1:] + bytes(codes)
     pdu = decode(wire)
     assert (pdu.result, pdu.source, pdu.reason) == codes
@@ -61,7 +63,7 @@ def test_defined_codes_are_enum_members_and_others_plain_integers() -> None:
         assert (pdu.result, pdu.source, pdu.reason) == codes
 
 
-def test_a_reject_says_what_happened_and_what_to_do() -> None:
+def test_the_text_of_a_reject_has_its_reason_and_advice() -> None:
     pdu = AssociateReject(1, 1, 7)
     sentence = "Rejected permanently by the service user: called AE title not recognised"
     assert str(pdu) == f"{sentence} (result 1, source 1, reason 7)."
@@ -69,7 +71,7 @@ def test_a_reject_says_what_happened_and_what_to_do() -> None:
     assert "undefined reason 8" in str(AssociateReject(1, 3, 8))
 
 
-def test_a_reason_is_one_of_its_source() -> None:
+def test_the_reason_of_a_reject_is_an_enum_of_its_source() -> None:
     changed = dataclasses.replace(AssociateReject(1, 1, 7), source=3)
     assert type(changed.reason) is int
     assert changed == AssociateReject(1, 3, 7)
@@ -141,7 +143,7 @@ def test_a_mutated_reject_is_decoded_or_refused_with_a_place(wire: bytes) -> Non
 
 
 @given(st.lists(my.rejects, max_size=5), st.binary(min_size=1).filter(lambda b: not 1 <= b[0] <= 7))
-def test_rejects_before_garbage_come_out_before_the_error(
+def test_rejects_before_garbage_are_returned_before_the_error(
     sent: list[AssociateReject], garbage: bytes
 ) -> None:
     decoder = Decoder()
@@ -159,13 +161,13 @@ def test_rejects_before_garbage_come_out_before_the_error(
 
 @pytest.mark.slow
 @given(my.pdus)
-def test_what_is_encoded_is_decoded_to_the_same_value(pdu: ltdic.PDU) -> None:
+def test_an_encoded_pdu_is_decoded_to_the_same_value(pdu: ltdic.PDU) -> None:
     assert decode(encode(pdu)) == pdu
 
 
 @pytest.mark.slow
 @given(my.strict_pdus)
-def test_strict_mode_takes_what_the_standard_allows(pdu: ltdic.PDU) -> None:
+def test_strict_mode_accepts_every_pdu_that_the_standard_allows(pdu: ltdic.PDU) -> None:
     wire = encode(pdu)
     assert decode(wire, strict=True) == decode(wire)
 
@@ -200,8 +202,9 @@ def test_every_proper_prefix_needs_more(pdu: ltdic.PDU, data: st.DataObject) -> 
     assert caught.value.need == (6 if size < 6 else len(wire))
 
 
+@pytest.mark.slow
 @given(my.chopped(my.pdus.map(encode)))
-def test_chunking_does_not_change_what_is_received(case: tuple[bytes, list[bytes]]) -> None:
+def test_chunking_does_not_change_the_received_pdus(case: tuple[bytes, list[bytes]]) -> None:
     wire, chunks = case
     whole, pieces = Decoder(), Decoder()
     whole.feed(wire)
@@ -215,7 +218,7 @@ def test_chunking_does_not_change_what_is_received(case: tuple[bytes, list[bytes
 
 
 @given(my.mutated(my.pdus.map(encode)), st.booleans())
-def test_a_mutated_pdu_never_does_more_than_raise(wire: bytes, strict: bool) -> None:
+def test_a_mutated_pdu_is_decoded_or_raises_a_decode_error(wire: bytes, strict: bool) -> None:
     try:
         decode(wire, strict=strict)
     except DecodeError as e:
@@ -223,7 +226,9 @@ def test_a_mutated_pdu_never_does_more_than_raise(wire: bytes, strict: bool) -> 
 
 
 @given(st.binary(max_size=300), st.sampled_from([b"", b"\x01", b"\x02", b"\x04"]), st.booleans())
-def test_garbage_never_does_more_than_raise(body: bytes, head: bytes, strict: bool) -> None:
+def test_garbage_is_decoded_or_raises_a_decode_error(
+    body: bytes, head: bytes, strict: bool
+) -> None:
     wire = head + b"\0" + len(body).to_bytes(4, "big") + body if head else body
     try:
         lenient = decode(wire)
@@ -240,7 +245,7 @@ def test_garbage_never_does_more_than_raise(body: bytes, head: bytes, strict: bo
 
 
 def joined(decoder: Decoder, chunks: list[bytes]) -> list[ltdic.PDU]:
-    """What `fragments` yields, with P-DATA-TF put together again."""
+    """Return what `fragments` yields, with the parts of each P-DATA-TF joined."""
     pdus: list[ltdic.PDU] = []
     pdvs: list[ltdic.PDV] = []
     for chunk in chunks:
@@ -271,7 +276,7 @@ def test_fragments_are_the_same_data(case: tuple[bytes, list[bytes]]) -> None:
 
 
 @given(my.mutated(my.transfers.map(encode)), st.booleans())
-def test_a_fault_in_fragments_is_that_of_the_whole(wire: bytes, strict: bool) -> None:
+def test_a_fault_in_fragments_is_the_fault_of_the_whole_pdu(wire: bytes, strict: bool) -> None:
     faults = []
     for method in (Decoder.pdus, Decoder.fragments):
         decoder = Decoder(strict=strict)
@@ -283,7 +288,7 @@ def test_a_fault_in_fragments_is_that_of_the_whole(wire: bytes, strict: bool) ->
         except DecodeError as e:
             faults.append((e.kind, e.offset))
     pdus, fragments = faults
-    # A PDU longer than what came is no fault yet, but a fault inside it shows at once.
+    # An incomplete PDU is not a fault, but `fragments` reports a fault inside it at once.
     assert pdus == fragments or pdus is None
 
 
@@ -302,7 +307,7 @@ def test_fragments_come_before_their_pdu_is_complete() -> None:
     assert (piece.begins, bytes(piece.data)) == (False, b"de")
 
 
-def test_fragments_take_over_where_whole_pdus_are_waited_for() -> None:
+def test_fragments_continue_a_pdu_that_pdus_has_begun() -> None:
     decoder = Decoder()
     decoder.feed(bytes.fromhex("0400ffffffff fffffffb 03 02") + b"abc")
     assert list(decoder.pdus()) == []
@@ -310,7 +315,7 @@ def test_fragments_take_over_where_whole_pdus_are_waited_for() -> None:
     assert bytes(piece.data) == b"abc"
 
 
-def test_pdus_kept_across_fragments_says_so_and_breaks_nothing() -> None:
+def test_a_kept_pdus_iterator_raises_after_fragments_and_loses_nothing() -> None:
     decoder, data = Decoder(), bytes.fromhex("0400 0000000a 00000006 03 02 01020304")
     decoder.feed(encode(AssociateReject(1, 1, 1)))
     pdus = decoder.pdus()
@@ -325,7 +330,7 @@ def test_pdus_kept_across_fragments_says_so_and_breaks_nothing() -> None:
     assert list(decoder.pdus()) == []
 
 
-def test_what_is_not_bytes_is_not_fed() -> None:
+def test_feeding_anything_but_bytes_is_a_type_error() -> None:
     decoder = Decoder()
     for value in (5, None, [3, 0], "text"):
         with pytest.raises(TypeError):
@@ -335,7 +340,7 @@ def test_what_is_not_bytes_is_not_fed() -> None:
     assert decoder.pending == 2
 
 
-def test_feeding_while_taking_copies_no_backlog() -> None:
+def test_feeding_during_iteration_does_not_copy_the_backlog() -> None:
     decoder, wire = Decoder(), encode(AssociateReject(1, 1, 1))
     decoder.feed(wire * 1000)
     taken = 0
@@ -422,7 +427,7 @@ def identified(identity: ltdic.UserIdentity) -> ltdic.AssociateRequest:
         (ltdic.DataTransfer(()), "pdvs"),
     ],
 )
-def test_what_cannot_be_encoded_is_named(pdu: ltdic.PDU, field: str) -> None:
+def test_a_field_that_cannot_be_encoded_is_named(pdu: ltdic.PDU, field: str) -> None:
     with pytest.raises(ValueError, match=f"^{field}(: | is )"):
         encode(pdu)
 
@@ -461,7 +466,7 @@ def test_a_code_that_is_no_integer_is_a_type_error(pdu: Any) -> None:
         ltdic.AssociateAccept("A", "B", user_info=identified(IDENTITY).user_info),
     ],
 )
-def test_what_would_be_decoded_as_something_else_is_not_encoded(pdu: ltdic.PDU) -> None:
+def test_a_value_that_would_be_decoded_differently_is_not_encoded(pdu: ltdic.PDU) -> None:
     with pytest.raises(ValueError, match="a value is not legal"):
         encode(pdu)
 
@@ -478,7 +483,7 @@ def test_codes_of_any_value_are_encoded(codes: tuple[int, int, int]) -> None:
     assert encode(ltdic.Abort(*codes[:2]))[8:] == bytes(codes[:2])
 
 
-def test_secrets_stay_out_of_repr() -> None:
+def test_repr_hides_secrets() -> None:
     info = ltdic.UserInformation(
         user_identity=ltdic.UserIdentity(2, 1, b"jdoe", b"hunter2"),
         user_identity_response=ltdic.UserIdentityResponse(b"ticket"),
@@ -487,11 +492,11 @@ def test_secrets_stay_out_of_repr() -> None:
     assert not any(secret in text for secret in ("jdoe", "hunter2", "ticket"))
 
 
-# ---- as it came ------------------------------------------------------------------------------
+# ---- exact encoding --------------------------------------------------------------------------
 
 
-def test_a_changed_value_leaves_all_else_as_it_came() -> None:
-    """As a proxy does that gives associations another name."""
+def test_a_changed_value_leaves_all_other_bytes_unchanged() -> None:
+    """A proxy that changes titles does this."""
     wire = bytearray(encode(request(called_ae="ARCHIVE", contexts=(PROPOSED,))))
     wire[1] = wire[8] = wire[60] = 0xEE  # reserved
     pdu = decode(wire, exact=True)
@@ -502,7 +507,7 @@ def test_a_changed_value_leaves_all_else_as_it_came() -> None:
 
 @pytest.mark.slow
 @given(my.strict_pdus, my.strict_pdus)
-def test_a_pdu_with_the_wire_of_another_is_encoded_as_what_it_is(
+def test_a_pdu_with_the_wire_of_another_is_encoded_from_its_fields(
     pdu: ltdic.PDU, other: ltdic.PDU
 ) -> None:
     assert decode(encode(dataclasses.replace(pdu, wire=encode(other)))) == pdu
@@ -516,7 +521,7 @@ def test_an_item_more_or_less_is_encoded_canonically() -> None:
 @pytest.mark.parametrize(
     "illegal", [{"called_ae": ""}, {"called_ae": "A\x01"}, {"application_context": "no UID"}]
 )
-def test_what_came_illegal_may_go_on_but_nothing_illegal_is_added(illegal: Any) -> None:
+def test_a_received_illegal_value_is_encoded_but_a_new_one_is_refused(illegal: Any) -> None:
     wire = bytearray(encode(request(contexts=(PROPOSED,))))
     wire[26:30] = b"\0\1\2\3"  # the calling title
     pdu = decode(wire, exact=True)
@@ -533,12 +538,12 @@ def test_a_list_for_a_tuple_and_spaces_around_a_title_change_nothing() -> None:
     assert encode(same) == wire
 
 
-def test_a_wire_that_is_no_pdu_is_named() -> None:
+def test_a_wire_that_is_not_a_pdu_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match=r"^wire: "):
         encode(AssociateReject(1, 1, 1, wire=b"\x03"))
 
 
-def test_reserved_bits_of_a_control_header_come_back() -> None:
+def test_reserved_bits_of_a_control_header_are_kept() -> None:
     wire = bytes.fromhex("0477 00000006 00000002 01ff")
     pdu = decode(wire, exact=True)
     assert encode(pdu) == wire
@@ -566,7 +571,7 @@ def test_rejects_in_bulk_are_rows_of_bytes(sent: list[tuple[int, int, int]]) -> 
         ("05000000000400000000", "unexpected_pdu", 20),
     ],
 )
-def test_rejects_in_bulk_end_where_there_is_none(after: str, kind: str, offset: int) -> None:
+def test_rejects_in_bulk_end_at_the_first_other_pdu(after: str, kind: str, offset: int) -> None:
     wire = encode(AssociateReject(1, 1, 7)) * 2 + bytes.fromhex(after)
     with pytest.raises(DecodeError) as caught:
         ltdic.decode_rejects(wire)
@@ -577,7 +582,7 @@ def test_rejects_in_bulk_end_where_there_is_none(after: str, kind: str, offset: 
 # ---- the boundary ----------------------------------------------------------------------------
 
 
-def test_a_row_is_laid_out_as_in_c() -> None:
+def test_a_row_has_the_layout_of_its_c_struct() -> None:
     assert codec.ROW.size == ffi.sizeof("ltdic_item")
     names = ["offset", "length", "kind", "type", "id", "result", "source", "reason", "version"]
     assert [name for name, _ in ffi.typeof("ltdic_item").fields] == names
@@ -589,11 +594,11 @@ def test_more_rows_than_expected_are_fetched_in_a_second_call() -> None:
     assert decode(encode(pdu)) == pdu
 
 
-# ---- short cuts, against the long way --------------------------------------------------------
+# ---- fast paths ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("wire", _codec._KNOWN, ids=bytes.hex)
-def test_a_pdu_that_is_made_once_is_what_decoding_makes(wire: bytes) -> None:
+def test_the_fast_path_of_decoding_gives_the_same_pdu(wire: bytes) -> None:
     fault, rows = codec.decode(wire, 0, codec.options(True, 0, 0))
     long_way = _codec._build(wire, rows, False)
     assert fault is None
@@ -604,14 +609,14 @@ def test_a_pdu_that_is_made_once_is_what_decoding_makes(wire: bytes) -> None:
 
 @pytest.mark.slow
 @given(my.pdus)
-def test_what_is_encoded_at_once_is_what_rows_make(pdu: Any) -> None:
+def test_the_fast_path_of_encoding_gives_the_same_bytes(pdu: Any) -> None:
     at_once = _codec._encode_at_once(pdu)
     assert at_once in (None, _codec._rows_of(pdu).encode())
     assert (at_once is None) == isinstance(pdu, (ltdic.AssociateRequest, ltdic.AssociateAccept))
 
 
 @given(my.pdus)
-def test_what_decode_makes_is_frozen_and_like_what_a_user_makes(pdu: Any) -> None:
+def test_a_decoded_pdu_is_frozen_and_equals_one_that_a_user_makes(pdu: Any) -> None:
     made = decode(encode(pdu))
     assert dataclasses.replace(made) == made
     assert hash(made) == hash(dataclasses.replace(made))

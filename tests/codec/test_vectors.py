@@ -1,4 +1,4 @@
-"""The test vectors, in Python and in C; and that what is decoded exactly is encoded to the byte."""
+"""The test vectors in Python and in C; exact decoding and encoding gives the same bytes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Question = tuple[bytes, str, dict[str, int]]  # a PDU, the mode, the limits
 
 
 def plain(value: Any) -> Any:
-    """A decoded value in the form of the vectors."""
+    """Return a decoded value in the form of the vectors."""
     if isinstance(value, (bytes, memoryview)):
         return bytes(value).hex()
     if dataclasses.is_dataclass(value):
@@ -39,7 +39,7 @@ def plain(value: Any) -> Any:
 
 
 def value_of(pdu: ltdic.PDU, size: int) -> dict[str, Any]:
-    """A PDU of this size in the form of the vectors."""
+    """Return a PDU of this size in the form of the vectors."""
     value: dict[str, Any] = {"type": pdu.type, "pdu_length": size - 6, **plain(pdu)}
     if value.get("user_info"):
         foreign = "user_identity_response" if pdu.type == 1 else "user_identity"
@@ -72,7 +72,7 @@ def python(questions: list[Question]) -> list[Answer]:
 
 
 def python_streams(streams: list[Any]) -> list[Answer]:
-    """For each stream the types and sizes of its PDUs, and what ended it."""
+    """Return for each stream the types and sizes of its PDUs, and its end."""
     answers = []
     for stream in streams:
         decoder = Decoder(strict=stream["mode"] == "strict", **stream.get("config", {}), exact=True)
@@ -135,11 +135,11 @@ class InC:
         return answers
 
 
-# ---- all of them -----------------------------------------------------------------------------
+# ---- all vectors -----------------------------------------------------------------------------
 
 
 def questions_of(vector: dict[str, Any]) -> list[tuple[Question, Answer]]:
-    """Both modes of a vector, and what must come of it."""
+    """Return the questions for both modes of a vector, with the expected answers."""
     wire = bytes.fromhex(vector["hex"])
     valid = {"ok": True, "consumed": vector.get("consumed"), "expect": vector.get("expect")}
     limits = vector.get("config", {})
@@ -168,12 +168,12 @@ def check_all(
     assert total == 454
 
 
-def test_every_vector_gives_in_python_what_it_must() -> None:
+def test_every_vector_gives_its_expected_answer_in_python() -> None:
     check_all("Python", python, python_streams)
 
 
 @pytest.mark.slow
-def test_every_vector_gives_in_c_what_it_must(codec_toolchain: Toolchain) -> None:
+def test_every_vector_gives_its_expected_answer_in_c(codec_toolchain: Toolchain) -> None:
     in_c = InC(codec_toolchain)
     check_all(f"C ({codec_toolchain.name})", in_c.pdus, in_c.streams)
 
@@ -185,7 +185,7 @@ def test_every_canonical_vector_is_encoded_to_the_byte() -> None:
         assert encode(decode(bytes.fromhex(vector["hex"]))).hex() == vector["hex"], vector["id"]
 
 
-def test_every_fault_says_which_a_abort_the_peer_should_get() -> None:
+def test_every_fault_has_the_a_abort_reason_of_the_standard() -> None:
     """PS3.8 table 9-26: unrecognised PDU, unexpected or invalid PDU parameter."""
     reasons = {"bad_pdu_type": 1, "need_more": 0}
     for vector in INVALID:
@@ -207,7 +207,7 @@ def with_random_reserved_bytes(wire: bytes, random: Random) -> bytes:
 
 
 def untested_bytes() -> list[tuple[bytes, Answer]]:
-    """Each valid vector ten times with other reserved bytes, and what must come of it."""
+    """Return each valid vector with ten sets of random reserved bytes, and its expected answer."""
     random = Random(1)
     cases = []
     for vector in VALID:
@@ -218,7 +218,7 @@ def untested_bytes() -> list[tuple[bytes, Answer]]:
 
 
 @pytest.mark.slow
-def test_reserved_bytes_change_nothing_and_come_back() -> None:
+def test_reserved_bytes_change_no_value_and_are_encoded_again() -> None:
     cases = untested_bytes()
     for wire, expected in cases:
         for mode in MODES:
@@ -228,14 +228,16 @@ def test_reserved_bytes_change_nothing_and_come_back() -> None:
 
 
 @pytest.mark.slow
-def test_reserved_bytes_change_nothing_and_come_back_in_c(codec_toolchain: Toolchain) -> None:
+def test_reserved_bytes_change_no_value_and_are_encoded_again_in_c(
+    codec_toolchain: Toolchain,
+) -> None:
     cases = untested_bytes()
     answers = InC(codec_toolchain).pdus([(wire, "strict", {}) for wire, _ in cases])
     assert answers == [expected for _, expected in cases]
 
 
 @pytest.mark.slow
-def test_ten_thousand_untidy_pdus_come_back() -> None:
+def test_ten_thousand_untidy_pdus_are_encoded_to_the_same_bytes() -> None:
     untidy = Untidy(seed=2)
     for _ in range(10_000):
         wire = untidy.pdu()
@@ -246,13 +248,17 @@ def test_ten_thousand_untidy_pdus_come_back() -> None:
 
 
 @pytest.mark.slow
-def test_ten_thousand_untidy_pdus_come_back_in_c(codec_toolchain: Toolchain) -> None:
+def test_ten_thousand_untidy_pdus_are_encoded_to_the_same_bytes_in_c(
+    codec_toolchain: Toolchain,
+) -> None:
     untidy = Untidy(seed=3)
     questions = [(untidy.pdu(), "strict", LIMITS) for _ in range(10_000)]
     assert all(answer["ok"] for answer in InC(codec_toolchain).pdus(questions))
 
 
 @pytest.mark.parametrize("vector", TOLERATED, ids=lambda vector: vector["id"])
-def test_what_only_lenient_mode_takes_comes_back(vector: dict[str, Any]) -> None:
+def test_a_pdu_that_only_lenient_mode_accepts_is_encoded_to_the_same_bytes(
+    vector: dict[str, Any],
+) -> None:
     wire = bytes.fromhex(vector["hex"])[: vector["lenient"]["consumed"]]
     assert encode(decode(wire, exact=True)) == wire

@@ -1,4 +1,4 @@
-"""Who is let in: each rule and its code, the places, and the A-ASSOCIATE-AC, against a model."""
+"""The admission: each rule and its code, the limits, and the A-ASSOCIATE-AC, against a model."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def codes_of(policy: Policy, pdu: AssociateRequest) -> Codes:
 
 
 class Model:
-    """The same in plain Python, from the comments in ltdic.h."""
+    """The admission in plain Python, written from the comments in ltdic.h."""
 
     def __init__(self, policy: Policy) -> None:
         self.policy, self.inside = policy, Counter[str]()
@@ -100,7 +100,7 @@ class Model:
 
 
 def check_accept(model: Model, pdu: AssociateRequest, wire: bytes, *, strict: bool) -> None:
-    """The AC is the model's, and one that the strictest peer takes."""
+    """Assert that the AC equals the model's, and that strict mode accepts it."""
     assert len(wire) <= lib.LTDIC_ACCEPT_ROOM
     accept = decode(wire, strict=strict)
     assert isinstance(accept, AssociateAccept)
@@ -117,7 +117,7 @@ def check_accept(model: Model, pdu: AssociateRequest, wire: bytes, *, strict: bo
 # ---- each rule and its code ------------------------------------------------------------------
 
 
-def test_a_new_admission_lets_everybody_in_with_no_context_at_all() -> None:
+def test_a_new_admission_accepts_every_request_and_no_context() -> None:
     admission = Admission(Policy(contexts=()))
     answer = admission.judge(encode(request()))
     assert answer.codes == LET_IN
@@ -171,17 +171,17 @@ def test_a_user_is_known_by_name_and_passcode(identity: Any, known: bool) -> Non
 
 
 @pytest.mark.parametrize("asked", [0, 1])
-def test_a_response_to_the_identity_is_there_where_one_is_asked_for(asked: int) -> None:
+def test_an_identity_response_is_sent_when_it_is_requested(asked: int) -> None:
     rq = encode(asks_as(1, asked, b"open"))
     info = accepted(Admission(Policy(users=USERS)), rq).user_info
     assert info is not None
     assert info.user_identity_response == (UserIdentityResponse(b"") if asked else None)
-    info = accepted(Admission(), rq).user_info  # where nobody looks at identities
+    info = accepted(Admission(), rq).user_info  # an admission without users
     assert info is not None
     assert info.user_identity_response is None
 
 
-def test_of_several_reasons_the_first_is_told() -> None:
+def test_the_first_of_several_reasons_is_reported() -> None:
     wrong = asks_as(1, 0, b"nobody")
     known = replace(wrong, user_info=asks_as(1, 0, b"open").user_info)
     admission = Admission(Policy(("HERE",), ("THERE",), USERS, together=1))
@@ -197,7 +197,7 @@ def test_of_several_reasons_the_first_is_told() -> None:
 
 
 def with_titles(called: bytes = b"CALLED", calling: bytes = b"CALLING") -> bytes:
-    """A request with these title fields."""
+    """Return a request with these title fields."""
     rq = encode(request())
     return rq[:10] + called.ljust(16) + calling.ljust(16) + rq[42:]
 
@@ -213,7 +213,7 @@ def test_titles_are_compared_without_spaces_around_them_and_nuls_after_them(fiel
     assert admission.judge(with_titles(calling=b"CT_1")).codes == LIMIT
 
 
-def test_no_title_is_one_too() -> None:
+def test_an_empty_title_is_compared_as_any_other() -> None:
     nothing = [with_titles(calling=field) for field in (b"", bytes(16), b" \0 \0")]
     assert Admission(Policy(calling=("CALLING",))).judge(nothing[0]).codes == CALLING
     admission = Admission(Policy(each=1))
@@ -224,7 +224,7 @@ def test_no_title_is_one_too() -> None:
     "field",
     [b"CT_1\0EVIL", b"CT_1 \0 EVIL", b"CT_1".ljust(15, b"\0") + b"X", b"\0CT_1", b" \0 CT_1"],
 )
-def test_a_title_that_goes_on_after_a_nul_is_another_one(field: bytes) -> None:
+def test_a_title_with_characters_after_a_nul_differs_from_the_part_before_it(field: bytes) -> None:
     evil = with_titles(calling=field)
     assert Admission(Policy(calling=("CT_1",))).judge(evil).codes == CALLING
     assert Admission(Policy(called=("CT_1",))).judge(with_titles(called=field)).codes == CALLED
@@ -238,7 +238,7 @@ def test_a_title_that_goes_on_after_a_nul_is_another_one(field: bytes) -> None:
 
 
 def takes(most: int) -> AssociateRequest:
-    """A request with this maximum length."""
+    """Return a request with this maximum length."""
     return request(user_info=UserInformation(most, "1.2.3"))
 
 
@@ -264,11 +264,11 @@ def test_a_maximum_length_below_the_least_is_refused(least: int, most: int, code
     assert at_least(least).judge(encode(takes(most))).codes == codes
 
 
-def test_a_request_without_a_maximum_length_is_one_without_a_limit() -> None:
+def test_a_request_without_a_maximum_length_has_no_limit() -> None:
     assert at_least(4096).judge(encode(request(user_info=None))).codes == LET_IN
 
 
-def test_of_two_maximum_lengths_the_first_counts() -> None:
+def test_the_first_of_two_maximum_lengths_counts() -> None:
     first, second = (b"\x51\0\0\4" + most.to_bytes(4, "big") for most in (9999, 8))
     rq = encode(takes(9999))
     at, size = rq.index(first), int.from_bytes(rq[2:6], "big")
@@ -298,7 +298,7 @@ def from_title(title: str) -> bytes:
     return encode(request(calling_ae=title))
 
 
-def test_no_more_are_let_in_than_the_limit_together() -> None:
+def test_no_more_requests_are_accepted_than_the_total_limit() -> None:
     admission = Admission(Policy(together=2))
     first, second = (admission.judge(from_title(title)) for title in "AB")
     assert (first.codes, second.codes) == (LET_IN, LET_IN)
@@ -308,7 +308,7 @@ def test_no_more_are_let_in_than_the_limit_together() -> None:
     assert admission.judge(from_title("C")).codes == LIMIT
 
 
-def test_no_more_are_let_in_than_the_limit_of_their_calling_title() -> None:
+def test_no_more_requests_are_accepted_than_the_limit_of_their_calling_title() -> None:
     admission = Admission(Policy(each=1, named={"MANY": 3, "ANY": 0}))
     assert [admission.judge(from_title("A")).codes for _ in range(2)] == [LET_IN, LIMIT]
     assert admission.judge(from_title("B")).codes == LET_IN
@@ -316,25 +316,25 @@ def test_no_more_are_let_in_than_the_limit_of_their_calling_title() -> None:
     assert {admission.judge(from_title("ANY")).codes for _ in range(9)} == {LET_IN}
 
 
-def test_a_limit_of_one_title_is_none_for_others() -> None:
+def test_a_limit_of_one_title_does_not_limit_others() -> None:
     admission = Admission(Policy(named={"ONE": 1}))
     assert [admission.judge(from_title("ONE")).codes for _ in range(2)] == [LET_IN, LIMIT]
     assert {admission.judge(from_title("OTHER")).codes for _ in range(9)} == {LET_IN}
 
 
-def test_a_place_is_given_back_once() -> None:
+def test_a_place_is_freed_once() -> None:
     admission = Admission(Policy(together=2, each=2))
     first, second = (admission.judge(from_title("A")) for _ in range(2))
     refused = admission.judge(from_title("A"))
     assert (second.codes, refused.codes) == (LET_IN, LIMIT)
     for _ in range(3):
         admission.leave(first)
-        admission.leave(refused)  # it has none
+        admission.leave(refused)  # it has no place
     assert admission.judge(from_title("A")).codes == LET_IN
     assert admission.judge(from_title("A")).codes == LIMIT
 
 
-def test_who_came_before_there_were_limits_takes_a_place_of_its_title() -> None:
+def test_associations_from_before_the_limits_take_a_place_of_their_title() -> None:
     admission = Admission()
     before = admission.judge(from_title("A"))
     admission.apply(Policy(each=1))
@@ -343,7 +343,7 @@ def test_who_came_before_there_were_limits_takes_a_place_of_its_title() -> None:
     assert admission.judge(from_title("A")).codes == LET_IN
 
 
-def test_a_host_has_a_limit_of_its_own() -> None:
+def test_a_host_has_its_own_limit() -> None:
     admission = Admission(Policy(each_host=2))
     first, second, third = (admission.judge(from_title(t), b"::1") for t in "ABC")
     assert (first.codes, second.codes, third.codes) == (LET_IN, LET_IN, LIMIT)
@@ -354,7 +354,7 @@ def test_a_host_has_a_limit_of_its_own() -> None:
     assert admission.judge(from_title("A"), b"::1").codes == LIMIT
 
 
-def test_another_answer_may_be_given_beyond_a_limit() -> None:
+def test_the_rejection_beyond_a_limit_can_be_set() -> None:
     admission = Admission(Policy(together=1, beyond=(1, 3, 2)))
     assert admission.judge(from_title("A")).codes == LET_IN
     assert admission.judge(from_title("A")).codes == (1, 3, 2)
@@ -377,7 +377,7 @@ def test_any_context_is_accepted_with_its_first_transfer_syntax() -> None:
     ]
 
 
-def test_other_rules_hold_at_once_and_places_stay_taken() -> None:
+def test_new_rules_apply_at_once_and_keep_the_places_taken() -> None:
     admission = Admission(Policy(called=("OLD",), named={"A": 1}))
     inside = admission.judge(encode(request(called_ae="OLD", calling_ae="A")))
     assert inside.codes == LET_IN
@@ -394,14 +394,14 @@ def test_other_rules_hold_at_once_and_places_stay_taken() -> None:
     assert [ask("NEW", "A"), ask("NEW", "A")] == [LET_IN, LIMIT]
 
 
-def test_other_rules_bring_their_lengths_and_syntaxes() -> None:
+def test_new_rules_replace_lengths_and_syntaxes() -> None:
     admission, other = Admission(), at_least(4096, Policy(contexts=((CT, (BIG_ENDIAN,)),)))
     assert lib.ltdic_admission_max_associate(admission.admission) == 1 << 20
     lib.ltdic_admission_set_max_associate(other.admission, 1000)
     assert lib.ltdic_admission_take_rules(admission.admission, other.admission) == OK
     assert lib.ltdic_admission_max_associate(admission.admission) == 1000
     assert admission.judge(encode(takes(8))).codes == TOO_SHORT
-    assert other.add("transfer", IMPLICIT) == BAD_VALUE  # it has no rules any more
+    assert other.add("transfer", IMPLICIT) == BAD_VALUE  # its rules were moved away
     assert admission.add("transfer", IMPLICIT) == OK
     wanted = request(contexts=(ProposedContext(1, CT, (IMPLICIT,)),))
     assert accepted(admission, encode(wanted)).contexts == (ContextResult(1, 0, IMPLICIT),)
@@ -409,14 +409,14 @@ def test_other_rules_bring_their_lengths_and_syntaxes() -> None:
     assert lib.ltdic_admission_max_associate(admission.admission) == 1 << 20
 
 
-def test_what_is_refused_costs_no_answer() -> None:
-    """Nothing is built for who is not let in: no room is asked for."""
+def test_a_refused_request_needs_no_room_for_an_answer() -> None:
+    """The admission builds no A-ASSOCIATE-AC for a refused request."""
     admission = Admission(Policy(called=("OTHER",)))
     status, answer = admission.try_to_judge(encode(request()), 0)
     assert (status, answer.codes, answer.accept) == (OK, (1, 1, 7), b"")
 
 
-def test_ten_thousand_calling_titles_are_counted_right() -> None:
+def test_ten_thousand_calling_titles_are_counted_exactly() -> None:
     admission = Admission(Policy(each=1))
     rq = bytearray(encode(request()))
 
@@ -460,7 +460,7 @@ def test_a_context_is_answered(context: ProposedContext, answer: ContextResult) 
         assert got[0].transfer_syntax == answer.transfer_syntax
 
 
-def test_of_several_contexts_with_one_id_the_first_counts() -> None:
+def test_the_first_of_several_contexts_with_one_id_counts() -> None:
     twice = tuple(ProposedContext(1, uid, (IMPLICIT,)) for uid in ("1.2.3", CT, VERIFICATION))
     got = accepted(Admission(OURS), encode(request(contexts=twice))).contexts
     assert [(c.id, c.result) for c in got] == [(1, 3)]
@@ -478,8 +478,8 @@ def verification_of(answer: Answer) -> set[int]:
     return {number for number in range(256) if bits >> number & 1}
 
 
-def test_the_answer_says_which_contexts_are_verification() -> None:
-    """Whether they are accepted or not: of several with one ID the first counts."""
+def test_the_answer_lists_the_verification_contexts() -> None:
+    """A context counts whether it is accepted or not; of several with one ID the first counts."""
     offered = [(1, CT), (1, VERIFICATION), (3, VERIFICATION), (3, CT), (5, None), (5, VERIFICATION)]
     offered += [(0, VERIFICATION), (254, VERIFICATION), (255, f"{VERIFICATION}.1")]
     pdu = request(contexts=tuple(ProposedContext(n, uid, (BIG_ENDIAN,)) for n, uid in offered))
@@ -502,7 +502,7 @@ def test_uids_are_compared_without_their_pads() -> None:
     assert accepted(admission, padded).contexts == (ContextResult(1, 0, "1.2.3.45"),)
 
 
-def test_the_most_that_can_be_proposed_has_room_in_the_answer() -> None:
+def test_an_answer_to_the_largest_request_fits() -> None:
     longest = "1." + "2" * 62
     policy = Policy(contexts=((CT, (longest,)),), users=USERS, together=1)
     every_id = tuple(ProposedContext(n % 256, CT, (longest,)) for n in range(400))
@@ -510,13 +510,13 @@ def test_the_most_that_can_be_proposed_has_room_in_the_answer() -> None:
     rq = encode(replace(asks_as(1, 1, b"open"), contexts=every_id))
     status, _ = admission.try_to_judge(rq, 100)
     assert status == ROOM
-    answer = admission.judge(rq)  # nothing was judged before: the place is free
+    answer = admission.judge(rq)  # the refused request took no place
     assert answer.codes == LET_IN
     check_accept(Model(policy), replace(request(), contexts=every_id), answer.accept, strict=False)
     assert 18_000 < len(answer.accept) < lib.LTDIC_ACCEPT_ROOM
 
 
-def test_the_largest_length_taken_is_in_the_answer() -> None:
+def test_the_answer_has_the_largest_accepted_length() -> None:
     admission = Admission()
     for most in (0, 6, 0xFFFFFFFF):
         lib.ltdic_admission_set_max_length(admission.admission, most)
@@ -525,7 +525,7 @@ def test_the_largest_length_taken_is_in_the_answer() -> None:
         assert info.max_length == most
 
 
-# ---- what is illegal -------------------------------------------------------------------------
+# ---- illegal values --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("title", ["", "  ", "SEVENTEEN LETTERS", "BACK\\SLASH", "TAB\t", "\xc4E"])
@@ -585,8 +585,8 @@ questions = st.builds(
 
 @given(policies, st.lists(questions | st.integers(0, 5), max_size=12))
 @example(Policy(each=1), [request(), request(), 0, request()])
-def test_it_does_what_the_model_does(policy: Policy, steps: list[Any]) -> None:
-    """A step is a request, or one of those who are inside leaves."""
+def test_the_admission_agrees_with_the_model(policy: Policy, steps: list[Any]) -> None:
+    """A step is a request, or the end of an accepted association."""
     admission, model = Admission(policy), Model(policy)
     inside: list[tuple[AssociateRequest, Answer]] = []
     for step in steps:
@@ -624,7 +624,7 @@ abstract_uids = st.sampled_from([CT, MR, *EVERY_SIZE])
     st.lists(st.tuples(abstract_uids, transfer_uids), max_size=6).map(tuple),
     st.lists(st.tuples(abstract_uids, transfer_uids), max_size=6),
 )
-def test_of_many_transfer_syntaxes_the_first_of_ours_is_taken(
+def test_the_first_supported_one_of_many_transfer_syntaxes_is_accepted(
     ours: tuple[tuple[str, tuple[str, ...]], ...], theirs: list[tuple[str, tuple[str, ...]]]
 ) -> None:
     policy = Policy(contexts=ours)
@@ -635,7 +635,7 @@ def test_of_many_transfer_syntaxes_the_first_of_ours_is_taken(
 @pytest.mark.parametrize("uid", [*EVERY_SIZE, *ALIKE])
 def test_each_of_many_syntaxes_is_found(uid: str) -> None:
     ours = tuple((abstract, (*ALIKE, *EVERY_SIZE)) for abstract in EVERY_SIZE)
-    other = uid[:-1] + chr(ord(uid[-1]) ^ 1)  # it differs in its last digit alone
+    other = uid[:-1] + chr(ord(uid[-1]) ^ 1)  # differs in the last digit alone
     pdu = request(contexts=(ProposedContext(1, "1" * 9, (f"{uid}1"[:64], other, uid)),))
     expected = Model(Policy(contexts=ours)).contexts(pdu)
     got = accepted(Admission(Policy(contexts=ours)), encode(pdu)).contexts
@@ -643,7 +643,7 @@ def test_each_of_many_syntaxes_is_found(uid: str) -> None:
 
 
 @given(contexts(proposed))
-def test_what_is_proposed_of_ours_is_accepted(offered: tuple[ProposedContext, ...]) -> None:
+def test_every_supported_proposal_is_accepted(offered: tuple[ProposedContext, ...]) -> None:
     ours = tuple((c.abstract_syntax or "", c.transfer_syntaxes[::-1]) for c in offered)
     policy = Policy(contexts=ours)
     pdu = request(contexts=offered)

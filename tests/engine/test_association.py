@@ -1,4 +1,4 @@
-"""`ltdic.Association` by its public API alone: events in, events and bytes out, no transport."""
+"""`ltdic.Association` by its public API alone, without a transport."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ UNDEFINED += [(2, 3, 7), (9, 8, 7), (255, 255, 255)]
 
 
 class Clock:
-    """A clock that is set."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -74,7 +74,7 @@ class Clock:
 
 
 def asking(**options: Any) -> Association:
-    """A requestor that has sent its request."""
+    """Return a requestor that has sent its request."""
     requestor = Association(requestor=True, **options)
     requestor.send(REQUEST)
     assert requestor.data_to_send() == RQ
@@ -82,24 +82,24 @@ def asking(**options: Any) -> Association:
 
 
 def asked(**options: Any) -> Association:
-    """An acceptor that has been told of a request."""
+    """Return an acceptor that has received a request."""
     acceptor = Association(requestor=False, **options)
     assert told(acceptor, RQ) == [REQUEST]
     return acceptor
 
 
 def established(**options: Any) -> tuple[Association, Association]:
-    """A requestor and an acceptor, associated."""
+    """Return a requestor and an acceptor of one established association."""
     return associate(REQUEST, ACCEPT, **options)
 
 
 def opened(requestor: bool, **options: Any) -> Association:
-    """One end of an established association."""
+    """Return one end of an established association."""
     return established(**options)[not requestor]
 
 
 def joined(events: Iterable[Any]) -> list[Any]:
-    """The events, with the parts of a command or data set as one."""
+    """Join the parts of each command or data set among the events."""
     found: list[Any] = []
     for event in events:
         last = found[-1] if found else None
@@ -114,7 +114,7 @@ def joined(events: Iterable[Any]) -> list[Any]:
 
 
 def lengths_in(wire: bytes) -> list[int]:
-    """The length fields of these whole PDUs."""
+    """Return the length fields of these whole PDUs."""
     lengths, at = [], 0
     while at < len(wire):
         lengths.append(int.from_bytes(wire[at + 2 : at + 6], "big"))
@@ -127,14 +127,14 @@ by_role = pytest.mark.parametrize("requestor", [True, False], ids=["requestor", 
 # ---- establishing ------------------------------------------------------------------------------
 
 
-def test_nothing_is_told_or_sent_before_something_happens() -> None:
+def test_a_new_association_has_no_events_and_nothing_to_send() -> None:
     for role in (True, False):
         association = Association(requestor=role)
         assert (list(association.events()), association.data_to_send()) == ([], b"")
         assert not association.established
 
 
-def test_a_request_is_sent_told_accepted_and_the_accept_is_told() -> None:
+def test_a_request_and_its_accept_are_sent_and_told() -> None:
     requestor, acceptor = Association(requestor=True), Association(requestor=False)
     states = [(requestor.state, acceptor.state)]
     requestor.send(REQUEST)
@@ -148,7 +148,7 @@ def test_a_request_is_sent_told_accepted_and_the_accept_is_told() -> None:
     assert [*states, (requestor.state, acceptor.state)] == [(1, 2), (5, 3), (6, 6)]
 
 
-def test_what_is_to_be_sent_is_given_once() -> None:
+def test_data_to_send_is_returned_once() -> None:
     requestor = Association(requestor=True)
     requestor.send(REQUEST)
     assert [requestor.data_to_send(), requestor.data_to_send()] == [RQ, b""]
@@ -159,7 +159,7 @@ def test_each_event_is_told_once() -> None:
     assert list(acceptor.events()) == []
 
 
-def test_associations_do_not_know_of_each_other() -> None:
+def test_associations_are_independent() -> None:
     first, second = opened(True), opened(True)
     first.send(PDV(1, True, True, b"ab"))
     assert second.data_to_send() == b""
@@ -171,7 +171,7 @@ def test_associations_do_not_know_of_each_other() -> None:
 
 
 @pytest.mark.parametrize("codes", DEFINED + UNDEFINED, ids=str)
-def test_a_rejection_is_told_with_its_codes_and_is_the_end(codes: Codes) -> None:
+def test_a_rejection_is_told_with_its_codes_and_ends_the_association(codes: Codes) -> None:
     requestor = asking()
     reject, closed = told(requestor, encode(AssociateReject(*codes)))
     assert (reject.result, reject.source, reject.reason) == codes
@@ -194,7 +194,7 @@ def test_an_acceptor_rejects_with_any_codes_and_waits_for_the_requestor_to_close
 
 
 @pytest.mark.parametrize("codes", [(-1, 1, 1), (1, 256, 1), (1, 1, 10**9)], ids=str)
-def test_codes_that_are_no_bytes_are_a_value_error_and_change_nothing(codes: Codes) -> None:
+def test_codes_above_a_byte_are_a_value_error_and_change_nothing(codes: Codes) -> None:
     acceptor = asked()
     with pytest.raises(ValueError, match="0 to 255"):
         acceptor.send(AssociateReject(*codes))
@@ -205,7 +205,7 @@ def test_codes_that_are_no_bytes_are_a_value_error_and_change_nothing(codes: Cod
 def test_a_rejection_in_any_pieces_is_told_once(
     codes: Codes, reserved: bytes, cuts: set[int], ends: bool
 ) -> None:
-    """The end of the transport may come in the same read."""
+    """The end of the transport may arrive in the same read."""
     wire = bytes([3, reserved[0], 0, 0, 0, 4, reserved[1], *codes])
     requestor, events = asking(), []
     for start, end in zip([0, *sorted(cuts)], [*sorted(cuts), 10], strict=True):
@@ -218,7 +218,7 @@ def test_a_rejection_in_any_pieces_is_told_once(
     assert list(requestor.events()) == []
 
 
-def test_a_rejection_of_another_length_is_none() -> None:
+def test_a_rejection_of_another_length_is_a_fault() -> None:
     requestor = asking()
     (fault,) = told(requestor, bytes.fromhex("0300000000050001010700"))
     assert (fault.kind, fault.abort) == ("bad_length", Abort(2, 6))
@@ -232,10 +232,14 @@ def test_a_rejection_of_another_length_is_none() -> None:
 
 @by_role
 @pytest.mark.parametrize("size", [0, 2, 1018, 1020, 4090, 100_000])
-def test_data_of_any_length_is_cut_to_what_the_peer_takes(requestor: bool, size: int) -> None:
+def test_data_of_any_length_is_cut_to_the_maximum_length_of_the_peer(
+    requestor: bool, size: int
+) -> None:
     ends = established()
     one, other = ends if requestor else ends[::-1]
-    most = 1024 if requestor else 4096  # the other's maximum length, 6 bytes of which are headers
+    most = (
+        1024 if requestor else 4096
+    )  # maximum length of the other side; headers take 6 bytes of it
     data = random.Random(size).randbytes(size)
     one.send(PDV(3, True, True, b"ab"))
     one.send(PDV(3, False, True, data))
@@ -256,7 +260,7 @@ def test_parts_of_any_size_are_one_message() -> None:
     assert joined(carried(requestor, acceptor)) == [PDV(1, True, True, b"abcdef")]
 
 
-def test_what_has_begun_to_come_is_told_before_it_has_ended() -> None:
+def test_data_of_an_unfinished_pdu_is_told() -> None:
     requestor = opened(True)
     assert not requestor.expects_more
     steps = [(b"abcd", True, False), (b"ef", True, True), (b"gh", False, False), (b"", False, True)]
@@ -266,7 +270,7 @@ def test_what_has_begun_to_come_is_told_before_it_has_ended() -> None:
         assert requestor.expects_more == ((is_command, is_last) != (False, True))
 
 
-def test_data_of_an_event_stays_as_it_came() -> None:
+def test_data_of_an_event_does_not_change_later() -> None:
     requestor = opened(True)
     wire = bytearray(p_data(b"abcd", True))
     requestor.receive_data(wire)
@@ -287,14 +291,14 @@ ENDS = [RELEASE_RQ, encode(Abort(2, 6)), b"\x09\0\0\0\0\0", p_data(b"ab"), b""]
 
 
 def fragments(data: bytes, size: int, context: int, is_command: bool) -> bytes:
-    """The P-DATA-TF of one command or data set."""
+    """Return the P-DATA-TF PDUs of one command or data set."""
     parts = [data[n : n + size] for n in range(0, len(data), size)] or [b""]
     last = len(parts) - 1
     return b"".join(p_data(p, is_command, n == last, context) for n, p in enumerate(parts))
 
 
 @given(MESSAGES, st.sampled_from(ENDS), st.data())
-def test_chunking_does_not_change_what_is_told(messages: Any, end: bytes, data: Any) -> None:
+def test_chunking_does_not_change_the_events(messages: Any, end: bytes, data: Any) -> None:
     wire, expected = AC, [ACCEPT]
     for context, parts in messages:
         for is_command, (content, size) in zip((True, False), parts, strict=True):
@@ -316,7 +320,7 @@ def test_chunking_does_not_change_what_is_told(messages: Any, end: bytes, data: 
     )
 
 
-def test_bytes_of_a_pdu_that_is_not_whole_wait() -> None:
+def test_bytes_of_an_incomplete_pdu_are_kept() -> None:
     acceptor = Association(requestor=False)
     assert told(acceptor, RQ[:-1]) == []
     assert (acceptor.unused, acceptor.expects_more) == (len(RQ) - 1, True)
@@ -324,7 +328,7 @@ def test_bytes_of_a_pdu_that_is_not_whole_wait() -> None:
     assert (acceptor.unused, acceptor.expects_more) == (0, False)
 
 
-def test_an_echo_is_told_of_after_its_command_and_answered() -> None:
+def test_an_echo_is_told_after_its_command_and_answered() -> None:
     requestor, acceptor = established()
     requestor.send_echo(1, 7)
     command, echo = carried(requestor, acceptor)
@@ -340,7 +344,7 @@ def test_an_echo_is_told_of_after_its_command_and_answered() -> None:
 
 
 @by_role
-def test_a_release_is_told_answered_and_the_end_of_both(requestor: bool) -> None:
+def test_a_release_is_told_answered_and_ends_both_sides(requestor: bool) -> None:
     ends = established()
     one, other = ends if requestor else ends[::-1]
     one.send(ReleaseRequest())
@@ -354,7 +358,7 @@ def test_a_release_is_told_answered_and_the_end_of_both(requestor: bool) -> None
     assert [event.kind for event in other.events()] == ["ok"]
 
 
-def test_data_comes_until_the_release_is_answered() -> None:
+def test_data_is_received_until_the_release_is_answered() -> None:
     requestor, acceptor = established()
     requestor.send(ReleaseRequest())
     assert carried(requestor, acceptor) == [ReleaseRequest()]
@@ -365,7 +369,7 @@ def test_data_comes_until_the_release_is_answered() -> None:
     assert (pdv, response, closed.kind) == (PDV(1, True, True, b"ab"), ReleaseResponse(), "ok")
 
 
-def test_of_two_releases_at_once_the_acceptor_waits_for_the_answer_of_the_requestor() -> None:
+def test_in_a_release_collision_the_acceptor_waits_for_the_response_of_the_requestor() -> None:
     requestor, acceptor = established()
     requestor.send(ReleaseRequest())
     acceptor.send(ReleaseRequest())
@@ -407,7 +411,7 @@ def test_an_abort_by_the_user_is_sent_and_waits_for_the_peer_to_close(where: str
 
 @pytest.mark.parametrize("where", BEFORE_THE_END)
 @pytest.mark.parametrize("codes", [(0, 0), (2, 0), (2, 6), (1, 77)], ids=str)
-def test_an_abort_of_the_peer_is_told_with_its_codes_and_is_the_end(
+def test_an_abort_of_the_peer_is_told_with_its_codes_and_ends_the_association(
     where: str, codes: tuple[int, int]
 ) -> None:
     association = BEFORE_THE_END[where]()
@@ -429,7 +433,7 @@ def test_data_before_an_abort_is_told_before_it() -> None:
 
 
 @pytest.mark.parametrize("where", BEFORE_THE_END)
-def test_a_transport_that_is_gone_is_told_once_after_what_came(where: str) -> None:
+def test_a_lost_transport_is_told_once_after_all_received_events(where: str) -> None:
     association = BEFORE_THE_END[where]()
     association.receive_eof()
     (closed,) = association.events()
@@ -439,7 +443,7 @@ def test_a_transport_that_is_gone_is_told_once_after_what_came(where: str) -> No
     assert list(association.events()) == []
 
 
-def test_a_transport_that_takes_nothing_more_may_still_give_a_rejection() -> None:
+def test_a_rejection_is_received_after_the_transport_stops_sending() -> None:
     requestor = asking()
     requestor.send_failed()
     reject, closed = told(requestor, encode(AssociateReject(2, 3, 2)))
@@ -461,7 +465,7 @@ def test_nothing_is_sent_after_the_end(requestor: bool) -> None:
 # ---- time --------------------------------------------------------------------------------------
 
 
-def test_a_deadline_is_there_while_the_peer_has_something_to_do() -> None:
+def test_a_deadline_is_set_while_the_peer_owes_an_answer() -> None:
     clock = Clock()
     requestor = Association(requestor=True, timeout=TIMEOUT, clock=clock)
     acceptor = Association(requestor=False, timeout=TIMEOUT, clock=clock)
@@ -496,7 +500,7 @@ def test_a_peer_that_does_not_answer_in_time_is_aborted(dripping: bytes) -> None
     assert [event.kind for event in requestor.events()] == ["timeout"]
 
 
-def test_a_requestor_that_never_asks_is_closed_without_a_word() -> None:
+def test_a_requestor_without_a_request_is_closed_without_a_pdu() -> None:
     clock = Clock()
     acceptor = Association(requestor=False, timeout=TIMEOUT, clock=clock)
     told(acceptor, RQ[:20])
@@ -520,13 +524,13 @@ def test_an_association_without_data_is_aborted_when_it_has_been_idle(requestor:
 
 
 @pytest.mark.parametrize("make", [asking, lambda **o: Association(requestor=False, **o)])
-def test_without_a_time_out_no_deadline_comes(make: Callable[..., Association]) -> None:
+def test_without_a_timeout_there_is_no_deadline(make: Callable[..., Association]) -> None:
     clock = Clock()
     deadline = make(timeout=None, clock=clock).deadline()
     assert deadline is None or deadline > clock.now + 40 * 86_400
 
 
-def test_time_outs_that_are_set_count_for_what_begins_later() -> None:
+def test_a_changed_timeout_applies_to_later_waits() -> None:
     clock = Clock()
     requestor = opened(True, timeout=TIMEOUT, clock=clock)
     requestor.set_timeouts(5, 7)
@@ -536,13 +540,13 @@ def test_time_outs_that_are_set_count_for_what_begins_later() -> None:
 
 
 @pytest.mark.parametrize("timeout", [-1, float("nan")])
-def test_a_time_that_is_none_is_a_value_error(timeout: float) -> None:
+def test_an_invalid_timeout_is_a_value_error(timeout: float) -> None:
     for option in ("timeout", "idle"):
         with pytest.raises(ValueError, match=option):
             Association(requestor=True, **{option: timeout})
 
 
-# ---- what cannot be sent -----------------------------------------------------------------------
+# ---- local errors ------------------------------------------------------------------------------
 
 PDUS: list[PDU] = [REQUEST, ACCEPT, AssociateReject(1, 1, 7), ReleaseRequest(), ReleaseResponse()]
 FITS: dict[str, tuple[Callable[[], Association], tuple[type, ...]]] = {
@@ -557,7 +561,7 @@ FITS: dict[str, tuple[Callable[[], Association], tuple[type, ...]]] = {
 
 @pytest.mark.parametrize("what", [*PDUS, PDV(1, True, True, b"ab")], ids=lambda p: type(p).__name__)
 @pytest.mark.parametrize("where", FITS)
-def test_what_does_not_fit_the_state_is_a_local_error_and_changes_nothing(
+def test_a_pdu_that_the_state_forbids_is_a_local_error_and_changes_nothing(
     where: str, what: Any
 ) -> None:
     make, fitting = FITS[where]
@@ -590,7 +594,7 @@ def test_data_that_breaks_the_rules_is_a_local_error_and_changes_nothing(
     assert (requestor.established, requestor.data_to_send()) == (True, b"")
 
 
-def test_an_accept_of_what_was_not_proposed_is_a_local_error() -> None:
+def test_an_accept_of_a_context_that_was_not_proposed_is_a_local_error() -> None:
     acceptor = asked()
     with pytest.raises(LocalError):
         acceptor.send(replace(ACCEPT, contexts=(ContextResult(9, 0, IMPLICIT),)))
@@ -599,7 +603,7 @@ def test_an_accept_of_what_was_not_proposed_is_a_local_error() -> None:
     assert acceptor.data_to_send() == AC
 
 
-def test_more_than_a_peer_takes_waits() -> None:
+def test_data_that_the_peer_does_not_read_is_queued() -> None:
     requestor = opened(True)
     part, count = PDV(1, True, False, bytes(1 << 20)), 0
     while count < 1000:
@@ -639,7 +643,9 @@ BROKEN = {
 
 @by_role
 @pytest.mark.parametrize("what", BROKEN)
-def test_a_peer_that_breaks_the_rules_is_told_of_and_aborted(requestor: bool, what: str) -> None:
+def test_a_peer_that_breaks_the_protocol_is_reported_and_aborted(
+    requestor: bool, what: str
+) -> None:
     wire, abort = BROKEN[what]
     association = opened(requestor)
     (fault,) = (event for event in told(association, wire) if isinstance(event, Fault))
@@ -658,14 +664,14 @@ def test_a_peer_that_breaks_the_rules_is_told_of_and_aborted(requestor: bool, wh
         (b"\x99\0\0\0\0\0", None),
     ],
 )
-def test_what_a_stranger_speaks_is_told(wire: bytes, protocol: str | None) -> None:
+def test_the_protocol_of_a_foreign_peer_is_told(wire: bytes, protocol: str | None) -> None:
     requestor = asking()
     (fault,) = told(requestor, wire)
     assert isinstance(fault, Fault)
     assert (fault.kind, fault.abort, fault.protocol) == ("bad_pdu_type", Abort(2, 1), protocol)
 
 
-def test_a_stranger_at_an_acceptor_is_aborted_without_an_event() -> None:
+def test_a_foreign_protocol_at_an_acceptor_is_aborted_without_an_event() -> None:
     acceptor = Association(requestor=False)
     assert told(acceptor, b"GET / HTTP/1.1\r\n\r\n") == []
     assert (acceptor.data_to_send(), acceptor.state) == (ABORT, 13)  # AA-1
@@ -687,8 +693,8 @@ def test_any_bytes_end_in_events_and_never_in_an_exception(wire: bytes, requesto
 # ---- exact -------------------------------------------------------------------------------------
 
 
-def test_an_exact_association_tells_of_requests_that_are_encoded_as_they_came() -> None:
-    """Otherwise a second sub-item of a type is not kept: the first one counts."""
+def test_an_exact_association_tells_requests_that_encode_to_the_received_bytes() -> None:
+    """Without `exact` a second sub-item of a type is not kept: the first one counts."""
     information = item(0x50, item(0x51, b"\0\0\x40\0") + item(0x52, b"1.2.5") + item(0x51, b"ADMI"))
     context = item(0x20, b"\1\0\0\0", item(0x30, b"1.2.3") + item(0x40, b"1.2.4"))
     wire = hostile.associate(1, item(0x10, b"1.2.840.10008.3.1.1.1"), context, information)

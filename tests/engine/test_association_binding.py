@@ -1,4 +1,4 @@
-"""The engine of an association by its C functions: bytes and time in, indications, bytes out."""
+"""One association by its C functions: bytes and the time in; indications and bytes out."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ PROPOSED = (
     ProposedContext(3, "1.2.840.10008.5.1.4.1.1.7", (EXPLICIT,)),
     ProposedContext(255, "1.2.840.10008.5.1.4.1.1.2", (IMPLICIT,)),
 )
-# In another order than proposed, and one of them refused.
+# The answers stand in another order than the proposals; one context is refused.
 ANSWERED = (
     ContextResult(3, 0, EXPLICIT),
     ContextResult(1, 0, IMPLICIT),
@@ -74,7 +74,7 @@ ABORT = encode(Abort(0, 0))
 
 
 P_DATA = p_data((1, COMMAND, b"ab"))
-EVENTS = {1: 1, 2: 7, 3: 8, 4: 9, 5: 11, 6: 14, 7: 15}  # of what a user sends, by its type
+EVENTS = {1: 1, 2: 7, 3: 8, 4: 9, 5: 11, 6: 14, 7: 15}  # PDU type that the user sends: event
 
 
 # ---- the harness -----------------------------------------------------------------------------
@@ -118,7 +118,7 @@ def echo_of(echo: Any) -> Echo:
 
 
 class Engine:
-    """One association, what its transport has received, and what it has told."""
+    """One association, the bytes that its transport has taken, and its indications."""
 
     def __init__(self, artim: int = ARTIM, response: int = RESPONSE, idle: int = IDLE) -> None:
         self.association = ffi.gc(lib.ltdic_association_new(), lib.ltdic_association_free)
@@ -158,7 +158,8 @@ class Engine:
     def send_data(
         self, data: bytes, context: int = 1, control: int = COMMAND | LAST, taken: int = 0
     ) -> int:
-        """Lend the data, let the transport take some, and spoil it after it has been kept."""
+        """Lend the data and let the transport take some; then overwrite it, since the association
+        has kept a copy of the rest."""
         lent = bytearray(data)
         with ffi.from_buffer(lent) as raw:
             pdv = ffi.new("ltdic_pdv *", (context, control, (raw, len(raw))))
@@ -169,13 +170,13 @@ class Engine:
         return status
 
     def output(self) -> bytes:
-        """What one writev would be given."""
+        """Return the bytes for one writev."""
         output = ffi.new("ltdic_output *")
         lib.ltdic_association_output(self.association, output)
         return b"".join(contents(output.parts[i]) for i in range(output.count))
 
     def take(self, size: int | None = None) -> bytes:
-        """The transport takes so many bytes, or all there are."""
+        """Take so many bytes, or all that wait, as the transport."""
         taken = bytearray()
         while (size is None or len(taken) < size) and (part := self.output()):
             part = part if size is None else part[: size - len(taken)]
@@ -216,11 +217,11 @@ class Engine:
         return echo_of(echo)
 
     def pump(self) -> list[Told]:
-        """All that there is to tell now."""
+        """Return all indications that are due now."""
         start = len(self.told)
         while told := self.next():
             self.told.append(told)
-            if told.kind == CLOSED:  # what is unread went with the connection
+            if told.kind == CLOSED:  # unread bytes are lost with the connection
                 self.inbox.clear()
         return self.told[start:]
 
@@ -260,7 +261,7 @@ def rested(engine: Engine) -> Engine:
 
 
 def engine_in(state: int, **timeouts: int) -> Engine:
-    """In this state, with nothing left to send or tell."""
+    """Return an engine in this state, with nothing left to send or tell."""
     if state <= 5:
         engine = Engine(**timeouts)
         if state in (4, 5):
@@ -292,12 +293,12 @@ def received(told: list[Told]) -> list[Told]:
 
 
 def ends(told: list[Told]) -> list[int]:
-    """The status of each LTDIC_CLOSED."""
+    """Return the status of each LTDIC_CLOSED."""
     return [t.status for t in told if t.kind == CLOSED]
 
 
 def pdus_of(wire: bytes) -> list[bytes]:
-    """Whole PDUs; what is left at the end is dropped."""
+    """Return the whole PDUs; drop an incomplete one at the end."""
     found, at = [], 0
     while at + 6 <= len(wire) and at + 6 + int.from_bytes(wire[at + 2 : at + 6], "big") <= len(
         wire
@@ -308,7 +309,7 @@ def pdus_of(wire: bytes) -> list[bytes]:
     return found
 
 
-# ---- what is answered with an A-ABORT ----------------------------------------------------------
+# ---- faults ------------------------------------------------------------------------------------
 
 
 def abort_by_provider(reason: int) -> bytes:
@@ -328,7 +329,7 @@ DATA_OF_1 = p_data((1, 0, b"ab"))
 
 
 def short(value: Any) -> str | None:
-    """The name of a case after its bytes."""
+    """Return a name for a case from its bytes."""
     return f"{value[:12].hex()}-{len(value)}" if isinstance(value, bytes) else None
 
 
@@ -401,7 +402,7 @@ def test_any_fault_before_the_request_is_aborted_without_a_reason_and_not_told(w
 
 
 @pytest.mark.parametrize("chopped", [False, True])
-def test_an_answer_to_what_was_not_proposed_is_ignored(chopped: bool) -> None:
+def test_an_answer_to_a_context_that_was_not_proposed_is_ignored(chopped: bool) -> None:
     engine = engine_in(5)
     wire = encode(accept(contexts=(ContextResult(7, 0, NEVER), *ANSWERED)))
     for chunk in [bytes([byte]) for byte in wire] if chopped else [wire]:
@@ -428,14 +429,14 @@ def test_a_context_without_an_answer_is_not_accepted() -> None:
     assert engine.send_data(b"ab", context=3) == OK
 
 
-def test_the_transfer_syntax_of_a_refused_context_means_nothing() -> None:
+def test_the_transfer_syntax_of_a_refused_context_is_ignored() -> None:
     engine = engine_in(5)
     refused = tuple(ContextResult(c.id, 4, NEVER) for c in PROPOSED)
     engine.receive(encode(accept(contexts=refused)))
     assert engine.state == 6
 
 
-# ---- what the provider refuses, and negotiation by us ------------------------------------------
+# ---- refusals by the provider, and negotiation -------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -447,7 +448,7 @@ def test_the_transfer_syntax_of_a_refused_context_means_nothing() -> None:
         ({"application_context": "1.2.840.10008.3.1.1.2"}, (1, 1, 2)),
     ],
 )
-def test_the_provider_refuses_a_request_and_says_so(
+def test_a_refusal_by_the_provider_is_told(
     changes: dict[str, Any], codes: tuple[int, int, int]
 ) -> None:
     engine, wire = engine_in(2), encode(request(**changes))
@@ -460,7 +461,7 @@ def test_the_provider_refuses_a_request_and_says_so(
     assert [(t.kind, t.status, t.type) for t in told] == [(SENT, OK, 3), (CLOSED, OK, 0)]
 
 
-def test_other_versions_beside_the_first_are_fine() -> None:
+def test_other_protocol_versions_beside_version_1_are_accepted() -> None:
     engine = engine_in(2)
     engine.receive(encode(request(protocol_version=3)))
     assert engine.state == 3
@@ -516,7 +517,7 @@ def test_bytes_that_are_not_one_whole_pdu_are_not_sent(state: int, wire: bytes) 
     assert (engine.state, engine.output()) == (state, b"")
 
 
-def test_of_two_proposals_with_one_id_the_first_counts() -> None:
+def test_the_first_of_two_proposals_with_one_id_counts() -> None:
     engine = engine_in(2)
     again = ProposedContext(1, VERIFICATION, (NEVER,))
     engine.receive(encode(request(contexts=(*PROPOSED, again))))
@@ -526,7 +527,7 @@ def test_of_two_proposals_with_one_id_the_first_counts() -> None:
 
 
 @pytest.mark.parametrize("info", [None, UserInformation(None, "1.2.3")])
-def test_a_peer_that_names_no_maximum_takes_any(info: UserInformation | None) -> None:
+def test_a_peer_without_a_maximum_length_accepts_any_length(info: UserInformation | None) -> None:
     engine = engine_in(5)
     engine.receive(encode(accept(user_info=info)))
     assert engine.send_data(bytes(100_000)) == OK
@@ -572,7 +573,7 @@ def test_data_is_cut_to_even_fragments_as_large_as_the_peer_takes(
     assert sent == [(SENT, OK, 4, len(pdu)) for pdu in expected]
 
 
-def test_to_a_peer_that_takes_any_size_a_mebibyte_goes_at_once() -> None:
+def test_a_peer_without_a_maximum_length_is_sent_a_mebibyte_in_one_pdu() -> None:
     engine = acceptor(theirs=0)
     assert engine.send_data(bytes(3 << 20)) == OK
     lengths = [len(pdu) - 6 for pdu in pdus_of(engine.take())]
@@ -656,7 +657,7 @@ def test_a_part_that_makes_the_whole_odd_is_refused_and_changes_nothing() -> Non
     assert engine.take() == p_data((1, COMMAND, b"ab")) + p_data((1, COMMAND | LAST, b"cd"))
 
 
-def test_an_odd_byte_does_not_outlive_its_association() -> None:
+def test_an_odd_byte_is_not_kept_for_the_next_association() -> None:
     engine = acceptor()
     assert engine.send_data(b"a", control=COMMAND) == OK
     assert engine.output() == b""
@@ -670,7 +671,7 @@ def test_an_odd_byte_does_not_outlive_its_association() -> None:
 
 
 def test_an_exact_association_keeps_reserved_bytes() -> None:
-    """A proxy passes on what it does not know of."""
+    """A proxy passes on fields that it does not know."""
     wire = changed(changed(RQ, 9, 7), 45, 3)
     ours = Association(requestor=False, exact=True)
     ours.receive_data(wire)
@@ -681,8 +682,8 @@ def test_an_exact_association_keeps_reserved_bytes() -> None:
     assert theirs.data_to_send() == wire
 
 
-def test_a_proxy_passes_on_data_as_it_comes() -> None:
-    """Data comes in pieces of any size; a peer that drips makes them odd."""
+def test_data_is_passed_on_in_pieces_of_any_size() -> None:
+    """A peer can make pieces of any size, also odd ones."""
     ours, theirs = Association(requestor=False), Association(requestor=True)
     ours.receive_data(RQ)
     for told in ours.events():
@@ -706,9 +707,7 @@ def test_a_proxy_passes_on_data_as_it_comes() -> None:
 @pytest.mark.parametrize(
     ("data", "context", "control"), [(b"abc", 1, 3), (b"ab", 255, 3), (b"ab", 5, 3), (b"ab", 1, 4)]
 )
-def test_data_that_the_peer_may_not_be_sent_is_refused(
-    data: bytes, context: int, control: int
-) -> None:
+def test_data_that_the_protocol_forbids_is_refused(data: bytes, context: int, control: int) -> None:
     engine = acceptor()
     assert engine.send_data(data, context, control) == BAD_VALUE
     assert (engine.state, engine.output()) == (6, b"")
@@ -736,7 +735,7 @@ def test_a_p_data_tf_in_pieces_is_the_same_bytes_with_its_end_told_last(
     assert [t.piece.control for t in told] == [kind] * (len(told) - 1) + [kind | LAST]
     assert sum(t.piece.first for t in told) == sum(t.piece.last for t in told) == len(pdvs)
     starts = [t.piece for t in told if t.piece.first]
-    assert all(p.data or p.last for p in starts)  # headers wait for their data
+    assert all(p.data or p.last for p in starts)  # a header is told with its data only
     assert engine.inbox == b""
 
 
@@ -767,7 +766,7 @@ def test_a_pdu_is_told_as_sent_when_its_last_byte_has_been_taken(
     assert engine.told[-1].kind == CLOSED
 
 
-def test_one_output_begins_with_what_waits_and_goes_on_with_what_is_lent() -> None:
+def test_one_output_has_the_queued_bytes_and_then_the_lent_ones() -> None:
     engine = acceptor(theirs=10)
     assert engine.send_data(b"12345678", control=COMMAND, taken=5) == OK
     lent = ffi.new("uint8_t[]", b"abcd" * 50)
@@ -786,11 +785,11 @@ def test_one_output_begins_with_what_waits_and_goes_on_with_what_is_lent() -> No
 # ---- limits ----------------------------------------------------------------------------------
 
 
-def test_more_than_the_queue_takes_is_refused_where_bytes_wait() -> None:
+def test_data_beyond_the_queue_is_refused_while_bytes_wait() -> None:
     engine = acceptor(theirs=0)
     assert engine.send_data(bytes(lib.LTDIC_MAX_QUEUE - 26)) == OK
     assert engine.send_data(bytes(4)) == ROOM
-    assert engine.send_data(bytes(2)) == OK  # with its header, exactly as much as may wait
+    assert engine.send_data(bytes(2)) == OK  # with its header, exactly the size of the queue
     assert engine.send_data(b"") == ROOM
     assert len(engine.take(12)) == 12
     assert engine.send_data(b"") == OK
@@ -804,7 +803,7 @@ def test_a_single_call_may_be_larger_than_the_queue() -> None:
     assert len(pdus_of(engine.take())) == 4
 
 
-def test_what_waits_is_bounded_in_number_too_but_what_ends_it_is_always_taken() -> None:
+def test_the_number_of_queued_pdus_is_bounded_but_an_abort_is_always_taken() -> None:
     engine = acceptor()
     taken = 0
     while engine.send_data(b"") == OK:
@@ -817,7 +816,7 @@ def test_what_waits_is_bounded_in_number_too_but_what_ends_it_is_always_taken() 
 
 
 @pytest.mark.parametrize("state", [6, 13])
-def test_data_that_comes_costs_no_memory(state: int) -> None:
+def test_received_data_takes_no_memory(state: int) -> None:
     engine = acceptor(ours=0)
     chunk = bytes(65536)
     size = 100 << 20
@@ -836,7 +835,7 @@ def test_data_that_comes_costs_no_memory(state: int) -> None:
     assert memory_in_use() - before < memory_allowed(1 << 20)
 
 
-def test_requests_after_the_end_cost_no_memory_where_the_answers_are_not_read() -> None:
+def test_requests_after_the_end_take_no_memory_when_the_answers_are_not_read() -> None:
     engine = engine_in(13)
     flood = (b"\1\0\0\0\0\x44" + bytes(68)) * 1000
     engine.receive(flood)
@@ -893,7 +892,9 @@ def test_an_abort_before_there_is_an_association_closes_at_once(state: int) -> N
 
 
 @pytest.mark.parametrize("state", [2, 4])
-def test_a_loss_after_our_own_end_is_neither_its_cause_nor_told_again(state: int) -> None:
+def test_a_lost_connection_after_our_own_end_is_not_its_cause_and_not_told_again(
+    state: int,
+) -> None:
     engine = engine_in(state)
     assert engine.send(ABORT) == OK
     assert ends(engine.closed()) == [OK]
@@ -909,12 +910,12 @@ def test_an_abort_without_a_connection_or_after_the_end_does_nothing() -> None:
 
 ENDED_BY_US = [(6, ABORT), (5, ABORT), (3, RJ), (8, RELEASE_RP), (12, RELEASE_RP)]
 LAST_WORDS = [b"", ABORT, RQ, UNKNOWN_TYPE, AC, RJ, P_DATA, RELEASE_RQ, RELEASE_RP, RQ[:-1]]
-LAST_WORDS += [p_data((1, COMMAND, bytes(MAX)))]  # above the maximum, but nobody looks
+LAST_WORDS += [p_data((1, COMMAND, bytes(MAX)))]  # above the maximum; data is ignored here
 
 
 @pytest.mark.parametrize("words", LAST_WORDS, ids=short)
 @pytest.mark.parametrize(("state", "last"), ENDED_BY_US, ids=short)
-def test_what_a_peer_says_after_the_end_is_neither_told_nor_its_cause(
+def test_a_pdu_after_the_end_is_not_told_and_not_its_cause(
     state: int, last: bytes, words: bytes
 ) -> None:
     engine = engine_in(state)
@@ -933,11 +934,11 @@ def test_what_a_peer_says_after_the_end_is_neither_told_nor_its_cause(
     assert ends(engine.told) == [OK]
 
 
-def test_a_fault_stays_the_cause_whatever_follows_it() -> None:
+def test_a_fault_stays_the_cause_after_later_pdus() -> None:
     for words in LAST_WORDS:
         engine = engine_in(6)
         engine.receive(RJ + words)
-        if words != ABORT:  # which has ended it already
+        if words != ABORT:  # an A-ABORT ends it
             engine.closed()
         assert ends(engine.told) == [lib.LTDIC_ERR_UNEXPECTED_PDU]
 
@@ -992,7 +993,7 @@ def test_a_release_collision_is_answered_by_the_requestor_first(first: str) -> N
     [P_DATA, P_DATA[:-1], p_data((1, COMMAND, bytes(2000))), UNKNOWN_TYPE, RELEASE_RQ[:8]],
     ids=short,
 )
-def test_nothing_of_an_association_is_left_for_the_next(before: bytes) -> None:
+def test_an_association_leaves_no_state_for_the_next(before: bytes) -> None:
     engine = acceptor(ours=0, theirs=8)
     assert engine.send_data(b"lost", control=COMMAND) == OK
     engine.receive(before)
@@ -1015,7 +1016,7 @@ def test_nothing_of_an_association_is_left_for_the_next(before: bytes) -> None:
     assert engine.told[-1].echo == ECHOES[0][0]
 
 
-def test_after_the_transport_takes_nothing_more_the_peer_is_still_heard() -> None:
+def test_pdus_are_received_after_the_transport_stops_sending() -> None:
     engine = acceptor()
     assert engine.send_data(b"ab", control=COMMAND) == OK
     lib.ltdic_association_lost(engine.association)
@@ -1035,7 +1036,7 @@ def test_after_the_transport_takes_nothing_more_the_peer_is_still_heard() -> Non
 # ---- time ------------------------------------------------------------------------------------
 
 
-def test_a_dripping_request_does_not_put_artim_off() -> None:
+def test_a_dripping_request_does_not_delay_artim() -> None:
     engine = engine_in(2)
     for second in range(30):
         engine.now = START + 1000 * second
@@ -1079,14 +1080,14 @@ def test_a_peer_that_does_not_answer_is_aborted_at_the_deadline(state: int, drip
 @pytest.mark.parametrize(
     ("state", "answer"), [(5, AC), (7, RELEASE_RP), (11, RELEASE_RP)], ids=short
 )
-def test_an_answer_that_is_there_at_the_deadline_counts(state: int, answer: bytes) -> None:
+def test_an_answer_that_has_arrived_at_the_deadline_counts(state: int, answer: bytes) -> None:
     engine = engine_in(state)
     engine.now = START + RESPONSE
     assert [t.status for t in received(engine.receive(answer))] == [OK]
     assert engine.output() == b""
 
 
-def test_each_wait_for_the_peer_has_a_response_deadline_of_its_own() -> None:
+def test_each_wait_for_the_peer_has_its_own_deadline() -> None:
     engine = requestor()
     assert engine.send(RELEASE_RQ) == OK
     engine.at(START + 1000)
@@ -1107,7 +1108,7 @@ def test_an_idle_association_is_aborted_at_the_deadline() -> None:
     assert ends(engine.closed()) == [TIMEOUT]
 
 
-def test_data_in_either_direction_puts_the_idle_deadline_off() -> None:
+def test_data_in_either_direction_delays_the_idle_deadline() -> None:
     engine = acceptor()
     engine.now += 1000
     engine.receive(P_DATA[:-1])
@@ -1117,13 +1118,13 @@ def test_data_in_either_direction_puts_the_idle_deadline_off() -> None:
     assert engine.deadline == engine.now + IDLE
     engine.now += 1000
     assert engine.send_data(b"ab") == OK
-    assert engine.deadline == engine.now - 1000 + IDLE  # it has not gone yet
+    assert engine.deadline == engine.now - 1000 + IDLE  # the data is not sent yet
     engine.now += 1000
     assert len(engine.take(1)) == 1
     assert engine.deadline == engine.now + IDLE
 
 
-def test_a_dripping_release_request_does_not_put_the_idle_deadline_off() -> None:
+def test_a_dripping_release_request_does_not_delay_the_idle_deadline() -> None:
     engine = acceptor()
     for byte in RELEASE_RQ[:-1]:
         engine.now += 5000
@@ -1137,11 +1138,11 @@ def test_without_timeouts_only_artim_runs() -> None:
     for state in range(2, 13):
         engine = engine_in(state, response=0, idle=0)
         assert engine.deadline == (START + ARTIM if state == 2 else 0)
-    assert engine_in(13, artim=0).deadline == START + 30_000  # its default
+    assert engine_in(13, artim=0).deadline == START + 30_000  # the default of ARTIM
 
 
 @pytest.mark.parametrize("state", range(1, 14))
-def test_only_the_user_and_an_idle_transport_are_waited_for_without_a_deadline(state: int) -> None:
+def test_every_wait_but_for_the_user_or_an_idle_transport_has_a_deadline(state: int) -> None:
     engine = engine_in(state) if state > 1 else Engine()
     assert (engine.deadline == 0) == (state in (1, 3, 4, 8, 9, 12))
 
@@ -1185,7 +1186,7 @@ def decode_echo(command: bytes) -> Echo | None:
 
 
 @pytest.mark.parametrize(("echo", "command"), ECHOES, ids=short)
-def test_a_c_echo_is_encoded_and_decoded_as_the_standard_has_it(echo: Echo, command: bytes) -> None:
+def test_a_c_echo_is_encoded_and_decoded_as_in_the_standard(echo: Echo, command: bytes) -> None:
     assert encode_echo(echo) == (OK, command, len(command))
     assert decode_echo(command) == echo
     assert encode_echo(echo, len(command)) == (OK, command, len(command))
@@ -1198,7 +1199,9 @@ def test_a_c_echo_is_encoded_and_decoded_as_the_standard_has_it(echo: Echo, comm
     st.integers(0, 0xFFFF),
     st.sampled_from(["1", "1.2", VERIFICATION, "1." + "2" * 61, "1." + "2" * 62]),
 )
-def test_a_c_echo_survives_encoding(field: int, message: int, status: int, uid: str) -> None:
+def test_an_encoded_c_echo_is_decoded_to_the_same_values(
+    field: int, message: int, status: int, uid: str
+) -> None:
     echo = Echo(field, message, status if field == 0x8030 else 0, uid)
     code, command, size = encode_echo(echo)
     assert (code, size) == (OK, len(command))
@@ -1207,7 +1210,7 @@ def test_a_c_echo_survives_encoding(field: int, message: int, status: int, uid: 
 
 
 @pytest.mark.parametrize("echo", [Echo(0x20, 1, 0, "1.2"), Echo(0x30, 1, 0, "1..2")])
-def test_what_is_no_c_echo_is_not_encoded(echo: Echo) -> None:
+def test_an_invalid_c_echo_is_not_encoded(echo: Echo) -> None:
     assert encode_echo(echo)[0] == BAD_VALUE
 
 
@@ -1222,14 +1225,14 @@ MALFORMED = [
     ECHO_RQ[:52] + b"\4\0\0\0\1\0\0\0" + ECHO_RQ[58:],  # a message ID of another size
     ECHO_RQ[:52] + b"\0\0\0\0" + ECHO_RQ[58:],
     changed(ECHO_RQ, 66, 0),  # a data set follows
-    changed(ECHO_RQ, 55, 0xFF),  # more than there is
-    ECHO_RQ[:16] + b"\x42\0\0\0" + b"1" * 66 + ECHO_RQ[38:],  # a class of more than 64
-    changed(ECHO_RQ, 16, 0x13),  # a class that swallows what follows
+    changed(ECHO_RQ, 55, 0xFF),  # a length beyond the end
+    ECHO_RQ[:16] + b"\x42\0\0\0" + b"1" * 66 + ECHO_RQ[38:],  # a class of more than 64 characters
+    changed(ECHO_RQ, 16, 0x13),  # a class whose length covers the next elements
 ]
 
 
 @pytest.mark.parametrize("command", MALFORMED, ids=short)
-def test_a_malformed_c_echo_is_none(command: bytes) -> None:
+def test_a_malformed_c_echo_is_not_recognised(command: bytes) -> None:
     assert decode_echo(command) is None
 
 
@@ -1237,7 +1240,7 @@ def test_a_malformed_c_echo_is_none(command: bytes) -> None:
     ("echo", "command"), [*ECHOES, (NO_ECHO, ECHO_RQ[:-1] + b"\1\0\0")], ids=short
 )
 @given(data=st.data())
-def test_a_c_echo_is_found_however_it_is_cut(echo: Echo, command: bytes, data: Any) -> None:
+def test_a_c_echo_is_recognised_in_any_fragments(echo: Echo, command: bytes, data: Any) -> None:
     inside = st.lists(st.integers(0, len(command)), max_size=5)
     cuts = sorted(data.draw(inside))
     parts = [command[a:b] for a, b in zip([0, *cuts], [*cuts, len(command)], strict=True)]
@@ -1251,7 +1254,7 @@ def test_a_c_echo_is_found_however_it_is_cut(echo: Echo, command: bytes, data: A
 
 
 @pytest.mark.parametrize("size", [100, 1024, 1025, 2000, 16000])
-def test_whether_a_command_is_a_c_echo_does_not_depend_on_how_it_came(size: int) -> None:
+def test_a_c_echo_is_recognised_alike_in_pieces_of_any_size(size: int) -> None:
     padding = size - len(ECHO_RQ) - 8
     command = ECHO_RQ + b"\0\0\0\x10" + padding.to_bytes(4, "little") + bytes(padding)
     wire = p_data((1, COMMAND | LAST, command))
@@ -1261,12 +1264,12 @@ def test_whether_a_command_is_a_c_echo_does_not_depend_on_how_it_came(size: int)
         engine.receive(wire[:cut])
         engine.receive(wire[cut:])
         engine.receive(p_data((1, COMMAND | LAST, ECHO_RQ)))
-        assert engine.told[-1].echo == ECHOES[0][0]  # and the next one is found again
+        assert engine.told[-1].echo == ECHOES[0][0]  # the next one is recognised
         found.append(engine.told[-2].echo)
     assert len(set(found)) == 1
 
 
-def test_data_is_no_c_echo() -> None:
+def test_a_data_set_is_not_recognised_as_a_c_echo() -> None:
     engine = acceptor()
     told = engine.receive(p_data((1, 3, ECHO_RQ), (1, 2, ECHO_RQ)))
     assert [t.echo for t in told] == [ECHOES[0][0], NO_ECHO]
@@ -1294,14 +1297,14 @@ def test_a_request_of_very_many_items_is_aborted() -> None:
     assert engine.state == 13
 
 
-# ---- two of them back to back, whatever happens --------------------------------------------------
+# ---- two associations, random steps --------------------------------------------------------------
 
 
 class Messages:
-    """What may be sent when (PS3.8 E.1), as far as it has got."""
+    """The order of commands and data sets that PS3.8 E.1 allows, and the position in it."""
 
     def __init__(self) -> None:
-        self.open: tuple[int, int] | None = None  # context and kind of what is not at its end
+        self.open: tuple[int, int] | None = None  # context and kind of the unfinished message part
         self.data_of = 0  # the context whose command has ended
 
     def take(self, context: int, control: int) -> bool:
@@ -1321,7 +1324,8 @@ Stretch = tuple[int, int, bytes, bool]
 
 
 def joined(parts: list[tuple[int, int, bytes]]) -> list[Stretch]:
-    """Commands and data sets, each with whether it is at its end, of (context, control, data)."""
+    """Join fragments (context, control, data) to commands and data sets; each says if it is
+    whole."""
     whole: list[Stretch] = []
     for context, control, data in parts:
         kind, last = control & COMMAND, bool(control & LAST)
@@ -1348,7 +1352,7 @@ def is_beginning(part: list[Stretch], whole: list[Stretch]) -> bool:
 
 
 class Side:
-    """An engine, its half of the connection, and what must come of it."""
+    """An engine, its half of the connection, and the expected results."""
 
     def __init__(self, max_length: int) -> None:
         self.engine = Engine()
@@ -1361,7 +1365,7 @@ class Side:
         self.engine.told.clear()
         self.messages = Messages()
         self.contexts: set[int] = set()
-        self.parts: list[tuple[int, int, bytes]] = []  # of data, as given to be sent
+        self.parts: list[tuple[int, int, bytes]] = []  # the data given to send
         self.submitted: list[tuple[int, int]] = []  # type and size of each PDU
         self.taken = b""  # by the transport
         self.flight = b""  # on its way to the peer
@@ -1371,15 +1375,15 @@ class Side:
         return self.engine.state, self.engine.deadline, self.engine.output()
 
     def call(self, pdu: bytes) -> bool:
-        """Legal in this state, or refused without a trace."""
+        """Send a PDU: it is legal in this state, or it is refused and changes nothing."""
         before = self.snapshot
         status = self.engine.send(pdu)
         if (before[0], EVENTS[pdu[0]]) in CELLS:
             assert status == OK
-            if before[0] != 4:  # there is nobody yet whom an A-ABORT could reach
+            if before[0] != 4:  # without a connection no A-ABORT is sent
                 self.submitted.append((pdu[0], len(pdu)))
             return True
-        if pdu == ABORT and before[0] == 2:  # no cell of the standard, but closed without a word
+        if pdu == ABORT and before[0] == 2:  # no cell of the standard; closed without a PDU
             assert (status, self.engine.state) == (OK, 1)
             return True
         assert status == (OK if pdu == ABORT else WRONG_STATE)
@@ -1414,7 +1418,7 @@ class Side:
         self.flight += data
 
     def deliver(self, size: int | None) -> None:
-        """To the peer. One whose user closes has closed for both."""
+        """Deliver bytes to the peer. A closed connection is closed for both sides."""
         size = len(self.flight) if size is None else size
         chunk, self.flight = self.flight[:size], self.flight[size:]
         if self.peer.up:
@@ -1422,7 +1426,7 @@ class Side:
             self.peer.look()
 
     def look(self) -> None:
-        """Close the connection if that is what was told."""
+        """Close the connection if LTDIC_CLOSED was told."""
         self.engine.pump()
         if self.up and ends(self.engine.told):
             self.up = False
@@ -1433,7 +1437,7 @@ class Side:
             self.up = False
 
     def check(self) -> None:
-        """After the end: nothing was lost, nothing came twice, and the wire is right."""
+        """Assert after the end that nothing was lost or repeated and that the wire is right."""
         told, peer = self.engine.told, self.peer
         assert (self.engine.state, self.engine.deadline, self.engine.output()) == (1, 0, b"")
         assert len(ends(told)) == 1
@@ -1444,14 +1448,15 @@ class Side:
         pieces = [t.piece for t in received(told) if t.type == 4]
         parts = [(p.id, p.control, p.data) for p in pieces]
         assert is_beginning(joined(parts), joined(peer.parts))
-        if {5, 6} & {t.type for t in received(told)}:  # no data comes behind them
+        if {5, 6} & {t.type for t in received(told)}:  # no data follows these PDUs
             assert joined(parts) == joined(peer.parts)
         came = b"".join(t.pdu for t in received(told))
         assert peer.taken.startswith(came)
         self.check_echoes(pieces, told)
 
     def check_sent(self, told: list[Told]) -> None:
-        """A deadline may have sent one A-ABORT more than the user did, which is the last."""
+        """Assert that the wire has the user's PDUs, and at most one A-ABORT of a deadline after
+        them."""
         sent = [(t.type, t.size) for t in told]
         extra = [(7, 10)] if len(sent) > len(self.submitted) else []
         assert sent == self.submitted + extra
@@ -1468,7 +1473,8 @@ class Side:
                 assert wire[10:74] == RQ[10:74]
 
     def check_echoes(self, pieces: list[Piece], told: list[Told]) -> None:
-        """A C-ECHO is told with the end of each command that is one, and nowhere else."""
+        """Assert that a C-ECHO is told with the end of each command that is one, and nowhere
+        else."""
         commands = [
             data
             for _, kind, data, last in joined([(p.id, p.control, p.data) for p in pieces])
@@ -1519,13 +1525,13 @@ class Pair:
         self.settle()
 
     def settle(self) -> None:
-        """What one side has closed, the other finds closed once it has read all."""
+        """Close each side whose peer has closed, once it has read everything."""
         for side in self.sides:
             if side.up and not side.peer.up and not side.peer.flight:
                 side.lose()
 
     def lose(self, arrives: bool) -> None:
-        """The network goes, and what is in flight arrives first or does not."""
+        """Lose the connection; bytes in flight arrive first, or are lost."""
         for side in self.sides:
             if arrives:
                 side.deliver(None)
@@ -1536,7 +1542,7 @@ class Pair:
             self.requestor.engine.closed(lib.LTDIC_ERR_CONNECT)
 
     def finish(self, silent: bool) -> None:
-        """Users do what is asked of them, and time does the rest."""
+        """Let the users answer and the deadlines pass, until both sides have ended."""
         if not self.begun:
             return
         if self.requestor.engine.state == 4:
@@ -1572,7 +1578,7 @@ class Pair:
         self.begun = False
 
 
-# How often each is done; the rest of what is drawn says to whom and how much.
+# The relative frequency of each step; other drawn numbers choose the side and the size.
 WEIGHTS = {"data": 10, "flush": 4, "reply": 3, "take": 2, "deliver": 2, "echo": 2, "establish": 2}
 WEIGHTS |= {
     "begin": 2,
@@ -1600,14 +1606,14 @@ def do(pair: Pair, kind: str, which: int, number: int) -> None:
     if kind in USER:
         side.call(USER[kind])
         side.look()
-    elif kind == "both":  # ask for a release before they hear of the other's
+    elif kind == "both":  # each asks for a release before it receives the other's
         for each in pair.sides:
             each.call(RELEASE_RQ)
     elif kind == "reply" and side.engine.state == 3:
         pair.answer(number)
     elif kind == "reply":
         side.call(RELEASE_RP)
-    elif kind == "any":  # mostly not legal
+    elif kind == "any":  # mostly illegal
         side.data([1, 3, 255, 5][number % 4], number // 4 % 4, b"ab", number // 16)
     elif kind == "data":
         most = 40 if side.peer.max_length in range(1, 99) else 20_000
@@ -1655,7 +1661,7 @@ def establish(pair: Pair, answer: int) -> None:
 @pytest.mark.slow
 @settings(max_examples=3 * settings().max_examples)
 @given(MAXIMA, MAXIMA, st.booleans(), st.lists(STEPS, min_size=30, max_size=80), st.booleans())
-def test_two_of_them_always_end_with_nothing_lost_and_nothing_told_twice(
+def test_two_associations_always_end_and_lose_and_repeat_nothing(
     requestor_max: int,
     acceptor_max: int,
     established: bool,
@@ -1668,5 +1674,5 @@ def test_two_of_them_always_end_with_nothing_lost_and_nothing_told_twice(
     for kind, which, number in steps:
         do(pair, kind, which, number)
     pair.finish(silent)
-    establish(pair, 7)  # and both are as good as new
+    establish(pair, 7)  # both can be used again
     pair.finish(not silent)

@@ -20,8 +20,9 @@ from ltdic import (
     ProposedContext,
     decode,
     encode,
+    ffi,
+    lib,
 )
-from ltdic._ffi import ffi, lib
 
 LONG, SHORT = 60_000, 50  # ms
 REQUEST = encode(
@@ -58,7 +59,7 @@ class Hosted:
         return net[0], indication
 
     def accept(self) -> Any:
-        """The connection that waits, as a new endpoint."""
+        """Accept the waiting connection as a new endpoint."""
         assert lib.ltdic_loop_wait(self.loop, 5000) == lib.LTDIC_OK
         found = self.next()
         assert found is not None
@@ -100,7 +101,7 @@ def hosted() -> Iterator[Hosted]:
 
 
 def settle(hosted: Hosted, *servers: OnTheLoop) -> None:
-    """Take what there is, until the loop would sleep."""
+    """Take all indications, until the loop would sleep."""
     while lib.ltdic_loop_timeout(hosted.loop, LONG) == 0:
         lib.ltdic_loop_wait(hosted.loop, 0)
         for server in servers:
@@ -109,7 +110,7 @@ def settle(hosted: Hosted, *servers: OnTheLoop) -> None:
             lib.ltdic_net_done(found[0])
 
 
-def test_the_descriptor_is_readable_when_there_is_something_to_find(hosted: Hosted) -> None:
+def test_the_descriptor_is_readable_when_a_source_is_ready(hosted: Hosted) -> None:
     settle(hosted)
     assert hosted.fd >= 0
     assert not hosted.is_readable(0)
@@ -145,7 +146,7 @@ def test_the_time_to_sleep_ends_with_the_first_deadline(hosted: Hosted) -> None:
         assert lib.ltdic_loop_timeout(hosted.loop, SHORT) == SHORT
 
 
-def test_something_that_is_ready_leaves_no_time_to_sleep(hosted: Hosted) -> None:
+def test_a_ready_source_leaves_no_time_to_sleep(hosted: Hosted) -> None:
     settle(hosted)
     with socket.create_connection(("127.0.0.1", hosted.port)):
         hosted.accept()

@@ -1,4 +1,5 @@
-"""What negotiating costs: the bytes of the peer and our own rules are added, never multiplied."""
+"""The cost of negotiation grows with the sum of the peer's bytes and our rules, not their
+product."""
 
 from __future__ import annotations
 
@@ -17,11 +18,11 @@ from support.uids import CT
 FORTY = tuple(f"1.2.840.10008.1.2.4.{number}" for number in range(50, 90))
 CONTEXTS = 128
 ROOM = (1 << 20) // CONTEXTS - 100  # bytes of transfer syntaxes in each context of 1 MiB
-TIMES = 4  # more than noise, and less than the number of syntaxes that are supported
+TIMES = 4  # above noise, and below the number of supported syntaxes
 
 
 def processor_time(call: Callable[[], Any]) -> float:
-    """Seconds of this thread; the least of several rounds."""
+    """Return the processor time of this thread in seconds, the least of several rounds."""
 
     def once() -> float:
         begun = time.thread_time()
@@ -35,7 +36,7 @@ def processor_time(call: Callable[[], Any]) -> float:
 
 
 def repeating(pdu: bytes, kind: int, inside: bytes) -> bytes:
-    """The PDU, which has no context, with 128 that differ by their ID alone."""
+    """Insert 128 contexts that differ by their ID alone into a PDU without contexts."""
     contexts = [item(kind, bytes([2 * n + 1, 0, 0, 0]) + inside) for n in range(CONTEXTS)]
     at = pdu.index(b"\x50\0", 74)  # user information is the last item
     body = pdu[6:at] + b"".join(contexts) + pdu[at:]
@@ -53,7 +54,7 @@ def accepting(transfer: bytes) -> bytes:
 
 
 def filled(*uids: str) -> list[bytes]:
-    """As many of these in turn as a context of 1 MiB has room for."""
+    """Repeat these UIDs in turn, as many as fit into a context of 1 MiB."""
     times = ROOM // sum(len(uid) + 4 for uid in uids)
     return [uid.encode() for uid in uids * times]
 
@@ -85,7 +86,7 @@ CROWDS = {
 
 @pytest.mark.parametrize("count", [40, 1000])
 @pytest.mark.parametrize("crowd", CROWDS)
-def test_many_transfer_syntaxes_of_ours_do_not_multiply_those_of_a_peer(
+def test_the_cost_of_our_transfer_syntaxes_and_those_of_a_peer_adds_up(
     crowd: str, count: int
 ) -> None:
     ours, is_there = supporting(count), "last of ours" in crowd
@@ -97,7 +98,7 @@ def test_many_transfer_syntaxes_of_ours_do_not_multiply_those_of_a_peer(
     assert [c.result for c in answers] == [0 if is_there else 4] * CONTEXTS
 
 
-def test_many_abstract_syntaxes_of_ours_do_not_multiply_those_of_a_peer() -> None:
+def test_the_cost_of_our_abstract_syntaxes_and_those_of_a_peer_adds_up() -> None:
     many = tuple((f"1.2.840.10008.5.1.4.1.1.{number}", FORTY[:1]) for number in range(2000))
     rq = proposing("1.2.840.10008.5.1.4.1.1.9999", [FORTY[0].encode()])
     assert judging_time(many, rq) < TIMES * judging_time(many[:1], rq)
@@ -128,7 +129,7 @@ def agreeing_time(proposed: tuple[str, ...], ac: bytes) -> float:
 
 
 @pytest.mark.parametrize("pad", ["", " " * (ROOM - 40), "\0" * (ROOM - 40)], ids=len)
-def test_many_proposed_transfer_syntaxes_do_not_multiply_a_padded_answer(pad: str) -> None:
+def test_the_cost_of_proposed_transfer_syntaxes_and_a_padded_answer_adds_up(pad: str) -> None:
     ac = accepting(FORTY[-1].encode() + pad.encode())
     one = agreeing_time(FORTY[-1:], ac)
     assert agreeing_time(FORTY, ac) < TIMES * one + 0.002

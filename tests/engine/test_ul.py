@@ -1,4 +1,4 @@
-"""The state machine: every cell of PS3.8 table 9-10, with the table as data from the standard."""
+"""The state machine: every cell of PS3.8 table 9-10, checked against the table of the standard."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RECEIVED = {
     13: encode(ReleaseResponse()),
     16: encode(Abort(0, 0)),
 }
-# What each action does (PS3.8 tables 9-6 to 9-9): PDU type sent, told, closed, ARTIM.
+# Each action (PS3.8 tables 9-6 to 9-9): PDU type sent, indication, closed, ARTIM.
 ACTIONS = {
     "AE-1": (0, 0, 0, None),
     "AE-2": (1, 0, 0, None),
@@ -85,7 +85,9 @@ def test_the_table_has_the_123_cells_of_the_standard() -> None:
 @pytest.mark.parametrize("requestor", [False, True])
 @pytest.mark.parametrize("event", range(1, 20))
 @pytest.mark.parametrize("state", range(1, 14))
-def test_cell(state: int, event: int, requestor: bool) -> None:
+def test_each_cell_of_the_table_has_its_action_and_next_state(
+    state: int, event: int, requestor: bool
+) -> None:
     check_cell(state, event, requestor)
 
 
@@ -117,7 +119,8 @@ def check_cell(state: int, event: int, requestor: bool) -> None:
 
 
 def check_empty_cell(state: int, event: int, ul: Any, status: int, effects: Any) -> None:
-    """Ours to define: an abort request ends what there is, anything else is an error."""
+    """Assert the result of a cell that the standard leaves empty: an abort request ends the
+    association, any other event is an error."""
     if event == 15:
         assert status == 0
         assert NAMES.get(effects.action) == ("AA-2" if state == 2 else None)
@@ -137,7 +140,7 @@ def test_a_request_without_protocol_version_1_is_rejected_by_the_provider() -> N
     assert (ul.state, ul.deadline) == (13, NOW + ARTIM)
 
 
-def test_what_the_provider_is_told_to_refuse_is_refused_without_asking() -> None:
+def test_a_refusal_set_in_the_provider_rejects_the_request_without_an_indication() -> None:
     ul = machine(2)
     ul.refusal = (2, 3, 2)
     effects = fire(ul, 6)[1]
@@ -163,7 +166,7 @@ def test_an_accept_without_protocol_version_1_is_aborted() -> None:
     ("status", "reason"),
     [("BAD_PDU_TYPE", 1), ("BAD_LENGTH", 6), ("ITEM_OVERRUN", 6), ("TOO_LARGE", 6)],
 )
-def test_the_abort_says_what_was_wrong(status: str, reason: int) -> None:
+def test_an_abort_has_the_reason_of_the_fault(status: str, reason: int) -> None:
     effects = ffi.new("ltdic_effects *")
     lib.ltdic_ul_fault(machine(5), effects, getattr(lib, f"LTDIC_ERR_{status}"), NOW)
     assert (effects.codes.source, effects.codes.reason) == (2, reason)
@@ -171,12 +174,12 @@ def test_the_abort_says_what_was_wrong(status: str, reason: int) -> None:
     assert (effects.codes.source, effects.codes.reason) == (0, 0)
 
 
-def test_an_unexpected_pdu_is_aborted_as_unexpected() -> None:
+def test_an_unexpected_pdu_is_aborted_with_reason_unexpected_pdu() -> None:
     effects = fire(machine(6), 3)[1]
     assert (effects.codes.source, effects.codes.reason) == (2, 2)
 
 
-def test_the_side_is_decided_by_who_asked() -> None:
+def test_the_first_event_sets_the_side() -> None:
     ul = machine(1)
     fire(ul, 1)
     assert ul.requestor == 1
@@ -185,7 +188,7 @@ def test_the_side_is_decided_by_who_asked() -> None:
     assert ul.requestor == 0
 
 
-def test_every_status_has_a_name_a_text_and_an_unknown_one_does_too() -> None:
+def test_every_status_even_an_unknown_one_has_a_name_and_a_text() -> None:
     names = [name for name in dir(lib) if name.startswith("LTDIC_ERR_")]
     assert len({ffi.string(lib.ltdic_status_text(getattr(lib, n))) for n in names}) == len(names)
     assert all(ffi.string(lib.ltdic_status_name(getattr(lib, n))) != b"unknown" for n in names)

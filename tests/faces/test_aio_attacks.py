@@ -1,4 +1,4 @@
-"""The asyncio faces against peers and users that choose the worst moment."""
+"""The asyncio faces when events of a peer and calls of a user coincide."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ by_version = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLS
 
 
 class RawTls:
-    """One end of TLS whose records go out when it is told to `flush`."""
+    """One end of TLS that sends its records in `flush` alone."""
 
     def __init__(self, connection: socket.socket, context: ssl.SSLContext, is_server: bool) -> None:
         self.connection = connection
@@ -64,7 +64,7 @@ class RawTls:
         self._shake_hands()
 
     def _shake_hands(self) -> None:
-        """What the last step makes has not gone when it is done."""
+        """Do the handshake. The records of its last step are not sent yet."""
         while True:
             try:
                 return self._tls.do_handshake()
@@ -76,12 +76,12 @@ class RawTls:
         self._tls.write(data)
 
     def write_end(self) -> None:
-        """Its close_notify."""
+        """Write a close_notify."""
         with suppress(ssl.SSLError):  # the peer has not sent its own
             self._tls.unwrap()
 
     def read(self) -> bytes:
-        """What comes first; nothing at the end."""
+        """Return the next bytes; empty at the end."""
         while True:
             try:
                 return self._tls.read(65536)
@@ -94,12 +94,12 @@ class RawTls:
         self.connection.sendall(self._out.read())
 
 
-# ---- answers that come early, or are seen late ---------------------------------------------------
+# ---- early answers, and answers read late --------------------------------------------------------
 
 
 @by_version
 @in_loop
-async def test_a_rejection_that_comes_with_the_end_before_the_request_has_gone(
+async def test_a_rejection_and_the_end_before_the_request_is_sent_are_a_rejection(
     version: ssl.TLSVersion,
 ) -> None:
     with socket.create_server((LOCALHOST, 0)) as listener:
@@ -125,23 +125,23 @@ class Busy:
     """Keeps the loop busy from before a peer sends until a time-out of SHORT is over."""
 
     def __init__(self, is_blind: bool) -> None:
-        """`is_blind`: the poller does not tell what has come until the timers have run, as when the
-        process was stopped."""
+        """`is_blind`: the poller reports no arrived bytes until the timers have run, as after a
+        stop of the process."""
         self._loop: Any = asyncio.get_running_loop()
         self._is_blind = is_blind
         self._is_busy, self._has_sent = threading.Event(), threading.Event()
 
     def send(self, connection: socket.socket, data: bytes) -> None:
-        """In the thread of the peer."""
+        """Send data; runs in the thread of the peer."""
         assert self._is_busy.wait(TIMEOUT)
         connection.sendall(data)
         self._has_sent.set()
 
     def begin(self) -> None:
-        """In the loop."""
+        """Block the loop; runs in it."""
         self._is_busy.set()
         assert self._has_sent.wait(TIMEOUT)
-        time.sleep(2 * SHORT)
+        time.sleep(1.1 * SHORT)
         if self._is_blind:
             self._loop._selector.select = self._see_nothing
 
@@ -155,7 +155,9 @@ by_sight = pytest.mark.parametrize("is_blind", [False, True])
 
 @by_sight
 @in_loop
-async def test_a_rejection_that_came_while_the_loop_was_busy(is_blind: bool) -> None:
+async def test_a_rejection_received_while_the_loop_was_busy_beats_the_timeout(
+    is_blind: bool,
+) -> None:
     busy, loop = Busy(is_blind), asyncio.get_running_loop()
 
     def reject(connection: socket.socket) -> None:
@@ -169,7 +171,7 @@ async def test_a_rejection_that_came_while_the_loop_was_busy(is_blind: bool) -> 
 
 @by_sight
 @in_loop
-async def test_data_that_came_while_the_loop_was_busy(is_blind: bool) -> None:
+async def test_data_received_while_the_loop_was_busy_beats_the_timeout(is_blind: bool) -> None:
     busy = Busy(is_blind)
 
     def script(connection: socket.socket) -> None:
@@ -189,7 +191,7 @@ async def test_data_that_came_while_the_loop_was_busy(is_blind: bool) -> None:
 
 @pytest.mark.slow
 @in_loop
-async def test_a_peer_that_always_has_something_does_not_put_the_end_off() -> None:
+async def test_a_peer_that_sends_continuously_does_not_delay_the_timeout() -> None:
     def script(connection: socket.socket) -> None:
         connection.sendall(ACCEPT)
         with suppress(OSError):
@@ -204,7 +206,7 @@ async def test_a_peer_that_always_has_something_does_not_put_the_end_off() -> No
         await asyncio.to_thread(peer.join)
 
 
-# ---- requests with the end behind them -----------------------------------------------------------
+# ---- requests followed by the end ----------------------------------------------------------------
 
 STRANGE = REQUEST[:6] + b"\0\2" + REQUEST[8:]
 """A request of another version of the protocol, which the provider refuses."""
@@ -215,7 +217,7 @@ GUARDED = Admission(calling=["NOBODY"])
 
 @by_refusal
 @in_loop
-async def test_a_rejection_goes_out_although_an_abort_is_there_behind_the_request(
+async def test_a_rejection_is_sent_although_an_abort_follows_the_request(
     request_: bytes,
 ) -> None:
     def ask() -> bytes:
@@ -232,7 +234,7 @@ async def test_a_rejection_goes_out_although_an_abort_is_there_behind_the_reques
 @by_refusal
 @by_version
 @in_loop
-async def test_a_rejection_goes_out_although_the_end_of_tls_is_there_behind_the_request(
+async def test_a_rejection_is_sent_although_the_end_of_tls_follows_the_request(
     request_: bytes, version: ssl.TLSVersion
 ) -> None:
     def ask() -> bytes:
@@ -250,7 +252,7 @@ async def test_a_rejection_goes_out_although_the_end_of_tls_is_there_behind_the_
 
 
 @in_loop
-async def test_an_acceptance_goes_out_although_an_abort_is_there_behind_the_request() -> None:
+async def test_an_accept_is_sent_although_an_abort_follows_the_request() -> None:
     def ask() -> bytes:
         with raw_requestor(to.address[1]) as connection:
             connection.sendall(REQUEST + encode(Abort(0, 0)))
@@ -262,11 +264,11 @@ async def test_an_acceptance_goes_out_although_an_abort_is_there_behind_the_requ
     assert (to.counters.accepted, to.counters.aborted) == (1, 1)
 
 
-# ---- what on_request and handlers raise ----------------------------------------------------------
+# ---- exceptions of on_request and of handlers ----------------------------------------------------
 
 
 class Odd(BaseException):
-    """Neither an `Exception` nor one that asyncio knows."""
+    """A `BaseException` that asyncio does not treat specially."""
 
 
 async def raises_odd(*_: Any) -> None:
@@ -286,12 +288,12 @@ def errors_of(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 @by_odd
 @in_loop
-async def test_whatever_on_request_raises_the_request_is_rejected(
+async def test_any_exception_of_on_request_rejects_the_request(
     function: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     admission = Admission(on_request=function, max_associations=1)
     async with aio.Server((LOCALHOST, 0), admission=admission) as to:
-        for _ in range(2):  # the place is given back
+        for _ in range(2):  # the first one has freed its place
             with pytest.raises(AssociationRejected) as e:
                 await aio.connect(*to.address, **OPTIONS)
             assert e.value.codes == (2, 1, 1)
@@ -300,7 +302,7 @@ async def test_whatever_on_request_raises_the_request_is_rejected(
 
 @by_odd
 @in_loop
-async def test_whatever_a_handler_raises_its_association_is_aborted(
+async def test_any_exception_of_a_handler_aborts_its_association(
     function: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     admission = Admission(contexts=SUPPORTED, max_associations=1)
@@ -318,11 +320,11 @@ async def test_whatever_a_handler_raises_its_association_is_aborted(
 
 
 @in_loop
-async def test_what_tls_answers_by_itself_does_not_pile_up(
+async def test_answers_of_the_tls_layer_itself_are_bounded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def answer(tls: Tls, data: bytes) -> bytes:
-        """For each request for new keys, as many bytes as it had."""
+        """Answer each request for new keys with as many bytes as it had."""
         if not tls.established:
             return receive(tls, data)
         tls._outgoing.write(data)
@@ -351,7 +353,7 @@ MUCH = 32 << 20
 
 
 @in_loop
-async def test_a_server_that_was_closed_before_it_was_entered_comes_to_its_end() -> None:
+async def test_a_server_that_is_closed_before_it_is_entered_ends() -> None:
     server = aio.Server((LOCALHOST, 0), timeout=TIMEOUT)
     server.close()
     async with server:
@@ -359,7 +361,7 @@ async def test_a_server_that_was_closed_before_it_was_entered_comes_to_its_end()
             await server.serve()
 
 
-def test_an_admission_may_be_set_after_the_end_of_the_loop() -> None:
+def test_an_admission_can_be_set_after_the_loop_is_closed() -> None:
     async def serve() -> aio.Server:
         async with aio.Server((LOCALHOST, 0)) as server:
             return server

@@ -1,7 +1,7 @@
-"""Arguments of wrong types, sizes and numbers: a call works, or it says what is wrong with them.
+"""Arguments of wrong types, sizes and numbers: a call works or raises a documented error.
 
-Every public callable is tried with arguments that are good but for one or two. What it may raise is
-in `ALLOWED`; a crash ends this process.
+Every public callable is called with arguments of which one or two are wrong. `ALLOWED` has the
+errors that it may raise; a crash ends this process.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ PDUS += [decode(encode(pdu), exact=True) for pdu in PDUS]
 
 
 def spoiled(data: st.DataObject, value: Any) -> Any:
-    """The same value with something odd somewhere in it."""
+    """Return the value with one part of it replaced by an odd value."""
     if dataclasses.is_dataclass(value) and data.draw(st.integers(0, 9)):
         name = data.draw(st.sampled_from([f.name for f in dataclasses.fields(value)]))
         return dataclasses.replace(value, **{name: spoiled(data, getattr(value, name))})
@@ -95,7 +95,7 @@ def spoiled(data: st.DataObject, value: Any) -> Any:
 
 
 @given(st.data())
-def test_encode_takes_any_value_or_says_what_is_wrong(data: st.DataObject) -> None:
+def test_encode_takes_any_value_or_raises_a_documented_error(data: st.DataObject) -> None:
     try:
         pdu = spoiled(data, data.draw(st.sampled_from(PDUS)))
         repr(pdu)
@@ -106,7 +106,7 @@ def test_encode_takes_any_value_or_says_what_is_wrong(data: st.DataObject) -> No
 
 
 @given(st.data())
-def test_a_value_of_odd_fields_is_copied_or_says_why_not(data: st.DataObject) -> None:
+def test_a_value_of_odd_fields_is_copied_or_raises_a_documented_error(data: st.DataObject) -> None:
     try:
         pdu = spoiled(data, data.draw(st.sampled_from(PDUS)))
         copy.copy(pdu)
@@ -118,7 +118,9 @@ def test_a_value_of_odd_fields_is_copied_or_says_why_not(data: st.DataObject) ->
 
 
 @given(st.data(), st.sampled_from([REJECT, *map(encode, PDUS[:4])]))
-def test_decode_takes_any_argument_or_says_what_is_wrong(data: st.DataObject, wire: bytes) -> None:
+def test_decode_takes_any_argument_or_raises_a_documented_error(
+    data: st.DataObject, wire: bytes
+) -> None:
     options = {"strict": False, "max_pdata": 0, "max_associate": 0, "exact": False}
     called(data, decode, wire, **options)
     called(data, ltdic.decode_rejects, wire)
@@ -134,14 +136,14 @@ def test_decode_takes_any_argument_or_says_what_is_wrong(data: st.DataObject, wi
 
 
 @given(st.data(), st.sampled_from([REJECT, *map(encode, PDUS[:4])]))
-def test_pdu_fields_takes_any_argument_or_says_what_is_wrong(
+def test_pdu_fields_takes_any_argument_or_raises_a_documented_error(
     data: st.DataObject, wire: bytes
 ) -> None:
     called(data, pdu_fields, wire, 0, strict=False)
 
 
 @pytest.mark.parametrize("start", [-1, 11, 1 << 64])
-def test_pdu_fields_begins_inside_its_data(start: int) -> None:
+def test_the_start_of_pdu_fields_must_be_inside_the_data(start: int) -> None:
     with pytest.raises(ValueError, match=f"^start is {start}, not 0 to 10$"):
         pdu_fields(REJECT, start)
 
@@ -150,9 +152,9 @@ def test_pdu_fields_begins_inside_its_data(start: int) -> None:
     "function", [decode, ltdic.decode_rejects, Decoder().feed, pdu_fields], ids=lambda f: f.__name__
 )
 @pytest.mark.parametrize("value", ["text", 5, None, [3], ODD_ORDER, released()])
-def test_what_is_no_bytes_is_named(function: Callable[[Any], Any], value: Any) -> None:
+def test_a_value_that_is_not_bytes_is_named(function: Callable[[Any], Any], value: Any) -> None:
     if function.__name__ == "feed" and value is ODD_ORDER:
-        return  # it takes any order of bytes
+        return  # this function takes a buffer of any layout
     with pytest.raises(TypeError, match=r"^data: "):
         function(value)
 
@@ -187,7 +189,7 @@ def test_a_field_of_a_wrong_type_is_named(path: str, value: Any) -> None:
 
 
 def fields_of(cls: Any) -> dict[str, Any]:
-    """Good arguments for all fields that have a default."""
+    """Return valid arguments for all fields that have a default."""
     made = {}
     for field in dataclasses.fields(cls):
         if field.default is not dataclasses.MISSING:
@@ -198,7 +200,7 @@ def fields_of(cls: Any) -> dict[str, Any]:
 
 
 @given(st.data())
-def test_an_admission_takes_any_argument_or_says_what_is_wrong(data: st.DataObject) -> None:
+def test_an_admission_takes_any_argument_or_raises_a_documented_error(data: st.DataObject) -> None:
     made, admission = called(data, Admission, **fields_of(Admission))
     if made:
         repr(admission)
@@ -212,7 +214,7 @@ def test_an_argument_of_an_admission_of_a_wrong_type_is_named(name: str, value: 
         Admission(**{name: value}).policy(0, True)
 
 
-def test_an_admission_that_was_changed_since_is_looked_at_again() -> None:
+def test_a_changed_admission_is_checked_again() -> None:
     called = ["A"]
     admission = Admission(called=called)
     called.append(5)  # type: ignore[arg-type]
@@ -229,20 +231,20 @@ def test_a_wrong_user_name_or_passcode_is_not_shown() -> None:
 
 
 @given(st.data())
-def test_a_retry_takes_any_argument_or_says_what_is_wrong(data: st.DataObject) -> None:
+def test_a_retry_takes_any_argument_or_raises_a_documented_error(data: st.DataObject) -> None:
     made, retry = called(data, Retry, **fields_of(Retry))
     if made:
         called(data, retry.wait, 1)
         assert 0 <= retry.wait(1) < math.inf
 
 
-def test_what_is_no_retry_is_named() -> None:
+def test_a_value_that_is_not_a_retry_is_named() -> None:
     with pytest.raises(TypeError, match=r"^retry: int where Retry must be$"):
         Attempts(5, 0.0)  # type: ignore[arg-type]
 
 
-def test_a_wait_is_one_that_the_system_can_sleep() -> None:
-    """Also of numbers whose power would take for ever, or is no time."""
+def test_a_wait_never_exceeds_the_longest_sleep_of_the_system() -> None:
+    """This includes numbers whose power would take for ever to compute, or is not a time."""
     for fields in ({"factor": 10}, {"first": math.inf}, {"first": 10**400, "factor": 1}):
         retry = Retry(ceiling=math.inf, **fields)
         assert 0 <= retry.wait(1 << 60) <= TIMEOUT_MAX
@@ -256,7 +258,7 @@ def test_an_argument_of_a_retry_of_a_wrong_type_is_named(name: str) -> None:
 
 
 @given(st.data(), st.sampled_from([c for c in vars(ltdic).values() if inspect.isclass(c)]))
-def test_every_class_is_made_or_says_what_is_wrong(data: st.DataObject, cls: Any) -> None:
+def test_every_class_is_made_or_raises_a_documented_error(data: st.DataObject, cls: Any) -> None:
     if cls.__name__ in OWN_TESTS:
         return
     count = data.draw(st.integers(0, 8))
@@ -278,7 +280,7 @@ ECHO = ltdic.Echo(1, True, 1, 0, "1.2.840.10008.1.1")
 
 
 @given(st.data())
-def test_an_association_is_made_or_says_what_is_wrong(data: st.DataObject) -> None:
+def test_an_association_is_made_or_raises_a_documented_error(data: st.DataObject) -> None:
     options: dict[str, Any] = {"requestor": True, "exact": False, "timeout": 1.0, "idle": None}
     made, association = called(data, Association, **options)
     if made:
@@ -288,7 +290,9 @@ def test_an_association_is_made_or_says_what_is_wrong(data: st.DataObject) -> No
 
 @pytest.mark.slow
 @given(st.data())
-def test_an_association_takes_any_argument_or_says_what_is_wrong(data: st.DataObject) -> None:
+def test_an_association_takes_any_argument_or_raises_a_documented_error(
+    data: st.DataObject,
+) -> None:
     requestor, acceptor = established()
     for end in (requestor, acceptor):
         for _ in range(3):
@@ -304,14 +308,14 @@ def test_an_association_takes_any_argument_or_says_what_is_wrong(data: st.DataOb
 
 @pytest.mark.parametrize("kind", [0, 4, 9, "x"])
 @pytest.mark.parametrize("pdu", [*PDUS[:3], *PDUS[4:7]], ids=lambda pdu: type(pdu).__name__)
-def test_a_subclass_with_another_type_code_is_encoded_as_what_it_is(pdu: Any, kind: Any) -> None:
+def test_a_subclass_with_another_type_code_is_encoded_as_its_base(pdu: Any, kind: Any) -> None:
     base = type(pdu)
     fields = {f.name: getattr(pdu, f.name) for f in dataclasses.fields(pdu)}
     assert encode(type("Another", (base,), {"type": kind})(**fields)) == encode(pdu)
 
 
 @pytest.mark.parametrize("what", [*PDUS[3::7], "x", None, 5, PDV], ids=repr)
-def test_what_is_no_pdu_to_send_is_a_type_error(what: Any) -> None:
+def test_sending_a_value_that_is_not_a_pdu_is_a_type_error(what: Any) -> None:
     requestor, _ = established()
     with pytest.raises(TypeError, match=r"P-DATA-TF|PDU"):
         requestor.send(what)
@@ -334,7 +338,7 @@ def test_a_field_of_a_pdv_that_is_wrong_is_named(fields: Any, name: str) -> None
         requestor.send(dataclasses.replace(PDV(1, True, True, b"ab"), **fields))
 
 
-def test_bytes_that_lie_about_their_length_are_sent_as_they_are() -> None:
+def test_bytes_with_a_wrong_len_are_sent_whole() -> None:
     requestor, acceptor = established()
     requestor.send(PDV(1, True, True, Longer(b"ab")))
     acceptor.receive_data(Longer(requestor.data_to_send()))
@@ -343,9 +347,9 @@ def test_bytes_that_lie_about_their_length_are_sent_as_they_are() -> None:
 
 
 @pytest.mark.parametrize("value", ["text", 5, None, [1], object(), released()])
-def test_what_is_no_bytes_is_not_received(value: Any) -> None:
+def test_receiving_a_value_that_is_not_bytes_is_a_type_error(value: Any) -> None:
     requestor, acceptor = established()
-    acceptor.receive_data(bytes(1))  # so that it knows the first bytes already
+    acceptor.receive_data(bytes(1))  # it has received the first byte
     for end in (requestor, acceptor):
         with pytest.raises(TypeError, match=r"^data: "):
             end.receive_data(value)
@@ -382,7 +386,7 @@ BY_HAND: dict[str, list[Any]] = {
 
 
 def good_arguments(name: str) -> list[Any]:
-    """Good arguments of a function, but for handles: their types."""
+    """Return valid arguments of a function; the type stands in for a handle."""
     if name in BY_HAND:
         return BY_HAND[name]
     found: list[Any] = []
@@ -392,7 +396,7 @@ def good_arguments(name: str) -> list[Any]:
 
 
 class Handles:
-    """One of each kind for an example, freed after it."""
+    """One handle of each kind for an example, freed after it."""
 
     def __init__(self) -> None:
         self.net = l_dicom.L_DicomCreateNet(None, 0)
@@ -431,7 +435,7 @@ def odd_arguments(data: st.DataObject, name: str, handles: Handles) -> list[Any]
 
 
 def takes_too_long(name: str, arguments: list[Any]) -> bool:
-    """Would it wait, as it is asked to?"""
+    """Tell whether these arguments ask for a long wait."""
     most = arguments[1] if name == "L_DicomWait" else 0
     return (
         isinstance(most, (int, Changes))
@@ -443,7 +447,7 @@ def takes_too_long(name: str, arguments: list[Any]) -> bool:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FUNCTIONS)
 @given(st.data())
-def test_a_function_of_l_dicom_takes_any_argument_or_says_what_is_wrong(
+def test_a_function_of_l_dicom_takes_any_argument_or_raises_a_documented_error(
     name: str, data: st.DataObject
 ) -> None:
     handles = Handles()
@@ -467,7 +471,7 @@ def test_a_function_of_l_dicom_takes_any_argument_or_says_what_is_wrong(
 
 
 def with_text() -> list[Any]:
-    """Every function with every argument that is text."""
+    """Return every function with each of its arguments that is text."""
     found = []
     for name in FUNCTIONS:
         for n, kind in enumerate(ffi.typeof(getattr(lib, name)).args):
@@ -492,8 +496,8 @@ def test_a_nul_inside_a_text_is_refused(name: str, place: int, text: Any) -> Non
 
 @pytest.mark.parametrize(("name", "place"), with_text())
 @pytest.mark.parametrize("value", [[b"1", b"2"], (b"1",), bytearray(b"1"), 5], ids=repr)
-def test_what_is_no_text_is_refused(name: str, place: int, value: Any) -> None:
-    """A list, too: C would get an array of characters without its end."""
+def test_an_argument_that_is_not_text_is_refused(name: str, place: int, value: Any) -> None:
+    """This includes a list: C would get an array of characters without a NUL at its end."""
     handles = Handles()
     arguments = good_arguments(name)
     arguments = [handles.net if a is NET else handles.pdu if a is OBJECT else a for a in arguments]
@@ -505,7 +509,7 @@ def test_what_is_no_text_is_refused(name: str, place: int, value: Any) -> None:
         handles.free()
 
 
-def test_bytes_that_lie_about_their_length_are_carried_as_they_are() -> None:
+def test_bytes_with_a_wrong_len_are_carried_whole() -> None:
     pdu = l_dicom.L_DicomCreateAssociate(True)
     assert l_dicom.L_DicomSetExtended(pdu, "1.2", Longer(b"ab")) == l_dicom.DICOM_SUCCESS
     assert l_dicom.L_DicomGetExtended(pdu, "1.2") == b"ab"
@@ -538,7 +542,9 @@ def test_a_number_that_changes_is_read_once() -> None:
 
 
 @given(odd, odd)
-def test_a_callback_is_made_of_a_function_or_says_what_is_wrong(ctype: Any, function: Any) -> None:
+def test_a_callback_is_made_of_a_function_or_raises_a_documented_error(
+    ctype: Any, function: Any
+) -> None:
     for kind in (ctype, "CLOSECALLBACK"):
         with contextlib.suppress(ALLOWED):
             l_dicom.pEXT_CALLBACK(kind)(function)
@@ -550,7 +556,7 @@ def test_callbacks_are_a_mapping_of_functions(slots: Any) -> None:
         l_dicom.L_DicomSetCallback(ffi.NULL, slots)
 
 
-def test_null_is_a_handle_that_nobody_knows() -> None:
+def test_null_is_an_unknown_handle() -> None:
     unknown = l_dicom.DICOM_ERROR_HANDLE
     assert l_dicom.L_DicomSetCallback(None, {}) == unknown
     assert l_dicom.L_DicomGetCallback(None) == ({}, None)
@@ -564,12 +570,17 @@ def test_null_is_a_handle_that_nobody_knows() -> None:
         l_dicom.L_DicomGetHostInfo(None)
 
 
-# ---- what is tried ---------------------------------------------------------------------------
+# ---- coverage of the public API --------------------------------------------------------------
 
 TRIED = {
     *("decode", "decode_rejects", "encode", "Decoder", "Admission", "Retry", "Association"),
-    *("connect", "Server", "ServedAssociation", "SyncAssociation"),  # over loopback
-    *("get_include", "get_sources"),  # which take none
+    *(
+        "connect",
+        "Server",
+        "ServedAssociation",
+        "SyncAssociation",
+    ),  # tried in test_arguments_served.py
+    *("get_include", "get_sources"),  # they take no arguments
 }
 
 

@@ -1,5 +1,5 @@
-"""Arguments of a connection, a server and an association over loopback: a call works, or it says
-what is wrong with them."""
+"""Arguments of a connection, a server and an association over loopback: a call works or raises a
+documented error."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ few = settings(max_examples=40)
 
 
 def good_options(function: Any, **given: Any) -> dict[str, Any]:
-    """The arguments by name of a function, as they are by default or given."""
+    """Return the arguments of a function by name: the given ones, and the defaults."""
     parameters = inspect.signature(function).parameters.values()
     found = {p.name: p.default for p in parameters if p.default is not p.empty}
     return found | given
@@ -37,7 +37,7 @@ def good_options(function: Any, **given: Any) -> dict[str, Any]:
 
 @few
 @given(st.data())
-def test_a_server_is_made_or_says_what_is_wrong(data: st.DataObject) -> None:
+def test_a_server_is_made_or_raises_a_documented_error(data: st.DataObject) -> None:
     options = good_options(ltdic.Server.__init__, timeout=1.0)
     made, server = called(data, ltdic.Server, (LOCALHOST, 0), **options)
     if made:
@@ -47,7 +47,7 @@ def test_a_server_is_made_or_says_what_is_wrong(data: st.DataObject) -> None:
 
 @few
 @given(st.data())
-def test_a_server_of_asyncio_is_made_or_says_what_is_wrong(data: st.DataObject) -> None:
+def test_a_server_of_asyncio_is_made_or_raises_a_documented_error(data: st.DataObject) -> None:
     async def serve() -> None:
         options = good_options(aio.Server.__init__, timeout=1.0)
         made, server = called(data, aio.Server, (LOCALHOST, 0), **options)
@@ -79,7 +79,7 @@ def test_an_argument_of_a_server_of_a_wrong_type_is_named(server: Any, name: str
 
 
 @pytest.mark.parametrize("value", [5, "text", None])
-def test_another_admission_is_an_admission(value: Any) -> None:
+def test_setting_a_value_that_is_not_an_admission_is_a_type_error(value: Any) -> None:
     with (
         ltdic.Server((LOCALHOST, 0)) as server,
         pytest.raises(TypeError, match=r"^admission: "),
@@ -90,7 +90,7 @@ def test_another_admission_is_an_admission(value: Any) -> None:
 
 
 @pytest.mark.parametrize("until", ["text", (), object(), 1j])
-def test_it_is_served_until_a_time_or_a_function_says_so(until: Any) -> None:
+def test_serve_takes_any_until_or_raises_a_documented_error(until: Any) -> None:
     with ltdic.Server((LOCALHOST, 0)) as server, pytest.raises(TypeError, match=r"^until: "):
         server.serve(until)
 
@@ -99,7 +99,7 @@ def test_it_is_served_until_a_time_or_a_function_says_so(until: Any) -> None:
 
 
 def echo_handler(association: ltdic.ServedAssociation, pdv: PDV) -> None:
-    """Sends in turn what the test wants to have sent."""
+    """Send the values of the test in turn."""
     wanted: list[Any] = association.called_ae and SENT
     if pdv.is_last and wanted:
         data, options = wanted.pop()
@@ -132,7 +132,9 @@ def connect(port: int) -> ltdic.SyncAssociation:
 
 @few
 @given(st.data())
-def test_connect_connects_or_says_what_is_wrong(port: int, data: st.DataObject) -> None:
+def test_connect_takes_any_argument_or_raises_a_documented_error(
+    port: int, data: st.DataObject
+) -> None:
     options = good_options(ltdic.connect, timeout=2.0)
     made, association = called(data, ltdic.connect, LOCALHOST, port, **options)
     if made:
@@ -141,7 +143,9 @@ def test_connect_connects_or_says_what_is_wrong(port: int, data: st.DataObject) 
 
 @few
 @given(st.data())
-def test_connect_of_asyncio_connects_or_says_what_is_wrong(port: int, data: st.DataObject) -> None:
+def test_connect_of_asyncio_takes_any_argument_or_raises_a_documented_error(
+    port: int, data: st.DataObject
+) -> None:
     async def connects() -> None:
         options = good_options(aio.connect, timeout=2.0)
         made, connecting = called(data, aio.connect, LOCALHOST, port, **options)
@@ -196,7 +200,7 @@ def test_an_argument_of_connect_of_a_wrong_type_is_a_type_error(
 
 @few
 @given(st.data())
-def test_an_association_sends_or_says_what_is_wrong(port: int, data: st.DataObject) -> None:
+def test_an_association_sends_or_raises_a_documented_error(port: int, data: st.DataObject) -> None:
     association = connect(port)
     try:
         called(data, association.send, b"ab", context=CT, is_command=True)
@@ -206,7 +210,7 @@ def test_an_association_sends_or_says_what_is_wrong(port: int, data: st.DataObje
 
 @few
 @given(st.data())
-def test_an_association_of_asyncio_sends_or_says_what_is_wrong(
+def test_an_association_of_asyncio_sends_or_raises_a_documented_error(
     port: int, data: st.DataObject
 ) -> None:
     async def sends() -> None:
@@ -222,7 +226,9 @@ def test_an_association_of_asyncio_sends_or_says_what_is_wrong(
 
 @few
 @given(st.data())
-def test_a_served_association_sends_or_says_what_is_wrong(port: int, data: st.DataObject) -> None:
+def test_a_served_association_sends_or_raises_a_documented_error(
+    port: int, data: st.DataObject
+) -> None:
     arguments: dict[str, Any] = {"data": b"ab", "context": CT, "is_command": True}
     arguments[data.draw(st.sampled_from(list(arguments)))] = data.draw(odd)
     SENT.append((arguments.pop("data"), arguments))
@@ -237,7 +243,7 @@ PIECES = [5, None, "text", released(), [5], ["text"], [released()], [b"a", None]
 
 
 @pytest.mark.parametrize("wrong", PIECES, ids=repr)
-def test_what_is_no_data_is_a_type_error(port: int, wrong: Any) -> None:
+def test_sending_a_value_that_is_not_bytes_is_a_type_error(port: int, wrong: Any) -> None:
     association = connect(port)
     with pytest.raises((TypeError, ValueError)):
         association.send(wrong, context=CT, is_command=True)

@@ -1,4 +1,4 @@
-"""Servers and associations that are dropped without having been closed."""
+"""Servers and associations whose last reference is dropped without a call of `close`."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from support.sockets import LOCALHOST, TIMEOUT
 from support.threads import Background, LoopThread
 from support.uids import SECONDARY_CAPTURE
 
-# ---- what is seen of it ------------------------------------------------------------------------
+# ---- helpers -----------------------------------------------------------------------------------
 
 
 @contextmanager
 def no_collector() -> Iterator[None]:
-    """What goes now goes without it."""
+    """Disable the collector: objects are freed by their reference counts alone."""
     gc.collect()
     gc.disable()
     try:
@@ -37,7 +37,7 @@ def no_collector() -> Iterator[None]:
 
 @contextmanager
 def warned(*texts: str) -> Iterator[None]:
-    """So many warnings, all about resources."""
+    """Expect these ResourceWarnings and no other warning."""
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
         yield
@@ -55,7 +55,7 @@ def is_free(address: tuple[str, int]) -> bool:
 
 
 def associate(address: tuple[str, int]) -> ltdic.SyncAssociation:
-    """With a server that says that it has heard of it."""
+    """Associate, and return when the handler of the server has answered."""
     association = ltdic.connect(*address, contexts=[SECONDARY_CAPTURE], timeout=TIMEOUT)
     association.send(b"command!", context=SECONDARY_CAPTURE, is_command=True)
     return association
@@ -77,7 +77,7 @@ def unused(server: ltdic.Server) -> None:
 
 
 def served_before(server: ltdic.Server) -> None:
-    """An association that is over."""
+    """Serve one association to its end."""
 
     def use() -> None:
         with associate(server.address) as association:
@@ -89,11 +89,11 @@ def served_before(server: ltdic.Server) -> None:
 
 
 def decided_before(server: ltdic.Server) -> None:
-    """By a thread, which is still there."""
+    """Have `on_request` called in a thread, which stays alive."""
     address = server.address
 
     def use() -> None:
-        with pytest.raises(ltdic.AssociationRejected):  # which has frames, in a cycle
+        with pytest.raises(ltdic.AssociationRejected):  # the exception has frames, in a cycle
             ltdic.connect(*address, timeout=TIMEOUT)
 
     server.admission = Admission(on_request=lambda _: AssociateReject(1, 1, 1))
@@ -104,7 +104,7 @@ def decided_before(server: ltdic.Server) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("use", [unused, served_before, decided_before])
-def test_a_server_without_associations_has_left_its_port_at_once(
+def test_a_dropped_server_without_associations_frees_its_port_at_once(
     use: Callable[[ltdic.Server], None],
 ) -> None:
     with no_collector():
@@ -117,7 +117,7 @@ def test_a_server_without_associations_has_left_its_port_at_once(
         assert is_free(address)
 
 
-def test_a_server_with_an_association_has_left_its_port_when_it_is_collected() -> None:
+def test_a_dropped_server_with_an_association_frees_its_port_when_it_is_collected() -> None:
     server = ltdic.Server((LOCALHOST, 0), admission=ALL, handler=heard, timeout=TIMEOUT)
     address = server.address
     told: list[ltdic.SyncAssociation] = []
@@ -140,7 +140,7 @@ def test_a_server_with_an_association_has_left_its_port_when_it_is_collected() -
 
 
 @pytest.mark.slow
-def test_whoever_has_an_association_has_its_server() -> None:
+def test_an_association_keeps_its_server_alive() -> None:
     server = ltdic.Server((LOCALHOST, 0), admission=ALL, handler=heard, timeout=TIMEOUT)
     address = server.address
     thread = Background(lambda: associate(address))
@@ -162,7 +162,7 @@ def test_whoever_has_an_association_has_its_server() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["block", "close", "close and serve", "failed"])
-def test_a_server_that_was_closed_is_dropped_without_a_warning(how: str) -> None:
+def test_a_closed_server_is_dropped_without_a_warning(how: str) -> None:
     with no_collector(), warned():
         server = ltdic.Server((LOCALHOST, 0), timeout=TIMEOUT)
         address = server.address
@@ -181,7 +181,7 @@ def test_a_server_that_was_closed_is_dropped_without_a_warning(how: str) -> None
         assert is_free(address)
 
 
-def test_where_a_warning_is_an_error_the_port_is_left_nevertheless(
+def test_a_dropped_server_frees_its_port_when_warnings_are_errors(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     unraisable: list[Any] = []
@@ -204,7 +204,7 @@ async def opened() -> aio.Server:
     return await server.__aenter__()
 
 
-def test_a_server_in_asyncio_that_outlives_its_loop_leaves_its_port_at_once() -> None:
+def test_an_asyncio_server_dropped_after_its_loop_frees_its_port_at_once() -> None:
     with no_collector():
         server = asyncio.run(opened())
         address = server.address
@@ -214,7 +214,7 @@ def test_a_server_in_asyncio_that_outlives_its_loop_leaves_its_port_at_once() ->
         assert is_free(address)
 
 
-def test_a_server_in_asyncio_that_its_loop_outlives_leaves_its_port_soon() -> None:
+def test_an_asyncio_server_dropped_before_its_loop_frees_its_port_soon() -> None:
     async def drop() -> None:
         server = await opened()
         address = server.address
@@ -227,7 +227,7 @@ def test_a_server_in_asyncio_that_its_loop_outlives_leaves_its_port_soon() -> No
         asyncio.run(drop())
 
 
-def test_a_server_in_asyncio_that_another_thread_drops_leaves_its_port() -> None:
+def test_an_asyncio_server_dropped_by_another_thread_frees_its_port() -> None:
     with LoopThread() as loop:
         server = loop.run(opened())
         address = server.address
@@ -239,7 +239,7 @@ def test_a_server_in_asyncio_that_another_thread_drops_leaves_its_port() -> None
 
 
 @pytest.mark.slow
-def test_a_server_in_asyncio_goes_on_as_long_as_it_has_an_association() -> None:
+def test_a_dropped_asyncio_server_serves_while_it_has_an_association() -> None:
     async def drop() -> None:
         server = await opened()
         address = server.address
@@ -261,7 +261,7 @@ def test_a_server_in_asyncio_goes_on_as_long_as_it_has_an_association() -> None:
     asyncio.run(drop())
 
 
-def test_a_server_in_asyncio_that_was_closed_is_dropped_without_a_warning() -> None:
+def test_a_closed_asyncio_server_is_dropped_without_a_warning() -> None:
     async def use() -> tuple[str, int]:
         server = await opened()
         server.close()
@@ -302,7 +302,7 @@ ENDS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ENDS)
-def test_an_interpreter_ends_in_order_with_a_server_alive(how: str) -> None:
+def test_an_interpreter_with_an_open_server_exits_cleanly(how: str) -> None:
     text = f"""\
 import asyncio, threading, time
 import ltdic
@@ -312,7 +312,7 @@ server = ltdic.Server(("127.0.0.1", 0), admission=ltdic.Admission(contexts=ltdic
                       handler=lambda *_: None, timeout=5)
 {ENDS[how]}
 """
-    for options in ([], ["-W", "always"], ["-X", "dev"]):
+    for options in ([], ["-X", "dev"]):  # the second one shows every warning
         done = subprocess.run(
             [sys.executable, "-P", *options, "-c", text],
             capture_output=True,

@@ -1,4 +1,4 @@
-"""One table of scenarios for all faces: what one does, the others do."""
+"""One table of scenarios for all faces; every face behaves alike."""
 
 from __future__ import annotations
 
@@ -52,11 +52,13 @@ def by_both(test: Any) -> Any:
     return by_requestor(by_acceptor(test))
 
 
-# ---- face against face -------------------------------------------------------------------------
+# ---- every face with every other ---------------------------------------------------------------
 
 
 @by_both
-def test_an_echo_is_answered_and_a_release_is_the_end(requestor: Any, acceptor: Any) -> None:
+def test_an_echo_is_answered_and_a_release_ends_the_association(
+    requestor: Any, acceptor: Any
+) -> None:
     with acceptor(Plan()) as server, requestor(server.port, Wish()) as association:
         assert [association.echo() for _ in range(3)] == [0, 0, 0]
         association.release()
@@ -64,7 +66,7 @@ def test_an_echo_is_answered_and_a_release_is_the_end(requestor: Any, acceptor: 
 
 
 @by_both
-def test_contexts_are_answered_alike(requestor: Any, acceptor: Any) -> None:
+def test_every_acceptor_answers_contexts_alike(requestor: Any, acceptor: Any) -> None:
     with acceptor(Plan()) as server, requestor(server.port, Wish()) as association:
         assert association.contexts == AGREED
         association.release()
@@ -86,7 +88,7 @@ def test_each_defined_rejection_is_reported_with_its_codes(requestor: Any, accep
     [(Plan(called="OTHER"), (1, 1, 7)), (Plan(calling="OTHER"), (1, 1, 3))],
     ids=["called", "calling"],
 )
-def test_a_title_that_is_not_known_is_rejected(
+def test_an_unknown_title_is_rejected(
     requestor: Any, acceptor: Any, plan: Plan, codes: tuple[int, int, int]
 ) -> None:
     with acceptor(plan) as server:
@@ -105,7 +107,7 @@ SIZES = [0, 2, 100 << 10, 3 << 20]
 
 @by_both
 @pytest.mark.parametrize("max_length", [0x4000, 0], ids=["16 KiB", "no limit"])
-def test_data_of_any_size_comes_whole_in_both_directions(
+def test_data_of_any_size_is_received_whole_in_both_directions(
     requestor: Any, acceptor: Any, max_length: int
 ) -> None:
     with (
@@ -167,7 +169,7 @@ MALFORMED = [
 
 
 def ending_with(association: Any) -> tuple[Any, ...]:
-    """What comes of waiting for data."""
+    """Wait for data; return what ended the association."""
     with pytest.raises(Ended) as e:
         association.receive()
     return e.value.what
@@ -197,9 +199,7 @@ def test_a_malformed_pdu_is_aborted_with_its_reason(
 @by_requestor
 @pytest.mark.parametrize("end", [close_with_reset, socket.socket.close], ids=["reset", "close"])
 @pytest.mark.parametrize("accepts", [False, True])
-def test_a_peer_that_is_gone_is_a_closed_connection(
-    requestor: Any, end: Any, accepts: bool
-) -> None:
+def test_a_lost_peer_is_a_connection_closed(requestor: Any, end: Any, accepts: bool) -> None:
     asked = threading.Event()
 
     def script(connection: socket.socket) -> None:
@@ -247,7 +247,7 @@ def test_an_echo_response_needs_no_sop_class(requestor: Any) -> None:
 @needs_peer("dicom-storescp", "dicom-storescp")
 @by_requestor
 def test_dicom_rs_answers_an_echo(requestor: Any, tmp_path: Path) -> None:
-    """Its response has no SOP class, and is always one to message 1."""
+    """The response of dicom-rs has no SOP class, and always answers message 1."""
     with dcmtk_server(tmp_path, "dicom-storescp", "-p") as port:
         ltdic.connect(LOCALHOST, port, retry=LISTENING).release()
         with requestor(port, Wish()) as association:
@@ -267,8 +267,8 @@ NO_ECHO = {
 
 @by_requestor
 @pytest.mark.parametrize("what", NO_ECHO)
-def test_what_does_not_answer_an_echo_is_said_at_once(requestor: Any, what: str) -> None:
-    """A data set after no command is the upper layer's to refuse (PS3.8 E.1)."""
+def test_a_wrong_answer_to_an_echo_is_reported_at_once(requestor: Any, what: str) -> None:
+    """The upper layer refuses a data set without a command (PS3.8 E.1)."""
 
     def script(connection: socket.socket) -> bytes:
         connection.sendall(ACCEPT)
@@ -319,7 +319,7 @@ def test_data_before_an_abort_is_received_before_it_is_reported(requestor: Any) 
 
 
 @by_requestor
-def test_a_closed_port_is_no_connection(requestor: Any) -> None:
+def test_a_closed_port_is_reported_as_no_connection(requestor: Any) -> None:
     with socket.socket() as unused:
         unused.bind((LOCALHOST, 0))
         with pytest.raises(Ended) as e, requestor(unused.getsockname()[1], Wish()):
@@ -345,13 +345,15 @@ def test_an_acceptor_aborts_a_malformed_pdu_with_its_reason(
 
 @by_acceptor
 @pytest.mark.parametrize("end", [close_with_reset, socket.socket.close], ids=["reset", "close"])
-def test_an_acceptor_counts_a_requestor_that_is_gone(acceptor: Any, end: Any) -> None:
+def test_an_acceptor_counts_a_lost_requestor(acceptor: Any, end: Any) -> None:
     with acceptor(Plan()) as server:
         with raw_requestor(server.port) as connection:
             connection.sendall(REQUEST)
             assert decode(receive_pdu(connection)).type == AssociateAccept.type
             end(connection)
-        with raw_requestor(server.port) as connection:  # after it: so the end has been seen
+        with raw_requestor(
+            server.port
+        ) as connection:  # served after it, so the server has seen the end
             connection.sendall(REQUEST)
             assert decode(receive_pdu(connection)).type == AssociateAccept.type
             connection.sendall(encode(Abort(0, 0)))
@@ -362,7 +364,9 @@ def test_an_acceptor_counts_a_requestor_that_is_gone(acceptor: Any, end: Any) ->
 @pytest.mark.slow
 @by_acceptor
 @pytest.mark.parametrize("size", [0, 1, 6, 100])
-def test_an_acceptor_does_not_wait_for_a_request_for_ever(acceptor: Any, size: int) -> None:
+def test_an_acceptor_closes_a_connection_without_a_request_at_its_timeout(
+    acceptor: Any, size: int
+) -> None:
     with acceptor(Plan(timeout=SHORT)) as server, raw_requestor(server.port) as connection:
         begun = time.monotonic()
         connection.sendall(REQUEST[:size])
@@ -372,7 +376,7 @@ def test_an_acceptor_does_not_wait_for_a_request_for_ever(acceptor: Any, size: i
 
 
 @by_acceptor
-def test_an_acceptor_takes_a_request_that_drips(acceptor: Any) -> None:
+def test_an_acceptor_accepts_a_dripping_request(acceptor: Any) -> None:
     with acceptor(Plan()) as server, raw_requestor(server.port) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for n in range(len(REQUEST)):

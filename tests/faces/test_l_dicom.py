@@ -83,7 +83,7 @@ def requestor(server: socket.socket, request_pdu: Any) -> Iterator[Requestor]:
     requestor.free()
 
 
-# ---- how a rejection arrives -------------------------------------------------------------------
+# ---- received rejections -----------------------------------------------------------------------
 
 
 def test_a_reject_in_one_read_with_the_end_of_the_connection(requestor: Requestor) -> None:
@@ -131,7 +131,7 @@ def test_bytes_after_a_reject_change_nothing(requestor: Requestor) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(my.triples, st.binary(min_size=2, max_size=2), st.sets(st.integers(1, 9)), st.booleans())
-def test_any_reject_cut_anywhere_arrives_raw(
+def test_a_reject_in_any_two_pieces_is_received_raw(
     codes: tuple[int, int, int], reserved: bytes, cuts: set[int], reset: bool
 ) -> None:
     wire = b"\x03" + reserved[:1] + b"\0\0\0\x04" + reserved[1:] + bytes(codes)
@@ -148,7 +148,7 @@ def test_any_reject_cut_anywhere_arrives_raw(
     L_DicomFreeAssociate(pdu)
 
 
-# ---- what is no rejection ----------------------------------------------------------------------
+# ---- invalid rejections ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_any_reject_cut_anywhere_arrives_raw(
         (encode(ReleaseRequest()), 2),
     ],
 )
-def test_what_is_no_reject_is_aborted_with_the_reason(
+def test_an_invalid_reject_is_aborted_with_the_reason(
     requestor: Requestor, wire: bytes, reason: int
 ) -> None:
     requestor.peer.sendall(wire)
@@ -249,7 +249,7 @@ def test_the_acceptor_waits_for_the_requestor_to_close(raw_request: bytes) -> No
         assert decode(receive_pdu(peer)) == AssociateReject(2, 3, 1)
         peer.setblocking(False)
         L_DicomWait(child.handle, 20)
-        with pytest.raises(BlockingIOError):  # Sta13: still open
+        with pytest.raises(BlockingIOError):  # Sta13: the connection is open
             peer.recv(1)
     assert child.until("close")[-1] == ("close", 0)
     acceptor.free()
@@ -290,7 +290,8 @@ def test_a_place_belongs_to_the_listener_that_accepted_the_association(raw_reque
 
 @contextmanager
 def rejected_under_artim(request: bytes, milliseconds: int) -> Iterator[tuple[Any, Any]]:
-    """A requestor that was rejected and has so long to close, and the acceptor's end of it."""
+    """Reject a requestor, which has so many milliseconds to close; yield it and the acceptor's
+    end."""
 
     def on_request(hNet: Any, hPDU: Any, _: Any) -> None:
         check(L_DicomSetTimeouts(hNet, milliseconds, 0, 0))
@@ -306,7 +307,9 @@ def rejected_under_artim(request: bytes, milliseconds: int) -> Iterator[tuple[An
     acceptor.free()
 
 
-def test_artim_ends_a_rejected_association_that_is_not_closed(raw_request: bytes) -> None:
+def test_artim_closes_a_rejected_association_that_the_requestor_keeps_open(
+    raw_request: bytes,
+) -> None:
     with rejected_under_artim(raw_request, 60) as (peer, child):
         begun = time.monotonic()
         assert child.until("close")[-1] == ("close", DICOM_ERROR_TIMEOUT)
@@ -316,9 +319,7 @@ def test_artim_ends_a_rejected_association_that_is_not_closed(raw_request: bytes
 
 
 @pytest.mark.parametrize("drip", [False, True])
-def test_artim_ends_a_connection_whose_request_does_not_come(
-    raw_request: bytes, drip: bool
-) -> None:
+def test_artim_closes_a_connection_without_a_request(raw_request: bytes, drip: bool) -> None:
     acceptor = Acceptor()
     acceptor.more["accept"] = lambda *_: None
     with socket.create_connection(acceptor.address, 10) as peer:
@@ -354,7 +355,7 @@ def test_a_request_for_another_protocol_version_is_rejected_by_the_provider(
     acceptor.free()
 
 
-def test_what_comes_instead_of_a_request_is_aborted_by_the_user(raw_request: bytes) -> None:
+def test_another_pdu_instead_of_a_request_is_aborted(raw_request: bytes) -> None:
     for wire in (b"\x09", REJECT, raw_request[:74] + b"\x20\0\xff\xff" + raw_request[78:]):
         acceptor = Acceptor()
         with socket.create_connection(acceptor.address, 10) as peer:
@@ -367,7 +368,7 @@ def test_what_comes_instead_of_a_request_is_aborted_by_the_user(raw_request: byt
         acceptor.free()
 
 
-def test_only_the_defined_combinations_are_sent(raw_request: bytes) -> None:
+def test_only_the_defined_rejections_are_sent(raw_request: bytes) -> None:
     refused = []
 
     def on_request(hNet: Any, hPDU: Any, _: Any) -> None:
@@ -389,7 +390,7 @@ def test_only_the_defined_combinations_are_sent(raw_request: bytes) -> None:
 
 def test_each_connection_is_told_once_and_the_oldest_is_accepted_first() -> None:
     acceptor = Acceptor()
-    acceptor.more["accept"] = lambda *_: None  # leave it in the queue
+    acceptor.more["accept"] = lambda *_: None  # leaves the connection in the queue
     first = socket.create_connection(acceptor.address, 10)
     second = socket.create_connection(acceptor.address, 10)
     acceptor.until("accept")
@@ -410,7 +411,7 @@ def test_each_connection_is_told_once_and_the_oldest_is_accepted_first() -> None
     acceptor.free()
 
 
-def test_traffic_does_not_put_artim_off(raw_request: bytes) -> None:
+def test_traffic_does_not_delay_artim(raw_request: bytes) -> None:
     with rejected_under_artim(raw_request, 100) as (peer, child):
         begun = time.monotonic()
         while child.events[-1][0] != "close" and time.monotonic() - begun < TIMEOUT / 2:
@@ -431,8 +432,8 @@ def test_no_data_is_buffered_before_an_association() -> None:
     acceptor.free()
 
 
-def test_a_request_is_answered_for_what_it_asked(raw_request: bytes) -> None:
-    """Also from RECEIVECALLBACK, and on a handle that had another request before."""
+def test_an_answer_fits_the_request_of_its_handle(raw_request: bytes) -> None:
+    """The answer is sent in RECEIVECALLBACK; the handle is used for a second request."""
     child = Recorder(receive=lambda h, *_: answer(h))
     codes: list[int] = []
 
@@ -486,7 +487,7 @@ def test_closing_in_the_callback_closes_once(server: socket.socket, request_pdu:
 
 
 @pytest.mark.parametrize("wait", [lib.L_DicomWait, L_DicomWait], ids=["C", "Python"])
-def test_break_wait_ends_the_wait_it_was_called_in(
+def test_break_wait_ends_the_wait_that_called_the_callback(
     wait: Any, server: socket.socket, request_pdu: Any
 ) -> None:
     codes = []
@@ -530,8 +531,8 @@ def test_each_of_two_waits_can_be_broken(
     unused.free()
 
 
-def test_connecting_again_and_again_in_vain_leaves_the_wait() -> None:
-    """A closed port of this computer fails at once, each time."""
+def test_a_wait_returns_although_each_callback_reconnects_in_vain() -> None:
+    """A closed port on loopback fails at once, each time."""
     recorder = Recorder(connect=lambda h, *_: connect(h))
 
     def connect(hNet: Any) -> None:
@@ -597,7 +598,7 @@ def test_a_callback_may_connect_again(server: socket.socket, request_pdu: Any, s
     requestor.free()
 
 
-def test_what_a_callback_raises_comes_out_of_the_wait(
+def test_an_exception_of_a_callback_is_raised_by_the_wait(
     server: socket.socket, request_pdu: Any
 ) -> None:
     def on_receive(*_: Any) -> None:
@@ -615,7 +616,7 @@ def test_what_a_callback_raises_comes_out_of_the_wait(
     requestor.free()
 
 
-def test_what_a_callback_raises_ends_the_wait_for_another_handle(
+def test_an_exception_of_a_callback_ends_the_wait_for_another_handle(
     server: socket.socket, request_pdu: Any
 ) -> None:
     def on_reject(*_: Any) -> None:
@@ -633,7 +634,7 @@ def test_what_a_callback_raises_ends_the_wait_for_another_handle(
     other.free()
 
 
-def test_an_attempt_aborted_in_the_callback_that_began_it_leaves_the_last_end(
+def test_an_attempt_aborted_in_the_callback_that_began_it_adds_no_event(
     server: socket.socket, request_pdu: Any
 ) -> None:
     def on_reject(hNet: Any, *_: Any) -> None:
@@ -652,9 +653,7 @@ def test_an_attempt_aborted_in_the_callback_that_began_it_leaves_the_last_end(
 
 
 @pytest.mark.slow
-def test_a_callback_that_runs_for_a_second_loses_nothing(
-    server: socket.socket, request_pdu: Any
-) -> None:
+def test_a_slow_callback_loses_no_event(server: socket.socket, request_pdu: Any) -> None:
     slow = Requestor(server, request_pdu, reject=lambda *_: time.sleep(1))
     others = [Requestor(server, request_pdu) for _ in range(5)]
     for requestor in [slow, *others]:
@@ -665,7 +664,7 @@ def test_a_callback_that_runs_for_a_second_loses_nothing(
         requestor.free()
 
 
-def test_a_callback_may_pump_and_events_of_its_handle_wait(
+def test_events_of_a_handle_wait_while_its_callback_pumps(
     server: socket.socket, request_pdu: Any
 ) -> None:
     other = Requestor(server, request_pdu)
@@ -687,7 +686,7 @@ def test_a_callback_may_pump_and_events_of_its_handle_wait(
     outer.free()
 
 
-def test_what_a_callback_pumped_ends_the_wait_it_was_called_in(
+def test_an_event_pumped_in_a_callback_ends_the_outer_wait(
     server: socket.socket, request_pdu: Any
 ) -> None:
     awaited = Requestor(server, request_pdu)
@@ -708,9 +707,7 @@ def test_what_a_callback_pumped_ends_the_wait_it_was_called_in(
     awaited.free()
 
 
-def test_user_data_is_any_object_in_all_kinds_of_slots(
-    server: socket.socket, request_pdu: Any
-) -> None:
+def test_user_data_can_be_any_object_in_every_slot(server: socket.socket, request_pdu: Any) -> None:
     data, got = object(), []
 
     @pEXT_CALLBACK("RECEIVEASSOCIATEREJECTCALLBACK")
@@ -834,7 +831,7 @@ FORBIDDEN = """
 @pytest.mark.slow
 @pytest.mark.parametrize("by", ["kernel", "cffi"])
 def test_plain_functions_work_where_executable_memory_is_forbidden(by: str) -> None:
-    """By the kernel where it can, from Linux 6.3 on; else cffi says what it would say there."""
+    """The kernel forbids it from Linux 6.3 on; elsewhere cffi is made to raise the same error."""
     result = subprocess.run(
         [sys.executable, "-I", "-c", textwrap.dedent(FORBIDDEN), by],
         capture_output=True,
@@ -863,7 +860,7 @@ def test_a_freed_handle_is_never_known_again() -> None:
     L_DicomFreeNet(None)
 
 
-def test_a_handle_is_unknown_on_another_thread() -> None:
+def test_a_handle_of_another_thread_is_unknown() -> None:
     handle = L_DicomCreateNet(None, DICOM_SECURE_NONE)
     codes = []
     thread = threading.Thread(target=lambda: codes.append(L_DicomClose(handle)))
@@ -885,7 +882,9 @@ def test_start_up_is_counted_and_the_last_shut_down_frees_all() -> None:
     assert not L_DicomCreateNet(None, 1)
 
 
-def test_shut_down_from_inside_a_callback(server: socket.socket, request_pdu: Any) -> None:
+def test_shut_down_inside_a_callback_frees_the_handle(
+    server: socket.socket, request_pdu: Any
+) -> None:
     check(L_DicomStartUp())
     requestor = Requestor(server, request_pdu, reject=lambda *_: L_DicomShutDown())
     requestor.peer.sendall(REJECT)
@@ -895,7 +894,7 @@ def test_shut_down_from_inside_a_callback(server: socket.socket, request_pdu: An
     requestor.peer.close()
 
 
-def test_connecting_to_nobody_is_told(server: socket.socket) -> None:
+def test_a_failed_connection_is_told(server: socket.socket) -> None:
     address = server.getsockname()
     server.close()
     recorder = Recorder()
@@ -915,7 +914,7 @@ def test_connecting_to_nobody_is_told(server: socket.socket) -> None:
 @pytest.mark.parametrize(
     "family", [DICOM_IPTYPE_IPV4, DICOM_IPTYPE_IPV6, DICOM_IPTYPE_IPV4_OR_IPV6]
 )
-def test_listening_and_connecting_by_family(family: int, request_pdu: Any) -> None:
+def test_a_listener_accepts_connections_of_its_family(family: int, request_pdu: Any) -> None:
     acceptor, requestor = Recorder(), Recorder()
     code = L_DicomListenExt(acceptor.handle, "*", 0, 5, family)
     if (code or family == DICOM_IPTYPE_IPV6) and not has_ipv6():
@@ -935,7 +934,7 @@ def test_listening_and_connecting_by_family(family: int, request_pdu: Any) -> No
     requestor.free()
 
 
-def test_a_listener_for_both_families_takes_both_or_none() -> None:
+def test_a_listener_for_both_families_fails_when_one_is_in_use() -> None:
     if not has_ipv6():
         return
     recorder = Recorder()
@@ -984,7 +983,7 @@ def test_an_abort_arrives_with_its_codes(
     requestor.free()
 
 
-def test_the_user_sees_what_was_proposed_and_what_was_answered() -> None:
+def test_the_user_reads_the_proposed_and_the_answered_values() -> None:
     pdu = L_DicomCreateAssociate(True)
     check(L_DicomSetCalled(pdu, "ARCHIVE"))
     check(L_DicomSetCalling(pdu, " CT 1 "))
@@ -1039,7 +1038,7 @@ def test_the_user_sees_what_was_proposed_and_what_was_answered() -> None:
     requestor.free()
 
 
-def test_an_associate_object_keeps_what_is_legal_and_refuses_the_rest() -> None:
+def test_an_associate_object_keeps_legal_values_and_refuses_others() -> None:
     pdu = L_DicomCreateAssociate(True)
     assert L_DicomGetCalled(pdu) == L_DicomGetApplication(pdu) == ""
     for function in (L_DicomSetCalled, L_DicomSetCalling):
@@ -1056,7 +1055,7 @@ def test_an_associate_object_keeps_what_is_legal_and_refuses_the_rest() -> None:
     check(L_DicomDefaultAssociate(pdu))
     assert L_DicomGetApplication(pdu) == "1.2.3"
     check(L_DicomDeletePresentation(pdu, 1))
-    for n in range(200):  # an object's own text, while it moves
+    for n in range(200):  # the text given is the object's own, which may be moved
         check(L_DicomSetCalled(pdu, f"TITLE {n}"))
         check(lib.L_DicomSetCalling(pdu, lib.L_DicomGetCalled(pdu)))
         assert L_DicomGetCalling(pdu) == f"TITLE {n}"
@@ -1081,7 +1080,7 @@ def test_an_associate_object_keeps_what_is_legal_and_refuses_the_rest() -> None:
     assert L_DicomSetMaxLength(None, 0) == DICOM_ERROR_PARAMETER
 
 
-def test_contexts_are_read_in_any_order_between_changes() -> None:
+def test_contexts_can_be_read_by_index_between_changes() -> None:
     draw = random.Random(1)
     pdu = L_DicomCreateAssociate(TRUE)
     contexts: dict[int, tuple[str, list[str]]] = {}  # by ID: abstract and transfer syntaxes
@@ -1167,7 +1166,7 @@ def test_an_echo_of_another_class_carries_its_uid(request_pdu: Any) -> None:
     assert seen == [b"1.2.3"]
 
 
-def test_what_was_agreed_can_be_asked_for_on_both_sides() -> None:
+def test_both_sides_can_read_the_negotiated_values() -> None:
     pdu = L_DicomCreateAssociate(True)
     for ident, abstract in ((1, VERIFICATION), (3, "1.2.3")):
         check(L_DicomAddPresentation(pdu, ident, 0, abstract))
@@ -1205,7 +1204,7 @@ def test_roles_extended_information_window_and_identity_pass_through_both_ways()
     for identity in ((0, False, b"x", b""), (6, False, b"x", b""), (1, False, b"x", b"y")):
         assert L_DicomSetUserIdentity(pdu, *identity) == DICOM_ERROR_PARAMETER
     assert L_DicomSetRoleSelect(pdu, "1..3", True, True) == DICOM_ERROR_PARAMETER
-    for _ in range(2):  # a second time replaces
+    for _ in range(2):  # the second call replaces the values
         check(L_DicomSetUserIdentity(pdu, PDU_IDENTITY_PASSCODE, True, b"na\0me", b"secret"))
         for uid in ("1.2.4", "1.2.3"):
             check(L_DicomSetExtended(pdu, uid, b"\0" + uid.encode()))
@@ -1251,7 +1250,7 @@ def test_roles_extended_information_window_and_identity_pass_through_both_ways()
     L_DicomFreeAssociate(pdu)
 
 
-def test_data_of_any_length_arrives_whole_and_each_pdu_that_went_is_told(
+def test_data_of_any_length_arrives_whole_and_each_sent_pdu_is_told(
     request_pdu: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     got = bytearray()
@@ -1286,7 +1285,7 @@ def test_data_of_any_length_arrives_whole_and_each_pdu_that_went_is_told(
     assert sent[-186:] == [12 + size for size in [0, *fragments]]
 
 
-def test_who_sends_on_whenever_something_has_gone_keeps_nobody_waiting(request_pdu: Any) -> None:
+def test_sending_in_each_send_callback_does_not_delay_other_handles(request_pdu: Any) -> None:
     def on_send(hNet: Any, nError: int, nType: int, *_: Any) -> None:
         if nType == 4 and len(sent) < most:
             sent.append(nError)
@@ -1301,7 +1300,7 @@ def test_who_sends_on_whenever_something_has_gone_keeps_nobody_waiting(request_p
         assert set(sent) == {DICOM_SUCCESS}
 
 
-def test_who_sends_on_whenever_something_has_gone_hears_the_peer(request_pdu: Any) -> None:
+def test_sending_in_each_send_callback_does_not_stop_receiving(request_pdu: Any) -> None:
     def on_send(hNet: Any, nError: int, nType: int, *_: Any) -> None:
         if nType == 4 and nError == DICOM_SUCCESS and len(sent) < most:
             sent.append(L_DicomSendData(hNet, 1, 0, b"ab", 2))
@@ -1319,7 +1318,7 @@ def test_who_sends_on_whenever_something_has_gone_hears_the_peer(request_pdu: An
     assert aborts[0] < most / 2
 
 
-def test_what_cannot_be_sent_is_refused_and_changes_nothing(request_pdu: Any) -> None:
+def test_data_that_cannot_be_sent_is_refused_and_changes_nothing(request_pdu: Any) -> None:
     unused = Recorder()
     assert L_DicomSendData(unused.handle, 1, 3, b"ab", 2) == DICOM_ERROR_STATE
     assert L_DicomSendCEchoRequest(unused.handle, 1, 1, None) == DICOM_ERROR_STATE
@@ -1337,7 +1336,9 @@ def test_what_cannot_be_sent_is_refused_and_changes_nothing(request_pdu: Any) ->
         assert requestor.until("echoed")[-1] == ("echoed", 1, 7, 0x0122)
 
 
-def test_silence_is_ended_by_the_deadline_set_for_it(raw_request: bytes, request_pdu: Any) -> None:
+def test_a_silent_peer_is_ended_at_the_deadline_of_the_state(
+    raw_request: bytes, request_pdu: Any
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         requestor = Requestor(server, request_pdu)
         assert requestor.events == []
@@ -1368,7 +1369,7 @@ def test_silence_is_ended_by_the_deadline_set_for_it(raw_request: bytes, request
 
 
 @pytest.mark.slow
-def test_an_answer_that_came_in_time_counts_however_late_it_is_looked_at(
+def test_an_answer_received_in_time_counts_when_it_is_read_late(
     server: socket.socket, request_pdu: Any
 ) -> None:
     requestor = Recorder()
@@ -1384,8 +1385,8 @@ def test_an_answer_that_came_in_time_counts_however_late_it_is_looked_at(
     requestor.free()
 
 
-def test_a_connection_that_does_not_come_up_in_time_is_told_so() -> None:
-    with socket.socket() as full:  # its backlog is full, so that the system does not answer
+def test_a_connection_that_is_not_established_in_time_is_told() -> None:
+    with socket.socket() as full:  # the system does not answer, since the backlog is full
         full.bind(("127.0.0.1", 0))
         full.listen(0)
         waiting = [socket.socket() for _ in range(4)]
@@ -1439,18 +1440,18 @@ def test_pdvs_arrive_one_by_one_and_raw(server: socket.socket, request_pdu: Any)
     assert got == [(1, 3, b"ab"), (1, 0, b""), (1, 2, b"cdef")]
     requestor.peer.sendall(bytes.fromhex("04000000400100004001 0103") + bytes(16383))
     while requestor.events[-1][:3] != ("receive", DICOM_ERROR_PROTOCOL, 4):
-        check(L_DicomWait(requestor.handle, 10_000))  # more than was announced
+        check(L_DicomWait(requestor.handle, 10_000))  # a PDU above the announced length
     assert decode(receive_pdu(requestor.peer)) == Abort(2, 6)
     requestor.peer.close()
     assert requestor.until("close")[-1] == ("close", DICOM_ERROR_PROTOCOL)
     requestor.free()
 
 
-# ---- many --------------------------------------------------------------------------------------
+# ---- many rejections, and threads --------------------------------------------------------------
 
 
 def reject_many(count: int, seed: int) -> int:
-    """One process, one thread: how many of `count` rejections arrived as sent, in order."""
+    """Send `count` rejections in one thread; return how many arrived unchanged and in order."""
     choose, right = random.Random(seed), 0
     sent: tuple[int, int, int] = (0, 0, 0)
     events: list[Any] = []
@@ -1498,7 +1499,7 @@ def reject_many(count: int, seed: int) -> int:
 
 
 @pytest.mark.slow
-def test_ten_thousand_rejections_all_arrive_and_leave_nothing_behind() -> None:
+def test_ten_thousand_rejections_arrive_and_leave_no_handle() -> None:
     assert reject_many(500, seed=1) == 500
     files, memory = len(os.listdir("/proc/self/fd")), memory_in_use()
     begun = time.monotonic()
@@ -1510,7 +1511,7 @@ def test_ten_thousand_rejections_all_arrive_and_leave_nothing_behind() -> None:
     assert not l_dicom._user_data
 
 
-def test_threads_have_their_own_handles_and_loops() -> None:
+def test_each_thread_has_its_own_handles_and_loop() -> None:
     results: list[int] = []
     threads = [
         threading.Thread(target=lambda n=n: results.append(reject_many(200, n))) for n in range(4)
@@ -1539,7 +1540,7 @@ def test_constants_of_command_sets_have_the_values_of_the_standard() -> None:
     assert (COMMAND_DATASET_PRESENT, COMMAND_DATASET_ABSENT) == (0, 0x0101)
 
 
-def test_error_texts_exist() -> None:
+def test_every_error_code_has_a_text() -> None:
     codes = [getattr(lib, n) for n in dir(lib) if n.startswith("DICOM_ERROR_")]
     assert len({L_DicomErrorText(code) for code in codes}) == len(codes)
     assert L_DicomErrorText(-1) == L_DicomErrorText(1000) == "unknown error"

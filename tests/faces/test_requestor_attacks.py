@@ -44,7 +44,7 @@ def test_small_pieces_take_time_in_proportion_to_their_number() -> None:
 
 @contextmanager
 def stopped_while(function: Callable[[], Any]) -> Iterator[Callable[[], None]]:
-    """What it gives stops this thread until the function, which another one runs, has returned."""
+    """Run a function in another thread; yield a call that blocks this thread until it returns."""
     is_stopped, is_done = threading.Event(), threading.Event()
     here = threading.get_ident()
 
@@ -65,9 +65,10 @@ def stopped_while(function: Callable[[], Any]) -> Iterator[Callable[[], None]]:
         signal.signal(signal.SIGUSR1, before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_rejection_in_several_records_that_came_in_time_is_told(version: str) -> None:
-    """By a process that did not run when the time was up."""
+def test_a_rejection_in_several_tls_records_received_in_time_is_reported(version: str) -> None:
+    """The process did not run at the time of the timeout."""
     tls, ours, seconds = VERSIONS[version], None, 1.0
     server = socket.create_server((LOCALHOST, 0))
     server.settimeout(TIMEOUT)
@@ -103,7 +104,8 @@ def test_a_rejection_in_several_records_that_came_in_time_is_told(version: str) 
     assert rejected.value.codes == (1, 1, 7)
 
 
-def test_a_peer_that_sends_without_an_end_is_not_waited_for() -> None:
+@pytest.mark.slow
+def test_an_abort_does_not_wait_for_a_peer_that_sends_without_end() -> None:
     def flood(connection: socket.socket) -> None:
         with suppress(OSError):
             while True:
@@ -117,7 +119,7 @@ def test_a_peer_that_sends_without_an_end_is_not_waited_for() -> None:
         assert time.monotonic() - begun < TIMEOUT / 2
 
 
-# ---- a time-out is one ---------------------------------------------------------------------------
+# ---- deadlines -----------------------------------------------------------------------------------
 
 
 def ask(port: int) -> None:
@@ -134,7 +136,7 @@ def ask_in_asyncio(port: int) -> None:
 
 
 def ask_by_command(port: int) -> None:
-    before = signal.getsignal(signal.SIGTERM)  # which the command sets
+    before = signal.getsignal(signal.SIGTERM)  # the command sets a handler of its own
     try:
         assert main(["echo", LOCALHOST, str(port), "--timeout", str(SHORT)]) != 0
     finally:
@@ -155,4 +157,4 @@ def test_a_silent_peer_that_does_not_close_is_aborted_in_time(how: Callable[[int
         seconds = time.monotonic() - begun
         is_over.set()
         assert peer.join() == encode(Abort(0, 0))
-    assert seconds < SHORT + 1.5  # less than the two seconds that a peer may have otherwise
+    assert seconds < SHORT + 1.5  # below the two seconds that a peer has otherwise

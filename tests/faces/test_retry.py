@@ -1,4 +1,4 @@
-"""Trying again: what, how often, and after how long; with virtual time."""
+"""Retries: for which errors, how often, and after which waits; with virtual time."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from support.rejections import DEFINED
 from support.sockets import LOCALHOST, TIMEOUT, receive_pdu
 from support.threads import Background
 
-# ---- how long ----------------------------------------------------------------------------------
+# ---- waits -------------------------------------------------------------------------------------
 
 SECONDS = st.floats(0, 1e6)
 RETRIES = st.builds(
@@ -63,13 +63,13 @@ def test_without_jitter_waits_grow_by_the_factor_up_to_the_ceiling() -> None:
     assert [retry.wait(n) for n in range(1, 8)] == [1, 2, 4, 8, 16, 30, 30]
 
 
-def test_jitter_makes_a_difference() -> None:
+def test_jitter_varies_the_waits() -> None:
     retry = Retry(first=1, jitter=1)
     assert len({retry.wait(1) for _ in range(100)}) > 90
 
 
 @pytest.mark.parametrize("attempt", [1024, 1025, 10**6])
-def test_no_power_is_too_large(attempt: int) -> None:
+def test_a_wait_of_any_attempt_stays_at_the_ceiling(attempt: int) -> None:
     assert Retry(first=1, factor=2, ceiling=30, jitter=0).wait(attempt) == 30
     assert Retry(first=0, factor=2, ceiling=30, jitter=0).wait(attempt) == 0
 
@@ -85,12 +85,12 @@ def test_no_power_is_too_large(attempt: int) -> None:
     ],
     ids=str,
 )
-def test_what_makes_no_sense_is_a_value_error(change: dict[str, Any]) -> None:
+def test_an_invalid_retry_is_a_value_error(change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"at least|jitter|no time"):
         Retry(**change)
 
 
-# ---- what --------------------------------------------------------------------------------------
+# ---- errors ------------------------------------------------------------------------------------
 
 
 def refused(cause: Exception) -> ConnectionFailed:
@@ -123,7 +123,7 @@ WORTH_IT: list[Error] = [
 
 
 @pytest.mark.parametrize("error", NEVER, ids=repr)
-def test_what_lasts_is_never_tried_again(error: Error) -> None:
+def test_a_permanent_error_is_never_tried_again(error: Error) -> None:
     told: list[Any] = []
     attempts = Attempts(Retry(attempts=9, notify=lambda *what: told.append(what)), 100.0)
     assert not is_worth_a_retry(error)
@@ -134,7 +134,9 @@ def test_what_lasts_is_never_tried_again(error: Error) -> None:
 
 
 @given(RETRIES, st.sampled_from(WORTH_IT))
-def test_what_may_pass_is_tried_as_often_as_said(retry: Retry, error: Error) -> None:
+def test_a_transient_error_is_tried_as_often_as_the_retry_allows(
+    retry: Retry, error: Error
+) -> None:
     now, waits = 0.0, 0
     attempts = Attempts(retry, now)
     while True:
@@ -180,7 +182,7 @@ by_face = pytest.mark.parametrize(
 
 @pytest.fixture
 def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """What was slept between two tries, at no cost."""
+    """The sleeps between two tries, recorded and skipped."""
     found: list[float] = []
 
     async def sleep(seconds: float) -> None:
@@ -204,7 +206,8 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 @contextmanager
 def answering(*answers: bytes) -> Iterator[tuple[int, Callable[[], int]]]:
-    """A peer that gives one answer after the other; how often it was asked."""
+    """Run a peer that gives one answer after the other; yield its port and the count of
+    requests."""
     asked = 0
     with socket.create_server((LOCALHOST, 0)) as server:
         server.settimeout(TIMEOUT)
@@ -229,9 +232,7 @@ BUSY, NEVER_AGAIN = encode(AssociateReject(2, 3, 1)), encode(AssociateReject(1, 
 
 
 @by_face
-def test_a_peer_that_is_busy_is_asked_again_until_it_accepts(
-    connect: Any, slept: list[float]
-) -> None:
+def test_a_busy_peer_is_tried_again_until_it_accepts(connect: Any, slept: list[float]) -> None:
     told: list[tuple[Any, int, float]] = []
     retry = Retry(
         attempts=5, first=10, factor=3, jitter=0, ceiling=50, notify=lambda *w: told.append(w)
@@ -248,7 +249,9 @@ def test_a_peer_that_is_busy_is_asked_again_until_it_accepts(
 
 
 @by_face
-def test_a_peer_that_stays_busy_is_given_up(connect: Any, slept: list[float]) -> None:
+def test_a_peer_that_stays_busy_raises_after_the_last_attempt(
+    connect: Any, slept: list[float]
+) -> None:
     with answering(BUSY, BUSY, BUSY) as (port, _), pytest.raises(AssociationRejected) as e:
         connect(port, retry=Retry(attempts=3, first=60, factor=1, ceiling=60, jitter=0))
     assert slept == [60, 60]
@@ -258,7 +261,7 @@ def test_a_peer_that_stays_busy_is_given_up(connect: Any, slept: list[float]) ->
 
 
 @by_face
-def test_a_permanent_rejection_ends_it_at_once(connect: Any, slept: list[float]) -> None:
+def test_a_permanent_rejection_is_not_tried_again(connect: Any, slept: list[float]) -> None:
     with answering(BUSY, NEVER_AGAIN) as (port, _), pytest.raises(AssociationRejected) as e:
         connect(port, retry=Retry(attempts=9, first=1, jitter=0))
     assert (e.value.codes, e.value.attempts, slept) == ((1, 1, 7), 2, [1])
@@ -282,7 +285,7 @@ def test_an_abort_is_not_tried_again(connect: Any, slept: list[float]) -> None:
 
 
 @by_face
-def test_what_notify_raises_ends_it(connect: Any, slept: list[float]) -> None:
+def test_an_exception_of_notify_ends_the_attempts(connect: Any, slept: list[float]) -> None:
     def notify(*_: object) -> None:
         raise KeyError("enough")
 
@@ -291,7 +294,7 @@ def test_what_notify_raises_ends_it(connect: Any, slept: list[float]) -> None:
     assert slept == []
 
 
-def test_cancelling_a_wait_ends_it() -> None:
+def test_a_cancelled_wait_ends_the_attempts() -> None:
     async def main() -> None:
         waits = asyncio.Event()
         retry = Retry(attempts=4, first=3600, ceiling=3600, notify=lambda *_: waits.set())

@@ -1,5 +1,5 @@
-"""What the library says where something is wrong, in one place, to be read aloud: each sentence
-names what, where, and what would be right."""
+"""The texts of all errors in one place. Each is one sentence that names the value, its place, and a
+valid one."""
 
 from __future__ import annotations
 
@@ -286,7 +286,7 @@ def test_an_argument_is_refused_with_the_rule(call: Call, sentence: str) -> None
 
 
 @pytest.mark.parametrize(("call", "sentence"), STATES, ids=lambda v: str(v)[:40])
-def test_what_cannot_be_sent_is_refused_with_the_reason(call: Call, sentence: str) -> None:
+def test_a_value_that_cannot_be_sent_is_refused_with_the_reason(call: Call, sentence: str) -> None:
     with pytest.raises(ltdic.LocalError) as e:
         call()
     assert str(e.value) == sentence
@@ -322,7 +322,7 @@ PEERS: list[tuple[bytes, str]] = [
 
 
 @pytest.mark.parametrize(("wire", "sentence"), PEERS, ids=lambda v: str(v)[:30])
-def test_what_a_peer_does_is_said_in_one_sentence(wire: bytes, sentence: str) -> None:
+def test_a_fault_of_the_peer_is_reported_in_one_sentence(wire: bytes, sentence: str) -> None:
     def script(connection: socket.socket) -> None:
         connection.sendall(wire)
         if wire:
@@ -357,7 +357,7 @@ NO_DATA = {
 
 
 @pytest.mark.parametrize("what", NO_DATA)
-def test_what_is_no_data_is_refused(what: str) -> None:
+def test_sending_a_value_that_is_not_data_is_refused_with_the_reason(what: str) -> None:
     data, kind = NO_DATA[what]
     with associated() as association:
         with pytest.raises(TypeError) as e:

@@ -64,7 +64,8 @@ BUSY = AssociateReject(2, 3, 1)
 
 
 def echo(field: int, context: int = VERIFY, message: int = 7) -> bytes:
-    """A C-ECHO as a P-DATA-TF, encoded by the C library, which other tests test."""
+    """Return a C-ECHO as a P-DATA-TF, encoded by the C library (see
+    test_association_binding.py)."""
     command = ffi.new("ltdic_echo *", {"field": field, "message": message})
     command.sop_class = VERIFICATION.encode()
     out = ffi.new("uint8_t[]", lib.LTDIC_ECHO_ROOM)
@@ -93,7 +94,7 @@ class Report(NamedTuple):
 
 
 class Served(NamedTuple):
-    """An association of a server, by its number."""
+    """An association of a server, identified by its number."""
 
     server: Any
     number: int
@@ -130,7 +131,7 @@ class Counters:
 
 
 class Server:
-    """An `ltdic_server`, what it has told of so far, and who has called it."""
+    """An `ltdic_server`, its events so far, and its peers."""
 
     def __init__(self, policy: Policy = POLICY, artim: int = 0, idle: int = 0) -> None:
         self.admission = Admission(policy)
@@ -154,7 +155,7 @@ class Server:
         return int(port[0])
 
     def run(self, milliseconds: int = 0) -> tuple[int, list[Event]]:
-        """One call, and what it told of."""
+        """Call `ltdic_server_run` once; return its status and its events."""
         status = lib.ltdic_server_run(self.server, self.batch, self.wanted, milliseconds)
         told = [self._event(self.batch.events[i]) for i in range(self.batch.count)]
         assert status == OK or not told
@@ -167,7 +168,7 @@ class Server:
         return Event(row.kind, served, row.id, row.control, data, report_of(served))
 
     def until(self, done: Callable[[], Any]) -> Any:
-        """What `done` returns, as soon as that is true."""
+        """Run until `done` returns something true; return that."""
         end = time.monotonic() + TIMEOUT
         while not (found := done()):
             assert time.monotonic() < end
@@ -178,13 +179,13 @@ class Server:
         return [event for event in self.events if event.kind == kind]
 
     def ended(self, count: int = 1) -> list[Report]:
-        """How so many associations ended, once they have."""
+        """Run until so many associations have ended; return their reports."""
         self.until(lambda: len(self.of(ENDED)) >= count)
         assert len(self.of(ENDED)) == count
         return [event.report for event in self.of(ENDED)]
 
     def closed(self) -> None:
-        """Run to the end."""
+        """Run until the server is closed."""
         end = time.monotonic() + TIMEOUT
         while self.run(1000)[0] != CLOSED:
             assert time.monotonic() < end
@@ -209,7 +210,7 @@ class Server:
         }
 
     def call(self, *pdus: bytes) -> Peer:
-        """Somebody who connects and sends this at once."""
+        """Return a peer that connects and sends these PDUs at once."""
         peer = Peer(self)
         self.peers.append(peer)
         for pdu in pdus:
@@ -228,7 +229,7 @@ class Server:
 
 
 class Peer:
-    """The other end of a connection; whenever it waits, the server runs."""
+    """The other end of a connection; the server runs whenever the peer waits."""
 
     def __init__(self, server: Server) -> None:
         self.server, self.inbox = server, bytearray()
@@ -240,7 +241,7 @@ class Peer:
         return int(self.socket.getsockname()[1])
 
     def send(self, data: bytes) -> None:
-        """All of it, with the server running whenever the system takes no more."""
+        """Send all of it; the server runs whenever the system takes no more."""
         self.socket.setblocking(False)
         left = memoryview(data)
         while left:
@@ -250,7 +251,7 @@ class Peer:
                 self.server.run(1)
 
     def poll(self) -> bytes:
-        """What has arrived, and has not been asked for; an end is told by `at_end`."""
+        """Return the bytes that have arrived and are unread; `at_end` tells the end."""
         self.socket.setblocking(False)
         try:
             while chunk := self.socket.recv(65536):
@@ -268,13 +269,13 @@ class Peer:
         return data[:size]
 
     def receive(self) -> bytes:
-        """The next PDU."""
+        """Return the next PDU."""
         pdu = self.server.until(self._pdu)
         assert isinstance(pdu, bytes)
         return pdu
 
     def at_end(self) -> bool:
-        """Has the other side closed, with nothing unread?"""
+        """Tell whether the other side has closed and nothing is unread."""
         try:
             return self.socket.recv(1) == b""
         except BlockingIOError:
@@ -316,7 +317,7 @@ def send_data(
 
 
 def read_to_the_end(connection: socket.socket) -> None:
-    """Until an A-ABORT is the last thing that has come."""
+    """Read to the end of the connection; the last PDU must be an A-ABORT."""
     last = b""
     connection.settimeout(TIMEOUT)
     while last[-10:] != ABORT and (chunk := connection.recv(1 << 16)):
@@ -324,10 +325,10 @@ def read_to_the_end(connection: socket.socket) -> None:
     connection.close()
 
 
-# ---- alone -----------------------------------------------------------------------------------
+# ---- without a user --------------------------------------------------------------------------
 
 
-def test_it_accepts_echoes_and_releases_without_telling_anybody() -> None:
+def test_a_server_answers_echoes_and_releases_without_events() -> None:
     with serving() as server:
         peer = server.associate()
         for number in range(3):
@@ -340,12 +341,12 @@ def test_it_accepts_echoes_and_releases_without_telling_anybody() -> None:
         assert server.events == []
 
 
-def test_the_accept_is_the_one_of_the_admission() -> None:
+def test_the_accept_is_built_by_the_admission() -> None:
     with serving() as server:
         assert server.call(RQ).receive() == Admission(POLICY).judge(RQ).accept
 
 
-def test_all_that_is_sent_at_once_is_answered_in_order() -> None:
+def test_pdus_sent_at_once_are_answered_in_order() -> None:
     with serving() as server:
         peer = server.call(RQ + ECHO_RQ + ECHO_RQ + RELEASE_RQ)
         kinds = [peer.receive()[0] for _ in range(4)]
@@ -361,7 +362,7 @@ def test_all_that_is_sent_at_once_is_answered_in_order() -> None:
         echo(lib.LTDIC_C_ECHO_RQ) + p_data((VERIFY, LAST, b"data set")),
     ],
 )
-def test_what_is_no_echo_in_a_verification_context_is_aborted(pdu: bytes) -> None:
+def test_a_message_that_is_not_an_echo_in_a_verification_context_is_aborted(pdu: bytes) -> None:
     with serving(wanted=ENDS) as server:
         peer = server.associate()
         peer.send(pdu)
@@ -375,7 +376,7 @@ def test_what_is_no_echo_in_a_verification_context_is_aborted(pdu: bytes) -> Non
         assert server.counters.aborted == 1
 
 
-def test_of_two_contexts_with_one_id_the_first_says_whose_the_data_is() -> None:
+def test_the_first_of_two_contexts_with_one_id_routes_the_data() -> None:
     both = encode(request(contexts=(changed(PROPOSED[1], id=1), PROPOSED[0])))
     with serving(wanted=DATA) as server:
         peer = server.associate(both)
@@ -384,7 +385,7 @@ def test_of_two_contexts_with_one_id_the_first_says_whose_the_data_is() -> None:
         assert [event.data for event in server.of(RECEIVED)] == [b"of a CT."]
 
 
-def test_data_that_nobody_wants_is_dropped() -> None:
+def test_data_without_a_receiver_is_dropped() -> None:
     with serving(wanted=ENDS) as server:
         peer = server.associate()
         peer.send(p_data((STORE, COMMAND | LAST, b"ab"), (STORE, LAST, b"cd" * 1000)) * 20)
@@ -394,8 +395,8 @@ def test_data_that_nobody_wants_is_dropped() -> None:
 
 
 @pytest.mark.slow
-def test_associations_that_nobody_is_told_of_cost_no_memory_within_one_run() -> None:
-    rounds = 40_000
+def test_associations_without_events_take_no_memory_within_one_run() -> None:
+    rounds = 20_000
 
     def come_and_go(address: tuple[str, int], count: int) -> None:
         for _ in range(count):
@@ -411,7 +412,7 @@ def test_associations_that_nobody_is_told_of_cost_no_memory_within_one_run() -> 
             after = memory_in_use()
             caller.join()
         assert server.counters.connections > rounds
-        assert after - before < memory_allowed(3 << 20)
+        assert after - before < memory_allowed(3 << 19)
 
 
 # ---- rejections ------------------------------------------------------------------------------
@@ -450,14 +451,18 @@ def test_a_rejection_has_its_code_and_is_counted(
         assert {event.kind for event in server.events} == ({ENDED} if wanted else set())
 
 
-def test_limits_are_kept_and_places_are_given_back() -> None:
+def test_limits_are_enforced_and_places_are_freed() -> None:
     with serving(changed(POLICY, together=2, each=1), ENDS) as server:
         other = encode(request(contexts=PROPOSED, calling_ae="OTHER"))
         third = encode(request(contexts=PROPOSED, calling_ae="THIRD"))
         first = server.associate()
-        assert decode(server.call(RQ).receive()) == AssociateReject(2, 3, 2)  # each
+        assert decode(server.call(RQ).receive()) == AssociateReject(
+            2, 3, 2
+        )  # limit of each calling title
         server.associate(other)
-        assert decode(server.call(third).receive()) == AssociateReject(2, 3, 2)  # together
+        assert decode(server.call(third).receive()) == AssociateReject(
+            2, 3, 2
+        )  # limit of all together
         first.send(RELEASE_RQ)
         assert first.receive() == RELEASE_RP
         server.associate(third)  # although the first has not closed its connection
@@ -469,7 +474,7 @@ def test_limits_are_kept_and_places_are_given_back() -> None:
 
 
 @pytest.mark.parametrize("rq", [BAD_VERSION, BAD_CONTEXT])
-def test_a_request_that_is_refused_and_aborted_in_one_breath_is_told_as_rejected(
+def test_a_refused_request_that_is_aborted_at_once_is_reported_as_rejected(
     rq: bytes,
 ) -> None:
     with serving(wanted=ENDS) as server:
@@ -482,7 +487,7 @@ def test_a_request_that_is_refused_and_aborted_in_one_breath_is_told_as_rejected
         assert server.counters == Counters(connections=1)
 
 
-def test_a_request_that_is_refused_and_left_to_artim_is_told_as_rejected() -> None:
+def test_a_refused_request_that_ends_at_artim_is_reported_as_rejected() -> None:
     with serving(wanted=ENDS, artim=50) as server:
         server.call(BAD_VERSION + ABORT[:3])
         (report,) = server.ended()
@@ -504,7 +509,7 @@ def rows(events: list[Event]) -> list[tuple[int, int, bytes]]:
 
 
 def joined(events: list[Event]) -> list[tuple[int, int, bytes]]:
-    """Whole commands and data sets, from rows that may be parts of them."""
+    """Join rows, which may be parts, to whole commands and data sets."""
     whole: list[tuple[int, int, bytes]] = []
     before = b""
     for id_, control, data in rows(events):
@@ -516,7 +521,7 @@ def joined(events: list[Event]) -> list[tuple[int, int, bytes]]:
     return whole
 
 
-def test_a_command_and_a_data_set_that_are_there_whole_are_a_row_each() -> None:
+def test_a_whole_command_and_a_whole_data_set_are_one_row_each() -> None:
     with serving(wanted=DATA) as server:
         peer = server.associate()
         peer.send(WIRE)
@@ -525,7 +530,7 @@ def test_a_command_and_a_data_set_that_are_there_whole_are_a_row_each() -> None:
         assert [e.data for e in server.of(ACCEPTED)] == [RQ + Admission(POLICY).judge(RQ).accept]
 
 
-def test_cutting_the_stream_anywhere_changes_nothing() -> None:
+def test_a_stream_cut_anywhere_gives_the_same_events() -> None:
     with serving(wanted=DATA) as server:
         peer = server.associate()
         for cut in range(1, len(WIRE)):
@@ -550,7 +555,7 @@ def fragments(command: bool, data: list[bytes]) -> list[tuple[int, int, bytes]]:
 @pytest.mark.slow
 @settings(deadline=None)
 @given(messages, st.lists(st.integers(1, 60), max_size=12), st.integers(1, 4))
-def test_what_is_received_is_what_was_sent(
+def test_messages_are_received_as_sent(
     sent: list[tuple[list[bytes], list[bytes]]], cuts: list[int], at_once: int
 ) -> None:
     pdvs = [pdv for c, d in sent for pdv in (*fragments(True, c), *fragments(False, d))]
@@ -573,8 +578,8 @@ def test_what_is_received_is_what_was_sent(
         assert server.events[-1].kind == ENDED
 
 
-def test_more_than_a_batch_holds_comes_in_several_in_order() -> None:
-    """As many peers as there are, whose messages alternate, so that no two rows can be one."""
+def test_events_beyond_one_batch_arrive_in_several_in_order() -> None:
+    """The messages of all peers alternate, so that no two rows can be joined."""
     with serving(wanted=DATA) as server:
         peers = [server.associate() for _ in range(3)]
         for number in range(300):
@@ -587,7 +592,7 @@ def test_more_than_a_batch_holds_comes_in_several_in_order() -> None:
 
 
 @pytest.mark.parametrize("most", [MAX, 0])
-def test_a_large_data_set_is_received_in_batches_that_do_not_grow(most: int) -> None:
+def test_a_large_data_set_is_received_in_batches_of_bounded_size(most: int) -> None:
     whole = os.urandom(3 << 20)
     rq = encode(request(contexts=PROPOSED))
     with serving(wanted=DATA | ENDS) as server:
@@ -604,7 +609,7 @@ def test_a_large_data_set_is_received_in_batches_that_do_not_grow(most: int) -> 
         assert max(len(data) for _, _, data in rows(server.events)) <= 262144 + 2 * 65536
 
 
-def test_the_release_is_answered_when_the_data_before_it_has_been_dealt_with() -> None:
+def test_a_release_is_answered_after_the_data_before_it_is_handled() -> None:
     with serving(wanted=DATA) as server:
         peer = server.associate()
         peer.send(WIRE + RELEASE_RQ)
@@ -619,7 +624,7 @@ def test_the_release_is_answered_when_the_data_before_it_has_been_dealt_with() -
         assert server.counters.released == 1
 
 
-def test_a_release_that_is_not_answered_yet_may_be_aborted_or_freed() -> None:
+def test_an_unanswered_release_can_be_aborted_or_freed() -> None:
     def whole(messages: int) -> bool:
         return [control for _, control, _ in rows(server.events)].count(LAST) == messages
 
@@ -638,7 +643,7 @@ def test_a_release_that_is_not_answered_yet_may_be_aborted_or_freed() -> None:
 # ---- decisions of the user -------------------------------------------------------------------
 
 
-def test_the_user_is_asked_with_the_request_and_the_answer_it_may_give() -> None:
+def test_the_user_gets_the_request_and_a_proposed_answer() -> None:
     with serving(wanted=REQUESTS) as server:
         peer = server.call(RQ)
         server.until(lambda: server.events)
@@ -665,7 +670,7 @@ def test_the_user_may_accept_less() -> None:
         served = server.events[0].served
         info = UserInformation(MAX, "1.2.3")
         one = AssociateAccept("", "", (ContextResult(VERIFY, 3),), user_info=info)
-        assert send(served, encode(one)) == BAD_VALUE  # it does not answer the other
+        assert send(served, encode(one)) == BAD_VALUE  # one context has no answer
         both = changed(one, contexts=(*one.contexts, ContextResult(STORE, 0, EXPLICIT)))
         assert send(served, encode(both)) == OK
         assert decode(peer.receive()) == changed(both, called_ae="CALLED", calling_ae="CALLING")
@@ -683,7 +688,7 @@ def test_the_user_may_reject(codes: tuple[int, int, int]) -> None:
         assert decode(peer.receive()) == AssociateReject(*codes)
         assert send(served, ABORT) == OK  # there is nothing left to abort
         assert send(served, RELEASE_RQ) == WRONG_STATE
-        server.call(RQ)  # its place is free
+        server.call(RQ)  # the rejection has freed the place
         server.until(lambda: len(server.of(REQUEST)) == 2)
         peer.socket.close()
         (report,) = server.ended()
@@ -693,7 +698,7 @@ def test_the_user_may_reject(codes: tuple[int, int, int]) -> None:
 
 @pytest.mark.parametrize("codes", [(0, 1, 1), (1, 3, 8), (255, 255, 255)])
 def test_the_user_may_reject_with_codes_that_are_not_defined(codes: tuple[int, int, int]) -> None:
-    """A relay passes on what it got."""
+    """A relay passes on the codes that it received."""
     with serving(wanted=REQUESTS) as server:
         peer = server.call(RQ)
         server.until(lambda: server.events)
@@ -706,7 +711,7 @@ def test_the_user_may_reject_with_codes_that_are_not_defined(codes: tuple[int, i
         assert lib.ltdic_server_counters(server.server).rejected_undefined == 1
 
 
-def test_the_user_may_not_be_there_any_more_when_the_peer_has_gone() -> None:
+def test_an_answer_to_a_lost_peer_is_harmless() -> None:
     with serving(wanted=REQUESTS) as server:
         peer = server.call(RQ)
         server.until(lambda: server.events)
@@ -718,8 +723,8 @@ def test_the_user_may_not_be_there_any_more_when_the_peer_has_gone() -> None:
         assert send_data(served, b"ab") == WRONG_STATE
 
 
-def test_the_user_may_release_and_both_sides_at_once() -> None:
-    """PS3.8 9.2.2: the acceptor answers when it has been answered."""
+def test_the_user_may_release_also_in_a_collision() -> None:
+    """In a collision the acceptor answers after it has received the answer (PS3.8 9.2.2)."""
     with serving(wanted=DATA) as server:
         first, second = server.associate(), server.associate()
         for event in server.of(ACCEPTED):
@@ -747,8 +752,8 @@ def fill(server: Server, served: Served, block: bytes = bytes(200_000)) -> None:
             return
 
 
-def test_one_association_sends_so_much_and_then_others_have_their_turn() -> None:
-    """Its peer takes everything, in PDUs of 2 bytes of data."""
+def test_one_association_sends_a_bounded_amount_in_a_run() -> None:
+    """Its peer reads everything, and takes PDUs of 2 bytes of data."""
     with serving(wanted=DATA) as server:
         small = request(contexts=PROPOSED, user_info=UserInformation(8, "1.2.3"))
         peer = server.associate(encode(small))
@@ -763,8 +768,8 @@ def test_one_association_sends_so_much_and_then_others_have_their_turn() -> None
             assert [event.kind for event in server.run(50)[1]] == [ROOM_MADE]
 
 
-def test_those_that_could_send_nothing_come_first_in_the_next_run() -> None:
-    """All of them have 4096 PDUs a run together."""
+def test_associations_that_sent_nothing_come_first_in_the_next_run() -> None:
+    """One run sends 4096 PDUs for all of them together."""
     with serving(wanted=DATA) as server:
         small = request(contexts=PROPOSED, user_info=UserInformation(8, "1.2.3"))
         peers = [server.associate(encode(small)) for _ in range(3)]
@@ -785,7 +790,7 @@ def test_those_that_could_send_nothing_come_first_in_the_next_run() -> None:
             ]
 
 
-def test_who_found_no_room_is_told_when_half_of_it_is_free() -> None:
+def test_a_full_association_is_told_when_half_its_room_is_free() -> None:
     with serving(wanted=DATA) as server:
         peer = server.associate(encode(request(contexts=PROPOSED)))
         served = server.of(ACCEPTED)[0].served
@@ -801,8 +806,8 @@ def test_who_found_no_room_is_told_when_half_of_it_is_free() -> None:
         assert all(event.kind != ROOM_MADE for event in server.run(50)[1])
 
 
-def test_no_data_is_told_of_a_peer_for_whom_there_is_no_room() -> None:
-    """A release, or an abort, is, as far as it comes before data."""
+def test_data_of_a_peer_with_a_full_queue_is_not_told() -> None:
+    """A release or an abort is told if no data precedes it."""
     with serving(wanted=DATA) as server:
         peer = server.associate(encode(request(contexts=PROPOSED)))
         served = server.of(ACCEPTED)[0].served
@@ -819,7 +824,7 @@ def test_no_data_is_told_of_a_peer_for_whom_there_is_no_room() -> None:
         assert server.ended()[0].outcome == "aborted"
 
 
-def test_the_number_of_one_that_has_ended_is_harmless() -> None:
+def test_the_number_of_an_ended_association_is_harmless() -> None:
     with serving(wanted=DATA) as server:
         peers = [server.associate() for _ in range(3)]
         numbers = [event.served for event in server.of(ACCEPTED)]
@@ -845,7 +850,7 @@ def test_the_number_of_one_that_has_ended_is_harmless() -> None:
             assert peer.receive() == RELEASE_RP
 
 
-# ---- how it ends -----------------------------------------------------------------------------
+# ---- ends of associations --------------------------------------------------------------------
 
 
 def test_an_abort_of_the_peer_is_told_with_its_codes() -> None:
@@ -870,7 +875,7 @@ def half_close(peer: Peer) -> None:
 
 @pytest.mark.parametrize("end", [reset, half_close, lambda peer: peer.socket.close()])
 @pytest.mark.parametrize("inside", [b"", WIRE[:-5], WIRE[:3], RELEASE_RQ[:4]])
-def test_a_connection_that_ends_without_a_word_is_lost(
+def test_a_connection_that_ends_without_a_pdu_is_lost(
     end: Callable[[Peer], None], inside: bytes
 ) -> None:
     with serving(wanted=ENDS) as server:
@@ -883,7 +888,7 @@ def test_a_connection_that_ends_without_a_word_is_lost(
         assert server.counters == Counters(connections=1, accepted=1, lost=1)
 
 
-def test_a_connection_without_a_request_is_no_association() -> None:
+def test_a_connection_without_a_request_is_not_an_association() -> None:
     with serving(wanted=EVERYTHING) as server:
         for words in (b"", RQ[:50], b"GET / HTTP/1.1\r\n\r\n", ABORT):
             server.call(words).socket.close()
@@ -904,12 +909,12 @@ def test_a_connection_without_a_request_is_no_association() -> None:
         (RQ[:74] + b"\x20\0\xff\xff" + RQ[78:], lib.LTDIC_ERR_ITEM_OVERRUN, 76),
     ],
 )
-def test_a_fault_before_there_is_a_request_is_told_with_its_place(
+def test_a_fault_before_the_request_is_reported_with_its_offset(
     words: bytes, status: int | None, offset: int
 ) -> None:
     with serving(wanted=ENDS) as server:
         peer = server.call(words)
-        if status is None:  # as good a request as any
+        if status is None:  # the PDU is a valid request
             assert decode(peer.receive()).type == 2
             return
         assert decode(peer.receive()) == Abort(0, 0)
@@ -966,7 +971,7 @@ def test_an_idle_association_is_aborted() -> None:
         (RELEASE_RP, "UNEXPECTED_PDU", 2),
     ],
 )
-def test_what_breaks_the_protocol_is_aborted_and_told(pdu: bytes, status: str, reason: int) -> None:
+def test_a_protocol_violation_is_aborted_and_reported(pdu: bytes, status: str, reason: int) -> None:
     with serving(wanted=DATA) as server:
         peer = server.associate()
         peer.send(WIRE + pdu)
@@ -975,11 +980,11 @@ def test_what_breaks_the_protocol_is_aborted_and_told(pdu: bytes, status: str, r
         (report,) = server.ended()
         assert (report.outcome, report.codes) == ("aborted", (0, 2, reason))
         assert report.status == getattr(lib, f"LTDIC_ERR_{status}")
-        assert joined(server.events) == MESSAGE_ROWS  # what came before it is not lost
+        assert joined(server.events) == MESSAGE_ROWS  # the messages before it
         assert server.counters == Counters(connections=1, accepted=1, aborted=1)
 
 
-def test_the_report_says_who_it_was_and_how_much_was_said() -> None:
+def test_the_report_has_the_titles_the_address_and_the_byte_counts() -> None:
     rq = encode(request(contexts=PROPOSED, called_ae="A", calling_ae="SIXTEEN LETTERS!"))
     with serving(wanted=DATA) as server:
         peer = server.associate(rq)
@@ -989,7 +994,7 @@ def test_the_report_says_who_it_was_and_how_much_was_said() -> None:
         assert (before.outcome, before.milliseconds) == ("none", 0)
         peer.send(WIRE + ECHO_RQ)
         assert peer.receive() == ECHO_RSP
-        time.sleep(0.02)  # it is time that is reported
+        time.sleep(0.02)  # the report has this duration
         peer.release()
         (report,) = server.ended()
         assert (report.called, report.calling) == (b"A", b"SIXTEEN LETTERS!")
@@ -999,7 +1004,7 @@ def test_the_report_says_who_it_was_and_how_much_was_said() -> None:
         assert 20 <= report.milliseconds < 1000 * TIMEOUT
 
 
-def test_a_nul_inside_a_title_does_not_cut_it_in_the_report() -> None:
+def test_a_title_with_a_nul_is_reported_whole() -> None:
     rq = RQ[:10] + b"CALLED\0EVIL".ljust(16, b"\0") + b" CT_1 \0 EVIL".ljust(16) + RQ[42:]
     for policy in (POLICY, changed(POLICY, called=("CALLED",))):
         with serving(policy, ENDS) as server:
@@ -1011,7 +1016,7 @@ def test_a_nul_inside_a_title_does_not_cut_it_in_the_report() -> None:
             assert (report.called, report.calling) == (b"CALLED?EVIL", b"CT_1 ? EVIL")
 
 
-def test_what_was_lost_has_not_been_sent() -> None:
+def test_lost_bytes_are_not_counted_as_sent() -> None:
     with serving(wanted=DATA) as server:
         peer = server.associate()
         served = server.of(ACCEPTED)[0].served
@@ -1085,7 +1090,7 @@ def test_who_waits_for_a_place_when_it_closes_is_rejected() -> None:
         assert held.receive() == RELEASE_RQ
 
 
-def test_it_wakes_from_another_thread() -> None:
+def test_a_run_is_woken_from_another_thread() -> None:
     with serving() as server:
         waker = threading.Timer(0.05, lib.ltdic_server_wake, [server.server])
         waker.start()
@@ -1096,7 +1101,7 @@ def test_it_wakes_from_another_thread() -> None:
         assert server.run(0)[0] == NEED_MORE
 
 
-def test_waking_before_it_sleeps_is_not_lost_and_counts_once() -> None:
+def test_a_wake_before_a_run_is_kept_and_counts_once() -> None:
     with serving() as server:
         for _ in range(100_000):  # more than a pipe holds
             lib.ltdic_server_wake(server.server)
@@ -1104,7 +1109,7 @@ def test_waking_before_it_sleeps_is_not_lost_and_counts_once() -> None:
         assert server.run(10)[0] == NEED_MORE
 
 
-def test_a_run_lasts_as_long_as_it_may() -> None:
+def test_a_run_lasts_its_given_time() -> None:
     with serving() as server:
         begun = time.monotonic()
         assert server.run(50)[0] == NEED_MORE
@@ -1115,7 +1120,7 @@ def test_a_run_lasts_as_long_as_it_may() -> None:
 
 
 def closes(server: Server, milliseconds: int) -> float:
-    """Close, and how long it took, in ms, to the end."""
+    """Close the server; return the milliseconds to its end."""
     begun = time.monotonic()
     server.close(milliseconds)
     server.closed()
@@ -1125,7 +1130,7 @@ def closes(server: Server, milliseconds: int) -> float:
     return took
 
 
-def test_a_server_that_serves_nobody_is_over_at_once() -> None:
+def test_a_server_without_associations_closes_at_once() -> None:
     with serving() as server:
         assert closes(server, 60_000) < 1000 * TIMEOUT / 2
         with pytest.raises(ConnectionRefusedError):
@@ -1207,7 +1212,7 @@ def test_a_data_set_that_does_not_end_is_aborted_after_three_quarters_of_the_tim
 
 
 @pytest.mark.slow
-def test_peers_that_send_on_without_end_do_not_hold_it_up() -> None:
+def test_peers_that_send_without_end_do_not_delay_the_close() -> None:
     endless = p_data(*[(STORE, 0, bytes(4000))] * 4) * 100
 
     def send_on(connection: socket.socket) -> None:
@@ -1230,7 +1235,7 @@ def test_peers_that_send_on_without_end_do_not_hold_it_up() -> None:
         assert {report.outcome for report in server.ended(4)} == {"aborted"}
 
 
-def test_an_undecided_request_is_rejected() -> None:
+def test_a_closing_server_rejects_an_undecided_request() -> None:
     with serving(wanted=REQUESTS) as server:
         peer = server.call(RQ)
         server.until(lambda: server.events)
@@ -1244,7 +1249,7 @@ def test_an_undecided_request_is_rejected() -> None:
         assert server.rejected == {(2, 3, 1): 1}
 
 
-def test_those_who_wait_to_be_accepted_are_rejected() -> None:
+def test_connections_in_the_backlog_are_rejected_at_the_close() -> None:
     with serving(wanted=ENDS) as server:
         peers = [server.call(RQ) for _ in range(100)]
         server.close(60_000)
@@ -1257,7 +1262,7 @@ def test_those_who_wait_to_be_accepted_are_rejected() -> None:
         assert server.rejected == {(2, 3, 1): 100}
 
 
-def test_a_request_that_would_be_refused_is_refused_with_its_own_code() -> None:
+def test_a_closing_server_refuses_a_request_with_its_own_code() -> None:
     with serving(changed(POLICY, called=("OTHER",))) as server:
         peer = server.call(RQ)
         server.close(60_000)
@@ -1267,7 +1272,7 @@ def test_a_request_that_would_be_refused_is_refused_with_its_own_code() -> None:
 
 
 @pytest.mark.slow
-def test_a_silent_connection_is_given_a_moment() -> None:
+def test_a_closing_server_waits_briefly_for_a_silent_connection() -> None:
     with serving(wanted=EVERYTHING) as server:
         silent, late = server.call(), server.call()
         server.run(10)
@@ -1296,7 +1301,8 @@ def test_a_peer_that_does_not_read_is_aborted_and_closed_in_time() -> None:
 
 @pytest.mark.slow
 def test_peers_that_do_not_answer_are_closed_in_time() -> None:
-    """One that is to release, one that is rejected, one that released, and a collision."""
+    """The peers owe a release response, a close after a rejection or a release, or are in a
+    collision."""
     with serving(wanted=DATA) as server:
         server.associate()
         released = server.associate()
@@ -1326,11 +1332,11 @@ def test_closing_in_no_time_closes_everything() -> None:
         peer.sees_the_end()
 
 
-# ---- nothing is left behind --------------------------------------------------------------------
+# ---- leaks -------------------------------------------------------------------------------------
 
 
 def live_through_everything(server: Server) -> None:
-    """Each way to end, at once."""
+    """End associations in each way, all at once."""
     peers = [
         server.call(pdus)
         for pdus in (
@@ -1351,7 +1357,7 @@ def live_through_everything(server: Server) -> None:
 
 
 @pytest.mark.slow
-def test_a_thousand_associations_leave_nothing_behind() -> None:
+def test_a_thousand_associations_leave_no_memory_and_no_descriptor() -> None:
     with serving(wanted=DATA | ENDS) as server:
         at_first = descriptors()
         for rounds in (20, 100):
@@ -1370,7 +1376,7 @@ def test_a_thousand_associations_leave_nothing_behind() -> None:
 
 
 @pytest.mark.parametrize("wanted", [0, DATA, REQUESTS | DATA])
-def test_freeing_it_in_the_middle_leaves_nothing_behind(wanted: int) -> None:
+def test_freeing_a_busy_server_leaves_no_memory_and_no_descriptor(wanted: int) -> None:
     before = descriptors()
     for _ in range(10):
         with serving(changed(POLICY, together=20, each=20), wanted) as server:
@@ -1380,7 +1386,7 @@ def test_freeing_it_in_the_middle_leaves_nothing_behind(wanted: int) -> None:
                 server.run(1)
             rq = encode(request(contexts=PROPOSED))
         answers = [server.admission.judge(rq).codes for _ in range(21)]
-        assert answers == [(0, 0, 0)] * 20 + [(2, 3, 2)]  # all places have been given back
+        assert answers == [(0, 0, 0)] * 20 + [(2, 3, 2)]  # all places are free again
     assert descriptors() == before
 
 

@@ -1,4 +1,5 @@
-"""What a signal handler raises comes out of `serve` or `L_DicomWait` at once, and loses nothing."""
+"""An exception of a signal handler is raised by `serve` or `L_DicomWait` at once; no event is
+lost."""
 
 from __future__ import annotations
 
@@ -31,14 +32,14 @@ from support.sockets import LOCALHOST, TIMEOUT, receive_pdu
 from support.threads import Background, background
 from support.uids import EXPLICIT, SECONDARY_CAPTURE
 
-TICKS = int(os.environ.get("LTDIC_TICKS", "5000"))
+TICKS = int(os.environ.get("LTDIC_TICKS", "3000"))
 CLIENTS = 4
 CODES = (1, 1, 7)
 MESSAGE = command_set({2: SECONDARY_CAPTURE, 0x100: 1, 0x110: 1, 0x700: 0, 0x800: 1})
 
 
 class Tick(BaseException):
-    """What the signal handler raises."""
+    """The exception of the signal handler."""
 
 
 class Timer:
@@ -53,7 +54,7 @@ class Timer:
         signal.setitimer(signal.ITIMER_REAL, self._random.expovariate(1500) + 2e-5)
 
     def _fires(self, *_: object) -> None:
-        if self._runs:  # and not while `running` ends: nothing would stop it again
+        if self._runs:  # not at the end of `running`, after which nothing would stop it
             self._set()
         if self.armed:
             self.armed = False
@@ -70,12 +71,12 @@ class Timer:
         finally:
             self._runs = False
             signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, signal.SIG_IGN)  # takes back one that is under way
+            signal.signal(signal.SIGALRM, signal.SIG_IGN)  # drops a pending signal
             signal.signal(signal.SIGALRM, before)
 
 
 class Heard:
-    """What the server has told of. One append each: a signal comes before it or after it."""
+    """The events of the server. Each is one append, so that a signal comes before or after it."""
 
     def __init__(self) -> None:
         self.records: list[tuple[Any, Record]] = []
@@ -88,7 +89,7 @@ class Heard:
         self.records.append((association, record))
 
     def answer(self) -> None:
-        """In a thread, which no signal handler runs in: send each data set back."""
+        """Send each data set back; runs in a thread, where no signal handler runs."""
         parts: dict[Any, bytes] = {}
         while (told := self.to_answer.get()) is not None:
             association, pdv = told
@@ -105,7 +106,7 @@ def decide(association: Any) -> AssociateReject | None:
 
 
 def ask(address: Any, seed: int, is_enough: list[bool]) -> Counter[str]:
-    """A client: rejected, echoed and answered, until it is enough."""
+    """Run a client that is rejected, echoes, or gets its data back, until `is_enough`."""
     chance, done = random.Random(seed), Counter[str]()
     contexts = ["Verification", (SECONDARY_CAPTURE, [EXPLICIT])]
     while not is_enough:
@@ -128,7 +129,7 @@ def ask(address: Any, seed: int, is_enough: list[bool]) -> Counter[str]:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_what_is_raised_at_any_moment_loses_and_doubles_nothing() -> None:
+def test_an_exception_of_a_signal_handler_at_any_moment_loses_and_repeats_nothing() -> None:
     heard, is_enough, timer = Heard(), list[bool](), Timer(7)
     admission = Admission(
         contexts=["Verification", (SECONDARY_CAPTURE, [EXPLICIT])],
@@ -152,13 +153,13 @@ def test_what_is_raised_at_any_moment_loses_and_doubles_nothing() -> None:
 def serve_through(
     server: Server, timer: Timer, is_enough: list[bool], clients: list[Background]
 ) -> None:
-    """Serve, and be interrupted, until there were enough interruptions and the clients are done."""
+    """Serve until there were enough interruptions and the clients have ended."""
 
     def is_over() -> bool:
         assert time.monotonic() < end, f"{timer.ticks} ticks, {server.counters}"
         if timer.ticks >= TICKS:
             is_enough.append(True)
-        timer.armed = timer.serves  # again, after one that Python has swallowed in a destructor
+        timer.armed = timer.serves  # again, since Python ignores an exception in a destructor
         return all(client.is_done for client in clients)
 
     end = time.monotonic() + max(4 * TIMEOUT, TICKS / 100)
@@ -187,7 +188,7 @@ def check(server: Server, heard: Heard, done: Counter[str]) -> None:
     assert server._served == {}
 
 
-def test_an_exception_in_the_moment_that_serving_ends_does_not_keep_it_for_ever(
+def test_an_exception_at_the_end_of_serve_does_not_keep_it_running(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def interrupted(_: Server) -> None:
@@ -198,7 +199,7 @@ def test_an_exception_in_the_moment_that_serving_ends_does_not_keep_it_for_ever(
         with pytest.raises(KeyboardInterrupt):
             server.serve(until=0)
         monkeypatch.undo()
-        server.serve(until=0)  # in this thread
+        server.serve(until=0)  # runs in this thread
         monkeypatch.setattr(Server, "_let_go", interrupted)
         with pytest.raises(KeyboardInterrupt):
             server.serve(until=0)
@@ -240,7 +241,7 @@ def interrupted_wait(timer: Timer, net: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_raised_before_a_callback_begins_does_not_lose_it(kind: str) -> None:
+def test_an_exception_before_a_callback_begins_does_not_lose_the_callback(kind: str) -> None:
     told: list[Any] = []
     reject = KINDS[kind](
         "RECEIVEASSOCIATEREJECTCALLBACK", lambda _net, *codes: told.append(codes[:3])

@@ -1,4 +1,4 @@
-"""One rule for every time in the public API: a table of all of them, with all kinds of values."""
+"""Every time parameter of the public API, each with all kinds of values: one rule for all."""
 
 from __future__ import annotations
 
@@ -67,12 +67,12 @@ VALUES: dict[str, Any] = {"0": 0, **TIMES, **FOREVER, **NO_TIMES, **NO_NUMBERS}
 
 
 def is_long(value: Any) -> bool:
-    """Longer than any test waits?"""
+    """Tell whether the time is longer than any test waits."""
     return value is None or (isinstance(value, (int, float)) and value > TIMEOUT)
 
 
 def read_back(value: Any) -> float | None:
-    """As the library has it: None is for ever."""
+    """Return the time as the library stores it; None means for ever."""
     return None if any(value is one for one in FOREVER.values()) else float(value)
 
 
@@ -81,7 +81,7 @@ def read_back(value: Any) -> float | None:
 
 @pytest.fixture(scope="module")
 def peers() -> Iterator[SimpleNamespace]:
-    """A server of each kind, and the associations that the handler of the first was called for."""
+    """A server of each kind, and the associations of the first one's handler."""
     told: queue.Queue[ltdic.ServedAssociation] = queue.Queue()
 
     def handler(association: ltdic.ServedAssociation, _: PDV) -> None:
@@ -135,7 +135,7 @@ def setting_in_asyncio(peers: Any, value: Any) -> None:
 
 
 def asked(server: Any, value: Any) -> None:
-    """Where its time is long, a server serves an association."""
+    """Have the server serve an association, if its time is long."""
     if is_long(value):
         with ltdic.connect(*server.address, timeout=TIMEOUT) as association:
             assert association.echo() == 0
@@ -198,7 +198,7 @@ def waiting_for_an_end(peers: Any, value: Any) -> None:
 
 
 def associating(name: str) -> Callable[[Any, Any], None]:
-    """The answer to the request is waited for as long, if this is its time."""
+    """Return a function that waits for the answer to a request with this time."""
 
     def use(_: Any, value: Any) -> None:
         Association(requestor=True, **{name: value})
@@ -221,7 +221,7 @@ def retrying(name: str) -> Callable[[Any, Any], None]:
 
 
 class Time(NamedTuple):
-    """A parameter that is a time."""
+    """A time parameter."""
 
     name: str
     use: Callable[[Any, Any], None]
@@ -256,7 +256,7 @@ TABLE = {
 @pytest.mark.slow
 @pytest.mark.parametrize("value", VALUES)
 @pytest.mark.parametrize("parameter", TABLE)
-def test_a_time_is_taken_or_refused_by_one_rule(peers: Any, parameter: str, value: str) -> None:
+def test_every_time_parameter_follows_one_rule(peers: Any, parameter: str, value: str) -> None:
     one = TABLE[parameter]
     error = one.error_of(value)
     if error is None:
@@ -334,7 +334,9 @@ OF_L_DICOM = {
 
 @pytest.mark.parametrize("value", MILLISECONDS)
 @pytest.mark.parametrize("parameter", OF_L_DICOM)
-def test_milliseconds_are_what_a_c_caller_can_give(peers: Any, parameter: str, value: str) -> None:
+def test_milliseconds_are_limited_to_an_unsigned_int(
+    peers: Any, parameter: str, value: str
+) -> None:
     milliseconds = MILLISECONDS[value]
     with started():
         if not isinstance(milliseconds, int):
@@ -358,7 +360,7 @@ def started() -> Iterator[None]:
 
 # ---- whole associations ------------------------------------------------------------------------
 
-DATA = random.Random(14).randbytes(3 << 20)  # more than one buffer of either end
+DATA = random.Random(14).randbytes(3 << 20)  # above the buffers of both ends
 LONG_ONES = {name: value for name, value in VALUES.items() if name in FOREVER or "days" in name}
 by_long_time = pytest.mark.parametrize("value", LONG_ONES)
 by_requestor = pytest.mark.parametrize("requestor", REQUESTORS, ids=lambda one: one.name)
@@ -369,9 +371,7 @@ by_acceptor = pytest.mark.parametrize("acceptor", ACCEPTORS, ids=lambda one: one
 @by_long_time
 @by_requestor
 @by_acceptor
-def test_a_whole_association_whose_times_are_long(
-    acceptor: Any, requestor: Any, value: str
-) -> None:
+def test_an_association_with_long_timeouts_works(acceptor: Any, requestor: Any, value: str) -> None:
     seconds = LONG_ONES[value]
     in_c = 0 if seconds is None or seconds > 5e6 else seconds  # milliseconds; 0 is for ever
     plan = Plan(timeout=in_c if acceptor is LDicomAcceptor else seconds)
@@ -388,7 +388,7 @@ def test_a_whole_association_whose_times_are_long(
 @pytest.mark.slow
 @by_long_time
 @pytest.mark.parametrize("requestor", [BlockingRequestor, AsyncRequestor], ids=lambda one: one.name)
-def test_a_whole_association_over_tls_whose_times_are_long(requestor: Any, value: str) -> None:
+def test_an_association_over_tls_with_long_timeouts_works(requestor: Any, value: str) -> None:
     seconds = LONG_ONES[value]
     options = {"timeout": seconds, "idle": seconds, "tls": server_context()}
     with (

@@ -57,7 +57,7 @@ MORE_THAN_FITS = bytes(8 << 20)
 
 
 def of_version(context: ssl.SSLContext, version: str) -> ssl.SSLContext | None:
-    """It for this version alone; None for none."""
+    """Restrict the context to this version of TLS; return None for "plain"."""
     if version == "plain":
         return None
     context.minimum_version = context.maximum_version = VERSIONS[version]  # type: ignore[assignment]
@@ -73,7 +73,7 @@ def client_tls(version: str) -> ssl.SSLContext | None:
 
 
 def asking_tls(version: str) -> ssl.SSLContext:
-    """A server's that wants to see a certificate."""
+    """Return a server context that requires a client certificate."""
     context = server_context()
     AUTHORITY.configure_trust(context)
     context.verify_mode = ssl.CERT_REQUIRED
@@ -82,7 +82,7 @@ def asking_tls(version: str) -> ssl.SSLContext:
 
 
 def shown_tls(version: str, authority: trustme.CA) -> ssl.SSLContext:
-    """A client's that shows a certificate."""
+    """Return a client context with a certificate."""
     context = client_context()
     authority.issue_cert("ct@example.org").configure_cert(context)
     of_version(context, version)
@@ -93,7 +93,7 @@ def shown_tls(version: str, authority: trustme.CA) -> ssl.SSLContext:
 
 
 def blocking(address: Any, data: bytes, **options: Any) -> ltdic.Error | None:
-    """What comes of an association in which this is sent."""
+    """Send this data in an association; return the error, or None."""
     try:
         with ltdic.connect(*address, **{**OPTIONS, **options}) as association:
             if data:
@@ -134,7 +134,7 @@ def told(error: ltdic.Error | None) -> Any:
 
 
 def send_at_once(connection: socket.socket) -> None:
-    """Without Nagle's algorithm: what that holds back, a reset destroys."""
+    """Disable Nagle's algorithm: a reset discards bytes that it delays."""
     connection.settimeout(TIMEOUT)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
@@ -149,7 +149,7 @@ def secured(connection: socket.socket, tls: ssl.SSLContext | None, **options: An
 def raw_acceptors(
     count: int, tls: ssl.SSLContext | None, script: Callable[[Any], Any]
 ) -> Iterator[Any]:
-    """The address of a peer that does for each of so many connections as the script says."""
+    """Run the script for each of so many connections; yield the address."""
     with socket.create_server((LOCALHOST, 0)) as listener:
         listener.settimeout(TIMEOUT)
 
@@ -179,13 +179,13 @@ def serving(tls: ssl.SSLContext | None, **options: Any) -> AbstractContextManage
 
 
 def ends_seen(counters: ltdic.Counters) -> int:
-    """Connections that have become something."""
+    """Count the connections with an outcome."""
     rejected = sum(counters.rejected.values())
     without = counters.no_request + counters.faults + counters.tls_failures + counters.unaccepted
     return counters.accepted + rejected + without
 
 
-# ---- what the peer said last ---------------------------------------------------------------------
+# ---- last PDU of a peer --------------------------------------------------------------------------
 
 
 def reject_at_once(connection: Any) -> None:
@@ -194,7 +194,7 @@ def reject_at_once(connection: Any) -> None:
 
 
 def reject_when_asked(connection: Any) -> None:
-    """With the request in the system, where nobody reads it."""
+    """Reject when the request has arrived, without reading it."""
     select.select([connection], [], [], TIMEOUT)
     reject_at_once(connection)
 
@@ -203,9 +203,7 @@ def reject_when_asked(connection: Any) -> None:
 @by_face
 @by_transport
 @pytest.mark.parametrize("script", [reject_at_once, reject_when_asked])
-def test_a_rejection_is_one_although_a_reset_follows_it(
-    face: str, version: str, script: Any
-) -> None:
+def test_a_rejection_followed_by_a_reset_is_reported(face: str, version: str, script: Any) -> None:
     tls, count = client_tls(version), 60
     with raw_acceptors(count, server_tls(version), script) as address:
         found = Counter(told(FACES[face](address, b"", tls=tls)) for _ in range(count))
@@ -226,7 +224,7 @@ def abort_later(connection: Any) -> None:
 
 
 def abort_one_who_is_stuck(connection: Any) -> None:
-    """After a moment in which nobody reads."""
+    """Abort after a time without reading, in which the sender fills its buffers."""
     time.sleep(0.05)
     abort_at_first(connection)
 
@@ -240,7 +238,7 @@ by_abort = pytest.mark.parametrize("abort", ABORTS)
 @by_face
 @by_transport
 @by_abort
-def test_an_abort_is_one_although_a_reset_follows_it_and_much_is_being_sent(
+def test_an_abort_followed_by_a_reset_during_a_send_is_reported(
     face: str, version: str, abort: Any
 ) -> None:
     def script(connection: Any) -> None:
@@ -292,7 +290,7 @@ def handshake_and_read(connection: Any) -> None:
 
 @contextmanager
 def asking(kind: str, version: str) -> Iterator[Any]:
-    """The address of one who wants to see a certificate."""
+    """Run a server that requires a certificate; yield its address."""
     tls = asking_tls(version)
     if kind == "asyncio":
         with serving(tls) as server:
@@ -332,10 +330,10 @@ REASONS = {
 @by_face
 @pytest.mark.parametrize(("version", "certificate"), REASONS)
 @pytest.mark.parametrize("server", ["raw", "asyncio"])
-def test_the_alert_about_a_certificate_is_what_a_requestor_is_told(
+def test_a_requestor_reports_the_tls_alert_about_its_certificate(
     face: str, version: str, certificate: str, server: str
 ) -> None:
-    """With TLS 1.3 it comes after the handshake."""
+    """With TLS 1.3 the alert arrives after the handshake."""
     tls = client_tls(version)
     if certificate == "unknown":
         tls = shown_tls(version, trustme.CA())
@@ -348,7 +346,7 @@ def test_the_alert_about_a_certificate_is_what_a_requestor_is_told(
 
 
 class Breaking:
-    """The server's end of TLS over a socket, by hand, so that it can find fault with its peer."""
+    """The server's end of TLS over a socket through memory BIOs, to send an alert at will."""
 
     def __init__(self, connection: socket.socket, tls: ssl.SSLContext) -> None:
         self._connection = connection
@@ -373,7 +371,7 @@ class Breaking:
         self._do(self._tls.write, data)
 
     def find_fault(self) -> None:
-        """Send the alert for a record that is broken."""
+        """Send the alert for a broken record."""
         self._in.write(b"\x17\x03\x03\x00\x40" + bytes(64))
         with suppress(ssl.SSLError):
             while self._do(self._tls.read, 65536):
@@ -384,7 +382,7 @@ class Breaking:
 @by_version
 @pytest.mark.parametrize("data", [b"", MORE_THAN_FITS], ids=["it waits", "it sends"])
 @pytest.mark.parametrize("established", [False, True])
-def test_an_alert_later_is_the_cause_of_the_end(
+def test_a_later_tls_alert_is_the_cause_of_the_end(
     face: str, version: str, data: bytes, established: bool
 ) -> None:
     def script(connection: socket.socket) -> None:
@@ -405,7 +403,7 @@ def test_an_alert_later_is_the_cause_of_the_end(
 
 # ---- strangers -----------------------------------------------------------------------------------
 
-HELLO = bytes.fromhex("160301 0200 010001fc 0303")  # the beginning of one
+HELLO = bytes.fromhex("160301 0200 010001fc 0303")  # the first bytes of a ClientHello
 
 
 def failing_handshake(connection: socket.socket) -> None:
@@ -431,7 +429,7 @@ STRANGERS: dict[str, tuple[Callable[[socket.socket], Any], str, str]] = {
 
 @pytest.mark.parametrize("what", STRANGERS)
 @pytest.mark.parametrize("end", [socket.socket.close, close_with_reset], ids=["close", "reset"])
-def test_whoever_does_not_get_through_the_handshake_is_one_line_and_one_count(
+def test_a_failed_handshake_is_logged_and_counted_once(
     what: str, end: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     begin, counter, text = STRANGERS[what]
@@ -440,7 +438,7 @@ def test_whoever_does_not_get_through_the_handshake_is_one_line_and_one_count(
         with socket.create_connection(server.address, TIMEOUT) as connection:
             send_at_once(connection)
             begin(connection)
-            is_open = connection.fileno() >= 0  # or `ssl` has it
+            is_open = connection.fileno() >= 0  # otherwise `ssl` has taken the socket
             where = connection.getsockname() if is_open else None
             if is_open:
                 end(connection)
@@ -467,7 +465,7 @@ AFTER_THE_HANDSHAKE = {
 
 @by_version
 @pytest.mark.parametrize("what", AFTER_THE_HANDSHAKE)
-def test_whoever_sends_no_request_over_tls_is_told_of_as_without_it(
+def test_a_missing_request_over_tls_is_reported_as_without_tls(
     what: str, version: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     data, counter, text = AFTER_THE_HANDSHAKE[what]
@@ -526,7 +524,7 @@ def test_a_handshake_that_drips_has_the_same_deadline() -> None:
 
 @pytest.mark.slow
 @by_face
-def test_a_requestor_does_not_wait_longer_for_a_handshake_that_drips(face: str) -> None:
+def test_a_dripping_handshake_does_not_extend_the_timeout_of_a_requestor(face: str) -> None:
     over = threading.Event()
 
     def script(connection: socket.socket) -> None:
@@ -545,7 +543,7 @@ def test_a_requestor_does_not_wait_longer_for_a_handshake_that_drips(face: str) 
     assert SHORT * 0.9 < time.monotonic() - begun < TIMEOUT
 
 
-def test_two_hundred_handshakes_that_stall_do_not_delay_anybody() -> None:
+def test_two_hundred_stalled_handshakes_do_not_delay_other_connections() -> None:
     count = 200
     with serving(server_context(), timeout=6 * TIMEOUT) as server:
         stalled = [socket.create_connection(server.address, TIMEOUT) for _ in range(count)]
@@ -566,8 +564,9 @@ def test_two_hundred_handshakes_that_stall_do_not_delay_anybody() -> None:
     )
 
 
-def test_a_handshake_of_more_bytes_than_any_has_is_ended_at_once() -> None:
-    record = b"\x16\x03\x01\x3f\xff"  # of 16383 bytes; a hello of 130,000 is in several
+def test_an_oversized_handshake_is_ended_at_once() -> None:
+    # The header of a record of 16383 bytes: a ClientHello of 130,000 bytes takes several.
+    record = b"\x16\x03\x01\x3f\xff"
     hello = b"\x01" + (130_000).to_bytes(3, "big") + bytes(16_379)
     with (
         serving(server_context(), timeout=6 * TIMEOUT) as server,
@@ -588,7 +587,7 @@ WISHES = ("accept", "reject", "abort", "raise", "wait")
 
 
 async def decide(association: aio.AsyncServedAssociation) -> Any:
-    """As the calling title says."""
+    """Decide by the calling title."""
     wish = association.calling_ae
     if wish == "raise":
         raise RuntimeError("what the log says")
@@ -616,7 +615,7 @@ def request_by(calling: str, called: str = "CALLED") -> bytes:
 
 
 class Caller:
-    """A raw requestor that does what is drawn for it, and bears whatever comes of it."""
+    """A raw requestor that runs a random script and ignores connection errors."""
 
     def __init__(self, seed: int, address: Any, tls: ssl.SSLContext | None) -> None:
         self.random, self.address, self.tls = random.Random(seed), address, tls
@@ -653,7 +652,7 @@ class Caller:
 
 
 async def watch(server: aio.Server, until: Callable[[], bool]) -> None:
-    """The numbers agree at any moment."""
+    """Assert continuously that the counters agree."""
     async with asyncio.timeout(6 * TIMEOUT):
         while not until():
             counters = server.counters
@@ -665,7 +664,7 @@ async def watch(server: aio.Server, until: Callable[[], bool]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("version", ["plain", "1.3"])
 @pytest.mark.parametrize("end", ["orderly", "cancelled"])
-def test_each_connection_is_counted_once_whatever_becomes_of_it(
+def test_each_connection_over_tls_is_counted_once_for_every_outcome(
     version: str, end: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.CRITICAL, "ltdic")
@@ -735,14 +734,14 @@ NAMES = [
 
 @by_face
 @pytest.mark.parametrize(("host", "server_hostname", "certified"), NAMES)
-def test_a_certificate_is_verified_for_the_name_alone(
+def test_a_certificate_is_verified_for_the_given_name_alone(
     face: str,
     host: str,
     server_hostname: str | None,
     certified: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Whoever resolves the host finds our server."""
+    """The resolver finds our server for any host."""
     real, real_async = ltdic.requestor.dial, ltdic.aio.dial_async
     with serving(certified_for(certified)) as server:
 
@@ -763,7 +762,7 @@ def test_a_certificate_is_verified_for_the_name_alone(
 
 
 @by_face
-def test_the_name_that_is_verified_is_the_host_where_none_is_given(face: str) -> None:
+def test_the_host_is_verified_when_no_name_is_given(face: str) -> None:
     with serving(certified_for("archive.example")) as server:
         tls = client_context()
         named = FACES[face](server.address, b"", tls=tls, server_hostname="archive.example")
@@ -784,7 +783,7 @@ WRONG = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", WRONG)
-def test_what_no_tls_can_be_had_with_is_a_value_error_before_any_connection(what: str) -> None:
+def test_invalid_tls_options_are_a_value_error_before_any_connection(what: str) -> None:
     before = len(os.listdir("/proc/self/fd"))
     for connect in (ltdic.connect, aio.connect):
         with pytest.raises(ValueError, match="tls"):
@@ -793,7 +792,7 @@ def test_what_no_tls_can_be_had_with_is_a_value_error_before_any_connection(what
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_a_server_takes_no_context_of_a_client() -> None:
+def test_a_server_refuses_a_client_context() -> None:
     with pytest.raises(ValueError, match="tls"):
         aio.Server((LOCALHOST, 0), tls=client_context())
 
@@ -832,12 +831,12 @@ def test_without_tls_there_is_no_certificate() -> None:
 
 
 def is_closed_in_order(connection: Any) -> bool:
-    """By close_notify: without one, reading raises `ssl.SSLEOFError`."""
+    """Tell whether close_notify came; without it, reading raises `ssl.SSLEOFError`."""
     return bool(connection.recv(1) == b"")
 
 
 @by_version
-def test_a_requestor_says_that_it_closes(version: str) -> None:
+def test_a_requestor_sends_close_notify(version: str) -> None:
     ends = []
 
     def script(connection: Any) -> None:
@@ -856,7 +855,7 @@ def test_a_requestor_says_that_it_closes(version: str) -> None:
 @by_version
 @pytest.mark.parametrize("how", ["released", "rejected"])
 @pytest.mark.parametrize("waits", [False, True], ids=["peer closes first", "peer waits"])
-def test_an_acceptor_says_that_it_closes(version: str, how: str, waits: bool) -> None:
+def test_an_acceptor_sends_close_notify(version: str, how: str, waits: bool) -> None:
     admission = Admission(called=["OTHER"]) if how == "rejected" else ALL
     timeout = SHORT if waits else TIMEOUT
     with (
@@ -872,15 +871,14 @@ def test_an_acceptor_says_that_it_closes(version: str, how: str, waits: bool) ->
         if waits:
             assert is_closed_in_order(connection)
         else:
-            connection.unwrap()  # it raises where the other end does not say it, too
+            connection.unwrap()  # raises if the other end sends no close_notify
 
 
 # ---- renegotiation -------------------------------------------------------------------------------
 
 
 class Turning:
-    """What a renegotiation of TLS 1.2 does: now and then, nothing can be written until something
-    was read."""
+    """Act like a renegotiation of TLS 1.2: at times nothing can be written before a read."""
 
     turns = 0
     _is_to_read = False
@@ -917,7 +915,7 @@ class TurningObject(Turning, ssl.SSLObject):
 
 
 class Nudging:
-    """A connection that sends a message where nothing comes, as one does that renegotiates."""
+    """A connection that sends a message when nothing arrives, like one that renegotiates."""
 
     def __init__(self, connection: ssl.SSLSocket) -> None:
         self._connection = connection
@@ -932,7 +930,7 @@ class Nudging:
 
 
 @by_face
-def test_nothing_is_lost_where_tls_has_to_read_before_it_writes(face: str) -> None:
+def test_a_send_completes_when_tls_must_read_before_it_writes(face: str) -> None:
     data = random.Random(1).randbytes(3_000_000)
     received = []
 
@@ -956,8 +954,8 @@ def test_nothing_is_lost_where_tls_has_to_read_before_it_writes(face: str) -> No
 
 
 @pytest.mark.slow
-def test_while_tls_cannot_write_the_sender_waits_and_does_not_spin() -> None:
-    """Neither in time nor in memory."""
+def test_a_sender_waits_without_spinning_while_tls_cannot_write() -> None:
+    """It uses little processor time and little memory."""
     go_on = threading.Event()
 
     def script(connection: Any) -> None:
@@ -980,7 +978,7 @@ def test_while_tls_cannot_write_the_sender_waits_and_does_not_spin() -> None:
 
 @pytest.mark.slow
 def test_an_asynchronous_sender_waits_while_tls_cannot_write() -> None:
-    """Little of what it has is held meanwhile."""
+    """Little of its data is held meanwhile."""
     over, taken, piece = threading.Event(), 0, bytes(0x40000)
 
     async def pieces() -> AsyncIterator[bytes]:
@@ -1014,7 +1012,7 @@ def pair(version: str) -> tuple[Tls, Tls]:
 
 
 def exchange(client: Tls, server: Tls, size: int) -> tuple[bytes, bytes]:
-    """Move what there is, so many bytes at a time; what both got in plain."""
+    """Move all bytes between both ends, `size` at a time; return the plain bytes that each got."""
     got = {client: b"", server: b""}
     moved = True
     while moved:
@@ -1030,7 +1028,7 @@ def exchange(client: Tls, server: Tls, size: int) -> tuple[bytes, bytes]:
 @pytest.mark.slow
 @by_version
 @pytest.mark.parametrize("size", [1, 7, 1000, 1 << 20])
-def test_bytes_may_come_in_any_pieces(version: str, size: int) -> None:
+def test_tls_bytes_can_arrive_in_any_pieces(version: str, size: int) -> None:
     client, server = pair(version)
     assert exchange(client, server, size) == (b"", b"")
     assert client.established
@@ -1049,7 +1047,7 @@ def test_bytes_may_come_in_any_pieces(version: str, size: int) -> None:
 
 
 @by_version
-def test_what_came_before_a_fault_is_given_with_it(version: str) -> None:
+def test_plain_bytes_before_a_tls_fault_are_returned_with_it(version: str) -> None:
     client, server = pair(version)
     exchange(client, server, 1 << 20)
     client.send(b"last words")

@@ -1,5 +1,5 @@
-"""Each rule of an `Admission` as pynetdicom and DCMTK meet it, on both servers, with the codes that
-they report; and the limits under 200 requestors at once."""
+"""Each rule of an `Admission` on both servers, with the codes that pynetdicom and DCMTK report; and
+the limits with 200 requestors at once."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ Said = Codes | None
 AnyServer = ltdic.Server | aio.Server
 Serve = Callable[..., AbstractContextManager[AnyServer]]
 
-# ---- our servers, each on a thread of its own ----------------------------------------------------
+# ---- our servers, each in a thread ---------------------------------------------------------------
 
 
 class Store:
-    """A handler that takes images, and answers C-STORE."""
+    """A handler that stores images and answers C-STORE."""
 
     def __init__(self) -> None:
         self.command = b""
@@ -116,11 +116,11 @@ def in_asyncio(admission: Admission) -> Iterator[AnyServer]:
 SERVERS = {"Server": blocking, "aio.Server": in_asyncio}
 each_server = pytest.mark.parametrize("serve", SERVERS.values(), ids=SERVERS)
 
-# ---- their requestors: what they say of the answer -----------------------------------------------
+# ---- requestors of others ------------------------------------------------------------------------
 
 
 def said_by(association: Any) -> Said:
-    """What pynetdicom says; an association is released."""
+    """Return what pynetdicom reports; release an established association."""
     if association.is_rejected:
         answer = association.acceptor.primitive
         return answer.result, answer.result_source, answer.diagnostic
@@ -131,7 +131,7 @@ def said_by(association: Any) -> Said:
 
 
 def said_in(code: int, printed: str) -> Said:
-    """What a program of DCMTK says, its words as codes."""
+    """Return what a program of DCMTK reports, with its words turned into codes."""
     words = re.search(
         r"^F: Association Rejected:\nF: Result: (.*), Source: (.*)\nF: Reason: (.*)$", printed, re.M
     )
@@ -165,7 +165,7 @@ each_peer = pytest.mark.parametrize(
 
 
 def identity(name: str, passcode: str | None = None, response: bool = False) -> list[Any]:
-    """A user identity, as pynetdicom is told to negotiate it."""
+    """Return a user identity in the form for pynetdicom."""
     item = UserIdentityNegotiation()
     item.user_identity_type = 1 if passcode is None else 2
     item.primary_field = name.encode()
@@ -175,7 +175,7 @@ def identity(name: str, passcode: str | None = None, response: bool = False) -> 
 
 
 def storescu(port: int, folder: Path, *options: str) -> tuple[int, str]:
-    """It sends one image; it also says what was negotiated."""
+    """Send one image with storescu; return its exit code and output, with the negotiation."""
     image = folder / "image.dcm"
     image.write_bytes(dicom_file(1))
     return run_scu("storescu", port, image, "-d", "-R", *options)
@@ -217,7 +217,7 @@ CONTEXTS = Admission(
 
 
 @each_server
-def test_pynetdicom_is_told_what_becomes_of_each_context(serve: Serve) -> None:
+def test_pynetdicom_is_told_the_result_of_each_context(serve: Serve) -> None:
     proposed = [
         (VERIFICATION, IMPLICIT),
         (SECONDARY_CAPTURE, [IMPLICIT, BIG_ENDIAN, EXPLICIT]),
@@ -257,7 +257,7 @@ def test_echoscu_is_given_the_first_transfer_syntax_of_ours(serve: Serve) -> Non
         ),
     ],
 )
-def test_storescu_is_told_why_no_context_is_accepted(
+def test_storescu_reports_why_no_context_is_accepted(
     tmp_path: Path, serve: Serve, contexts: list[Any], words: str
 ) -> None:
     with serve(Admission(contexts=contexts)) as server:
@@ -284,7 +284,7 @@ def test_storescu_sends_its_image_in_the_context_that_is_accepted(
     assert "DIMSE Status                  : 0x0000: Success" in printed
 
 
-# ---- what is refused whatever the admission says -------------------------------------------------
+# ---- refusals by the provider --------------------------------------------------------------------
 
 
 @each_server
@@ -321,7 +321,7 @@ def test_pynetdicom_is_told_that_its_protocol_version_is_not_supported(
 
 
 @each_server
-def test_the_three_bytes_are_on_the_wire(serve: Serve) -> None:
+def test_a_rejection_has_its_three_codes_on_the_wire(serve: Serve) -> None:
     request = ltdic.AssociateRequest(
         "GATEWAY", "CT_1", (ltdic.ProposedContext(1, VERIFICATION, (IMPLICIT,)),)
     )
@@ -384,15 +384,13 @@ def test_storescu_is_admitted_by_its_user_identity(
 
 @each_server
 @each_peer
-def test_a_peer_without_a_user_identity_is_rejected_where_one_is_required(
-    serve: Serve, ask: Ask
-) -> None:
+def test_a_peer_without_a_required_user_identity_is_rejected(serve: Serve, ask: Ask) -> None:
     with serve(USERS) as server:
         assert ask(server.address[1]) == NOT_AUTHENTICATED
 
 
 @each_server
-def test_a_user_identity_is_neither_required_nor_answered_where_none_is_known(
+def test_an_admission_without_users_ignores_the_user_identity(
     serve: Serve,
 ) -> None:
     with serve(Admission()) as server:
@@ -427,7 +425,7 @@ LIMITS = [
 @each_peer
 @pytest.mark.parametrize("end", [ends, aborts])
 @pytest.mark.parametrize(("limits", "same", "other"), LIMITS)
-def test_a_peer_is_told_that_a_limit_is_reached_until_there_is_a_place_again(
+def test_a_peer_is_told_that_a_limit_is_reached_until_a_place_is_free(
     serve: Serve,
     ask: Ask,
     end: Callable[[Any], None],
@@ -447,7 +445,7 @@ def test_a_peer_is_told_that_a_limit_is_reached_until_there_is_a_place_again(
 
 
 def until_ended(server: AnyServer) -> None:
-    """Until it knows of the end of all that it has accepted."""
+    """Wait until the server has seen the end of all accepted associations."""
     eventually(lambda: (c := server.counters).accepted == c.released + c.aborted)
 
 
@@ -488,7 +486,7 @@ def test_a_peer_is_told_each_rejection_that_on_request_returns(
     assert server.counters.rejected == {("sent", *codes): 1}
 
 
-# ---- our requestors are asked who they are -------------------------------------------------------
+# ---- user identity of our requestors -------------------------------------------------------------
 
 
 def connect(port: int, **options: Any) -> ltdic.AssociateAccept:
@@ -554,7 +552,7 @@ def test_our_requestor_is_told_that_pynetdicom_does_not_know_its_user(
         pytest.raises(ltdic.AssociationRejected) as raised,
     ):
         connect(port, identity=who)
-    assert raised.value.codes == (2, 2, 1)  # what pynetdicom makes of it
+    assert raised.value.codes == (2, 2, 1)  # the codes that pynetdicom chooses
 
 
 # ---- limits, with 200 at once --------------------------------------------------------------------
@@ -563,7 +561,7 @@ MANY = 200
 
 
 async def ask_at_once(address: tuple[str, int]) -> list[aio.AsyncAssociation | Codes]:
-    """200 requestors with four titles, none of which ends before all are answered."""
+    """Run 200 requestors with four titles; none ends before all are answered."""
 
     async def ask(number: int) -> aio.AsyncAssociation | Codes:
         try:
@@ -577,7 +575,7 @@ async def ask_at_once(address: tuple[str, int]) -> list[aio.AsyncAssociation | C
 def admitted(
     answers: list[aio.AsyncAssociation | Codes],
 ) -> tuple[list[aio.AsyncAssociation], Counter[str]]:
-    """Those that were; all others had reached a limit."""
+    """Return the accepted ones; assert that all others had reached a limit."""
     found = [answer for answer in answers if isinstance(answer, aio.AsyncAssociation)]
     others = [answer for answer in answers if not isinstance(answer, aio.AsyncAssociation)]
     assert others == [LIMIT_REACHED] * (MANY - len(found))
@@ -597,7 +595,7 @@ LIMITS_OF_MANY = [
 @pytest.mark.slow
 @each_server
 @pytest.mark.parametrize(("limits", "count", "titles"), LIMITS_OF_MANY)
-def test_of_200_at_once_as_many_are_admitted_as_may_be_and_places_come_back(
+def test_a_limit_holds_for_200_requestors_at_once_and_places_are_freed(
     serve: Serve, limits: dict[str, Any], count: int, titles: dict[str, int] | None
 ) -> None:
     async def three_rounds(server: AnyServer) -> None:

@@ -36,12 +36,12 @@ NO_DATA_SET, DATA_SET = 0x0101, 0x0000
 SUCCESS, PENDING, FAILED = 0x0000, 0xFF00, 0xC000
 
 
-# ---- what is got --------------------------------------------------------------------------------
+# ---- instances ----------------------------------------------------------------------------------
 
 
 @cache
 def instance(number: int) -> pydicom.Dataset:
-    """Images of very different sizes, of two classes."""
+    """Return an image; their sizes differ much, and they are of two classes."""
     found = pydicom.Dataset()
     found.SOPClassUID, found.SOPInstanceUID = (CT, MR)[number % 2], f"{STUDY}.1.{number}"
     found.StudyInstanceUID, found.SeriesInstanceUID = STUDY, f"{STUDY}.1"
@@ -67,7 +67,7 @@ def pixels(found: pydicom.Dataset) -> tuple[str, bytes]:
 
 
 def check(got: list[pydicom.Dataset]) -> None:
-    """All of them, each with its own pixels."""
+    """Assert that all instances arrived, each with its own pixels."""
     assert sorted(map(pixels, got)) == sorted(pixels(instance(n)) for n in range(COUNT))
 
 
@@ -78,7 +78,7 @@ def query() -> pydicom.Dataset:
 
 
 def store_request(found: pydicom.Dataset, message: int, explicit: bool) -> tuple[bytes, bytes]:
-    """The command and the data set of a C-STORE."""
+    """Return the command and the data set of a C-STORE."""
     command = {
         **{0x0002: str(found.SOPClassUID), 0x0100: STORE_RQ, 0x0110: message},
         **{0x0700: 0, 0x0800: DATA_SET, 0x1000: str(found.SOPInstanceUID)},
@@ -101,7 +101,7 @@ def uid_in(command: dict[int, bytes], element: int) -> str:
 
 @dataclass
 class State:
-    """One C-GET, on one association."""
+    """The state of one C-GET on one association."""
 
     parts: list[bytes] = field(default_factory=list)
     context: int = 0
@@ -111,14 +111,14 @@ class State:
 
 
 class Scp:
-    """Gives all instances to whoever asks."""
+    """A C-GET SCP that sends all instances to every requestor."""
 
     def __init__(self) -> None:
         self.asked: list[pydicom.Dataset] = []
         self.statuses: list[int] = []
 
     def accept(self, association: Any) -> AssociateAccept:
-        """Answer the roles as they were proposed."""
+        """Accept the proposed roles."""
         accept, request = association.accept, association.request
         accept = replace(accept, user_info=replace(accept.user_info, roles=request.user_info.roles))
         assert isinstance(accept, AssociateAccept)
@@ -147,7 +147,7 @@ class Scp:
             yield from self.go_on(association, state)
 
     def go_on(self, association: Any, state: State) -> Iterator[Any]:
-        """The next instance, after a pending response; or the end."""
+        """Send a pending response and the next instance, or the final response."""
         if not state.left:
             self.statuses += state.statuses
             yield self.respond(association, state, SUCCESS)
@@ -196,7 +196,7 @@ Steps = Generator[Any, Any, tuple[list[pydicom.Dataset], list[dict[int, bytes]]]
 
 
 def get(association: Any) -> Steps:
-    """A C-GET, and what comes of it: the instances, and the responses."""
+    """Run a C-GET; return the instances and the responses."""
     request = {0x0002: GET, 0x0100: GET_RQ, 0x0110: 5, 0x0700: 0, 0x0800: DATA_SET}
     yield association.send(command_set(request), context=GET, is_command=True)
     yield association.send(encode_data_set(query(), True, True), context=GET)
@@ -266,7 +266,7 @@ CONTEXTS = [(GET, [IMPLICIT]), (CT, [EXPLICIT]), "MRImageStorage"]
 
 
 def check_numbers(responses: list[dict[int, bytes]]) -> None:
-    """The last one says how many were sent."""
+    """Assert that the last response has the number of instances."""
     assert number_in(responses[-1], 0x0900) == SUCCESS
     assert number_in(responses[-1], 0x1021) == COUNT
     assert number_in(responses[-1], 0x1022) == 0
@@ -332,8 +332,8 @@ def test_pynetdicom_gets_from_our_server(serve: Serve) -> None:
     assert statuses[-1].NumberOfCompletedSuboperations == COUNT
 
 
-def test_a_role_that_is_not_answered_is_none(serve: Serve) -> None:
-    """The admission answers no roles: the default ones hold then (PS3.7 D.3.3.4)."""
+def test_an_unanswered_role_is_not_agreed(serve: Serve) -> None:
+    """The admission answers no roles; then the default roles apply (PS3.7 D.3.3.4)."""
     with serve(admission=Admission(contexts=[GET, CT, MR])) as host:
         contexts = [GET, CT]
         with ltdic.connect(*host.server.address, contexts=contexts, roles={CT: (0, 1)}) as found:

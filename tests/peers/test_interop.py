@@ -1,4 +1,4 @@
-"""The codec against pynetdicom's, PDU by PDU, and against DCMTK's, in associations."""
+"""The codec against that of pynetdicom, PDU by PDU, and against that of DCMTK in associations."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def ours_of_associate(pdu: Any) -> ltdic.PDU:
 
 
 def ours_of(pdu: Any) -> ltdic.PDU:
-    """pynetdicom's PDU as one of ours."""
+    """Convert a PDU of pynetdicom into one of ours."""
     if isinstance(pdu, (theirs.A_ASSOCIATE_RQ, theirs.A_ASSOCIATE_AC)):
         return ours_of_associate(pdu)
     if isinstance(pdu, theirs.A_ASSOCIATE_RJ):
@@ -145,7 +145,7 @@ def decoded_by_pynetdicom(wire: bytes) -> Any:
     return pdu
 
 
-# ---- where pynetdicom is known to differ -----------------------------------------------------
+# ---- known differences of pynetdicom ---------------------------------------------------------
 
 UNKNOWN = "looks the type of each item up in a dictionary"
 REJECTED = "hands up the transfer syntax of a rejected context"
@@ -170,19 +170,21 @@ DISAGREEMENTS = {
 
 
 def without_unknown(pdu: ltdic.PDU) -> ltdic.PDU:
-    """The PDU without its unknown items, for which pynetdicom has no place."""
+    """Return the PDU without unknown items, which pynetdicom does not keep."""
     if not isinstance(pdu, ASSOCIATE):
         return pdu
     return replace(pdu, user_info=replace(pdu.user_info, unknown=()), unknown_items=())
 
 
 def has_backslash(pdu: ltdic.PDU) -> bool:
-    """Is one in the version name? PS3.7 D.3.3.2.3 allows it, pynetdicom does not."""
+    """Tell whether the version name has a backslash: PS3.7 D.3.3.2.3 allows it, pynetdicom does
+    not."""
     return isinstance(pdu, ASSOCIATE) and "\\" in str(pdu.user_info.implementation_version_name)
 
 
 def with_swallowed_length(pdu: ltdic.PDU) -> ltdic.PDU:
-    """The PDU with an empty primary field as pynetdicom has it: all up to the item's end."""
+    """Return the PDU as pynetdicom decodes an empty primary field: all bytes up to the item's
+    end."""
     identity = pdu.user_info.user_identity if isinstance(pdu, AssociateRequest) else None
     if identity is None or identity.primary:
         return pdu
@@ -192,9 +194,10 @@ def with_swallowed_length(pdu: ltdic.PDU) -> ltdic.PDU:
 
 
 def with_rejected_syntax(pdu: ltdic.PDU, syntax: str | None) -> ltdic.PDU:
-    """The PDU with this transfer syntax where it means nothing (PS3.8 9.3.3.2).
+    """Return the PDU with this transfer syntax in rejected contexts, where it is not significant
+    (PS3.8 9.3.3.2).
 
-    Ours is then empty. Others repeat one, and pynetdicom cannot encode an empty one.
+    Our value is then empty. Other codecs repeat one; pynetdicom cannot encode an empty one.
     """
     if not isinstance(pdu, AssociateAccept):
         return pdu
@@ -212,13 +215,13 @@ encodable_by_pynetdicom = known_to_pynetdicom.map(
 
 @pytest.mark.slow
 @given(known_to_pynetdicom)
-def test_pynetdicom_decodes_what_we_encode_to_the_same_fields(pdu: ltdic.PDU) -> None:
+def test_pynetdicom_decodes_our_pdus_to_the_same_fields(pdu: ltdic.PDU) -> None:
     assert ours_of(decoded_by_pynetdicom(encode(pdu))) == with_swallowed_length(pdu)
 
 
 @pytest.mark.slow
 @given(my.requests | my.accepts)
-def test_pynetdicom_refuses_what_is_known_and_no_more(pdu: ltdic.PDU) -> None:
+def test_pynetdicom_refuses_only_the_known_pdus(pdu: ltdic.PDU) -> None:
     try:
         decoded_by_pynetdicom(encode(pdu))
     except KeyError:
@@ -232,15 +235,16 @@ def test_pynetdicom_refuses_what_is_known_and_no_more(pdu: ltdic.PDU) -> None:
 
 @pytest.mark.slow
 @given(encodable_by_pynetdicom, st.randoms())
-def test_we_decode_what_pynetdicom_encodes_to_the_same_fields(pdu: Any, random: Any) -> None:
+def test_we_decode_pdus_of_pynetdicom_to_the_same_fields(pdu: Any, random: Any) -> None:
     if pdu.pdu_type in (1, 2):
         random.shuffle(pdu.user_information.user_data)
     expected = with_rejected_syntax(ours_of(pdu), None)
     assert decode(pdu.encode(), strict=True) == expected
 
 
+@pytest.mark.slow
 @given(encodable_by_pynetdicom)
-def test_we_encode_what_pynetdicom_encodes_to_the_same_bytes(pdu: Any) -> None:
+def test_we_encode_pdus_of_pynetdicom_to_the_same_bytes(pdu: Any) -> None:
     wire = pdu.encode()
     decoded = decode(wire, strict=True)
     assert encode(with_rejected_syntax(decoded, IMPLICIT)) == wire
@@ -264,7 +268,7 @@ def test_pynetdicom_agrees_with_all_valid_vectors_but_the_known_ones() -> None:
 
 
 class Link:
-    """Our end of a connection: the codec in strict mode, and nothing that knows the protocol."""
+    """Our end of a connection: the codec in strict mode, without a state machine."""
 
     def __init__(self, connection: socket.socket) -> None:
         connection.settimeout(TIMEOUT)
@@ -282,7 +286,7 @@ class Link:
         self.connection.sendall(encode(pdu))
 
     def receive(self) -> tuple[Any, bytes]:
-        """The next PDU and its bytes, which an exact decoding gives back whatever they are."""
+        """Return the next PDU and its bytes; exact decoding keeps all of them."""
         wire = self.file.read(6)
         assert wire, "the peer has closed"
         wire += self.file.read(int.from_bytes(wire[2:], "big"))
@@ -292,14 +296,14 @@ class Link:
         return pdu, wire
 
     def receive_to_the_byte(self) -> Any:
-        """The next PDU, of which we would encode the same bytes."""
+        """Return the next PDU; assert that its encoding gives the same bytes."""
         pdu, wire = self.receive()
         assert encode(pdu) == wire
         return pdu
 
 
 def command(*elements: tuple[int, bytes | int]) -> bytes:
-    """A command set, from element numbers and US or UI values (PS3.7 6.3.1)."""
+    """Return a command set of element numbers and US or UI values (PS3.7 6.3.1)."""
     body = b""
     for number, value in elements:
         encoded = value.to_bytes(2, "little") if isinstance(value, int) else value
@@ -377,7 +381,7 @@ ExtendedNegotiation = Extended
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Where DCMTK finds a profile, a secret and a data set."""
+    """A folder with a profile, a secret and a data set for DCMTK."""
     (tmp_path / "profile").write_text(PROFILE)
     (tmp_path / "secret").write_bytes(b"s\0\xff")
     image = Dataset()
@@ -393,7 +397,7 @@ def folder(tmp_path: Path) -> Path:
 def dcmtk_requestor(
     folder: Path, program: str, *options: str
 ) -> Iterator[tuple[Link, subprocess.Popen[str]]]:
-    """A DCMTK requestor that works in `folder`, and our end of its connection."""
+    """Run a DCMTK requestor in `folder`; yield it and our end of its connection."""
     with socket.create_server((LOCALHOST, 0)) as server:
         server.settimeout(TIMEOUT)
         port = str(server.getsockname()[1])
@@ -415,9 +419,9 @@ def dcmtk_requestor(
 
 
 def with_marked_contexts(wire: bytes) -> bytes:
-    """A request with FF in the reserved byte 6 of each item 20, as DCMTK sends it.
+    """Return a request with FF in the reserved byte 6 of each item 20, which DCMTK sends.
 
-    The byte is where item 21 has its result; PS3.8 9.3.2.2 has 00 sent there and nothing tested.
+    Item 21 has its result there. By PS3.8 9.3.2.2 the byte is sent as 00 and not tested.
     """
     marked = bytearray(wire)
     for at, kind, _ in my.items_of(wire, 74, len(wire)):
@@ -433,7 +437,7 @@ def receive_request(link: Link) -> AssociateRequest:
 
 
 def accepting(request: AssociateRequest, **information: Any) -> AssociateAccept:
-    """An answer that accepts all contexts, each with its first transfer syntax."""
+    """Return an answer that accepts all contexts, each with its first transfer syntax."""
     fields = {"max_length": 16384, "implementation_class_uid": "1.2.3", **information}
     contexts = tuple(ContextResult(c.id, 0, c.transfer_syntaxes[0]) for c in request.contexts)
     return AssociateAccept(
@@ -442,7 +446,7 @@ def accepting(request: AssociateRequest, **information: Any) -> AssociateAccept:
 
 
 def receive_store(link: Link) -> list[tuple[DataTransfer, bytes]]:
-    """A C-STORE-RQ with its data set, as PDUs and their bytes; it is answered."""
+    """Receive and answer a C-STORE-RQ with its data set; return its PDUs and their bytes."""
     received = [link.receive()]
     while (last := received[-1][0].pdvs[-1]).is_command or not last.is_last:
         received.append(link.receive())
@@ -451,7 +455,7 @@ def receive_store(link: Link) -> list[tuple[DataTransfer, bytes]]:
 
 
 def release(link: Link, process: subprocess.Popen[str]) -> str:
-    """Let the requestor release and end; what it has printed."""
+    """Let the requestor release and end; return its output."""
     assert link.receive_to_the_byte() == ReleaseRequest()
     link.send(ReleaseResponse())
     output, _ = process.communicate(timeout=TIMEOUT)
@@ -528,7 +532,7 @@ REFUSALS = [
 
 @needs_dcmtk
 @pytest.mark.parametrize(("pdu", "words"), REFUSALS, ids=["called", "limit", "user", "provider"])
-def test_echoscu_says_why_there_is_no_association(folder: Path, pdu: ltdic.PDU, words: str) -> None:
+def test_echoscu_prints_the_reason_of_a_refusal(folder: Path, pdu: ltdic.PDU, words: str) -> None:
     with dcmtk_requestor(folder, "echoscu") as (link, process):
         receive_request(link)
         link.send(pdu)
@@ -550,7 +554,7 @@ IDENTITIES = [
 @pytest.mark.slow
 @needs_dcmtk
 @pytest.mark.parametrize(("options", "identity", "response"), IDENTITIES)
-def test_a_user_identity_of_storescu_arrives_and_our_response_to_it(
+def test_a_user_identity_of_storescu_and_our_response_are_received(
     folder: Path, options: str, identity: UserIdentity, response: bytes | None
 ) -> None:
     with dcmtk_requestor(folder, "storescu", "-d", "-R", *options.split()) as (link, process):
@@ -567,7 +571,7 @@ def test_a_user_identity_of_storescu_arrives_and_our_response_to_it(
 
 
 @needs_dcmtk
-def test_roles_and_extended_negotiation_of_storescu_arrive_and_our_answers_to_them(
+def test_roles_and_extended_negotiation_of_storescu_and_our_answers_are_received(
     folder: Path,
 ) -> None:
     with dcmtk_requestor(folder, "storescu", "-d", "-xf", "profile", "Profile") as (link, process):
@@ -589,7 +593,7 @@ def test_roles_and_extended_negotiation_of_storescu_arrive_and_our_answers_to_th
 
 
 def joined_fragments(wire: bytes) -> list[bytes]:
-    """The command and the data set, from pieces as they come in reads of 1000 bytes."""
+    """Return the command and the data set, joined from the pieces of reads of 1000 bytes."""
     found = [bytearray(), bytearray()]
     decoder = Decoder(strict=True)
     for start in range(0, len(wire), 1000):
@@ -625,7 +629,7 @@ def test_storescu_s_data_set_arrives_whole_under_each_maximum_length(
 
 
 def connect(port: int) -> Link:
-    """A connection to a server, as soon as it listens."""
+    """Connect to a server as soon as it listens."""
     end = time.monotonic() + TIMEOUT
     while True:
         try:
@@ -636,7 +640,7 @@ def connect(port: int) -> Link:
 
 
 def associate(link: Link, request: AssociateRequest) -> AssociateAccept:
-    """DCMTK's answer, which repeats a transfer syntax in rejected contexts."""
+    """Associate; return DCMTK's answer, which repeats a transfer syntax in rejected contexts."""
     link.send(request)
     accept, wire = link.receive()
     assert encode(with_rejected_syntax(accept, IMPLICIT)) == wire
@@ -670,7 +674,7 @@ OFFERS = {
 @needs_dcmtk
 @pytest.mark.parametrize("offer", OFFERS)
 @pytest.mark.parametrize("server", SERVERS, ids=lambda server: server[0])
-def test_a_dcmtk_server_accepts_what_we_offer_and_echoes(
+def test_a_dcmtk_server_accepts_our_request_and_echoes(
     tmp_path: Path, server: list[str], offer: str
 ) -> None:
     request = OFFERS[offer]
@@ -685,7 +689,7 @@ def test_a_dcmtk_server_accepts_what_we_offer_and_echoes(
 
 
 @needs_dcmtk
-def test_storescp_answers_the_roles_and_the_extended_negotiation_we_offer(folder: Path) -> None:
+def test_storescp_answers_our_roles_and_extended_negotiation(folder: Path) -> None:
     contexts = ECHO_CONTEXT, replace(ECHO_CONTEXT, id=3, abstract_syntax=SECONDARY_CAPTURE)
     with (
         dcmtk_server(folder, *STORESCP, "-xf", "profile", "Profile") as port,
@@ -731,7 +735,7 @@ def test_storescp_stores_our_data_set_from_fragments_of_each_size(folder: Path, 
         pdvs.append(PDV(1, False, place + size >= len(image), image[place : place + size]))
     with dcmtk_server(folder, *STORESCP, "+B") as port, connect(port) as link:
         associate(link, requesting(replace(ECHO_CONTEXT, abstract_syntax=SECONDARY_CAPTURE)))
-        # Two in a PDU: DCMTK misplaces the third where the first two are not of one length.
+        # Two in a PDU: DCMTK misplaces a third one if the first two differ in length.
         for place in range(0, len(pdvs), 2):
             link.send(DataTransfer(tuple(pdvs[place : place + 2])))
         assert link.receive_to_the_byte() == whole_command(1, STORE_RESPONSE)

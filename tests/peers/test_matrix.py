@@ -1,6 +1,7 @@
-"""The live matrix: each peer in each case that it can be in, both ways round.
+"""The matrix of peers and cases: each peer in each case that it supports, as requestor and
+acceptor.
 
-`pytest -q -s tests/peers/test_matrix.py` prints it at the end.
+`pytest -q -s tests/peers/test_matrix.py` prints the matrix at the end.
 """
 
 from __future__ import annotations
@@ -89,11 +90,11 @@ MORE_ROWS = 8192  # 16 MiB, more than sockets hold
 
 Event = tuple[Any, ...]
 
-# ---- what is sent ----------------------------------------------------------------------------
+# ---- data to send ----------------------------------------------------------------------------
 
 
 def data_set_in(file: bytes) -> bytes:
-    """What follows the preamble and the meta information of a file."""
+    """Return the part of a file after the preamble and the meta information."""
     assert file[128:140] == b"DICM\x02\x00\x00\x00UL\x04\x00"
     return file[144 + int.from_bytes(file[140:144], "little") :]
 
@@ -109,7 +110,7 @@ def status_in(response: bytes) -> int:
 
 # ---- our side --------------------------------------------------------------------------------
 
-# Slot -> how many of its arguments, after the handle, make the event. Data is kept apart.
+# Slot -> the number of its arguments, after the handle, in the event. Data is kept apart.
 NOTED = {
     "pfnConnect": 1,
     "pfnClose": 1,
@@ -127,12 +128,12 @@ NOTED = {
 
 
 def as_python(value: Any) -> Any:
-    """Text is C's only until the callback returns."""
+    """Copy text, which is valid only until the callback returns."""
     return ffi.string(value).decode() if isinstance(value, ffi.CData) else value
 
 
 class End:
-    """Our end of an association: what it was told, and the message it is being sent."""
+    """Our end of an association: its events, and the message that it sends."""
 
     def __init__(self, maximum: int = 16 * KIB, **reactions: Callable[[End], None]) -> None:
         self.maximum, self.reactions = maximum, reactions
@@ -176,7 +177,7 @@ class End:
             L_DicomWait(self.net, 100)
 
     def until(self, *names: str) -> Event:
-        """Pump until one of these has been told; the last of them."""
+        """Pump until one of these events has come; return the last of them."""
         self.pump_until(names, lambda: any(event[0] in names for event in self.told))
         return [event for event in self.told if event[0] in names][-1]
 
@@ -185,19 +186,19 @@ class End:
         self.pump_until(f"PDU {kind} sent", lambda: kind in dict(self.sent()))
 
     def all_told(self) -> list[Event]:
-        """What was told up to the end, which comes once and last."""
+        """Return the events up to the end, which comes once and last."""
         self.until("Close")
         L_DicomWait(self.net, 20)
         assert [event[0] for event in self.told].index("Close") == len(self.told) - 1
         return self.told
 
     def sent(self) -> list[tuple[int, int]]:
-        """Of each PDU that has gone: its type and its length field."""
+        """Return the type and the length field of each sent PDU."""
         told = [event[1:] for event in self.told if event[0] == "Send"]
         return [(kind, size - 6) for error, kind, size in told if error == DICOM_SUCCESS]
 
     def is_up(self) -> bool:
-        """Nothing has ended yet."""
+        """Tell whether the association has not ended yet."""
         L_DicomWait(self.net, 20)
         ended = any(event[0] == "Close" for event in self.told)
         return bool(L_DicomIsConnected(self.net)) and not ended
@@ -217,7 +218,7 @@ class End:
         check(L_DicomSendAssociateReject(self.net, *codes))
         self.until_sent(PDU_ASSOCIATE_REJECT)
 
-    # What callbacks may do too, where nothing can be waited for.
+    # Callbacks may use the functions from here on, which do not wait.
 
     def ask_for_release(self) -> None:
         check(L_DicomSendReleaseRequest(self.net))
@@ -232,7 +233,7 @@ class End:
     # ---- as requestor
 
     def connect(self, port: int, called: str) -> None:
-        """Connect, as soon as the peer listens, and ask for an association."""
+        """Connect as soon as the peer listens, and send an A-ASSOCIATE-RQ."""
         request = L_DicomCreateAssociate(True)
         check(L_DicomSetCalled(request, called))
         check(L_DicomSetCalling(request, "OURS"))
@@ -259,7 +260,7 @@ class End:
     # ---- as acceptor
 
     def accept(self) -> None:
-        """Accept Implicit VR Little Endian wherever it is proposed."""
+        """Accept Implicit VR Little Endian in each context that proposes it."""
         accept = L_DicomCreateAssociate(False)
         check(L_DicomSetMaxLength(accept, self.maximum))
         check(L_DicomDefaultAssociate(accept))
@@ -273,7 +274,7 @@ class End:
 
 
 def proposed(request: Any) -> dict[int, list[str]]:
-    """The contexts of a request: their transfer syntaxes."""
+    """Return the transfer syntaxes of each context of a request."""
     ids = [L_DicomGetPresentation(request, n) for n in range(L_DicomGetPresentationCount(request))]
     return {
         i: [L_DicomGetTransfer(request, i, n) for n in range(L_DicomGetTransferCount(request, i))]
@@ -282,7 +283,7 @@ def proposed(request: Any) -> dict[int, list[str]]:
 
 
 def pdu_lengths(raw: bytes) -> list[int]:
-    """The length fields of the P-DATA-TF that these bytes are, exactly."""
+    """Return the length fields of P-DATA-TF PDUs; assert that there are no other bytes."""
     lengths, at = [], 0
     while at < len(raw):
         assert raw[at] == PDU_DATA_TRANSFER
@@ -302,7 +303,7 @@ def our_end(maximum: int = 16 * KIB, **reactions: Callable[[End], None]) -> Iter
 
 
 class Listener:
-    """Where one end of ours is called."""
+    """A listener for one end of ours."""
 
     def __init__(self, end: End) -> None:
         self.end = end
@@ -320,7 +321,7 @@ class Listener:
 
 
 class Program:
-    """A peer that runs."""
+    """A running program of a peer."""
 
     http = 0  # the port of its REST API, if it has one
 
@@ -335,7 +336,7 @@ class Program:
         return self.log.read_text(errors="replace")
 
     def says(self, *expected: str) -> bool:
-        """Whether it prints all this, soon."""
+        """Tell whether it prints all this soon."""
         end = time.monotonic() + TIMEOUT
         while not all(text in self.text() for text in expected):
             assert time.monotonic() < end, f"no {expected} in:\n{self.text()[-5000:]}"
@@ -343,7 +344,7 @@ class Program:
         return True
 
     def pause(self) -> None:
-        """Hold it in the state that it is in."""
+        """Stop the process in its present state."""
         self.process.send_signal(signal.SIGSTOP)
         os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
         assert self.process.poll() is None, self.text()
@@ -364,17 +365,17 @@ def running(command: list[str], folder: Path) -> Iterator[Program]:
 
 @dataclass(frozen=True)
 class Way:
-    """How a server is to be: what it announces, and what it does."""
+    """The behaviour of a server: what it announces and does."""
 
     port: int
     maximum: int = 16 * KIB
     refuses: bool = False
-    ends: str = ""  # the association, with "release" or "abort", once it is up
+    ends: str = ""  # "release" or "abort": how it ends the established association
 
 
 @dataclass(frozen=True)
 class Call:
-    """What a client is to do: echo, store, release, abort, or wait for what we do."""
+    """The task of a client: echo, store, release, abort, or wait for our end."""
 
     port: int
     what: str
@@ -383,10 +384,10 @@ class Call:
 
 
 class Peer(ABC):
-    """An implementation that is not ours: how its programs are run, and what they print."""
+    """Another implementation: how its programs are run, and what they print."""
 
     name: str
-    program: str  # without which it is not installed
+    program: str  # the peer is installed if this program is
 
     @property
     def version(self) -> str:
@@ -395,23 +396,23 @@ class Peer(ABC):
 
     @abstractmethod
     def call(self, folder: Path, call: Call) -> AbstractContextManager[Program]:
-        """A client that calls."""
+        """Run a client that connects to us."""
 
     @abstractmethod
     def says_rejected(self, client: Program, codes: Codes) -> bool:
-        """Whether the client has said so, as far as it says codes at all."""
+        """Tell whether the client has printed the rejection, with the codes if it prints any."""
 
 
 class ServingPeer(Peer):
-    """One that has a server, too."""
+    """A peer that also has a server."""
 
     @abstractmethod
     def serve(self, folder: Path, way: Way) -> AbstractContextManager[Program]:
-        """A server, which may not listen yet."""
+        """Run a server, which may not listen yet."""
 
     @abstractmethod
     def stored(self, server: Program) -> bytes:
-        """The only data set that its server has received."""
+        """Return the only data set that its server has received."""
 
 
 # ---- pynetdicom ------------------------------------------------------------------------------
@@ -546,7 +547,7 @@ class Dcmtk(ServingPeer):
 
 
 class Orthanc(ServingPeer):
-    """Server and, through its REST API, client."""
+    """Orthanc as a server and, through its REST API, as a client."""
 
     name = "Orthanc"
     program = "Orthanc"
@@ -594,7 +595,7 @@ class Orthanc(ServingPeer):
         return found
 
     def ask(self, program: Program, path: str, body: bytes) -> None:
-        """Have it call, and add its answer, which comes at the end, to what it prints."""
+        """Make Orthanc connect; add its answer, which comes at the end, to its output."""
         answer = self.rest(program, "POST", path, body)
         with program.log.open("ab") as log:
             log.write(b"\nAnswer: " + answer)
@@ -621,14 +622,14 @@ class Orthanc(ServingPeer):
         return data_set_in(self.rest(server, "GET", f"/instances/{instance}/file"))
 
     def says_rejected(self, client: Program, codes: Codes) -> bool:
-        return client.says("DUL Association Rejected")  # and never why
+        return client.says("DUL Association Rejected")  # it never prints the reason
 
 
 # ---- GDCM ------------------------------------------------------------------------------------
 
 
 class Gdcm(Peer):
-    """A client only. Its 3.0.21 ends in an uncaught exception whenever it has hung up."""
+    """A client only. Version 3.0.21 ends in an uncaught exception after each close of its own."""
 
     name = "GDCM"
     program = "gdcmscu"
@@ -640,14 +641,14 @@ class Gdcm(Peer):
         return running(["gdcmscu", "-D", *what, *address], folder)
 
     def says_rejected(self, client: Program, codes: Codes) -> bool:
-        """The source is one off in its words, and it has none for 3."""
+        """The words of GDCM have the source off by one, and there are none for source 3."""
         result = {1: "rejected-permanent", 2: "rejected-transient"}[codes[0]]
         return client.says(f"Result: {result}", f"Reason: {codes[2]} -" if codes[1] == 1 else "")
 
 
 # ---- cases: our requestor ---------------------------------------------------------------------
 
-# How it ends, as the last that we are told.
+# The last events of our end, by kind of end.
 RELEASED = [("ReceiveReleaseResponse",), ("Close", DICOM_SUCCESS)]
 ABORTED = [
     ("ReceiveAbort", PDU_ABORT_SOURCE_USER, PDU_ABORT_REASON_UNKNOWN),
@@ -661,7 +662,7 @@ REQUESTOR: dict[str, Callable[[End], None]] = {"ReceiveReleaseRequest": End.answ
 def associated(
     peer: ServingPeer, folder: Path, ours: int = 16 * KIB, **way: Any
 ) -> Iterator[tuple[Program, End]]:
-    """A server of the peer's, and our end associated with it."""
+    """Run a server of the peer; yield it and our end, associated."""
     with (
         reserved_port() as port,
         peer.serve(folder, Way(port, **way)) as server,
@@ -769,7 +770,7 @@ def server_killed_in_sta5(peer: ServingPeer, folder: Path) -> None:
 def server_killed(
     peer: Peer, folder: Path, act: Callable[[End], None], error: int = DICOM_ERROR_CLOSED
 ) -> None:
-    """In the state that `act` leads to while the server cannot answer."""
+    """Kill the server in the state that `act` leads to while the server cannot answer."""
     with associated(peer, folder) as (server, end):
         server.pause()
         act(end)
@@ -793,7 +794,7 @@ def server_killed_in_sta8(peer: ServingPeer, folder: Path) -> None:
 
 
 def server_killed_while_we_send(peer: Peer, folder: Path) -> None:
-    """What could not go is told of before the end, each PDU once."""
+    """Each unsent PDU is told once, before the end."""
     sent = data_set_in(dicom_file()) * 4
     with associated(peer, folder) as (server, end):
         server.pause()
@@ -819,7 +820,7 @@ ANSWERED_RELEASE = ("Send", DICOM_SUCCESS, PDU_RELEASE_RESPONSE)
 
 @contextmanager
 def calling(peer: Peer, folder: Path, end: End, what: str, **how: int) -> Iterator[Program]:
-    """A client of the peer's that has called our end and asked for an association."""
+    """Run a client of the peer that has connected to our end and sent an A-ASSOCIATE-RQ."""
     listener = Listener(end)
     try:
         with peer.call(folder, Call(listener.port, what, **how)) as client:
@@ -843,7 +844,7 @@ def echo_from_it(peer: Peer, folder: Path, words: str) -> None:
         assert client.says(words)
 
 
-# What a client prints when it takes our answer for a success.
+# The output of a client that takes our answer for a success.
 STORED = {
     "pynetdicom": "status 0",
     "DCMTK": "Received Store Response (Success)",
@@ -885,7 +886,7 @@ def release_from_it(peer: Peer, folder: Path, what: str) -> None:
 def release_by_our_acceptor(
     peer: Peer, folder: Path, words: str, told: list[Event], what: str = "echo"
 ) -> None:
-    """While the requestor waits for the answer to its C-ECHO, if it has sent one."""
+    """The requestor waits for the answer to its C-ECHO, if it has sent one."""
     with our_end(**ACCEPTOR) as end, calling(peer, folder, end, what) as client:
         end.until("ReceiveCEchoRequest" if what == "echo" else "Send")
         end.release()
@@ -894,7 +895,8 @@ def release_by_our_acceptor(
 
 
 def release_by_both(peer: Peer, folder: Path) -> None:
-    """It asks as soon as it has our answer, behind which we ask: Sta10, where it is lost."""
+    """The peer asks when it has our answer, and we ask right after it: the connection is lost in
+    Sta10."""
 
     def answer_and_release(end: End) -> None:
         end.answer_echo()
@@ -936,7 +938,7 @@ def client_killed_in_sta6(peer: Peer, folder: Path) -> None:
 
 
 def client_killed_while_it_sends(peer: Peer, folder: Path) -> None:
-    """What it had sent arrives, and no more."""
+    """The data sent before arrives, and no more."""
     with (
         our_end(**NO_ANSWER) as end,
         calling(peer, folder, end, "store", rows=MORE_ROWS) as client,
@@ -968,7 +970,7 @@ def client_killed_in_sta8(peer: Peer, folder: Path, what: str) -> None:
 
 
 def client_killed_in_sta13(peer: Peer, folder: Path, what: str) -> None:
-    """After our release response, when the association had ended well."""
+    """The client is killed after our release response: the association has ended in order."""
     reactions = {**NO_ANSWER, "ReceiveCEchoRequest": End.answer_echo}
     with our_end(**reactions) as end, calling(peer, folder, end, what) as client:
         end.until("ReceiveReleaseRequest")
@@ -1000,7 +1002,7 @@ NO_RELEASE = dict.fromkeys(["DCMTK", "Orthanc"], "never asks for release as a se
 
 @dataclass(frozen=True)
 class Case:
-    """What is done, with which options for which peer; and why others cannot take part."""
+    """An action with the options for each peer, and why other peers cannot take part."""
 
     name: str
     run: Callable[..., None]
@@ -1021,7 +1023,7 @@ def words(**of_peers: str) -> dict[str, dict[str, Any]]:
 
 
 def at_maximum(maximum: int, names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Announced by us and by the peer, or what is nearest to it.
+    """Return options for this maximum length, announced by us and by the peer, or the nearest one.
 
     DCMTK and Orthanc, which is built on it, announce 4 to 128 KiB; GDCM always 16 KiB.
     """
@@ -1031,7 +1033,7 @@ def at_maximum(maximum: int, names: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 def remark(case: Case, options: dict[str, Any]) -> str:
-    """Where the peer is sent data under another maximum than the case says."""
+    """Return a remark if the peer announces another maximum length than the case has."""
     differs = case.run is data_to_it and options["maximum"] != options["ours"]
     return f" by its {options['maximum'] // KIB} KiB" if differs else ""
 
@@ -1095,14 +1097,17 @@ CASES = [
         {
             "pynetdicom": {"what": "wait", "words": "A_RELEASE_RQ", "told": RELEASED},
             "DCMTK": {"words": "Peer requested release (Aborting)", "told": ABORTED},
-            "Orthanc": {"words": "DUL Peer Requested Release", "told": LOST},  # just hangs up
+            "Orthanc": {
+                "words": "DUL Peer Requested Release",
+                "told": LOST,
+            },  # closes without a PDU
             "GDCM": {"words": "Echo failed", "told": RELEASED},
         },
     ),
     Case(
         "release by both",
         release_by_both,
-        for_all("DCMTK", "Orthanc", "GDCM"),  # none of which can go on from there
+        for_all("DCMTK", "Orthanc", "GDCM"),  # no other peer can continue there
         {"pynetdicom": "dies of it in one thread of two, and hangs"},
     ),
     Case(
@@ -1180,15 +1185,15 @@ DONE: dict[tuple[str, str], str] = {}
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "case", "options"), list(combinations()))
-def test_both_ends_agree_on_what_happened(
+def test_both_ends_report_the_expected_events(
     tmp_path: Path, name: str, case: Case, options: dict[str, Any]
 ) -> None:
     case.run(PEERS[name], tmp_path, **options)
     DONE[name, case.name] = "ok" + remark(case, options)
 
 
-def test_a_connection_that_is_lost_in_sta2_is_told_of_once() -> None:
-    """Where there is nothing of a peer but its socket."""
+def test_a_connection_lost_in_sta2_is_told_once() -> None:
+    """The peer is a plain socket."""
     with our_end() as end:
         listener = Listener(end)
         try:
@@ -1201,8 +1206,8 @@ def test_a_connection_that_is_lost_in_sta2_is_told_of_once() -> None:
             L_DicomFreeNet(listener.net)
 
 
-def test_each_combination_is_there_or_cannot_be() -> None:
-    """Prints what was done, and why the rest cannot be."""
+def test_each_combination_is_tested_or_has_a_reason_not_to_be() -> None:
+    """Print the tested combinations, and the reasons for the others."""
     versions = [p.version if is_installed(p.program) else "not there" for p in PEERS.values()]
     heads = [f"{name} {version}" for name, version in zip(PEERS, versions, strict=True)]
     rows = [[case.name, *[DONE.get((n, case.name), "-") for n in PEERS]] for case in CASES]

@@ -1,4 +1,4 @@
-"""Associations with implementations that are not ours: pynetdicom and DCMTK, both ways round."""
+"""Associations with pynetdicom and DCMTK, as requestor and as acceptor."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ Reactions = Mapping[str, Callable[..., None]]
 
 # ---- our side --------------------------------------------------------------------------------
 
-# Slot -> how many of its arguments, after the handle, make the event.
+# Slot -> the number of its arguments, after the handle, in the event.
 NOTED = {
     "pfnConnect": 1,
     "pfnClose": 1,
@@ -107,7 +107,7 @@ NOTED = {
 
 
 def callbacks(events: list[Event], reactions: Reactions) -> dict[str, Callable[..., None]]:
-    """All callbacks: each notes its event, then does what `reactions` has for its slot."""
+    """Return all callbacks; each records its event and then calls the reaction of its slot."""
 
     def noting(slot: str) -> Callable[..., None]:
         def called(hNet: Any, *arguments: Any) -> None:
@@ -121,12 +121,12 @@ def callbacks(events: list[Event], reactions: Reactions) -> dict[str, Callable[.
 
 
 def requested_then(*events: Event) -> list[Event]:
-    """The events of our requestor from its connection on."""
+    """Return the events of our requestor from its connection on."""
     return [("Connect", DICOM_SUCCESS), ("Send", DICOM_SUCCESS, PDU_ASSOCIATE_REQUEST), *events]
 
 
 def rejected_with(codes: Codes) -> list[Event]:
-    """The events of our requestor when it is rejected."""
+    """Return the events of our requestor when it is rejected."""
     return requested_then(
         ("Receive", DICOM_SUCCESS, PDU_ASSOCIATE_REJECT),
         ("ReceiveAssociateReject", *codes),
@@ -164,7 +164,7 @@ def with_other_application_context(request: Any) -> None:
 
 
 def without_implementation_class(request: Any) -> None:
-    """Build the request anew, since what is set cannot be taken back."""
+    """Build the request anew, since a set value cannot be removed."""
     titles = L_DicomGetCalled(request), L_DicomGetCalling(request)
     check(L_DicomResetAssociate(request, True))
     check(L_DicomSetCalled(request, titles[0]))
@@ -200,7 +200,7 @@ class Requestor:
         change(self.request)
 
     def associate(self) -> None:
-        """Associate, as soon as the server listens, and wait for its answer."""
+        """Associate as soon as the server listens, and wait for its answer."""
         end = time.monotonic() + TIMEOUT
         self.connect()
         while self.events[0] == ("Connect", DICOM_ERROR_CONNECT):
@@ -223,7 +223,7 @@ class Requestor:
             L_DicomWait(self.net, 100)
 
     def all_events(self) -> list[Event]:
-        """The events up to the end, and what may come after it."""
+        """Return the events up to the end, and any after it."""
         self.pump_until("Close")
         L_DicomWait(self.net, 20)
         return self.events
@@ -235,7 +235,7 @@ class Requestor:
 
 @contextmanager
 def our_requestor(port: int, **options: Any) -> Iterator[Requestor]:
-    """Our requestor, after the server's answer."""
+    """Yield our requestor after the answer of the server."""
     requestor = Requestor(port, **options)
     try:
         requestor.associate()
@@ -245,13 +245,13 @@ def our_requestor(port: int, **options: Any) -> Iterator[Requestor]:
 
 
 def events_of(port: int, **options: Any) -> list[Event]:
-    """What our requestor's callbacks get, from connection to close."""
+    """Return the events of our requestor from connection to close."""
     with our_requestor(port, **options) as requestor:
         return requestor.all_events()
 
 
 class Acceptor:
-    """Our acceptor, on a thread of its own: the only one that may use its handles."""
+    """Our acceptor in a thread of its own, which alone may use its handles."""
 
     def __init__(self, reactions: Reactions) -> None:
         self.reactions: Reactions = {**reactions, "pfnClose": self.on_close}
@@ -282,13 +282,13 @@ class Acceptor:
 
     def all_events(self) -> list[Event]:
         assert self.closed.wait(TIMEOUT), f"not closed: {self.events}"
-        time.sleep(0.02)  # for what may come after the end
+        time.sleep(0.02)  # for events after the end, which would be wrong
         return self.events
 
 
 @contextmanager
 def our_acceptor(reactions: Reactions) -> Iterator[tuple[Acceptor, int]]:
-    """Our acceptor, and its port. Raises what its callbacks raise."""
+    """Yield our acceptor and its port. Raises the exceptions of its callbacks."""
     acceptor = Acceptor(reactions)
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(acceptor.run)
@@ -300,13 +300,13 @@ def our_acceptor(reactions: Reactions) -> Iterator[tuple[Acceptor, int]]:
 
 
 def asked_then(*events: Event) -> list[Event]:
-    """The events of our acceptor from the associate request on."""
+    """Return the events of our acceptor from the associate request on."""
     request = ("Receive", DICOM_SUCCESS, PDU_ASSOCIATE_REQUEST)
     return [request, ("ReceiveAssociateRequest",), *events]
 
 
 def accepted_then(*events: Event) -> list[Event]:
-    """The events of our acceptor when it accepts."""
+    """Return the events of our acceptor when it accepts."""
     return asked_then(("Send", DICOM_SUCCESS, PDU_ASSOCIATE_ACCEPT), *events)
 
 
@@ -327,7 +327,7 @@ def answer_release(hNet: Any, _: Any) -> None:
 ACCEPTING: Reactions = {
     "pfnReceiveAssociateRequest": accept_first_context,
     "pfnReceiveReleaseRequest": answer_release,
-    "pfnReceiveData": abort,  # nothing here needs an answer to its data
+    "pfnReceiveData": abort,  # no test here needs an answer to data
 }
 ANSWERED_RELEASE = accepted_then(
     ("Receive", DICOM_SUCCESS, PDU_RELEASE_REQUEST),
@@ -442,7 +442,9 @@ def test_our_requestor_is_told_of_an_abort_by_pynetdicom() -> None:
         end = time.monotonic() + TIMEOUT
         machine = event.assoc.dul.state_machine
         while machine.current_state != "Sta6" and time.monotonic() < end:
-            time.sleep(0.01)  # or it would close and send neither the accept nor the abort
+            time.sleep(
+                0.01
+            )  # without it pynetdicom would close and send neither the accept nor the abort
         event.assoc.abort()
 
     with pynetdicom_acceptor([(evt.EVT_ESTABLISHED, on_established)]) as port:
@@ -562,13 +564,13 @@ REFUSALS = [
     (DCMQRSCP, ["--reject"], NO_CLASS, (1, 1, 1)),
     (DCMQRSCP, [], OTHER_CONTEXT, (2, 1, 2)),
     (DCMQRSCP, [], {"called": "OTHER"}, (1, 1, 7)),
-    # dcmqrscp blames the called title where it does not know the calling one
+    # dcmqrscp reports an unknown calling title as an unknown called title
     (DCMQRSCP, [], {"called": "CLOSED", "calling": "STRANGER"}, (1, 1, 7)),
 ]
 
 
 def refusal_id(value: Any) -> str:
-    """A readable id for each part of a refusal."""
+    """Return a readable id for each part of a refusal."""
     if isinstance(value, tuple):
         return named(value)
     if isinstance(value, list):

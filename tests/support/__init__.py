@@ -1,1 +1,1 @@
-"""Code that more than one test module uses; each module has one subject."""
+"""Code for more than one test module; each module here has one subject."""

@@ -1,4 +1,4 @@
-"""The admission in C, through the private binding."""
+"""The admission in C, by its C functions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Users = tuple[tuple[bytes, bytes | None], ...]
 
 
 def bytes_of(data: bytes | None) -> tuple[Any, Any]:
-    """An `ltdic_bytes`, and what must live as long as it; None is no data at all."""
+    """Return an `ltdic_bytes`, and the owner of its memory; None gives no data."""
     if data is None:
         return (ffi.NULL, 0), None
     raw = ffi.from_buffer(data or b"\0")
@@ -125,12 +125,12 @@ def request(**changes: Any) -> AssociateRequest:
 
 
 def asks_as(*identity: Any) -> AssociateRequest:
-    """A request with this user identity: type, response requested, primary, secondary."""
+    """Return a request with this user identity: type, response requested, primary, secondary."""
     return request(user_info=UserInformation(16384, "1.2.3", user_identity=UserIdentity(*identity)))
 
 
 def accepted(admission: Admission, rq: bytes) -> AssociateAccept:
-    """The A-ASSOCIATE-AC that answers a request."""
+    """Return the A-ASSOCIATE-AC that answers a request."""
     answer = admission.judge(rq)
     admission.leave(answer)
     pdu = decode(answer.accept)

@@ -1,4 +1,4 @@
-"""Functions that tests run in another process, which a crash ends, and how they run them."""
+"""Functions that tests run in another process, since a crash ends it."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ COMMAND = p_data(b"ab", True)
 
 
 def are_sent_to_and_collected() -> None:
-    """Peers ask for much more than they read, and leave."""
+    """Serve peers that ask for much more than they read, and leave."""
 
     def handler(association: Any, pdv: PDV) -> Iterator[Any]:
         yield association.send(bytes(20 * MIB), context=pdv.context_id, is_command=True)
@@ -71,14 +71,14 @@ def are_sent_to_and_collected() -> None:
                 peer.send(COMMAND)
                 assert has_come(peer, TIMEOUT)
                 peer.send(COMMAND * 10)
-                time.sleep(0.05)  # until they have been handled
+                time.sleep(0.05)  # lets the server handle them
                 leave(peer)
                 eventually(lambda n=n: host.counters.accepted == n + 1 and host.counters.open == 0)
                 gc.collect()
 
 
 def keep(errors: list[Exception]) -> None:
-    """Make a cycle of the errors and the frames that they came through."""
+    """Make a cycle of the errors and the frames of their tracebacks."""
     for error in errors:
         error.errors = errors  # type: ignore[attr-defined]
 
@@ -108,14 +108,14 @@ def errors_of_l_dicom_are_collected() -> None:
 
 
 class InACycle:
-    """Something that only the collector finds."""
+    """An object in a cycle, which the collector alone frees."""
 
     def __init__(self, **what: Any) -> None:
         self.itself, self.what = self, what
 
 
 def with_lent_bytes(data: Any) -> ltdic.Association:
-    """An association that has something to send."""
+    """Return an association with queued data."""
     one, _ = associate(REQUEST, ACCEPTED)
     one.send(PDV(3, True, True, data))
     return one

@@ -1,4 +1,4 @@
-"""Associations without a transport: what one has to send is what the other receives."""
+"""Associations without a transport: the bytes of one are given to the other."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from ltdic import AssociateAccept, AssociateRequest, Association
 
 
 def told(association: Association, wire: bytes = b"") -> list[Any]:
-    """The events of an association that has received these bytes."""
+    """Give these bytes to an association; return its events."""
     association.receive_data(wire)
     return list(association.events())
 
 
 def carried(one: Association, other: Association) -> list[Any]:
-    """The events of the other, which receives all that the one has to send."""
+    """Give all bytes of `one` to `other`; return the events of `other`."""
     return told(other, one.data_to_send())
 
 
 def associate(
     request: AssociateRequest, accept: AssociateAccept, **options: Any
 ) -> tuple[Association, Association]:
-    """A requestor that has sent this request and an acceptor that has answered it with `accept`."""
+    """Return a requestor that has sent this request, and an acceptor that has sent `accept`."""
     requestor = Association(requestor=True, **options)
     acceptor = Association(requestor=False, **options)
     requestor.send(request)

@@ -55,7 +55,7 @@ asyncio.run(main())
 
 
 class Child:
-    """A server in a process that may have so many descriptors."""
+    """A server in a process with a limit on descriptors."""
 
     def __init__(self, kind: str, descriptors: int, options: str) -> None:
         program = COMMON + SERVERS[kind]
@@ -87,7 +87,7 @@ def child(kind: str, descriptors: int, options: str = "{}") -> Iterator[Child]:
 
 
 def callers(stack: ExitStack, address: tuple[str, int], count: int) -> list[socket.socket]:
-    """Connections that have sent an A-ASSOCIATE-RQ each."""
+    """Open connections that each send an A-ASSOCIATE-RQ."""
     found = []
     for _ in range(count):
         connection = stack.enter_context(socket.create_connection(address, TIMEOUT))
@@ -101,7 +101,7 @@ def answered(connections: list[socket.socket], wait: float = 0) -> list[socket.s
 
 
 def wait_for_answers(connections: list[socket.socket], count: int) -> list[socket.socket]:
-    """Wait until so many connections are answered; return those."""
+    """Wait until so many connections are answered; return them."""
     end = time.monotonic() + TIMEOUT
     while len(found := answered(connections)) < count:
         assert time.monotonic() < end, f"{len(found)} of {count} are answered"

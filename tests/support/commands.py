@@ -1,4 +1,4 @@
-"""Command sets (PS3.7), and the image that is stored."""
+"""Command sets (PS3.7), and an image to store."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from support.uids import SECONDARY_CAPTURE, VERIFICATION
 
 
 def command_set(elements: dict[int, int | str]) -> bytes:
-    """A command (PS3.7 6.3): group 0000, always Implicit VR Little Endian."""
+    """Return a command set (PS3.7 6.3): group 0000, always Implicit VR Little Endian."""
 
     def element(number: int, value: bytes) -> bytes:
         return struct.pack("<HHL", 0, number, len(value)) + value
@@ -37,24 +37,24 @@ def elements_of(command: bytes) -> dict[int, bytes]:
 
 
 def echo_request(number: int, sop_class: str = VERIFICATION, context: int = 1) -> bytes:
-    """The P-DATA-TF of a C-ECHO-RQ (PS3.7 9.3.5.1)."""
+    """Return the P-DATA-TF of a C-ECHO-RQ (PS3.7 9.3.5.1)."""
     elements = {0x0002: sop_class, 0x0100: 0x0030, 0x0110: number, 0x0800: 0x0101}
     return p_data(command_set(elements), True, context=context)
 
 
 def echo_response(number: int) -> bytes:
-    """The P-DATA-TF of a C-ECHO-RSP (PS3.7 9.3.5.2) in context 1: success."""
+    """Return the P-DATA-TF of a C-ECHO-RSP (PS3.7 9.3.5.2) in context 1: success."""
     elements = {0x0002: VERIFICATION, 0x0100: 0x8030, 0x0120: number, 0x0800: 0x0101, 0x0900: 0}
     return p_data(command_set(elements), True, context=1)
 
 
 INSTANCE = "2.25.20260707"
-COLUMNS, ROWS = 2048, 1536  # of random bytes: 3 MiB
+COLUMNS, ROWS = 2048, 1536  # 3 MiB of random bytes
 
 
 @cache
 def dicom_file(rows: int = ROWS) -> bytes:
-    """An image of random pixels as a file, Implicit VR Little Endian."""
+    """Return a file with an image of random pixels, Implicit VR Little Endian."""
     image = pydicom.Dataset()
     image.SOPClassUID, image.SOPInstanceUID = SECONDARY_CAPTURE, INSTANCE
     image.StudyInstanceUID, image.SeriesInstanceUID = INSTANCE + ".1", INSTANCE + ".2"

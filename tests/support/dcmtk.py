@@ -1,4 +1,4 @@
-"""The programs of DCMTK: acceptors, requestors, and their words for a rejection."""
+"""The programs of DCMTK: acceptors, requestors, and their texts for a rejection."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ AETable END
 
 @contextmanager
 def dcmtk_server(folder: Path, *command: str) -> Iterator[int]:
-    """An acceptor in `folder` that takes its port as the last argument, as those of DCMTK do; the
-    port, on which it may not listen yet."""
+    """Run a DCMTK acceptor in `folder`, with its port as the last argument; yield the port, on
+    which it may not listen yet."""
     (folder / "dcmqrscp.cfg").write_text(DCMQRSCP_CONFIG.format(folder=folder))
     (folder / "CALLED").mkdir()
-    (folder / "CALLED" / "lockfile").touch()  # for wlmscpfs, that makes it a title it knows
+    (folder / "CALLED" / "lockfile").touch()  # makes CALLED a known title for wlmscpfs
     with reserved_port() as port, (folder / "log").open("wb") as log:
         server = subprocess.Popen(
             [*command, str(port)], cwd=folder, stdout=log, stderr=log, env=clean_environment()
@@ -83,7 +83,7 @@ each_rejection = pytest.mark.parametrize("codes", REJECTIONS, ids=named)
 
 
 def run_scu(program: str, port: int, *options: str | Path) -> tuple[int, str]:
-    """A DCMTK requestor run to its end: its exit code and what it printed."""
+    """Run a DCMTK requestor to its end; return its exit code and its output."""
     result = subprocess.run(
         [program, "-v", "localhost", str(port), *options],
         stdout=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""PDUs that the command line is to print."""
+"""PDUs for `ltdic dump`."""
 
 from __future__ import annotations
 

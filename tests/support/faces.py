@@ -1,7 +1,7 @@
 """The blocking, the asyncio and the l_dicom face behind one interface, as requestor and acceptor.
 
-What a face reports is told here in one way: a method returns, or raises `Ended` with what became of
-the association. Acceptors run in threads of their own.
+Every face reports alike here: a method returns, or raises `Ended` with the end of the association.
+Acceptors run in threads of their own.
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ def data_set_of(
     association: ltdic.ServedAssociation | aio.AsyncServedAssociation,
     pdv: PDV,
 ) -> bytes | None:
-    """Gather the pieces of a message, and tell of each that is whole. The data set that is to be
-    answered now; None where there is none, or the plan is to abort."""
+    """Gather the pieces of a message, and record each whole one. Return the data set to answer now;
+    None if there is none, or the plan is to abort."""
     parts = association.user_data = association.user_data or []
     parts.append(bytes(pdv.data))
     if not pdv.is_last:
@@ -138,7 +138,7 @@ class BlockingAcceptor:
         if data is None:
             return
 
-        def answer() -> None:  # 3 MiB have to wait for room, which the serving thread must not
+        def answer() -> None:  # 3 MiB wait for room; the serving thread must not
             association.send(RESPONSE, context=pdv.context_id, is_command=True)
             association.send(data, context=pdv.context_id)
 
@@ -212,7 +212,7 @@ class Sending:
         self.turn()
 
     def turn(self) -> bool:
-        """True when all is on its way."""
+        """Send what there is room for; return True when nothing is left."""
         while self._waiting:
             net, context, control, data = self._waiting[0]
             code = L_DicomSendData(net, context, control, data, len(data))
@@ -398,7 +398,7 @@ def in_the_same_words() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Wish:
-    """The request of a requestor."""
+    """The settings of a requestor."""
 
     called: str = "CALLED"
     calling: str = "CALLING"
@@ -552,7 +552,7 @@ class LDicomRequestor:
         L_DicomFreeNet(self._net)
 
     def _until(self, *kinds: str) -> tuple[Any, ...]:
-        """Pump until one of these has come; raise the end, once all is closed."""
+        """Pump until one of these callbacks has come; raise `Ended` once the handle is closed."""
         end = time.monotonic() + 2 * TIMEOUT
         while time.monotonic() < end:
             while self._told:

@@ -1,6 +1,6 @@
-"""Bytes made to break a codec, one group for each way in which others have been broken.
+"""Bytes made to break a codec, one group for each kind of known vulnerability.
 
-The lengths are found, and the faults foretold, from the tables of PS3.8 9.3 and PS3.7 D.3.3 alone.
+The length fields and the expected faults come from the tables of PS3.8 9.3 and PS3.7 D.3.3 alone.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 from support.vectors import vectors
 
 VALID = [bytes.fromhex(param.values[0]["hex"]) for param in vectors("valid.json")]
-LARGE = 2000  # bytes, from which on not every place of a PDU gets its turn
+LARGE = 2000  # bytes; the lengths inside larger PDUs are not changed
 
-Fault = tuple[Any, ...]  # kind, offset, and what is needed where the kind is need_more
+Fault = tuple[Any, ...]  # kind, offset, and the size needed if the kind is need_more
 DECODES = ("decodes",)
 
 
 class Case(NamedTuple):
-    """Bytes, and what must come of them in each mode where that is known."""
+    """Bytes, and the expected answers in each mode, where they are known."""
 
     wire: bytes
     lenient: Fault | None = None
@@ -61,13 +61,13 @@ ROLE = item(0x54, counted(b"1.2"), b"\1\1")
 
 
 def with_info(*sub_items: bytes, kind: int = 1) -> bytes:
-    """A small RQ or AC with these in its user information, at the end of the PDU."""
+    """Return a small RQ or AC with these sub-items in its user information, at the end."""
     context = PROPOSED if kind == 1 else ACCEPTED
     return associate(kind, APPLICATION, context, item(0x50, REQUIRED, *sub_items))
 
 
 def distinct(kind: int, count: int) -> list[bytes]:
-    """Sub-items 54 or 56 for as many SOP classes."""
+    """Return sub-items 54 or 56 for so many SOP classes."""
     return [item(kind, counted(b"1.2.%d" % n), b"\1\1") for n in range(count)]
 
 
@@ -85,7 +85,7 @@ TEXTS = {
 
 
 def rich(kind: int, **given: bytes) -> bytes:
-    """An RQ or AC with everything that may be in it, and with these texts."""
+    """Return an RQ or AC with every possible item, and with these texts."""
     t = TEXTS[kind] | given
     info = [item(0x51, b"\0\0\x40\0"), item(0x52, t["class_uid"]), item(0x53, b"\0\1\0\1")]
     info += [item(0x54, counted(t["role"]), b"\1\0"), item(0x55, t["name"])]
@@ -97,7 +97,7 @@ def rich(kind: int, **given: bytes) -> bytes:
         info.append(item(0x57, counted(t["common"]), counted(t["service"]), related))
         info.append(item(0x58, b"\2\1", counted(t["primary"]), counted(t["secondary"])))
     else:
-        rejected = item(0x21, b"\3\0\3\0", b"\x40\0\xff\xff")  # the sub-item is not to be read
+        rejected = item(0x21, b"\3\0\3\0", b"\x40\0\xff\xff")  # its sub-item must not be read
         contexts = item(0x21, b"\1\0\0\0", transfer) + rejected
         info.append(item(0x59, counted(t["response"])))
     items = [item(0x10, t["application"]), contexts, item(0x50, *info), item(0x60, b"unknown")]
@@ -123,24 +123,24 @@ INNER = {0x54: (0, [2]), 0x56: (0, [0]), 0x57: (0, [0, 0, 0]), 0x58: (2, [2, 0])
 
 
 class Length(NamedTuple):
-    """A length field, what it may be without a fault of its own, and those that contain it."""
+    """A length field, its valid range, and the length fields around it."""
 
     at: int
     size: int
     value: int
     least: int
     most: int
-    kind: int = 0  # of the item; 0 where it is none
+    kind: int = 0  # type of the item; 0 if the field is not that of an item
     outer: tuple[Length, ...] = ()
 
     @property
     def start(self) -> int:
-        """The offset of the item or PDV, whose header is four bytes and ends with this field."""
+        """The offset of the item or PDV; its header has four bytes and ends with this field."""
         return self.at + self.size - 4
 
     @property
     def first(self) -> int:
-        """The offset of the first item inside, if there are any."""
+        """The offset of the first item inside, if any."""
         return self.at + self.size + {0: 68, 0x20: 4, 0x21: 4}.get(self.kind, 0)
 
     @property
@@ -153,7 +153,7 @@ def number(wire: bytes, at: int, size: int = 2) -> int:
 
 
 def lengths(wire: bytes) -> Iterator[Length]:
-    """Every length field of a valid PDU, in the order of the bytes."""
+    """Yield every length field of a valid PDU, by offset."""
     least = {1: 68, 2: 68, 4: 6}.get(wire[0], 4)
     whole = Length(2, 4, number(wire, 2, 4), least, len(wire) - 6)
     yield whole
@@ -174,7 +174,7 @@ def item_lengths(wire: bytes, container: Length) -> Iterator[Length]:
         found = Length(at + 2, 2, value, least.get(kind, 0), most, kind, outer)
         yield found
         if len(outer) == 1 and (kind == 0x50 or kind in least):
-            if kind != 0x21 or wire[at + 6] == 0:  # a rejected context is not read
+            if kind != 0x21 or wire[at + 6] == 0:  # the items of a rejected context are not read
                 yield from item_lengths(wire, found)
         elif kind in INNER and kind in least:
             yield from inner_lengths(wire, found)
@@ -209,20 +209,25 @@ def inserted(wire: bytes, at: int, piece: bytes, *around: Length) -> bytes:
 # ---- groups ----------------------------------------------------------------------------------
 
 
+def step_in(wire: bytes) -> int:
+    """Return the distance between the offsets to try: the larger the PDU, the more its parts
+    repeat."""
+    return 1 if len(wire) <= 600 else 7 if len(wire) <= LARGE else 4999
+
+
 def prefixes() -> Iterator[Case]:
-    """Out-of-bounds reads at the end of what came."""
+    """Yield cases for reads beyond the received bytes."""
     for wire in VALID:
-        step = 1 if len(wire) <= LARGE else 997
-        for size in {*range(0, len(wire), step), *range(len(wire) - 8, len(wire))}:
+        for size in {*range(0, len(wire), step_in(wire)), *range(len(wire) - 8, len(wire))}:
             fault = ("need_more", size, 6 if size < 6 else len(wire))
             yield Case(wire[:size], fault, fault)
 
 
 def cut_short() -> Iterator[Case]:
-    """Out-of-bounds reads at the end of a PDU whose length is what came of it."""
+    """Yield cases for reads beyond the end of a PDU that was cut and has the shorter length."""
     for wire in VALID:
         whole, *others = lengths(wire)
-        for size in range(6, len(wire), 1 if len(wire) <= LARGE else 997):
+        for size in range(6, len(wire), step_in(wire)):
             faults = [
                 ("item_overrun", field.at if size >= field.at + field.size else field.start)
                 for field in others
@@ -230,7 +235,7 @@ def cut_short() -> Iterator[Case]:
             ]
             if size - 6 < whole.least:
                 faults = [("bad_length", 2)]
-            # Between two items nothing but what is missing shows that there were more.
+            # A cut between two items leaves a PDU that lacks the items after it.
             yield Case(with_value(wire, whole, size - 6)[:size], *(faults * 2 or [DECODES]))
 
 
@@ -238,9 +243,9 @@ KINDS = [0x00, 0x10, 0x11, 0x20, 0x21, 0x30, 0x40, 0x50, *range(0x51, 0x5A), 0x6
 
 
 def empty_items() -> Iterator[Case]:
-    """Endless loops over items that do not advance: one more, first and last at each nesting.
+    """Yield cases for endless loops over empty items: one more, first and last at each nesting.
 
-    Those that are there are made empty in `impossible_lengths`.
+    `impossible_lengths` makes the existing items empty.
     """
     for wire in RICH[:2]:
         for field in lengths(wire):
@@ -256,11 +261,12 @@ def empty_items() -> Iterator[Case]:
 
 
 def only_empty_items() -> Iterator[Case]:
-    """The same, by the thousands."""
+    """Yield PDUs with thousands of empty items; of two types nearly as many as fit."""
     for kind in KINDS:
-        yield Case(with_info(item(kind) * 16_370))
-        yield Case(associate(1, item(0x20, b"\1\0\0\0", item(kind) * 16_382)), DECODES)
-        yield Case(associate(2, item(kind) * 16_382))
+        count = 16_370 if kind in (0x40, 0xFF) else 2_000
+        yield Case(with_info(item(kind) * count))
+        yield Case(associate(1, item(0x20, b"\1\0\0\0", item(kind) * count)), DECODES)
+        yield Case(associate(2, item(kind) * count))
     yield Case(with_info(item(0x57, bytes(4), counted(bytes(65_500)))), DECODES)
     yield Case(pdu(4, bytes.fromhex("00000002 0100") * 16_382), DECODES, DECODES)
 
@@ -271,8 +277,8 @@ GRID = {
 }
 
 
-def foretold(wire: bytes, field: Length, value: int) -> Fault | None:
-    """The fault of a valid PDU with another value in this field, where it is one of the field."""
+def expected_fault(wire: bytes, field: Length, value: int) -> Fault | None:
+    """Return the fault of a valid PDU with another value in this field; None if unknown."""
     if field.outer and value > field.most:
         return ("item_overrun", field.at)
     if value < field.least or wire[0] not in (1, 2, 4):
@@ -281,20 +287,20 @@ def foretold(wire: bytes, field: Length, value: int) -> Fault | None:
 
 
 def impossible_lengths() -> Iterator[Case]:
-    """Sums that wrap and differences below zero, in every length field.
+    """Yield cases for sums that wrap and differences below zero, in every length field.
 
-    Up to one more than its container has left: larger and smaller than those around it, that is.
+    The values are smaller and larger than the lengths around it.
     """
     for wire in [*VALID, *RICH]:
         for field in lengths(wire) if len(wire) <= LARGE else ():
             near = {field.value - 1, field.value + 1, field.most, field.most + 1}
             for value in {*GRID[field.size], *near} - {field.value, -1}:
-                fault = foretold(wire, field, value)
+                fault = expected_fault(wire, field, value)
                 yield Case(with_value(wire, field, value), fault, fault)
 
 
 def fixed_items() -> Iterator[Case]:
-    """Items of a fixed size with another one."""
+    """Yield items of a fixed size with another size."""
     for kind, size, behind in product((0x51, 0x53), range(9), (b"", ROLE)):
         piece = item(kind, bytes(range(1, size + 1)))
         first = item(0x52, b"1.2.5") if kind == 0x51 else REQUIRED
@@ -303,13 +309,13 @@ def fixed_items() -> Iterator[Case]:
         yield Case(wire, fault if size < 4 else DECODES, fault if size != 4 else DECODES)
 
 
-# Type, bytes before the inner length, bytes needed behind what it counts.
+# Type, bytes before the inner length, bytes needed after the bytes that it counts.
 INNER_FIELDS = [(0x54, 0, 2), (0x56, 0, 0), (0x57, 0, 4), (0x57, 2, 2), (0x57, 4, 0)]
 INNER_FIELDS += [(0x58, 2, 2), (0x58, 4, 0), (0x59, 0, 0)]
 
 
 def inner_against_outer() -> Iterator[Case]:
-    """Reads behind an item whose inner length was trusted."""
+    """Yield cases for reads beyond an item whose inner length is too large."""
     for (kind, before, behind), *sizes in product(INNER_FIELDS, range(13), range(13), (b"", ROLE)):
         outer, inner, after = sizes
         piece = item(kind, (bytes(before) + u16(inner) + bytes(inner + 12))[:outer])
@@ -321,12 +327,12 @@ def inner_against_outer() -> Iterator[Case]:
         elif inner > outer - before - 2 - (0 if kind == 0x57 else behind):
             fault = ("item_overrun", at + 2 + before)
         elif kind == 0x57 and (inner > outer - before - 2 - behind or (before == 4 and inner % 2)):
-            fault = None  # of the next length, which has no room, or of the last one in the list
+            fault = None  # it is at the next length, or at the last one in the list
         yield Case(wire, fault)
 
 
 def text_field(kind: int, name: str) -> tuple[int, int]:
-    """The offset of this text in a rich PDU, and its greatest length."""
+    """Return the offset of this text in a rich PDU, and its greatest length."""
     wire = rich(kind, **{name: b"999"})
     at = wire.index(b"999")
     (field,) = [field for field in lengths(wire) if field.at == at - 2]
@@ -343,7 +349,7 @@ class TextCase(NamedTuple):
 
 
 def long_texts() -> Iterator[TextCase]:
-    """Names copied into 64 bytes."""
+    """Yield cases for names copied into a buffer of 64 bytes."""
     for kind in (1, 2):
         for name in [*UIDS[kind], "name"]:
             at, most = text_field(kind, name)
@@ -357,7 +363,7 @@ HOSTILE = [b"%n%s%x", b"../../x", b"/etc", b"\\", b"a\0b", b"a;`id`", b"\x07\x1b
 
 
 def hostile_texts() -> Iterator[TextCase]:
-    """Text taken for a format, a path, a command or a terminal's orders."""
+    """Yield texts that are a format, a path, a command or a control sequence of a terminal."""
     for kind in (1, 2):
         for name, text in product(TEXTS[kind], HOSTILE):
             printable = all(0x20 <= byte <= 0x7E for byte in text)
@@ -370,7 +376,7 @@ def hostile_texts() -> Iterator[TextCase]:
 
 
 def repeated() -> Iterator[Case]:
-    """Items that repeat: the value of each is held until the next item comes, or a fault."""
+    """Yield PDUs with repeated items, for decoders that keep a value until the next item."""
     subs = [item(0x53, bytes(4)), ROLE, item(0x55, b"NAME"), item(0x56, counted(b"1.2"), b"\1")]
     subs += [item(0x57, *[counted(b"1.2")] * 2, bytes(2)), item(0x59, counted(b"ok"))]
     subs += [item(0x58, b"\2\1", counted(b"user"), counted(b"pass"))]
@@ -406,19 +412,19 @@ OTHERS: dict[str, tuple[bytes, Fault]] = {
 
 
 def other_protocols() -> Iterator[Case]:
-    """Memory and time held for whatever connects, until it has sent what it never will."""
+    """Yield bytes of other protocols, for decoders that wait for the rest of a supposed PDU."""
     for sent, fault in OTHERS.values():
         for size in range(1, len(sent) + 1):
             expected = fault
             if fault != NO_TYPE and size < 6:
                 expected = ("need_more", size, 6)
-            elif fault[0] == "too_large":  # but here there is no limit
+            elif fault[0] == "too_large":  # the limit does not apply here
                 expected = ("need_more", size, 6 + 0x0050C000)
             yield Case(sent[:size], expected, expected)
 
 
 def rejections_of_another_size() -> Iterator[Case]:
-    """Codes read that were never sent."""
+    """Yield rejections of a wrong size, for decoders that read codes beyond the end."""
     for size in (0, 1, 2, 3, 5):
         yield Case(pdu(3, bytes(size)), NO_LENGTH, NO_LENGTH)
         fault = ("need_more", 6 + size, 10) if size < 4 else ("trailing_bytes", 10)

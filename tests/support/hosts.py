@@ -1,4 +1,4 @@
-"""The two servers behind one interface, with the ends that they have told."""
+"""The two servers behind one interface, with the ends of their associations."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SUPPORTED = [VERIFICATION, CT]
 
 
 class Host:
-    """A server that serves in another thread, and what it has told."""
+    """A server that serves in another thread, and the ends that `on_end` has told."""
 
     def __init__(self) -> None:
         self.server: Any = None
@@ -35,7 +35,7 @@ class Host:
         return call()
 
     def begin(self, call: Callable[[], Any]) -> None:
-        """`do` it in a thread, which has ended when the server has."""
+        """`do` the call in a thread, which is joined at the end of the server."""
         self.threads.append(Background(lambda: self.do(call)))
 
     def join(self) -> None:
@@ -43,7 +43,8 @@ class Host:
             thread.join()
 
     def options(self, options: dict[str, Any]) -> dict[str, Any]:
-        """A handler is written as a generator: what it yields is awaited where it can be."""
+        """Adapt the options to this server. A handler is a generator; in asyncio the values that it
+        yields are awaited."""
         defaults = {
             "admission": Admission(contexts=SUPPORTED),
             "handler": lambda association, pdv: (),
@@ -69,11 +70,11 @@ class Host:
         return found
 
     def end(self) -> tuple[Any, Record]:
-        """The association that ends next, and its record."""
+        """Return the association that ends next, and its record."""
         return self.ended.get(timeout=TIMEOUT)
 
     def one(self) -> Any:
-        """The only association there is."""
+        """Return the only open association."""
         eventually(lambda: len(self.server.open) == 1)
         return self.server.open[0]
 
@@ -130,7 +131,7 @@ Serve = Callable[..., AbstractContextManager[Host]]
 
 
 class Gate:
-    """An `on_request` that waits until it is let go."""
+    """An `on_request` that waits until the test opens it."""
 
     def __init__(self) -> None:
         self.opens = threading.Event()

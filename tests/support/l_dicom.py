@@ -1,4 +1,4 @@
-"""`ltdic.l_dicom` under test: handles that record their callbacks, and associations of them."""
+"""Handles of `ltdic.l_dicom` that record their callbacks, and associations between them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def check(code: int) -> None:
 
 
 def new_net(owner: object, timeout: float) -> Any:
-    """A handle that calls the methods `on_...` of its owner."""
+    """Return a handle that calls the methods `on_...` of its owner."""
     net = L_DicomCreateNet(None, DICOM_SECURE_NONE)
     found = {s: getattr(owner, f"on_{name}", None) for s, name in SLOTS.items()}
     check(L_DicomSetCallback(net, {slot: f for slot, f in found.items() if f is not None}))
@@ -81,7 +81,7 @@ class Recorder:
 
 
 class Requestor(Recorder):
-    """A requestor of ours against a raw socket."""
+    """Our requestor against a raw socket."""
 
     def __init__(self, server: socket.socket, pdu: Any, **more: Any) -> None:
         super().__init__(**more)
@@ -95,7 +95,7 @@ class Requestor(Recorder):
 
 
 class Acceptor(Recorder):
-    """A listener of ours; each handle it accepts is a Recorder in `children`."""
+    """Our listener; each accepted handle is a Recorder in `children`."""
 
     def __init__(self, **child: Any) -> None:
         super().__init__(accept=self.on_accept)
@@ -134,7 +134,7 @@ def accept_all(hNet: Any, hPDU: Any, _: Any) -> None:
 
 @contextmanager
 def established(pdu: Any, on_request: Any = accept_all, **child: Any) -> Iterator[tuple[Any, Any]]:
-    """The requestor and the acceptor of an accepted association."""
+    """Yield the requestor and the acceptor of an established association."""
     acceptor, requestor = associate(on_request, pdu)
     acceptor.child.update(child)
     requestor.until("accepted")

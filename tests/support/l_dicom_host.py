@@ -1,4 +1,4 @@
-"""An acceptor of `ltdic.l_dicom` with as much of a `Host` as a raw requestor needs."""
+"""An acceptor of `ltdic.l_dicom` with the part of `Host` that a raw requestor needs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from support.threads import Background
 
 
 class LDicom:
-    """An acceptor of l_dicom, with as much of a `Host` as a raw requestor needs."""
+    """An acceptor of l_dicom, with the part of `Host` that a raw requestor needs."""
 
     def __init__(self, associations: int, idle: float) -> None:
         self.server = self

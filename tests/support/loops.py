@@ -1,4 +1,4 @@
-"""Coroutines under test: each in an event loop of its own, cancelled at each of its steps."""
+"""Run coroutines in event loops of their own, and cancel them at each of their steps."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from support.sockets import TIMEOUT
 
 
 class Rest:
-    """Tasks and descriptors that exist at first, to be compared with those that are left."""
+    """The tasks and descriptors at the start of a test, to compare with those at its end."""
 
     def __init__(self) -> None:
         self.tasks, self.descriptors = asyncio.all_tasks(), descriptors()
 
     async def come(self) -> None:
-        """Wait until nothing is left that has not been there."""
+        """Wait until no new task and no new descriptor is left."""
         end = time.monotonic() + TIMEOUT
         while asyncio.all_tasks() - self.tasks or descriptors() > self.descriptors:
             assert time.monotonic() < end, (
@@ -33,8 +33,8 @@ class Rest:
 
 
 def in_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Run a test in a loop of its own; afterwards no task, no descriptor and no warning is left,
-    and nothing has been told to the loop's exception handler."""
+    """Run a test in a loop of its own; assert that it leaves no task, descriptor or warning, and
+    that the loop's exception handler was not called."""
 
     @functools.wraps(test)
     def run(*args: Any, **options: Any) -> None:
@@ -56,7 +56,7 @@ def in_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Non
 
 
 async def is_done_before(steps: int, work: Awaitable[Any]) -> bool:
-    """Let it run for so many turns of the loop, then cancel it. True when it was done before."""
+    """Run the work for so many steps of the loop, then cancel it. True if it was done before."""
     task = asyncio.ensure_future(work)
     for _ in range(steps):
         if task.done():
@@ -70,5 +70,5 @@ async def is_done_before(steps: int, work: Awaitable[Any]) -> bool:
 
 
 def next_step(steps: int) -> int:
-    """The next number of turns to try: every one of the first 16, and fewer and fewer later."""
+    """Return the next number of steps to try: each one up to 16, then with growing gaps."""
     return steps + 1 + steps // 16

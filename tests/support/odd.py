@@ -15,14 +15,14 @@ ALLOWED = (TypeError, ValueError, OSError, MemoryError, ltdic.Error)
 
 
 class Longer(bytes):
-    """Bytes that say they are more than they are."""
+    """Bytes whose `len` is larger than their size."""
 
     def __len__(self) -> int:
         return 60_000
 
 
 class Raises:
-    """An object that claims to be a number and a sequence, and raises when it is asked."""
+    """An object with the methods of a number and a sequence, each of which raises."""
 
     def __index__(self) -> int:
         raise ValueError("no index")
@@ -32,7 +32,7 @@ class Raises:
 
 
 class Changes:
-    """A number that compares as a small one, and is a large one."""
+    """A number that compares like a small one and converts to a large one."""
 
     def __index__(self) -> int:
         return 1 << 20
@@ -63,13 +63,14 @@ OTHERS += [{5: 5}, object(), Raises(), Changes(), print, int, ffi.NULL, [None], 
 OTHERS += [ltdic.ANY, ltdic.Abort(0, 0), PDV(1, True, True, b"ab"), ltdic.ReleaseRequest]
 
 ODD = [*NUMBERS, *TEXTS, *BYTES, *OTHERS]
-odd = st.integers(0, len(ODD) - 1).map(ODD.__getitem__)  # some cannot be hashed
+odd = st.integers(0, len(ODD) - 1).map(ODD.__getitem__)  # not sampled_from: some cannot be hashed
 
 
 def called(
     data: st.DataObject, function: Callable[..., Any], *good: Any, **named: Any
 ) -> tuple[bool, Any]:
-    """Call it with one or two of its arguments changed. Whether it has returned, and what."""
+    """Call a function with one or two of its arguments changed; return whether it has returned, and
+    its result."""
     places = st.sampled_from([*range(len(good)), *named])
     changed = data.draw(st.lists(places, min_size=1, max_size=2, unique=True))
     arguments = [data.draw(odd) if n in changed else value for n, value in enumerate(good)]

@@ -19,7 +19,7 @@ RELEASE_RQ, RELEASE_RP = encode(ReleaseRequest()), encode(ReleaseResponse())
 
 
 def p_data_of(*pdvs: tuple[int, int, bytes]) -> bytes:
-    """A P-DATA-TF of (context, control, data)."""
+    """Return a P-DATA-TF of PDVs (context, control, data)."""
     return encode(
         DataTransfer(tuple(PDV(i, bool(c & COMMAND), bool(c & LAST), data) for i, c, data in pdvs))
     )

@@ -31,7 +31,7 @@ from support.sockets import TIMEOUT
 from support.uids import CT, EXPLICIT, IMPLICIT, VERIFICATION
 
 MIB = 1 << 20
-SHORT = 0.5  # s, for what is to time out
+SHORT = 0.5  # s, for timeouts that pass in a test
 
 Script = Callable[[socket.socket], None]
 
@@ -101,7 +101,7 @@ def peer_releases(host: Host, peer: Peer) -> None:
 
 
 def take_echo(peer: Peer) -> int:
-    """The number of the message that the next C-ECHO-RSP answers."""
+    """Receive a C-ECHO-RSP; return the message ID that it answers."""
     pdu = peer.take()
     assert isinstance(pdu, DataTransfer), pdu
     elements = elements_of(bytes(pdu.pdvs[0].data))
@@ -111,7 +111,7 @@ def take_echo(peer: Peer) -> int:
 
 
 def is_served(host: Any) -> float:
-    """A whole association with one C-ECHO; the seconds that it took."""
+    """Have a whole association with one C-ECHO; return its duration in seconds."""
     begun = time.monotonic()
     with Peer(host, REQUEST) as peer:
         peer.associate()
@@ -122,7 +122,7 @@ def is_served(host: Any) -> float:
 
 
 def has_come(peer: Peer, wait: float = 0) -> bool:
-    """Is there something to read, or the end?"""
+    """Tell whether there is something to read, or the end."""
     return bool(select.select([peer.socket], [], [], wait)[0])
 
 
@@ -131,7 +131,7 @@ def opened(stack: ExitStack, host: Any, *first: PDU | bytes) -> Peer:
 
 
 def deaf(stack: ExitStack, host: Any, *first: PDU | bytes, window: int = 4096) -> Peer:
-    """A peer with a small receive buffer."""
+    """Return a peer with a small receive buffer that does not read."""
     peer = opened(stack, host)
     peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
     peer.send(*first)
@@ -142,14 +142,14 @@ MANY = tuple(f"1.2.3.{n}" for n in range(1000, 5600))  # in an item of 64 KiB
 
 
 def proposing(count: int) -> bytes:
-    """A request with so many contexts of 64 KiB."""
+    """Return a request with so many contexts of 64 KiB."""
     many = tuple(ProposedContext(2 * n + 5, CT, MANY) for n in range(count))
     return encode(replace(REQUEST, contexts=(*REQUEST.contexts, *many)))
 
 
 @cache
 def largest_request() -> bytes:
-    """A request of 1 MiB less 17,466 bytes."""
+    """Return a request of 1 MiB less 17,466 bytes."""
     wire = proposing(16)
     assert MIB - 20_000 < len(wire) <= MIB + 6
     return wire
@@ -159,7 +159,7 @@ EMPTY = p_data(b"", True, False)  # a fragment without data
 
 
 def drip(connection: socket.socket) -> None:
-    """Send an empty fragment now and then."""
+    """Send an empty fragment at intervals."""
     with suppress(OSError):
         for _ in range(100):
             connection.sendall(EMPTY)
@@ -167,7 +167,7 @@ def drip(connection: socket.socket) -> None:
 
 
 def slow(stack: ExitStack, host: Host, window: int = 128 << 10) -> Peer:
-    """An associated peer with a small receive buffer."""
+    """Return an associated peer with a small receive buffer."""
     peer = deaf(stack, host, REQUEST, window=window)
     peer.associate()
     return peer

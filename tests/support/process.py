@@ -8,13 +8,13 @@ import sys
 
 
 def memory_in_use() -> int:
-    """Resident bytes now, not at their peak."""
+    """Return the resident bytes at present, not the peak."""
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * resource.getpagesize()
 
 
 def memory_allowed(size: int) -> int:
-    """Bytes: `size`, and 300 MiB more under a sanitizer, which keeps 256 MiB of what was freed."""
+    """Return `size` bytes; 300 MiB more under a sanitizer, which keeps 256 MiB of freed memory."""
     return size + (300 << 20 if "LD_PRELOAD" in os.environ else 0)
 
 

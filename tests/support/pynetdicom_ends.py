@@ -17,7 +17,7 @@ from support.uids import IMPLICIT
 
 @contextmanager
 def pynetdicom_acceptor(handlers: Any = (), **attributes: Any) -> Iterator[int]:
-    """pynetdicom as an acceptor of Verification; its port."""
+    """Run pynetdicom as an acceptor of Verification; yield its port."""
     ae = AE(ae_title="PYNETDICOM")
     ae.acse_timeout = ae.network_timeout = TIMEOUT
     ae.add_supported_context(Verification, IMPLICIT)
@@ -31,12 +31,12 @@ def pynetdicom_acceptor(handlers: Any = (), **attributes: Any) -> Iterator[int]:
 
 
 def pynetdicom_rejecting(codes: Codes) -> list[Any]:
-    """Handlers that reject every association, as pynetdicom's own rejections do it."""
+    """Return handlers that reject every association like pynetdicom's own rejections."""
 
     def on_requested(event: Any) -> None:
         event.assoc.acse.send_reject(*codes)
-        event.assoc.is_rejected = True  # or it would go on and accept
-        event.assoc.kill()  # once the requestor has closed
+        event.assoc.is_rejected = True  # otherwise it would accept afterwards
+        event.assoc.kill()  # ends it after the requestor has closed
 
     return [(evt.EVT_REQUESTED, on_requested)]
 
@@ -48,10 +48,10 @@ def associate(
     contexts: Iterable[tuple[str, Any]] = ((Verification, IMPLICIT),),
     **options: Any,
 ) -> Any:
-    """pynetdicom's requestor, after our acceptor's answer.
+    """Return pynetdicom's requestor after the answer of our acceptor.
 
-    Its reading thread waits here until its requesting thread does: pynetdicom 3.0.4 takes a
-    rejection, after which it closes, for a failed connection if it comes before that.
+    Its reading thread is held until its requesting thread waits for the answer: pynetdicom 3.0.4
+    reports an earlier rejection as a failed connection.
     """
     waiting = threading.Event()
 

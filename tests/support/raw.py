@@ -1,4 +1,4 @@
-"""Raw acceptors and raw requestors: sockets that a script writes to and reads from."""
+"""Raw acceptors and requestors: sockets driven by a script."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ REQUEST = encode(
     )
 )
 
-SHORT = 0.3  # s: a time-out that is to pass
+SHORT = 0.3  # s: a timeout that passes in a test
 Script = Callable[[socket.socket], Any]
 
 
 @contextmanager
 def raw_acceptor(script: Script) -> Iterator[tuple[int, Background]]:
-    """Reads the request of one association, and then does as the script says."""
+    """Read the request of one association, and then run the script."""
     with socket.create_server((LOCALHOST, 0)) as server:
         server.settimeout(TIMEOUT)
 
@@ -83,7 +83,7 @@ OPTIONS: dict[str, Any] = {
 def associated(
     script: Callable[[socket.socket], Any], **changes: Any
 ) -> Iterator[tuple[ltdic.SyncAssociation, Background]]:
-    """An association with a raw peer that accepts, and then does as the script says."""
+    """An association with a raw peer that accepts it and then runs the script."""
 
     def accept_first(connection: socket.socket) -> Any:
         connection.sendall(ACCEPT)
@@ -98,7 +98,7 @@ def associated(
 
 
 def read_message(connection: socket.socket) -> tuple[int, bytes]:
-    """P-DATA-TF until a last one; how many, and the data."""
+    """Read P-DATA-TF up to a last fragment; return their number and the data."""
     count, parts = 0, []
     while True:
         pdu = decode(receive_exactly_one(connection))
@@ -111,7 +111,8 @@ def read_message(connection: socket.socket) -> tuple[int, bytes]:
 
 
 def drained(connection: socket.socket) -> bytes:
-    """The PDU that ends it all, or nothing where the connection has just ended."""
+    """Read up to an A-RELEASE-RP or an A-ABORT; return it, or nothing if the connection ends
+    first."""
     with suppress(ConnectionResetError):
         while pdu := receive_exactly_one(connection):
             if pdu[0] in (ReleaseResponse.type, Abort.type):
@@ -123,7 +124,7 @@ BIG = random.Random(7).randbytes(1_500_000)
 
 
 class Drip(io.RawIOBase):
-    """A file that gives an odd number of bytes at a time."""
+    """A file that returns an odd number of bytes for each read."""
 
     def __init__(self, data: bytes) -> None:
         self._data = io.BytesIO(data)

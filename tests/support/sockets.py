@@ -10,13 +10,13 @@ from contextlib import contextmanager
 import ltdic
 
 LOCALHOST = "127.0.0.1"
-TIMEOUT = 25  # s, for what takes milliseconds; less than 30, which ARTIM is by itself
-# until a server that starts listens
+TIMEOUT = 25  # s, for calls that take milliseconds; below 30, the default of ARTIM
+# retries until a starting server listens
 LISTENING = ltdic.Retry(attempts=20 * TIMEOUT, first=0.05, factor=1)
 
 
 def has_ipv6() -> bool:
-    """Whether there is an address ::1; there may be sockets for IPv6 without one."""
+    """Tell whether there is an address ::1; IPv6 sockets may exist without it."""
     try:
         with socket.create_server(("::1", 0), family=socket.AF_INET6):
             return True
@@ -31,7 +31,7 @@ def close_with_reset(connection: socket.socket) -> None:
 
 
 def receive_pdu(connection: socket.socket) -> bytes:
-    """Receive until a PDU is whole; return all that was received, also where the end came first."""
+    """Receive until a PDU is whole or the connection ends; return all received bytes."""
     data = b""
     while len(data) < 6 or len(data) < 6 + int.from_bytes(data[2:6], "big"):
         chunk = connection.recv(65536)
@@ -43,7 +43,7 @@ def receive_pdu(connection: socket.socket) -> bytes:
 
 @contextmanager
 def reserved_port() -> Iterator[int]:
-    """A free port that nobody else is given, but a server that sets SO_REUSEADDR can listen on."""
+    """Yield a port that the system gives to no other, but a server with SO_REUSEADDR can use."""
     with socket.socket() as reservation:
         reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         reservation.bind((LOCALHOST, 0))
@@ -51,7 +51,7 @@ def reserved_port() -> Iterator[int]:
 
 
 def receive_exactly_one(connection: socket.socket) -> bytes:
-    """Receive one PDU and nothing behind it; return nothing where it does not come whole."""
+    """Receive one PDU and no byte after it; return nothing if it does not come whole."""
     header = read_all(connection, 6)
     return header and header + read_all(connection, int.from_bytes(header[2:6], "big"))
 

@@ -1,4 +1,4 @@
-"""Hypothesis strategies: PDUs, and what a network or an enemy does to their bytes."""
+"""Hypothesis strategies: PDUs, and their bytes cut or changed."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ rejects = st.builds(AssociateReject, codes, codes, codes)
 
 
 def user_information(request: bool):
-    """User information that strict mode takes in this direction."""
+    """Generate user information that strict mode accepts in this direction."""
     identity = st.one_of(
         st.builds(UserIdentity, st.sampled_from([1, 3, 4, 5]), st.integers(0, 1), small),
         st.builds(UserIdentity, st.just(2), st.integers(0, 1), small, small),
@@ -134,7 +134,7 @@ pdus = st.one_of(strict_pdus, rejects, aborts)
 
 @st.composite
 def chopped(draw, wires):
-    """The bytes of several PDUs in a row, and the same cut at arbitrary places."""
+    """The bytes of several PDUs, and the same bytes cut at arbitrary places."""
     wire = b"".join(draw(st.lists(wires, max_size=8)))
     cuts = sorted(draw(st.lists(st.integers(0, len(wire)), max_size=12)))
     return wire, [wire[a:b] for a, b in zip([0, *cuts], [*cuts, len(wire)], strict=True)]
@@ -149,11 +149,11 @@ def mutated(draw, wires):
     return bytes(wire)
 
 
-# ---- wire that no encoder of ours would write ------------------------------------------------
+# ---- hand-written PDUs -----------------------------------------------------------------------
 
 
 class Untidy:
-    """PDUs that strict mode takes, with random reserved bytes, order, padding and unknown items."""
+    """PDUs that strict mode accepts, with random reserved bytes, order, padding, unknown items."""
 
     def __init__(self, seed: int) -> None:
         self._random = Random(seed)
@@ -180,7 +180,7 @@ class Untidy:
         return ".".join(map(str, components)).encode()
 
     def _padded(self) -> bytes:
-        """A UID, at random with the NUL that makes its length even by PS3.5."""
+        """Return a UID, at random with the NUL that makes its length even (PS3.5)."""
         uid = self._uid()
         return uid + b"\0" if len(uid) % 2 and self._random.random() < 0.5 else uid
 
@@ -189,7 +189,7 @@ class Untidy:
         return (b" " * self._random.randint(0, 16 - len(text)) + text).ljust(16)
 
     def _with_unknown(self, items: list[bytes], *, shuffle: bool = False) -> bytes:
-        """The items, with some of no known type among them."""
+        """Return the items with some of unknown types among them."""
         if shuffle:
             self._random.shuffle(items)
         for _ in range(self._random.randrange(3)):
@@ -267,9 +267,10 @@ class Untidy:
 
 
 def reserved_bytes(wire: bytes) -> list[int]:
-    """Offsets of bytes that are not tested on receipt in a valid PDU, but for the titles of an AC.
+    """Return the offsets of bytes in a valid PDU that are not tested on receipt, except for the
+    titles of an AC.
 
-    From the tables of PS3.8 9.3 alone, so as to be another opinion than the codec's.
+    They come from the tables of PS3.8 9.3 alone, independent of the codec.
     """
     fixed = {1: [1, 8, 9], 2: [1, 8, 9], 3: [1, 6], 4: [1], 5: [1], 6: [1], 7: [1, 6, 7]}
     places = list(fixed[wire[0]])
@@ -291,7 +292,7 @@ def reserved_bytes(wire: bytes) -> list[int]:
 
 
 def items_of(wire: bytes, at: int, end: int):
-    """Offset, type and end of each item."""
+    """Yield offset, type and end of each item."""
     while at < end:
         size = int.from_bytes(wire[at + 2 : at + 4], "big")
         yield at, wire[at], at + 4 + size

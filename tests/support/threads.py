@@ -12,7 +12,7 @@ from support.sockets import TIMEOUT
 
 
 class Background:
-    """A function in a thread. What it raises comes out of `join`."""
+    """A function in a thread. `join` raises the exception of the function."""
 
     def __init__(self, function: Callable[[], Any]) -> None:
         self.result: Any = None
@@ -31,7 +31,7 @@ class Background:
 
     @property
     def ident(self) -> int | None:
-        """The number of the thread, as `threading.get_ident` gives it there."""
+        """The value of `threading.get_ident` in the thread."""
         return self._thread.ident
 
     def join(self) -> Any:
@@ -45,14 +45,14 @@ class Background:
 
 @contextmanager
 def background(function: Callable[[], Any]) -> Iterator[Background]:
-    """Run the function in a thread while the block runs, and join the thread after it."""
+    """Run the function in a thread during the block, and join the thread after it."""
     thread = Background(function)
     yield thread
     thread.join()
 
 
 class LoopThread:
-    """An event loop in a thread, in which coroutines can be run from this one."""
+    """An event loop in a thread; other threads can run coroutines in it."""
 
     def __enter__(self) -> LoopThread:
         started = threading.Event()

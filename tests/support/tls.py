@@ -1,4 +1,4 @@
-"""An authority, its certificate for this host, and the contexts of either end."""
+"""An authority, its certificate for this host, and the contexts of both ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The vectors and the state table, and the answers of the program `c/vectors.c`."""
+"""The vectors, the state table, and the answers of the program `c/vectors.c`."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from support.paths import TESTS
 
 
 def vectors(name: str) -> list[Any]:
-    """The vectors of one file, as test parameters with their ids."""
+    """Return the vectors of one file as test parameters with their ids."""
     found = json.loads((TESTS / "vectors" / name).read_text())["vectors"]
     return [pytest.param(vector, id=vector["id"]) for vector in found]
 
 
 def cells() -> dict[tuple[int, int], tuple[str, list[int]]]:
-    """PS3.8 table 9-10: the action and the next states of each state and event."""
+    """Return PS3.8 table 9-10: the action and the next states for each state and event."""
     with open(TESTS / "vectors" / "fsm.csv", newline="") as file:
         return {
             (int(row["state"][3:]), int(row["event"][3:])): (

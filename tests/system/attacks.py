@@ -1,15 +1,15 @@
-"""Attacks over loopback on servers and requestors, and what each costs the attacked side.
+"""Attacks over loopback on servers and requestors, and the cost of each for the attacked side.
 
     python tests/system/attacks.py [--json FILE] [NAME ...]
 
 Without names all attacks run, one after the other. Each prints one line for each face: the name,
-the face, and what was measured. The attacked side runs in a process of its own, so that its memory
-and processor time are read apart from the attacker's. An honest caller, in a third process,
-measures how long a whole association with one C-ECHO takes meanwhile. Linux only: memory is read
+the face, and the figures. The attacked side runs in a process of its own, so that its memory and
+processor time are read apart from those of the attacker. An honest caller, in a third process,
+measures the duration of a whole association with one C-ECHO meanwhile. Linux only: memory is read
 from /proc.
 
-An attack that is not over within its bound, or fails, prints its error, and the others go on. Only
-the public API is used, so that versions can be compared.
+An attack that exceeds its bound, or fails, prints its error; the others continue. Only the public
+API is used, so that versions can be compared.
 """
 
 from __future__ import annotations
@@ -60,14 +60,14 @@ Figures = dict[str, Any]
 
 
 class OutOfTime(Exception):
-    """The bound of an attack has passed. No `OSError`, which an attacker expects."""
+    """The bound of an attack has passed. It is not an `OSError`, which attackers suppress."""
 
 
 # ---- PDUs --------------------------------------------------------------------------------------
 
 
 def request(*contexts: ltdic.ProposedContext, max_length: int = 16384, pad: int = 1) -> bytes:
-    """An A-ASSOCIATE-RQ for Verification and CT, in the contexts 1 and 3, and for these."""
+    """Return an A-ASSOCIATE-RQ with Verification and CT in contexts 1 and 3, and these contexts."""
     first = [ltdic.ProposedContext(n, uid, (IMPLICIT,)) for n, uid in ((1, VERIFICATION), (3, CT))]
     unknown = (ltdic.UnknownItem(0x77, bytes(pad)),)
     info = ltdic.UserInformation(max_length, "1.2.3", unknown=unknown)
@@ -80,7 +80,7 @@ def proposals(count: int, syntaxes: tuple[str, ...]) -> list[ltdic.ProposedConte
 
 @cache
 def largest_request() -> bytes:
-    """Its transfer syntaxes are short, so that they are many."""
+    """Return the largest request. Its transfer syntaxes are short, so that there are many."""
     contexts = proposals(16, tuple(f"1.2.3.{n}" for n in range(1000, 5600)))
     wire = request(*contexts, pad=1 + LARGEST - len(request(*contexts)))
     assert len(wire) == LARGEST
@@ -89,12 +89,12 @@ def largest_request() -> bytes:
 
 
 def p_data(context: int, control: int, data: bytes) -> bytes:
-    """A P-DATA-TF of one PDV. Bits of `control`: 1 for a command, 2 for the last part."""
+    """Return a P-DATA-TF of one PDV. Bits of `control`: 1 for a command, 2 for the last part."""
     return struct.pack(">HIIBB", 0x400, len(data) + 6, len(data) + 2, context, control) + data
 
 
 def echo_request(number: int) -> bytes:
-    """A C-ECHO-RQ (PS3.7 9.3.5.1) in context 1."""
+    """Return a C-ECHO-RQ (PS3.7 9.3.5.1) in context 1."""
     fields = [(0x0002, VERIFICATION.encode() + b"\0"), (0x0100, struct.pack("<H", 0x0030))]
     fields += [(0x0110, struct.pack("<H", number)), (0x0800, struct.pack("<H", 0x0101))]
     rest = b"".join(struct.pack("<HHI", 0, tag, len(value)) + value for tag, value in fields)
@@ -132,7 +132,7 @@ def read(sock: socket.socket, size: int) -> bytes:
 
 
 def read_pdu(sock: socket.socket, kind: int = 0) -> bytes:
-    """Read one PDU. Raises `ConnectionError` where it is of another type, unless `kind` is 0."""
+    """Read one PDU. Raises `ConnectionError` if its type is not `kind`, unless `kind` is 0."""
     head = read(sock, 6)
     if kind not in (0, head[0]):
         raise ConnectionError(f"a PDU of type {head[0]} came, not {kind}")
@@ -140,7 +140,7 @@ def read_pdu(sock: socket.socket, kind: int = 0) -> bytes:
 
 
 def answer(sock: socket.socket) -> str:
-    """Read one PDU, and say what came."""
+    """Read one PDU; return its name."""
     try:
         return f"a PDU of type {read_pdu(sock)[0]}"
     except OSError as e:
@@ -155,7 +155,7 @@ def associate(port: int, wire: bytes = REQUEST, window: int = 0) -> socket.socke
 
 
 def associate_once(port: int, end: float) -> None:
-    """Have a whole association with a C-ECHO. Raises `OSError`, also at the end of the time."""
+    """Have a whole association with a C-ECHO. Raises `OSError`, also when the time is over."""
     with dial(port, max(0.001, end - time.monotonic())) as sock:
         for wire, kind in ((REQUEST, 2), (echo_request(1), 4), (RELEASE, 6)):
             sock.settimeout(max(0.001, end - time.monotonic()))
@@ -166,8 +166,8 @@ def associate_once(port: int, end: float) -> None:
 def flood(
     sock: socket.socket, data: bytes, seconds: float, most: float = 1e18, rate: float = 0
 ) -> Figures:
-    """Send the same data over and over, at most so many bytes, and MiB a second unless 0, until the
-    peer ends it."""
+    """Send the same data repeatedly until the peer ends the connection or so many bytes are sent,
+    at most so many MiB a second unless 0."""
     begun, sent, view = time.monotonic(), 0, memoryview(data)
     sock.settimeout(0.2)
     while (past := time.monotonic() - begun) < seconds and sent < most:
@@ -178,13 +178,13 @@ def flood(
         try:
             sent += sock.send(view[at : at + 65536])
         except TimeoutError:
-            continue  # the peer takes nothing at the moment
+            continue  # the peer takes nothing at present
         except OSError:
             break
     return {"sent, MiB": round(sent / MIB, 2), "in s": round(time.monotonic() - begun, 1)}
 
 
-# ---- the attacker's view of the other processes ------------------------------------------------
+# ---- other processes, seen by the attacker -----------------------------------------------------
 
 
 class Child:
@@ -206,7 +206,7 @@ class Child:
         os.close(self.log)
 
     def hear(self, seconds: float = 30) -> Any:
-        """Wait for the next line that it says. Raises `TimeoutError`."""
+        """Wait for the next line of its output. Raises `TimeoutError`."""
         if not select.select([self.process.stdout], [], [], seconds)[0]:
             raise TimeoutError(f"the process has said nothing for {seconds:.0f} s")
         line = self.process.stdout.readline()
@@ -215,7 +215,7 @@ class Child:
         return json.loads(line)
 
     def ask(self) -> Any:
-        """Ask for how many seconds its event loop was blocked at most since it was asked last."""
+        """Ask for the longest time in seconds that its loop was blocked since the last call."""
         self.process.stdin.write(b"\n")
         return self.hear()
 
@@ -223,17 +223,17 @@ class Child:
         return os.fstat(self.log).st_size
 
     def memory(self, what: str = "VmRSS") -> float:
-        """MiB."""
+        """Return a memory value of /proc in MiB."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(status.partition(f"{what}:")[2].split()[0]) / 1024
 
     def cpu(self) -> float:
-        """Seconds of processor time."""
+        """Return the seconds of processor time."""
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def settle(self) -> None:
-        """Wait until it does little, at most 15 s."""
+        """Wait until it is nearly idle, at most 15 s."""
         for _ in range(30):
             before = self.cpu()
             time.sleep(0.5)
@@ -241,8 +241,8 @@ class Child:
                 return
 
     def mark(self) -> None:
-        """Memory grows, and has its peak, from here on."""
-        with suppress(OSError):  # where it is not allowed the peak is that of the whole life
+        """Start to measure the growth and the peak of memory."""
+        with suppress(OSError):  # if not permitted, the peak is that of the whole life
             Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
         self.idle = self.memory()
 
@@ -254,7 +254,7 @@ class Child:
 
 
 class Attacked(Child):
-    """A server. All but `l_dicom` and TLS have served one honest caller."""
+    """A server. All but those of `l_dicom` and TLS have served one honest caller."""
 
     def __init__(self, face: str, **config: Any) -> None:
         super().__init__("server", face=face, **config)
@@ -266,7 +266,7 @@ class Attacked(Child):
 
 
 class Honest(Child):
-    """A caller that has one association with a C-ECHO after the other, for so many seconds."""
+    """A caller with one association with a C-ECHO after the other, for so many seconds."""
 
     def __init__(self, port: int, seconds: float, calls: int = 1 << 30) -> None:
         super().__init__("honest", port=port, seconds=seconds, calls=calls)
@@ -274,7 +274,7 @@ class Honest(Child):
         self.seconds = seconds
 
     def figures(self) -> Figures:
-        """At the end. A call that failed counts with the time until it did."""
+        """Return the figures at the end. A failed call counts with the time until it failed."""
         times, failed = self.hear(self.seconds + 10)
         found = {"honest calls": len(times), "that failed": failed}
         found["p50, ms"] = round(statistics.median(times) * 1000, 2)
@@ -288,7 +288,7 @@ def honest(port: int, seconds: float) -> Figures:
 
 
 class Crowd:
-    """Connections that each send the same data, all at once, and stay open."""
+    """Connections that all send the same data at once and stay open."""
 
     def __init__(self, server: Attacked, count: int, data: bytes, seconds: float) -> None:
         self._server, self._end = server, time.monotonic() + seconds
@@ -350,7 +350,7 @@ def be_honest(port: int, seconds: float, calls: int) -> None:
 
 
 def be_requestor(face: str, port: int) -> None:
-    """Receive one message, and say what has come of it."""
+    """Receive one message; print the result."""
 
     async def receive() -> None:
         association = await aio.connect(LOCALHOST, port, timeout=2)
@@ -380,7 +380,7 @@ async def ignore_async(*_: object) -> None:
 
 
 def answer_with(size: int) -> Callable[..., None]:
-    """A handler that answers with a command and a data set of so many bytes."""
+    """Return a handler that answers with a command and a data set of so many bytes."""
 
     def handler(association: ltdic.ServedAssociation, pdv: ltdic.PDV) -> None:
         association.send(b"ab", context=pdv.context_id, is_command=True)
@@ -390,7 +390,7 @@ def answer_with(size: int) -> Callable[..., None]:
 
 
 def hand_over(association: ltdic.ServedAssociation, pdv: ltdic.PDV) -> None:
-    """Start a thread that sends until it cannot."""
+    """Start a thread that sends until an error."""
 
     def send() -> None:
         with suppress(ltdic.Error):
@@ -414,7 +414,7 @@ CALLED: dict[str | None, Any] = {
 
 
 class Ticker:
-    """How long an event loop was blocked at most, beyond sleeps of 1 ms."""
+    """Measure the longest time that an event loop was blocked, beyond sleeps of 1 ms."""
 
     longest = 0.0
 
@@ -425,7 +425,7 @@ class Ticker:
             self.longest = max(self.longest, time.monotonic() - begun - 0.001)
 
     def obey(self) -> None:
-        """Say it for each line of input, and exit where that ends."""
+        """Print the time for each line of input, and exit at its end."""
         for _ in sys.stdin:
             longest, self.longest = self.longest, 0.0
             say(longest)
@@ -448,7 +448,7 @@ def serve_aio(options: dict[str, Any], ticker: Ticker | None) -> None:
 
 
 def serve_l_dicom(options: dict[str, Any], _: object) -> None:
-    """Take connections, and answer no request."""
+    """Accept connections, and answer no request."""
     artim = int(options["timeout"] * 1000)
 
     def on_accept(listener: Any, *_: object) -> None:
@@ -469,7 +469,7 @@ SERVERS = {"Server": serve, "aio.Server": serve_aio, "l_dicom": serve_l_dicom}
 
 
 def server_tls() -> ssl.SSLContext:
-    import trustme  # of the tests' dependencies
+    import trustme  # a dependency of the tests
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     trustme.CA().issue_cert(LOCALHOST).configure_cert(context)
@@ -486,7 +486,7 @@ def be_server(
     ticks: bool = False,
     **options: Any,
 ) -> None:
-    """All that is logged at the default levels goes to standard error, which the attacker keeps."""
+    """Serve. Logs at the default levels go to standard error, which the attacker records."""
     resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
     logging.basicConfig()
     supported = contexts or [VERIFICATION, *([CT] if handler else [])]
@@ -510,13 +510,14 @@ def spread(times: list[float]) -> Figures:
 
 
 def nothing(face: str, handler: str) -> Figures:
-    """No attack, to compare with."""
+    """No attack, for comparison."""
     with Attacked(face, handler=handler) as server:
         return honest(server.port, 3)
 
 
 def flood_of_decisions(face: str, on_request: str) -> Figures:
-    """4,000 callers leave before `on_request`, of 50 ms, has decided; then comes an honest one."""
+    """4,000 callers leave before `on_request`, which takes 50 ms, has decided; then an honest
+    caller comes."""
     with Attacked(face, on_request=on_request) as server:
         begun, callers = time.monotonic(), 0
         while callers < 4000 and time.monotonic() - begun < 25:
@@ -531,7 +532,7 @@ def flood_of_decisions(face: str, on_request: str) -> Figures:
 
 
 def crowd(face: str, count: int, seconds: float, data: str, **config: Any) -> Figures:
-    """Connections are open that have sent a request of 1 MiB, or a part of it."""
+    """Connections have sent a request of 1 MiB, or a part of it, and stay open."""
     wire = {"": b"", "all": largest_request(), "all but a byte": largest_request()[:-1]}[data]
     with Attacked(face, timeout=120, **config) as server:
         callers = Crowd(server, count, wire, seconds)
@@ -550,7 +551,7 @@ def crowd(face: str, count: int, seconds: float, data: str, **config: Any) -> Fi
 
 
 def loop_blocked(face: str) -> Figures:
-    """A request of 1 MiB blocks the event loop for so long."""
+    """Measure how long a request of 1 MiB blocks the event loop."""
     with Attacked(face, handler="ignore_async", ticks=True) as server:
         server.ask()
         time.sleep(1)
@@ -565,7 +566,8 @@ def loop_blocked(face: str) -> Figures:
 
 
 def empty_pdvs(face: str) -> Figures:
-    """A requestor's `receive`, limit 1 MB and timeout 2 s, gets 12 MiB of PDVs without data."""
+    """`receive` of a requestor, with a limit of 1 MB and a timeout of 2 s, gets 12 MiB of empty
+    PDVs."""
     with (
         socket.create_server((LOCALHOST, 0)) as listener,
         Child("requestor", face=face, port=listener.getsockname()[1]) as child,
@@ -584,7 +586,7 @@ def empty_pdvs(face: str) -> Figures:
 
 
 def unread_answers(face: str, peers: int) -> Figures:
-    """Peers do not read the 8 MiB that a handler sends them; the timeout is 2 s."""
+    """Peers do not read the 8 MiB that a handler sends to each; the timeout is 2 s."""
     with Attacked(face, handler="answer with 8 MiB", timeout=2) as server:
         sockets = [associate(server.port, window=4096) for _ in range(peers)]
         with Honest(server.port, 4 + 4 * peers) as caller:
@@ -618,8 +620,9 @@ def tiny_pdvs(face: str, handler: str, rate: float) -> Figures:
 
 
 def many_syntaxes(face: str, match: bool) -> Figures:
-    """A context with 40 transfer syntaxes against a request with 2,000 in each of its contexts, of
-    which none is ours, or the last one. Measured is the answer, from the last byte sent."""
+    """A context with 40 transfer syntaxes meets a request with 2,000 in each of its contexts; none
+    of them is supported, or the last one is. The figure is the time from the last byte to the
+    answer."""
     ours = [f"1.2.4.{n}" for n in range(1000, 1040)]
     proposed = [f"1.2.3.{n}" for n in range(1000, 2999)] + [ours[-1] if match else "1.2.3.2999"]
     wire, supported = request(*proposals(37, tuple(proposed))), [VERIFICATION, (CT, ours)]
@@ -638,7 +641,7 @@ def many_syntaxes(face: str, match: bool) -> Figures:
 
 
 def sending_threads(face: str, threads: int) -> Figures:
-    """Threads of the server each send 1 MiB over and over, to a peer that does not read."""
+    """Threads of the server each send 1 MiB repeatedly to a peer that does not read."""
     with Attacked(face, handler="hand over", timeout=60) as server:
         told = {f"{name}, no threads": n for name, n in honest(server.port, 4).items()}
         sockets = [associate(server.port, window=4096) for _ in range(threads)]
@@ -651,16 +654,16 @@ def sending_threads(face: str, threads: int) -> Figures:
 
 
 def sends_after_abort(face: str, unknown: bool) -> Figures:
-    """A peer that was aborted goes on sending A-ASSOCIATE-RQ or unknown PDUs, and never reads."""
+    """An aborted peer continues to send A-ASSOCIATE-RQ or unknown PDUs, and never reads."""
     pdu = b"\x0b\0\0\0\0\0" if unknown else SMALLEST
     with Attacked(face) as server, associate(server.port, window=4096) as sock:
-        sock.sendall(REQUEST)  # wrong in an association: it is aborted
+        sock.sendall(REQUEST)  # a request in an association is aborted
         time.sleep(0.2)
         return {**flood(sock, pdu * 1000, 10), **server.peak()}
 
 
 def many_echoes(face: str) -> Figures:
-    """2,000 C-ECHO-RQ are sent at once, and the answers read after that."""
+    """2,000 C-ECHO-RQ are sent at once; the answers are read afterwards."""
     answers, end = 0, "all are there"
     with Attacked(face) as server, associate(server.port) as sock:
         try:
@@ -674,7 +677,7 @@ def many_echoes(face: str) -> Figures:
 
 
 def smallest_maximum(face: str) -> Figures:
-    """A handler sends 4 MiB to a peer whose maximum length is 8 bytes, and which reads fast."""
+    """A handler sends 4 MiB to a peer with a maximum length of 8 bytes that reads fast."""
     with (
         Attacked(face, handler="answer with 4 MiB") as server,
         associate(server.port, request(max_length=8)) as sock,
@@ -692,7 +695,7 @@ def smallest_maximum(face: str) -> Figures:
 
 
 def request_in_pieces(face: str, takes_events: bool) -> Figures:
-    """`receive_data` with a request of 1 MiB, 100 bytes at a time."""
+    """`receive_data` gets a request of 1 MiB, 100 bytes at a time."""
     wire, association = largest_request(), ltdic.Association(requestor=face == "requestor")
     begun, given, events = time.monotonic(), 0, 0
     while given < len(wire) and time.monotonic() - begun < 25:
@@ -704,7 +707,7 @@ def request_in_pieces(face: str, takes_events: bool) -> Figures:
     return {"given, bytes": given, "events": events, "s": round(time.monotonic() - begun, 3)}
 
 
-# ---- which of them run -------------------------------------------------------------------------
+# ---- selection ---------------------------------------------------------------------------------
 
 Variants = dict[str, dict[str, Any]]
 """Arguments of an attack by a name."""
@@ -722,7 +725,7 @@ EVENTS = {"events at the end": {"takes_events": False}, "after each": {"takes_ev
 
 
 def each(faces: Variants, variants: Variants) -> Variants:
-    """Every face in every variant."""
+    """Return every face in every variant."""
     return {f"{f}, {v}": {**faces[f], **variants[v]} for f in faces for v in variants}
 
 
@@ -737,7 +740,7 @@ WHOLE = {"data": "all", "seconds": 30}
 PART = {"count": 3000, "data": "all but a byte", "seconds": 45}
 TLS = {"count": 200, "data": "", "seconds": 10, "tls": True}
 
-# By name: the function, its bound in seconds, and its arguments by the names of the faces.
+# Name: the function, its bound in seconds, and its arguments by face.
 ATTACKS: dict[str, tuple[Callable[..., Figures], int, Variants]] = {
     "nothing": (nothing, 20, HANDLING),
     "flood_of_decisions": (flood_of_decisions, 90, DECIDING),
@@ -760,7 +763,7 @@ ATTACKS: dict[str, tuple[Callable[..., Figures], int, Variants]] = {
 
 
 def attack(function: Callable[..., Figures], bound: int, arguments: dict[str, Any]) -> Figures:
-    """The figures, or the error."""
+    """Run an attack; return its figures, or its error."""
 
     def end(*_: object) -> None:
         raise OutOfTime(f"it was not over after {bound} s")

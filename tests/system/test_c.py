@@ -1,4 +1,4 @@
-"""The library as C and C++ programs use it, and callbacks in C under Python."""
+"""The library in C and C++ programs, and callbacks in C under Python."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ def reject_pdu(*codes: int) -> bytes:
 
 @contextmanager
 def acceptor(answer: bytes) -> Iterator[int]:
-    """The port of an acceptor that gives one answer and then waits for the caller to close."""
+    """Run an acceptor that sends one answer and waits for the requestor to close; yield its
+    port."""
 
     def serve() -> None:
         connection, _ = listener.accept()
@@ -103,7 +104,7 @@ def test_every_defined_rejection_arrives_and_no_other_can_be_sent(
     assert run(program) == "16 of 16\n"
 
 
-def test_every_rejection_there_can_be_is_told_as_it_came(toolchain: Toolchain) -> None:
+def test_every_possible_rejection_is_reported_unchanged(toolchain: Toolchain) -> None:
     program = toolchain.program(SOURCES / "exhaustive.c", "c11")
     printed = run(program)
     assert re.match(r"16777216 triples, 20000 over TCP, 0 wrong, ", printed)
@@ -126,7 +127,7 @@ def test_eight_threads_race_nowhere(compiler: str, tmp_path: Path) -> None:
     assert re.match(EIGHT, run(program, "4000"))
 
 
-def test_what_only_c_can_ask_of_the_codec_is_answered(codec_toolchain: Toolchain) -> None:
+def test_the_codec_passes_its_unit_tests_in_c(codec_toolchain: Toolchain) -> None:
     assert run(codec_toolchain.program(SOURCES / "unit.c", "c11")) == "21 tests\n"
 
 
@@ -138,7 +139,7 @@ def test_a_gibibyte_in_one_pdu_needs_no_memory(codec_toolchain: Toolchain) -> No
     assert int(found[1]) < 1024
 
 
-def test_to_read_an_object_by_index_is_twice_the_work_for_twice_as_much(
+def test_reading_an_object_by_index_takes_linear_time(
     toolchain: Toolchain,
 ) -> None:
     counted, program = toolchain.folder / "counted.o", toolchain.folder / "walk"
@@ -153,7 +154,7 @@ def test_to_read_an_object_by_index_is_twice_the_work_for_twice_as_much(
 
 
 @pytest.mark.parametrize("target", ["fuzz_pdu", "fuzz_stream", "fuzz_encode", "fuzz_association"])
-def test_promises_are_kept_for_the_prefixes_of_every_vector(
+def test_the_fuzz_targets_accept_the_prefixes_of_every_vector(
     codec_toolchain: Toolchain, tmp_path: Path, target: str
 ) -> None:
     files = []
@@ -172,7 +173,7 @@ ffi.cdef("struct rejection { unsigned count; unsigned char result, source, reaso
 
 @pytest.fixture(params=STANDARDS)
 def on_reject(toolchain: Toolchain, request: pytest.FixtureRequest) -> int:
-    """The address of the function in the shared object; ctypes never unloads it."""
+    """Return the address of the function in the shared object; ctypes never unloads it."""
     library = ctypes.CDLL(str(toolchain.shared_object(SOURCES / "callback.c", request.param)))
     address = ctypes.cast(library.on_reject, ctypes.c_void_p).value
     assert address
@@ -187,7 +188,8 @@ def net() -> Iterator[Any]:
 
 
 def be_rejected(net: Any, *codes: int) -> tuple[int, int, int, int]:
-    """Go through a rejection; what is then in the struct that is the user data of `net`."""
+    """Be rejected with these codes; return the values in the struct that is the user data of
+    `net`."""
     request = l_dicom.L_DicomCreateAssociate(l_dicom.TRUE)
     assert l_dicom.L_DicomDefaultAssociate(request) == l_dicom.DICOM_SUCCESS
     with acceptor(reject_pdu(*codes)) as port:
@@ -215,13 +217,13 @@ def test_a_rejection_reaches_a_callback_in_a_shared_object(
     assert found.count == 1
 
 
-def test_a_function_pointer_does_as_well_as_its_address(net: Any, on_reject: int) -> None:
+def test_a_callback_can_be_a_function_pointer_or_its_address(net: Any, on_reject: int) -> None:
     slots = {"pfnReceiveAssociateReject": ffi.cast("void *", on_reject)}
     l_dicom.L_DicomSetCallback(net, slots, ffi.new("struct rejection *"))
     assert be_rejected(net, 1, 2, 2) == (1, 1, 2, 2)
 
 
-def test_c_is_given_the_shared_object_and_the_struct_themselves(net: Any, on_reject: int) -> None:
+def test_a_callback_gets_the_user_data_pointer_itself(net: Any, on_reject: int) -> None:
     found = ffi.new("struct rejection *")
     l_dicom.L_DicomSetCallback(net, {"pfnReceiveAssociateReject": on_reject}, found)
     callbacks = ltdic_ffi.new("DICOMNETCALLBACK *")
@@ -233,7 +235,7 @@ def test_c_is_given_the_shared_object_and_the_struct_themselves(net: Any, on_rej
     assert user_data[0] == found
 
 
-def test_a_garbage_collection_before_the_rejection_takes_nothing_away(
+def test_a_garbage_collection_before_the_rejection_frees_no_user_data(
     net: Any, on_reject: int
 ) -> None:
     found = ffi.new("struct rejection *")
@@ -241,13 +243,13 @@ def test_a_garbage_collection_before_the_rejection_takes_nothing_away(
     l_dicom.L_DicomSetCallback(net, {"pfnReceiveAssociateReject": on_reject}, found)
     del found
     gc.collect()
-    others = [ffi.new("struct rejection *") for _ in range(1000)]  # would take its place
+    others = [ffi.new("struct rejection *") for _ in range(1000)]  # would reuse its memory
     assert still_there() is not None
     assert be_rejected(net, 2, 1, 3) == (1, 2, 1, 3)
     assert all(other.count == 0 for other in others)
 
 
-def test_the_user_data_goes_with_the_handle(on_reject: int) -> None:
+def test_the_user_data_is_freed_with_the_handle(on_reject: int) -> None:
     net = l_dicom.L_DicomCreateNet(None, l_dicom.DICOM_SECURE_NONE)
     found = ffi.new("struct rejection *")
     still_there = weakref.ref(found)

@@ -1,4 +1,4 @@
-"""System calls and allocations that fail, and connections that end in every state."""
+"""Failures of system calls and allocations, and the end of connections in every state."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ pytestmark = pytest.mark.slow
 
 C = TESTS / "c"
 
-# ---- one call after another fails --------------------------------------------------------------
+# ---- injected failures -------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module", params=[*COMPILERS, "gcc -DLTDIC_POLL"])
 def sockets_toolchain(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Any:
-    """Each compiler, and the sockets over poll(2)."""
+    """Each compiler with epoll, and one with poll(2)."""
     why = "the programs need ld --wrap and epoll"
     return linux_toolchain_or_skip(request.param, tmp_path_factory.mktemp("faults"), why)
 
 
 @pytest.mark.parametrize(("program", "least"), [("faults.c", 31), ("faults_server.c", 17)])
-def test_whatever_fails_is_told_and_leaves_nothing_behind(
+def test_every_injected_fault_is_reported_and_leaves_nothing(
     sockets_toolchain: Toolchain, program: str, least: int
 ) -> None:
     wrapped = set(re.findall(r"\b__wrap_(\w+)\(", (C / "inject.h").read_text()))
@@ -51,11 +51,11 @@ def test_whatever_fails_is_told_and_leaves_nothing_behind(
     assert all(int(count) > 0 for count in counts.values())
 
 
-def test_what_leaves_a_message_unfinished_is_acknowledged_at_once(
+def test_a_segment_that_leaves_a_message_unfinished_is_acknowledged_at_once(
     sockets_toolchain: Toolchain,
 ) -> None:
-    """So that a peer with Nagle's algorithm on does not wait; in the beginning, and where it has
-    been seen to wait."""
+    """Otherwise a peer with Nagle's algorithm waits for the delayed acknowledgement. The C program
+    checks the first messages, and a peer that was seen to wait."""
     wraps = ("-Wl,--wrap=setsockopt", "-Wl,--wrap=clock_gettime", "-D_GNU_SOURCE")
     run(sockets_toolchain.program(C / "quick_ack.c", "c11", *wraps))
 
@@ -68,7 +68,7 @@ End = tuple[Recorder, socket.socket]
 
 @contextmanager
 def associate(*, request: bool) -> Iterator[Any]:
-    """A request of the Verification SOP class, or its acceptance."""
+    """Yield a request of the Verification SOP class, or its acceptance."""
     pdu = L_DicomCreateAssociate(request)
     check(L_DicomDefaultAssociate(pdu))
     if not request:
@@ -80,7 +80,7 @@ def associate(*, request: bool) -> Iterator[Any]:
 
 @contextmanager
 def requestor_in(state: int) -> Iterator[End]:
-    """A requestor of ours in Sta5, 6, 7, 9, 11 or 13, and its peer."""
+    """Yield our requestor in Sta5, 6, 7, 9, 11 or 13, and its peer."""
     with socket.create_server(("127.0.0.1", 0)) as server, associate(request=True) as pdu:
         server.settimeout(TIMEOUT)
         ours = Requestor(server, pdu)
@@ -113,7 +113,7 @@ def raw_request() -> bytes:
 
 @contextmanager
 def acceptor_in(state: int) -> Iterator[End]:
-    """An acceptor of ours in Sta2, 3, 6, 7, 8, 10, 12 or 13, and its peer."""
+    """Yield our acceptor in Sta2, 3, 6, 7, 8, 10, 12 or 13, and its peer."""
     request = raw_request()
     acceptor = Acceptor()
     with socket.create_connection(acceptor.address, TIMEOUT) as peer:
@@ -173,17 +173,17 @@ def test_a_connection_that_ends_is_told_once_in_every_state(
         ours.until("close")
         for _ in range(5):
             L_DicomWait(ours.handle, 1)
-        # In Sta13 there is nothing left to lose: the end had been agreed on or made by us.
+        # In Sta13 the association has ended already, by agreement or by us.
         assert ours.events == [("close", DICOM_SUCCESS if state == 13 else DICOM_ERROR_CLOSED)]
         assert not L_DicomIsConnected(ours.handle)
         assert not L_DicomIsAssociated(ours.handle)
         assert L_DicomSendReleaseRequest(ours.handle) == DICOM_ERROR_STATE
         if end is half_close:
-            assert peer.recv(1) == b""  # AA-4, AA-5, AR-5: this end is closed, too
+            assert peer.recv(1) == b""  # AA-4, AA-5, AR-5 close this end too
     assert descriptors() == before
 
 
-def test_a_connection_that_never_was_has_no_end() -> None:
+def test_a_failed_connection_is_not_reported_as_closed() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         nobody = server.getsockname()
     before = descriptors()
@@ -197,4 +197,4 @@ def test_a_connection_that_never_was_has_no_end() -> None:
     assert ours.events == [("connect", DICOM_ERROR_CONNECT)]
     assert not L_DicomIsAssociated(ours.handle)
     ours.free()
-    assert descriptors() <= before  # not the loop's any more, where this was its only handle
+    assert descriptors() <= before  # the loop has none left, if this was its only handle

@@ -1,4 +1,4 @@
-"""Servers, handles and connections of a process that forks."""
+"""Servers, handles and connections in a process that forks."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ LONG = 12 * TIMEOUT
 def sockets_toolchain(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Any:
-    """The sockets over epoll and over poll(2)."""
+    """The library over epoll and over poll(2)."""
     why = "a full backlog leaves a connection without an answer"
     return linux_toolchain_or_skip(request.param, tmp_path_factory.mktemp("forking"), why)
 
 
-def test_what_a_child_does_is_not_seen_by_its_parent(sockets_toolchain: Toolchain) -> None:
+def test_actions_of_a_child_do_not_change_its_parent(sockets_toolchain: Toolchain) -> None:
     program = sockets_toolchain.program(C / "forking.c", "c11")
     printed = run(program, REQUEST.hex(), timeout=LONG)
     assert len(printed.splitlines()) == 23
@@ -59,7 +59,7 @@ from ltdic import aio
 from ltdic.l_dicom import *
 
 def say(*what):
-    "A line, in one piece, since others write, too."
+    "Write a line in one call, since other processes write too."
     os.write(1, (" ".join(map(str, what)) + "\\n").encode())
 
 def heard():
@@ -69,7 +69,7 @@ def ended(pid):
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 def forked(function):
-    "The child, which does this and then ends in order."
+    "Fork a child that calls the function and then exits."
     pid = os.fork()
     if pid == 0:
         try:
@@ -90,7 +90,7 @@ def counted(server):
 
 
 class Program:
-    """A program that runs beside this one, and is spoken to line by line."""
+    """A program in a process of its own, with commands and answers line by line."""
 
     def __init__(self, text: str, *arguments: str) -> None:
         self.process = subprocess.Popen(
@@ -120,7 +120,7 @@ class Program:
 
 @contextmanager
 def running(text: str, *arguments: str) -> Iterator[Program]:
-    """It is ended with all its children, whatever happens."""
+    """Run the program; kill it with all its children at the end."""
     program = Program(text, *arguments)
     try:
         yield program
@@ -164,7 +164,7 @@ CLIENTS = 4
 
 
 def heard_in_any_order(program: Program, count: int) -> tuple[list[int], int]:
-    """The children, all of which are ready, and the port."""
+    """Wait until all children are ready; return their process IDs and the port."""
     lines = [program.hear() for _ in range(count + 2)]
     assert lines.count("ready") == count
     pids, port = [line for line in lines if line != "ready"]
@@ -199,8 +199,8 @@ def test_four_children_serve_two_thousand_associations() -> None:
 
 
 def test_children_that_are_stopped_one_by_one_lose_nothing() -> None:
-    """A child that ends rejects requests as busy, and releases associations: that is in order, and
-    whoever is told so asks again."""
+    """A child that ends rejects requests as busy and releases associations; the requestors then try
+    again."""
     with running(PREFORK) as program:
         children, port = heard_in_any_order(program, 4)
         left = iter(children[:3])
@@ -230,7 +230,7 @@ def test_children_that_are_stopped_one_by_one_lose_nothing() -> None:
 
 
 def test_a_child_that_is_stopped_before_it_serves_ends() -> None:
-    """The signal comes before the first use of the loop, which it wakes."""
+    """The signal arrives before the first use of the loop, and wakes it."""
     program = """\
 server = ltdic.Server(("127.0.0.1", 0), timeout=10)
 
@@ -286,7 +286,7 @@ say(counted(server))
 
 
 @pytest.mark.parametrize("how", ENDS)
-def test_a_child_leaves_the_associations_to_its_parent(how: str) -> None:
+def test_a_child_does_not_end_the_served_associations_of_its_parent(how: str) -> None:
     with running(OPEN, ENDS[how]) as parent:
         port = int(parent.hear())
         association = ltdic.connect(LOCALHOST, port, contexts=[SECONDARY_CAPTURE], timeout=LONG)
@@ -329,7 +329,7 @@ say(ended(pid))
     assert (found["accepted"], found["released"]) == (1, 1)
 
 
-def test_a_child_that_is_forked_in_a_handler_has_no_part_in_its_association() -> None:
+def test_a_child_forked_in_a_handler_does_not_use_its_association() -> None:
     program = """\
 told = []
 
@@ -367,10 +367,10 @@ if os.getpid() == parent:
     assert (found["accepted"], found["released"]) == (1, 1)
 
 
-# ---- threads that a child has not --------------------------------------------------------------
+# ---- threads that a child lacks ----------------------------------------------------------------
 
 
-def test_a_child_is_not_held_up_by_a_thread_that_counts_in_its_parent() -> None:
+def test_a_child_is_not_blocked_by_a_counting_thread_of_its_parent() -> None:
     program = """\
 def count():
     while True:
@@ -457,7 +457,7 @@ main()
 
 
 @pytest.mark.parametrize("seconds", [0, 0.05], ids=["at once", "slowly"])
-def test_a_child_decides_although_the_threads_are_its_parents(seconds: float) -> None:
+def test_a_child_decides_with_threads_of_its_own(seconds: float) -> None:
     program = """\
 def decide(association):
     time.sleep(float(sys.argv[1]))
@@ -509,7 +509,7 @@ say(counted(server))
 
 
 @pytest.mark.parametrize("how", ["L_DicomFreeNet(listener)", "L_DicomShutDown()", "os._exit(0)"])
-def test_a_handle_that_listens_does_so_in_both_processes(how: str) -> None:
+def test_a_listening_handle_works_in_both_processes(how: str) -> None:
     program = """\
 parent = os.getpid()
 rejected = []
@@ -570,7 +570,7 @@ L_DicomShutDown()
 # ---- requestors --------------------------------------------------------------------------------
 
 
-def test_a_child_connects_although_the_threads_are_its_parents() -> None:
+def test_a_child_connects_with_threads_of_its_own() -> None:
     program = """\
 async def ask():
     async with aio.connect("localhost", server.address[1], timeout=60) as association:
@@ -662,7 +662,7 @@ TLS = pytest.mark.parametrize("tls", [False, True], ids=["TCP", "TLS"])
 
 @contextmanager
 def answering(tls: bool) -> Iterator[tuple[int, str]]:
-    """A server that gives everything back: its port, and whom to trust."""
+    """Run a server that sends all data back; yield its port and the file of its authority."""
     context = server_context() if tls else None
     authority = AUTHORITY.cert_pem.bytes().decode() if tls else ""
     with serving_in_asyncio(admission=ALL, handler=answer, timeout=LONG, tls=context) as server:
@@ -672,14 +672,16 @@ def answering(tls: bool) -> Iterator[tuple[int, str]]:
 @TLS
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("how", REQUESTOR_ENDS)
-def test_a_child_leaves_what_its_parent_has_opened(how: str, moment: str, tls: bool) -> None:
+def test_a_child_does_not_end_the_associations_of_its_parent(
+    how: str, moment: str, tls: bool
+) -> None:
     with answering(tls) as (port, authority):
         arguments = REQUESTOR_ENDS[how], moment, str(port), authority
         with running(REQUESTOR, *arguments) as parent:
             assert parent.end().split() == ["0", "0"]
 
 
-# What the child does is the body of a coroutine function. How it ends does not matter: in a child
+# The code of the child is the body of a coroutine function. Any end of it is accepted: in a child
 # asyncio has no running loop (RuntimeError).
 FORKS_IN_ASYNCIO = """\
 class Leave(Exception):
@@ -757,7 +759,7 @@ REQUESTOR_ENDS_IN_ASYNCIO = {
 @TLS
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("how", REQUESTOR_ENDS_IN_ASYNCIO)
-def test_a_child_leaves_what_its_parent_has_opened_in_asyncio(
+def test_a_child_does_not_end_the_asyncio_associations_of_its_parent(
     how: str, moment: str, tls: bool
 ) -> None:
     with answering(tls) as (port, authority):
@@ -805,7 +807,7 @@ SERVER_ENDS_IN_ASYNCIO = {
 
 @TLS
 @pytest.mark.parametrize("how", SERVER_ENDS_IN_ASYNCIO)
-def test_a_child_leaves_the_associations_in_asyncio_to_its_parent(
+def test_a_child_does_not_end_the_served_asyncio_associations_of_its_parent(
     how: str, tls: bool, tmp_path: Path
 ) -> None:
     certificate = tmp_path / "certificate.pem"
@@ -883,7 +885,7 @@ L_DicomShutDown()
 
 
 @pytest.mark.parametrize("how", HANDLE_ENDS)
-def test_a_child_leaves_a_handle_that_is_associated_to_its_parent(how: str) -> None:
+def test_a_child_does_not_end_the_associated_handles_of_its_parent(how: str) -> None:
     with serving(timeout=LONG) as server:
         with running(HANDLE, HANDLE_ENDS[how], str(server.address[1])) as parent:
             assert parent.end().split() == ["0"]

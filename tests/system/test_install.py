@@ -1,4 +1,4 @@
-"""The C library as CMake installs it, and the example programs, built outside the tree."""
+"""The C library installed by CMake, and the example programs built with it outside the tree."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ endforeach()
 
 @pytest.fixture(scope="session")
 def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the library is installed."""
+    """The prefix with the installed library."""
     build, prefix = tmp_path_factory.mktemp("build"), tmp_path_factory.mktemp("pre fix")
     flags = ["-DCMAKE_BUILD_TYPE=Release", f"-DCMAKE_C_FLAGS={' '.join(STRICT)}"]
     run("cmake", "-S", CSRC, "-B", build, f"-DCMAKE_INSTALL_PREFIX={prefix}", *flags)
-    run("cmake", "--build", build)
+    run("cmake", "--build", build, "--parallel")
     run("cmake", "--install", build)
     return prefix
 
@@ -77,7 +77,7 @@ def with_pkg_config(prefix: Path, folder: Path) -> None:
 def programs(
     request: pytest.FixtureRequest, prefix: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """The folder with both examples."""
+    """The folder with both example programs."""
     folder = tmp_path_factory.mktemp("examples")
     if request.param == "pkg-config":
         with_pkg_config(prefix, folder)
@@ -88,7 +88,7 @@ def programs(
 
 
 def echo(programs: Path, *arguments: str) -> tuple[int, str]:
-    """What `echo_scu` says, once there is somebody to talk to."""
+    """Run `echo_scu` until the server listens; return its exit code and output."""
     end = time.monotonic() + TIMEOUT
     while True:
         result = subprocess.run(
@@ -105,7 +105,7 @@ def echo(programs: Path, *arguments: str) -> tuple[int, str]:
 
 @contextmanager
 def admitting_scp(programs: Path, *titles: str) -> Iterator[tuple[str, list[str]]]:
-    """Its port, and after the end the lines it printed."""
+    """Run `admitting_scp`; yield its port, and a list that has its output after the end."""
     lines: list[str] = []
     with subprocess.Popen(
         [programs / "admitting_scp", "0", *titles],
@@ -125,20 +125,24 @@ def admitting_scp(programs: Path, *titles: str) -> Iterator[tuple[str, list[str]
 
 
 @needs_dcmtk
-def test_the_example_requestor_gets_an_echo_from_storescp(programs: Path, tmp_path: Path) -> None:
+def test_the_example_requestor_receives_an_echo_response_from_storescp(
+    programs: Path, tmp_path: Path
+) -> None:
     with dcmtk_server(tmp_path, *STORESCP) as port:
         assert echo(programs, LOCALHOST, str(port)) == (0, "echo: status 0000\n")
 
 
 @needs_dcmtk
-def test_the_example_requestor_says_why_storescp_rejects_it(programs: Path, tmp_path: Path) -> None:
+def test_the_example_requestor_prints_why_storescp_rejects_it(
+    programs: Path, tmp_path: Path
+) -> None:
     with dcmtk_server(tmp_path, *STORESCP, "--refuse") as port:
         said = "rejected: result 1, source 1, reason 1\n"
         assert echo(programs, LOCALHOST, str(port)) == (1, said)
 
 
 @needs_dcmtk
-def test_the_example_acceptor_serves_the_echoscu_it_knows_and_rejects_others(
+def test_the_example_acceptor_accepts_a_known_echoscu_and_rejects_others(
     programs: Path,
 ) -> None:
     with admitting_scp(programs, "FRIEND") as (port, lines):
@@ -161,7 +165,7 @@ def test_the_examples_talk_to_each_other(programs: Path) -> None:
     assert lines == ["B: admitted", "C: rejected"]
 
 
-def test_the_shared_library_has_a_soname_and_exports_only_what_the_headers_declare(
+def test_the_shared_library_has_a_soname_and_exports_only_declared_functions(
     prefix: Path,
 ) -> None:
     library = next(prefix.rglob("libltdic.so"))
@@ -173,7 +177,7 @@ def test_the_shared_library_has_a_soname_and_exports_only_what_the_headers_decla
     assert os.path.realpath(library).endswith(".so.0.1.0")
 
 
-def test_folders_that_are_not_below_the_prefix_are_named_as_they_are(tmp_path: Path) -> None:
+def test_absolute_install_folders_are_kept(tmp_path: Path) -> None:
     folders = [f"-DCMAKE_INSTALL_{name}DIR={tmp_path / name}" for name in ("INCLUDE", "LIB")]
     build = tmp_path / "build"
     run("cmake", "-S", CSRC, "-B", build, "-DCMAKE_INSTALL_PREFIX=/usr", *folders)

@@ -1,4 +1,4 @@
-"""Associations whose sends wait: more of their data is handled when they are done, and once."""
+"""Associations with waiting sends: their further data is handled after the sends, and once."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from support.waiting import eventually
 MIB = 1 << 20
 
 
-def test_sends_that_fail_take_no_room() -> None:
-    """Two bytes go out at once, after much that could not be sent."""
+def test_failed_sends_take_no_room() -> None:
+    """Two bytes are sent at once after failed sends of much data."""
     small = replace(REQUEST, user_info=UserInformation(8, "1.2.3"))
 
     def handler(association: Any, pdv: PDV) -> Any:
@@ -45,8 +45,9 @@ def requests(count: int) -> bytes:
     return b"".join(p_data(b"%03d " % n, True) for n in range(count))
 
 
-def test_what_a_deaf_peer_has_asked_for_is_answered_one_after_the_other() -> None:
-    """300 requests in one segment, each answered with 1 MiB, of which nothing is read."""
+def test_requests_of_a_peer_that_reads_nothing_are_answered_one_at_a_time() -> None:
+    """300 requests arrive in one segment; each is answered with 1 MiB, which the peer does not
+    read."""
     seen: list[bytes] = []
 
     def handler(association: Any, pdv: PDV) -> Any:
@@ -63,7 +64,7 @@ def test_what_a_deaf_peer_has_asked_for_is_answered_one_after_the_other() -> Non
         stable = len(seen)
         assert stable < 20
         assert len(association._waiting) <= 3
-        for _ in range(3):  # as the peer reads, more is handled
+        for _ in range(3):  # further requests are handled when the peer reads
             before = len(seen)
             while len(seen) == before:
                 peer.read(MIB)
@@ -71,8 +72,8 @@ def test_what_a_deaf_peer_has_asked_for_is_answered_one_after_the_other() -> Non
 
 
 @pytest.mark.parametrize("resets", [False, True])
-def test_what_was_postponed_is_handled_before_the_end_is_told(resets: bool) -> None:
-    """For a connection that is lost nothing is kept."""
+def test_postponed_data_is_handled_before_the_end_is_told(resets: bool) -> None:
+    """A lost connection keeps no data."""
     seen: list[bytes] = []
     waiting: list[int] = []
 
@@ -111,10 +112,10 @@ def test_a_task_that_leaves_the_queue_lets_the_next_one_send() -> None:
 
 
 def test_a_thread_that_leaves_the_queue_lets_the_next_one_send() -> None:
-    """The first in the queue waits for the end of a message, and gives up."""
+    """The first thread in the queue waits for the end of a message, and times out."""
     order = MessageOrder()
     order.begin(True, True, 1)
-    order.end(opens=True)  # a data set has to follow
+    order.end(opens=True)  # a data set must follow
     results: list[str] = []
 
     def wait(patience: float) -> None:
@@ -136,7 +137,7 @@ def test_a_thread_that_leaves_the_queue_lets_the_next_one_send() -> None:
 
 
 @pytest.mark.parametrize("pieces", [[4], [b"ab", 4], [b"ab", [1, 2]], [b"ab", True, True]])
-def test_a_piece_that_is_no_bytes_is_refused_wherever_it_stands(pieces: list[Any]) -> None:
+def test_a_piece_that_is_not_bytes_is_refused_at_any_position(pieces: list[Any]) -> None:
     seen: list[bytes] = []
 
     def handler(association: Any, pdv: PDV) -> Any:

@@ -1,4 +1,4 @@
-"""What is installed: the package itself, its C sources, and nothing of the tree."""
+"""The installed package and its C sources."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from support.toolchain import STRICT, Toolchain, run
 
 
 def is_editable() -> bool:
-    """Whether pip left the package in the tree (PEP 610), whose own metadata do not say so."""
+    """Tell whether the install is editable (PEP 610); the metadata in the tree do not say so."""
     found = importlib.metadata.distributions(name="ltdic")
     origins = [json.loads(said) for d in found if (said := d.read_text("direct_url.json"))]
     return any(origin.get("dir_info", {}).get("editable", False) for origin in origins)
 
 
-def test_the_tree_is_tested_only_where_it_is_what_is_installed() -> None:
+def test_the_tested_package_is_the_installed_one() -> None:
     tested = Path(ltdic.__file__).resolve().parent
     assert (tested == ROOT / "ltdic") == is_editable()
     assert Path(_ffi.__file__).resolve().parent == tested
@@ -125,14 +125,14 @@ def reject_one(server: socket.socket) -> None:
 
 
 @pytest.mark.skipif(shutil.which("nm") is None, reason="nm not installed")
-def test_the_extension_exports_nothing_but_its_own_start() -> None:
+def test_the_extension_exports_only_its_init_function() -> None:
     lines = run("nm", "-D", "--defined-only", _ffi.__file__).splitlines()
     names = {line.split()[-1] for line in lines}
     sanitizers = {name for name in names if name.startswith(("__asan", "__odr_asan", "__ubsan"))}
     assert names - sanitizers <= {"PyInit__ffi", "_cffi_pypyinit__ffi"}
 
 
-def test_no_declaration_is_lost_between_header_and_extension() -> None:
+def test_every_declaration_of_the_header_is_in_the_extension() -> None:
     text = "".join(path.read_text() for path in Path(ltdic.get_include()).glob("l*dic*.h"))
     functions = set(re.findall(r"\b(L_Dicom\w+|ltdic_[a-z_0-9]+)\(", text))
     assert functions <= set(dir(_ffi.lib))

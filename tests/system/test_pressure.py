@@ -1,6 +1,6 @@
-"""Peers that take what is sent slowly or not at all, and what waits for them meanwhile.
+"""Peers that read slowly or not at all, and the data that waits for them.
 
-Each is small, and measures what does not depend on the machine.
+Each test is small, and checks values that do not depend on the machine.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ from support.waiting import eventually
 NARROW = 64 << 10  # bytes
 
 
-# ---- a release, and what is still to be sent -----------------------------------------------------
+# ---- a release, and queued data ------------------------------------------------------------------
 
 COUNT = 8
 MUCH = b"".join(bytes([n]) * MIB for n in range(COUNT))
@@ -83,8 +83,8 @@ def send_much(association: Any, pdv: PDV) -> Iterator[Any]:
 def take_data(
     peer: Peer, messages: int = 1000, pause: float = 0
 ) -> tuple[bytes, list[int], PDU | None]:
-    """The data of so many messages, or up to another PDU or the end: all of it, where each message
-    ends, and the last PDU."""
+    """Receive the data of so many messages, or up to another PDU or the end. Return all data, the
+    offsets of the ends of messages, and the last PDU."""
     data, ends = bytearray(), list[int]()
     pdu: PDU | None = None
     while len(ends) < messages and isinstance(pdu := peer.take(), DataTransfer):
@@ -96,7 +96,7 @@ def take_data(
 
 
 def gets_much(peer: Peer) -> PDU | None:
-    """What comes after all that there is."""
+    """Read all data; return the PDU after it."""
     data, ends, pdu = take_data(peer)
     assert ends == [n * MIB for n in range(1, COUNT + 1)]
     assert data == MUCH
@@ -109,7 +109,7 @@ def is_released(host: Host, peer: Peer) -> None:
 
 
 @pytest.mark.parametrize("in_one", [True, False])
-def test_a_release_of_the_peer_is_answered_after_all_that_the_handler_sends(
+def test_a_release_of_the_peer_is_answered_after_all_data_of_the_handler(
     serve: Serve, in_one: bool
 ) -> None:
     with serve(handler=send_much) as host, ExitStack() as stack:
@@ -124,7 +124,7 @@ def test_a_release_of_the_peer_is_answered_after_all_that_the_handler_sends(
         is_released(host, peer)
 
 
-def test_a_release_behind_the_request_is_answered_after_all_that_the_handler_sends(
+def test_a_release_behind_the_request_is_answered_after_all_data_of_the_handler(
     serve: Serve,
 ) -> None:
     with serve(handler=send_much) as host, ExitStack() as stack:
@@ -139,7 +139,7 @@ def send_much_and_release(association: Any, pdv: PDV) -> Iterator[Any]:
     yield association.release()
 
 
-def test_a_release_of_the_handler_goes_after_all_that_it_has_sent(serve: Serve) -> None:
+def test_a_release_of_the_handler_is_sent_after_all_its_data(serve: Serve) -> None:
     with serve(handler=send_much_and_release) as host, ExitStack() as stack:
         peer = slow(stack, host)
         peer.send(COMMAND)
@@ -149,8 +149,8 @@ def test_a_release_of_the_handler_goes_after_all_that_it_has_sent(serve: Serve) 
         is_released(host, peer)
 
 
-def test_releases_of_both_sides_go_after_all_that_the_handler_has_sent() -> None:
-    """The requestor answers first (PS3.8 9.2.2)."""
+def test_releases_in_a_collision_are_sent_after_all_data_of_the_handler() -> None:
+    """In a collision the requestor answers first (PS3.8 9.2.2)."""
     with blocking(handler=send_much_and_release) as host, ExitStack() as stack:
         peer = slow(stack, host)
         peer.send(COMMAND)
@@ -162,13 +162,13 @@ def test_releases_of_both_sides_go_after_all_that_the_handler_has_sent() -> None
         is_released(host, peer)
 
 
-def test_a_release_from_elsewhere_goes_after_all_that_the_handler_sends(serve: Serve) -> None:
+def test_a_release_of_another_thread_is_sent_after_all_data_of_the_handler(serve: Serve) -> None:
     with serve(handler=send_much) as host, ExitStack() as stack:
         peer = slow(stack, host)
         served = host.one()
         peer.send(COMMAND)
         assert has_come(peer, TIMEOUT)
-        # a task has its turn between two messages
+        # another task runs between two messages
         host.begin(served.release)
         data, ends, pdu = take_data(peer)
         assert pdu == ReleaseRequest()
@@ -180,7 +180,7 @@ def test_a_release_from_elsewhere_goes_after_all_that_the_handler_sends(serve: S
 
 
 def begin_to_send(host: Host, peer: Peer) -> Any:
-    """Send much, as one message, from elsewhere; the association."""
+    """Begin to send a large message in another thread or task; return the association."""
     served = host.one()
     host.begin(lambda: served.send(MUCH, context=CT, is_command=True))
     assert has_come(peer, TIMEOUT)
@@ -188,13 +188,13 @@ def begin_to_send(host: Host, peer: Peer) -> Any:
 
 
 def gets_one(peer: Peer) -> PDU | None:
-    """What comes after all that there is, in one message."""
+    """Read one message; return the PDU after it."""
     data, ends, pdu = take_data(peer)
     assert (data == MUCH, ends) == (True, [len(MUCH)])
     return pdu
 
 
-def test_a_release_waits_for_the_message_that_another_one_sends(serve: Serve) -> None:
+def test_a_release_waits_for_the_message_of_another_sender(serve: Serve) -> None:
     with serve() as host, ExitStack() as stack:
         peer = slow(stack, host)
         served = begin_to_send(host, peer)
@@ -204,7 +204,7 @@ def test_a_release_waits_for_the_message_that_another_one_sends(serve: Serve) ->
         is_released(host, peer)
 
 
-def test_a_release_of_the_peer_is_answered_after_the_message_that_another_one_sends(
+def test_a_release_of_the_peer_is_answered_after_the_message_of_another_sender(
     serve: Serve,
 ) -> None:
     with serve() as host, ExitStack() as stack:
@@ -215,8 +215,8 @@ def test_a_release_of_the_peer_is_answered_after_the_message_that_another_one_se
         is_released(host, peer)
 
 
-def test_a_handler_does_not_release_while_a_thread_sends() -> None:
-    """It cannot wait for it."""
+def test_a_release_in_a_handler_while_a_thread_sends_is_a_local_error() -> None:
+    """The handler cannot wait for the thread."""
     raised: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def handler(association: Any, pdv: PDV) -> Iterator[Any]:
@@ -237,14 +237,14 @@ def test_a_handler_does_not_release_while_a_thread_sends() -> None:
         peer_releases(host, peer)
 
 
-# ---- what is kept for a peer that takes it slowly ------------------------------------------------
+# ---- queued data ---------------------------------------------------------------------------------
 
 ANYTHING = replace(REQUEST, user_info=UserInformation(0, "1.2.3"))
 
 
 @pytest.mark.slow
-def test_a_peer_that_asks_without_pause_and_reads_slowly_is_not_answered_without_bound() -> None:
-    """Of the answers wait as many as there are questions in one batch."""
+def test_answers_to_a_peer_that_reads_slowly_are_bounded() -> None:
+    """At most the answers to one batch of requests wait."""
     batch, most = 256, 0
 
     def handler(association: Any, pdv: PDV) -> Iterator[Any]:
@@ -264,8 +264,8 @@ def test_a_peer_that_asks_without_pause_and_reads_slowly_is_not_answered_without
 
 
 @pytest.mark.slow
-def test_what_a_thread_sends_waits_behind_what_the_handler_has_sent() -> None:
-    """For longer than `timeout`, where the peer takes something all the time."""
+def test_data_of_a_thread_waits_behind_data_of_the_handler() -> None:
+    """It waits for longer than `timeout`, while the peer reads something all the time."""
 
     def handler(association: Any, pdv: PDV) -> Iterator[Any]:
         yield association.send(bytes(12 * MIB), context=pdv.context_id, is_command=True)
@@ -285,7 +285,7 @@ def test_what_a_thread_sends_waits_behind_what_the_handler_has_sent() -> None:
         peer_releases(host, peer)
 
 
-# ---- peers that take nothing, and peers that take little -----------------------------------------
+# ---- peers that read nothing, and peers that read little -----------------------------------------
 
 Send = Callable[[Script], None]
 REQUESTOR: Any = {"contexts": [VERIFICATION, CT], "timeout": SHORT}
@@ -293,7 +293,7 @@ REQUESTOR: Any = {"contexts": [VERIFICATION, CT], "timeout": SHORT}
 
 @contextmanager
 def narrow_acceptor(script: Script) -> Iterator[int]:
-    """The port of one whose system takes little of what it does not read."""
+    """Run an acceptor with a small receive buffer; yield its port."""
 
     def accept_first(connection: socket.socket) -> None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, NARROW)
@@ -326,7 +326,7 @@ def send_as_requestor_in_asyncio(script: Script) -> None:
 
 
 def send_as(face: str) -> Send:
-    """From a thread or task of its own, of a server."""
+    """Return a function that sends from a server, in a thread or task of its own."""
 
     def send(script: Script) -> None:
         with SERVERS[face](timeout=SHORT) as host, ExitStack() as stack:
@@ -376,7 +376,8 @@ SENDS = {
 
 
 def outcomes(script: Script) -> dict[str, Any]:
-    """What each of them raises where its peer does so; all at once."""
+    """Run all kinds of senders at once, each with a peer that runs the script; return the
+    errors."""
 
     def outcome(send: Send) -> Any:
         try:
@@ -393,17 +394,17 @@ LATE = repr(AssociationTimeout("the peer has not taken what was sent in time"))
 
 
 @pytest.mark.slow
-def test_what_a_peer_sends_is_no_reason_to_wait_longer_until_it_takes_something() -> None:
+def test_data_from_a_peer_that_reads_nothing_does_not_extend_the_timeout() -> None:
     begun = time.monotonic()
     assert outcomes(drip) == dict.fromkeys(SENDS, LATE)
     assert time.monotonic() - begun < 10 * SHORT
 
 
-def test_a_release_of_a_requestor_waits_for_the_message_that_another_task_sends() -> None:
+def test_a_release_of_a_requestor_waits_for_the_message_of_another_task() -> None:
     last = bytearray()
 
     def script(connection: socket.socket) -> None:
-        time.sleep(SHORT / 5)  # until the release has been asked for
+        time.sleep(SHORT / 5)  # lets the other task ask for the release
         while (pdu := receive_exactly_one(connection)) and pdu[0] == DataTransfer.type:
             last[:] = pdu[11:12]  # the message control header
         last.extend(pdu[:1])
@@ -427,8 +428,8 @@ SLOWLY = 4 * SHORT
 
 
 def read_slowly(connection: socket.socket) -> None:
-    """Steadily, but so little that the system of the other side makes no room for more for longer
-    than it waits; then all."""
+    """Read steadily, but so little that the sender's system frees no room for longer than its
+    timeout; then read the rest."""
     begun, left = time.monotonic(), len(MUCH)
     while left > 0:
         is_slow = time.monotonic() - begun < SLOWLY
@@ -439,14 +440,14 @@ def read_slowly(connection: socket.socket) -> None:
 
 
 @pytest.mark.slow
-def test_a_peer_that_takes_a_little_all_the_time_is_waited_for() -> None:
+def test_a_peer_that_reads_slowly_but_steadily_does_not_time_out() -> None:
     begun = time.monotonic()
     assert outcomes(read_slowly) == dict.fromkeys(SENDS)
     assert time.monotonic() - begun > SLOWLY
 
 
 @pytest.mark.slow
-def test_a_peer_that_takes_a_little_of_what_is_kept_all_the_time_is_waited_for() -> None:
+def test_a_peer_that_reads_queued_data_slowly_does_not_time_out() -> None:
     with blocking(handler=send_much, timeout=SHORT) as host, ExitStack() as stack:
         peer = slow(stack, host, NARROW)
         peer.send(COMMAND)
@@ -454,7 +455,7 @@ def test_a_peer_that_takes_a_little_of_what_is_kept_all_the_time_is_waited_for()
         assert host.counters.open == 1
 
 
-# ---- what the collector finds of it --------------------------------------------------------------
+# ---- the collector -------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -462,12 +463,12 @@ def test_a_peer_that_takes_a_little_of_what_is_kept_all_the_time_is_waited_for()
     "what",
     [are_sent_to_and_collected, errors_of_l_dicom_are_collected, lent_bytes_are_collected],
 )
-def test_the_collector_survives_what_was_to_be_sent(what: Callable[[], None]) -> None:
-    """In a process of its own, which a crash ends."""
+def test_unsent_data_does_not_crash_the_collector(what: Callable[[], None]) -> None:
+    """It runs in a process of its own, since a crash would end it."""
     run_apart(f"apart.{what.__name__}()")
 
 
-# ---- PDUs that are not whole ---------------------------------------------------------------------
+# ---- incomplete PDUs -----------------------------------------------------------------------------
 
 ONLY_THERE = Admission(contexts=ltdic.ANY, calling=["THERE"], max_associate=MIB)
 STRANGER = replace(REQUEST, calling_ae="STRANGER")
@@ -492,10 +493,10 @@ STATES = {3: is_undecided, 6: is_accepted, 13: is_rejected}
 
 @pytest.mark.slow
 @pytest.mark.parametrize("state", STATES)
-def test_requests_that_are_not_whole_are_bounded_in_every_state(
+def test_incomplete_requests_are_bounded_in_every_state(
     serve: Serve, state: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Beyond the bound that one ends that began first; who leaves makes room."""
+    """Beyond the limit the oldest one is ended; a closed connection makes room."""
     gate, wire = Gate(), proposing(1)[:-1]
     admission = replace(ONLY_THERE, on_request=gate if state == 3 else None)
     try:
@@ -525,7 +526,7 @@ def test_requests_that_are_not_whole_are_bounded_in_every_state(
         gate.opens.set()
 
 
-def test_requests_that_are_not_whole_are_bounded_in_open_associations_of_l_dicom() -> None:
+def test_incomplete_requests_are_bounded_in_open_associations_of_l_dicom() -> None:
     wire = largest_request()[:-1]
     count, fit = 67, (64 << 20) // len(wire)
     with in_l_dicom() as host, ExitStack() as stack:
@@ -540,16 +541,16 @@ def test_requests_that_are_not_whole_are_bounded_in_open_associations_of_l_dicom
         assert is_served(host) < TIMEOUT / 2
 
 
-# ---- what is not sent to its end, and what comes in pieces ---------------------------------------
+# ---- unfinished messages, and received pieces ----------------------------------------------------
 
 
 def breaks_off() -> Iterator[bytes]:
-    """More than is given to the engine at once, and then no more."""
+    """Yield more than one part for the engine, and then raise."""
     yield bytes(MIB)
     raise OSError("the source is gone")
 
 
-def test_nobody_goes_on_with_what_another_has_not_sent_to_its_end(serve: Serve) -> None:
+def test_an_unfinished_message_is_not_continued_by_another_sender(serve: Serve) -> None:
     with serve() as host, Peer(host, REQUEST) as peer:
         peer.associate()
         served = host.one()
@@ -561,7 +562,7 @@ def test_nobody_goes_on_with_what_another_has_not_sent_to_its_end(serve: Serve) 
         host.do(served.abort)
 
 
-def test_a_requestor_does_not_go_on_with_what_it_has_not_sent_to_its_end() -> None:
+def test_an_unfinished_message_of_a_requestor_is_not_continued() -> None:
     with blocking() as host:
         with ltdic.connect(*host.server.address, contexts=[CT], timeout=TIMEOUT) as association:
             with pytest.raises(OSError, match="is gone"):
@@ -573,7 +574,8 @@ def test_a_requestor_does_not_go_on_with_what_it_has_not_sent_to_its_end() -> No
 
 
 def data_of(pieces: list[bytes]) -> list[tuple[bool, bool, bytes]]:
-    """What an acceptor receives of these after its A-ASSOCIATE-AC, each message joined."""
+    """Send these bytes to an acceptor after its A-ASSOCIATE-AC; return its messages, each
+    joined."""
     association = ltdic.Association(requestor=False)
     association.receive_data(encode(REQUEST))
     assert len(list(association.events())) == 1
@@ -599,8 +601,8 @@ def test_a_p_data_tf_of_several_pdvs_may_be_cut_anywhere() -> None:
     assert data_of([wire[at : at + 1] for at in range(len(wire))]) == whole
 
 
-def test_nothing_is_kept_of_what_comes_after_the_end() -> None:
-    """Also where it looks like the beginning of something long."""
+def test_bytes_after_the_end_are_not_kept() -> None:
+    """This includes bytes like the beginning of a long PDU."""
     association = ltdic.Association(requestor=False)
     association.receive_data(encode(REQUEST))
     assert len(list(association.events())) == 1
@@ -615,7 +617,7 @@ def test_nothing_is_kept_of_what_comes_after_the_end() -> None:
     assert association.unused < MIB
 
 
-def test_what_comes_behind_an_abort_of_the_handler_is_not_handled(serve: Serve) -> None:
+def test_data_behind_an_abort_of_the_handler_is_not_handled(serve: Serve) -> None:
     handled: list[PDV] = []
 
     def handler(association: Any, pdv: PDV) -> Iterator[Any]:

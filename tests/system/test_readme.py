@@ -31,7 +31,7 @@ ECHO, SERVER, TLS_SERVER, DATA_SERVER, DATA_REQUESTOR = PROGRAMS
 
 
 def written(program: str, port: int, folder: Path, calling: str = "CT_3") -> Path:
-    """It as a file, to be run on loopback."""
+    """Write the program to a file, changed to run on loopback."""
     program = program.replace('("", 11112)', f'("{LOCALHOST}", {port})')
     for host in ("localhost", LOCALHOST):
         program = program.replace(f'"{host}", 11112', f'"{LOCALHOST}", {port}')
@@ -41,7 +41,7 @@ def written(program: str, port: int, folder: Path, calling: str = "CT_3") -> Pat
 
 
 def echo(port: int, folder: Path, calling: str = "CT_3") -> tuple[int, str, str]:
-    """The requestor run to its end: its exit code and what it printed."""
+    """Run the requestor to its end; return its exit code, output and errors."""
     folder.mkdir(exist_ok=True)
     command = [sys.executable, "-I", written(ECHO, port, folder, calling)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
@@ -49,7 +49,7 @@ def echo(port: int, folder: Path, calling: str = "CT_3") -> tuple[int, str, str]
 
 
 class Running:
-    """A server that listens."""
+    """A running server."""
 
     def __init__(self, port: int, process: subprocess.Popen[str]) -> None:
         self.port, self.process = port, process
@@ -65,7 +65,7 @@ class Running:
 
 
 class Secured:
-    """Certificates made for the test, and a server that ends after so many rejections."""
+    """Certificates of the test, and a server that ends after so many rejections."""
 
     def __init__(self, folder: Path, rejections: int) -> None:
         authority = trustme.CA()
@@ -82,7 +82,7 @@ class Secured:
 
 @contextmanager
 def serving(program: str, folder: Path, tls: ssl.SSLContext | None = None) -> Iterator[Running]:
-    """A server of the README's, from its first association on until it has ended."""
+    """Run a server of the README from its first association until it has ended."""
     with reserved_port() as port:
         process = subprocess.Popen(
             [sys.executable, "-I", written(program, port, folder)],
@@ -112,7 +112,7 @@ def said_by(association: Any) -> tuple[int, int, int] | None:
 
 
 def run_program(program: str, port: int, folder: Path) -> str:
-    """One that ends: what it printed."""
+    """Run a program that ends by itself; return its output."""
     folder.mkdir(exist_ok=True)
     command = [sys.executable, "-I", written(program, port, folder)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=3 * TIMEOUT)
@@ -147,7 +147,7 @@ def test_the_requestor_of_the_readme_prints_why_pynetdicom_refuses(tmp_path: Pat
         assert echo(port, tmp_path) == (0, "echo: status 0000\n", "")
 
 
-def test_the_requestor_of_the_readme_prints_that_nobody_listens(tmp_path: Path) -> None:
+def test_the_requestor_of_the_readme_prints_that_there_is_no_connection(tmp_path: Path) -> None:
     with reserved_port() as port:
         code, printed, errors = echo(port, tmp_path)
     assert (code, printed) == (1, "")

@@ -29,7 +29,7 @@ def all_are_reported(acceptor: str, requestor: str) -> None:
 
 @pytest.mark.parametrize("requestor", FACES)
 @pytest.mark.parametrize("acceptor", fast_rejections.RAW)
-def test_each_rejection_by_an_acceptor_that_is_gone_at_once_is_reported(
+def test_each_rejection_by_an_acceptor_that_closes_at_once_is_reported(
     acceptor: str, requestor: str
 ) -> None:
     all_are_reported(acceptor, requestor)
@@ -41,10 +41,10 @@ def test_each_rejection_by_an_acceptor_of_ours_is_reported(acceptor: str) -> Non
 
 
 @pytest.mark.parametrize("timeout", [None, 10.0])
-def test_no_requestor_waits_for_its_connection_inside_the_system(
+def test_no_requestor_blocks_in_connect(
     monkeypatch: pytest.MonkeyPatch, timeout: float | None
 ) -> None:
-    """In a blocking connect() Linux would drop a rejection that a reset follows."""
+    """While a socket connects, a reset makes Linux drop the rejection before it."""
     blocking: list[bool] = []
 
     def dial(*how: Any) -> socket.socket:

@@ -1,6 +1,6 @@
-"""Ten thousand associations at once, peers that stall, limits, and callbacks that take their time.
+"""Ten thousand associations at once, stalled peers, limits, and slow callbacks.
 
-Times are printed; only what a hang or a wrong deadline would break is asserted of them.
+Times are printed; the assertions on them find hangs and wrong deadlines alone.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LIMIT_REACHED = AssociateReject(2, 3, 2)
 
 @pytest.fixture(scope="module")
 def gcc(tmp_path_factory: pytest.TempPathFactory) -> Toolchain:
-    """One compiler, where what is tested is time and not the language."""
+    """One compiler, for tests of time and not of the language."""
     return toolchain_or_skip("gcc", tmp_path_factory.mktemp("scale"), cxx=False)
 
 
@@ -54,9 +54,9 @@ def test_ten_thousand_associations_are_open_at_once(toolchain: Toolchain) -> Non
 
 
 @pytest.mark.slow
-def test_a_stalled_connection_is_closed_at_artim_and_delays_nobody(gcc: Toolchain) -> None:
-    """The program itself fails where one is closed a millisecond before ARTIM, or seconds
-    after it."""
+def test_a_stalled_connection_is_closed_at_artim_and_delays_no_other(gcc: Toolchain) -> None:
+    """The program fails if a connection is closed a millisecond before ARTIM, or seconds after
+    it."""
     program = gcc.program(SOURCES / "stalls.c", "c11")
     printed = run(program, "1000", "250", "1")
     print(printed, end="")
@@ -71,7 +71,7 @@ def test_a_stalled_connection_is_closed_at_artim_and_delays_nobody(gcc: Toolchai
 
 
 class Server:
-    """Accepts all, answers C-ECHO and release, and frees what is closed."""
+    """Accepts all, answers C-ECHO and release, and frees closed handles."""
 
     def __init__(self, artim: int = 0, **more: Any) -> None:
         self.artim, self.accepted, self.handles = artim, 0, set[Any]()
@@ -118,7 +118,7 @@ def serving(artim: int = 0, **more: Any) -> Iterator[Server]:
 
 
 def pump_until(done: Callable[[], Any], pump: Callable[[], Any] = L_DicomBreathe) -> Any:
-    """What `done` returns, as soon as that is true."""
+    """Pump until `done` returns something true; return that."""
     end = time.monotonic() + TIMEOUT
     while not (found := done()):
         assert time.monotonic() < end, "too late"
@@ -127,7 +127,7 @@ def pump_until(done: Callable[[], Any], pump: Callable[[], Any] = L_DicomBreathe
 
 
 def associate(address: tuple[str, int]) -> None:
-    """One association with a C-ECHO, from its connection to its close, by L_DicomBreathe alone."""
+    """Have an association with a C-ECHO, from connection to close, by L_DicomBreathe alone."""
     closed: list[int] = []
     pdu = L_DicomCreateAssociate(True)
     check(L_DicomDefaultAssociate(pdu))
@@ -153,7 +153,7 @@ def associate(address: tuple[str, int]) -> None:
 
 @pytest.fixture(scope="module")
 def request_bytes() -> bytes:
-    """An associate request as it is on the wire."""
+    """The bytes of an A-ASSOCIATE-RQ."""
     pdu = L_DicomCreateAssociate(True)
     check(L_DicomDefaultAssociate(pdu))
     net = L_DicomCreateNet(None, DICOM_SECURE_NONE)
@@ -174,7 +174,7 @@ def request_bytes() -> bytes:
 
 
 class Callers:
-    """Raw sockets that call one server."""
+    """Raw sockets connected to one server."""
 
     def __init__(self, server: Server, stack: ExitStack) -> None:
         self.server, self.stack = server, stack
@@ -185,14 +185,14 @@ class Callers:
         return peer
 
     def answer_to(self, peer: socket.socket) -> Any:
-        """The PDU that this peer is sent."""
+        """Return the PDU that the server sends to this peer."""
         pump_until(lambda: select.select([peer], [], [], 0)[0], self.server.wait)
         return decode(receive_pdu(peer))
 
     def are_accepted(self, peers: list[socket.socket]) -> bool:
         return all(isinstance(self.answer_to(peer), AssociateAccept) for peer in peers)
 
-    def nobody_else_is_accepted(self, count: int) -> bool:
+    def no_other_is_accepted(self, count: int) -> bool:
         for _ in range(5):
             self.server.wait()
         return self.server.accepted == count
@@ -215,7 +215,7 @@ def test_stalled_connections_do_not_count_as_associations(request_bytes: bytes) 
         for _ in range(3):
             assert callers.answer_to(callers.call(request_bytes)) == LIMIT_REACHED
         served[0].close()
-        assert callers.nobody_else_is_accepted(106)
+        assert callers.no_other_is_accepted(106)
         assert callers.are_accepted([callers.call(request_bytes)])
         assert callers.answer_to(callers.call(request_bytes)) == LIMIT_REACHED
 
@@ -225,12 +225,12 @@ def test_connections_beyond_the_limit_wait_until_others_are_closed(request_bytes
         peers = [callers.call(request_bytes) for _ in range(8)]
         for served, count in ((peers[:3], 3), (peers[3:6], 6), (peers[6:], 8)):
             assert callers.are_accepted(served)
-            assert callers.nobody_else_is_accepted(count)
+            assert callers.no_other_is_accepted(count)
             for peer in served:
                 peer.close()
 
 
-def test_who_waits_behind_stalled_connections_is_served_at_artim(request_bytes: bytes) -> None:
+def test_a_connection_behind_stalled_ones_is_served_at_artim(request_bytes: bytes) -> None:
     with limited(0, 2, artim=300) as callers:
         begun = time.monotonic()
         stalls = [callers.call(request_bytes[:size]) for size in (0, 3)]
@@ -241,10 +241,10 @@ def test_who_waits_behind_stalled_connections_is_served_at_artim(request_bytes: 
         assert [stall.recv(1) for stall in stalls] == [b"", b""]
 
 
-# ---- callbacks that take their time --------------------------------------------------------------
+# ---- slow callbacks ------------------------------------------------------------------------------
 
 
-def test_a_callback_that_blocks_delays_nobody_on_another_thread(request_bytes: bytes) -> None:
+def test_a_blocking_callback_delays_no_other_thread(request_bytes: bytes) -> None:
     begun, others, ended = threading.Event(), threading.Event(), threading.Event()
     waited: list[bool] = []
 
@@ -266,7 +266,7 @@ def test_a_callback_that_blocks_delays_nobody_on_another_thread(request_bytes: b
             associate(server.address)
         others.set()
         thread.join()
-    assert waited == [True]  # not until its own time was up
+    assert waited == [True]  # it returned before its own timeout
 
 
 def test_a_callback_that_breathes_serves_the_other_handles_meanwhile(request_bytes: bytes) -> None:
@@ -284,6 +284,6 @@ def test_a_callback_that_breathes_serves_the_other_handles_meanwhile(request_byt
         "pfnClose": lambda h, e, _: order.append("closed"),
     }
     with serving() as others, serving(**slots) as server, ExitStack() as stack:
-        Callers(server, stack).call(request_bytes).close()  # its close has to wait
+        Callers(server, stack).call(request_bytes).close()  # its close must wait
         pump_until(lambda: "closed" in order)
     assert order == ["begun", *["other"] * 10, "ended", "closed"]

@@ -1,4 +1,4 @@
-"""Memory that held a passcode is wiped before it is freed, whatever the compiler thinks of it."""
+"""Memory that held a passcode is wiped before it is freed; no compiler removes the stores."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PROGRAM = TESTS / "c" / "passcode.c"
     scope="module", params=[f"{cc} {level}" for cc in COMPILERS for level in ("-O2", "-O3")]
 )
 def optimizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Each compiler at each level that removes stores to memory that is freed."""
+    """Each compiler at each level that removes stores to memory before it is freed."""
     return toolchain_or_skip(request.param, tmp_path_factory.mktemp("wipe"), cxx=False)
 
 
@@ -35,7 +35,7 @@ def optimizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
 
 @pytest.mark.slow
-def test_no_block_is_freed_with_a_passcode_in_it(optimizer: Toolchain) -> None:
+def test_no_freed_block_contains_a_passcode(optimizer: Toolchain) -> None:
     wraps = [f"-Wl,--wrap={name}" for name in ("free", "realloc")]
     control, *found = run(optimizer.program(PROGRAM, "c11", *wraps)).splitlines()
     assert control == "a block of the test: found"
@@ -45,7 +45,7 @@ def test_no_block_is_freed_with_a_passcode_in_it(optimizer: Toolchain) -> None:
 
 # ---- the object code -------------------------------------------------------------------------
 
-# Functions in which something ends that may hold a passcode.
+# Functions that free memory which may hold a passcode.
 WIPING = {
     "associate": ["L_DicomFreeAssociate", "L_DicomResetAssociate", "L_DicomSetUserIdentity"],
     "admission": ["ltdic_admission_free", "ltdic_admission_add_identity"],
@@ -64,11 +64,8 @@ WIPING = {
 }
 
 
-def names_used(compiler: Toolchain, source: Path, *flags: str) -> dict[str, set[str]]:
-    """For each function in the object code of a C file, the names in it."""
-    built = compiler.folder / f"{source.stem}-searched.o"
-    options = ["-std=c11", compiler.flags[0], *flags, "-ffunction-sections", "-DLTDIC_STATIC"]
-    run(compiler.cc, *options, "-I", ltdic.get_include(), "-c", source, "-o", built)
+def names_used(built: Path) -> dict[str, set[str]]:
+    """Return for each function in an object file the names that it uses."""
     used: dict[str, set[str]] = {}
     for line in run("objdump", "-dr", built).splitlines():
         if function := re.match(r"[0-9a-f]+ <([\w.]+)>:", line):
@@ -79,7 +76,7 @@ def names_used(compiler: Toolchain, source: Path, *flags: str) -> dict[str, set[
 
 
 def reaches(used: dict[str, set[str]], function: str, wanted: str) -> bool:
-    """Whether a function has this name in it, or in what it calls in the same file."""
+    """Tell whether a function uses this name, directly or through functions of the same file."""
     seen, todo = set(), [function]
     while todo:
         names = used.get(todo.pop(), set()) - seen
@@ -88,17 +85,17 @@ def reaches(used: dict[str, set[str]], function: str, wanted: str) -> bool:
     return wanted in seen
 
 
-def source_of(name: str) -> Path:
-    (source,) = (Path(path) for path in ltdic.get_sources() if Path(path).stem == name)
-    return source
+def compiled(compiler: Toolchain, source: Path, *flags: str) -> Path:
+    built = compiler.folder / f"{source.stem}-searched.o"
+    options = ["-std=c11", *compiler.flags, *flags, "-DLTDIC_STATIC"]
+    run(compiler.cc, *options, "-I", ltdic.get_include(), "-c", source, "-o", built)
+    return built
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WIPING)
-def test_what_may_hold_a_passcode_ends_with_a_call_that_wipes(
-    optimizer: Toolchain, name: str
-) -> None:
-    used = names_used(optimizer, source_of(name))
+def test_every_function_that_frees_a_passcode_wipes_it(optimizer: Toolchain, name: str) -> None:
+    used = names_used(optimizer.library.parent / f"{name}.o")
     assert [f for f in WIPING[name] if not reaches(used, f, "ltdic__wipe")] == []
 
 
@@ -116,14 +113,15 @@ void wipe_and_free(void *data, size_t size)
 
 
 @pytest.mark.slow
-def test_the_stores_stay_where_the_compiler_sees_the_free_behind_them(optimizer: Toolchain) -> None:
+def test_the_stores_stay_when_the_compiler_sees_the_free(optimizer: Toolchain) -> None:
     source = optimizer.folder / "wipe_and_free.c"
     source.write_text(WIPE_AND_FREE)
-    assert {"memset", "free"} <= names_used(optimizer, source)["wipe_and_free"]
+    assert {"memset", "free"} <= names_used(compiled(optimizer, source))["wipe_and_free"]
 
 
 def test_a_compiler_without_gnu_extensions_keeps_the_loop(optimizer: Toolchain) -> None:
-    used = names_used(optimizer, source_of("wipe"), "-U__GNUC__")
-    assert used["ltdic__wipe"] == set()
-    code = run("objdump", "-d", optimizer.folder / "wipe-searched.o")
+    (source,) = (Path(path) for path in ltdic.get_sources() if Path(path).stem == "wipe")
+    built = compiled(optimizer, source, "-U__GNUC__")
+    assert names_used(built)["ltdic__wipe"] == set()
+    code = run("objdump", "-d", built)
     assert re.search(r"\bmovb +\$0x0,\(%", code) or platform.machine() != "x86_64"
