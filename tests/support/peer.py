@@ -141,18 +141,22 @@ def deaf(stack: ExitStack, host: Any, *first: PDU | bytes, window: int = 4096) -
 MANY = tuple(f"1.2.3.{n}" for n in range(1000, 5600))  # in an item of 64 KiB
 
 
-def proposing(count: int) -> bytes:
-    """Return a request with so many contexts of 64 KiB."""
-    many = tuple(ProposedContext(2 * n + 5, CT, MANY) for n in range(count))
-    return encode(replace(REQUEST, contexts=(*REQUEST.contexts, *many)))
+def proposing_many() -> bytes:
+    """Return a request with a context of 64 KiB."""
+    many = ProposedContext(5, CT, MANY)
+    return encode(replace(REQUEST, contexts=(*REQUEST.contexts, many)))
 
 
 @cache
+def large_request(count: int) -> bytes:
+    """Return a request with so many items of 64 KiB of no known type."""
+    body = encode(REQUEST)[6:] + count * (b"\x77\0\xff\xff" + bytes(0xFFFF))
+    return b"\1\0" + len(body).to_bytes(4, "big") + body
+
+
 def largest_request() -> bytes:
-    """Return a request of 1 MiB less 17,466 bytes."""
-    wire = proposing(16)
-    assert MIB - 20_000 < len(wire) <= MIB + 6
-    return wire
+    """Return a request of nearly 1 MiB."""
+    return large_request(15)
 
 
 EMPTY = p_data(b"", True, False)  # a fragment without data

@@ -75,10 +75,11 @@ from support.peer import (
     drip,
     has_come,
     is_served,
+    large_request,
     largest_request,
     opened,
     peer_releases,
-    proposing,
+    proposing_many,
     take_echo,
 )
 from support.process import memory_allowed, memory_in_use
@@ -415,7 +416,7 @@ def test_the_bytes_that_wait_for_decisions_are_bounded(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_on_request, "MOST_UNDECIDED_BYTES", 5 * 70_000, raising=False)
-    large = proposing(1)
+    large = proposing_many()
     with gated(serve) as (host, gate), ExitStack() as stack:
         peers = [opened(stack, host, large) for _ in range(5)]
         eventually(lambda: host.counters.connections == 5)
@@ -558,7 +559,7 @@ def test_incomplete_requests_take_at_most_64_mib_together(
 
 def test_ended_requests_make_room_for_others(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """Completed requests and closed connections are no longer counted."""
-    wire = proposing(1)
+    wire = proposing_many()
     with serve(admission=EVERYTHING) as host, ExitStack() as stack:
         limit_unfinished(host, 3 * len(wire), monkeypatch)
         for _ in range(3):
@@ -591,7 +592,7 @@ def test_ended_requests_make_room_for_others(serve: Serve, monkeypatch: pytest.M
 def test_an_oversized_request_is_refused_at_its_header(
     serve: Serve, options: dict[str, Any], is_taken: bool
 ) -> None:
-    wire = proposing(5)
+    wire = large_request(5)
     assert len(wire) > 300 << 10
     with serve(admission=Admission(**options)) as host:
         with Peer(host, wire[:6]) as peer:
@@ -987,7 +988,7 @@ def test_a_large_request_in_small_pieces_is_received_in_time_that_grows_with_it(
         return min(timer.repeat(number=1, repeat=2)) / len(wire)
 
     # Quadratic time would give 8 in every round.
-    small, large = proposing(2), proposing(16)
+    small, large = large_request(1), large_request(15)
     assert any(per_byte(large) / per_byte(small) < 3 for _ in range(3))
 
 

@@ -56,7 +56,7 @@ from support.peer import (
     largest_request,
     opened,
     peer_releases,
-    proposing,
+    proposing_many,
     slow,
 )
 from support.raw import raw_acceptor
@@ -497,7 +497,7 @@ def test_incomplete_requests_are_bounded_in_every_state(
     serve: Serve, state: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beyond the limit the oldest one is ended; a closed connection makes room."""
-    gate, wire = Gate(), proposing(1)[:-1]
+    gate, wire = Gate(), proposing_many()[:-1]
     admission = replace(ONLY_THERE, on_request=gate if state == 3 else None)
     try:
         with serve(admission=admission) as host, ExitStack() as stack:
