@@ -156,9 +156,8 @@ class _UserInformation:
 def _associate(
     data: Buffer, rows: list[codec.Row], wire: bytes | None
 ) -> AssociateRequest | AssociateAccept:
-    """Make an RQ or AC. The first three rows are always those of the PDU and its titles; most of
-    the others belong to contexts. The whole PDU is decoded as text once, and each text is a slice
-    of it."""
+    """Make an RQ or AC. The first three rows are always those of the PDU and its titles. The whole
+    PDU is decoded as text once, and each text is a slice of it."""
     text = str(data, "latin-1")
     pdu, called, calling = rows[:3]
     application_context: str | None = None
