@@ -27,7 +27,7 @@ enum { BETWEEN = 0, IN_COMMAND, AFTER_COMMAND, IN_DATA };
 
 typedef struct message {
     uint8_t id;
-    uint8_t place;
+    uint8_t stage;
 } message;
 
 /* A copy of an A-ASSOCIATE-RQ, sent or received. A passcode may be in it. */
@@ -49,7 +49,7 @@ struct ltdic_association {
     outbox out;
     proposal *proposal;    /* the RQ, until it is answered, or NULL */
     uint64_t horizon;      /* submitted, when the last bytes of the peer came */
-    size_t heard;          /* bytes of the peer that were left over the last time */
+    size_t unconsumed;     /* bytes of the peer that were left over the last time */
     int cause;             /* why the association will end, if that is known */
     uint64_t cause_offset; /* of the field at fault in its PDU */
     int over_status;
@@ -148,8 +148,8 @@ int ltdic_association_state(const ltdic_association *association)
 
 int ltdic_association_expects_more(const ltdic_association *association)
 {
-    return association->receiving.place != BETWEEN || association->stream.pdu_left > 0 ||
-           association->heard > 0;
+    return association->receiving.stage != BETWEEN || association->stream.pdu_left > 0 ||
+           association->unconsumed > 0;
 }
 
 bool ltdic__association_is_over(const ltdic_association *a)
@@ -174,8 +174,8 @@ void ltdic__association_hold(ltdic_association *a, bool held)
 
 bool ltdic__association_is_between_messages(const ltdic_association *a, bool data_set_follows)
 {
-    const uint8_t place = a->sending.place;
-    return place == BETWEEN || (place == AFTER_COMMAND && !data_set_follows);
+    const uint8_t stage = a->sending.stage;
+    return stage == BETWEEN || (stage == AFTER_COMMAND && !data_set_follows);
 }
 
 bool ltdic__association_has_room(const ltdic_association *a)
@@ -226,19 +226,21 @@ static bool in_states(const ltdic_association *a, unsigned states)
 /* Only data counts: an empty PDV does not make an association less idle. */
 static void restart_idle(ltdic_association *a, uint64_t now)
 {
-    a->idle_deadline = a->idle != 0 && a->ul.state == 6 ? now + a->idle : 0;
+    a->idle_deadline = a->idle != 0 && a->ul.state == STA_ESTABLISHED ? now + a->idle : 0;
 }
 
 /* After each step of the machine. */
 static void set_deadlines(ltdic_association *a, uint64_t now)
 {
-    const unsigned waits_for_peer = 1U << 5 | 1U << 7 | 1U << 10 | 1U << 11;
+    const unsigned waits_for_peer = 1U << STA_AWAITING_AC | 1U << STA_AWAITING_RELEASE_RP |
+                                    1U << STA_COLLISION_ACCEPTOR_RP |
+                                    1U << STA_COLLISION_REQUESTOR_RP;
     if (!in_states(a, waits_for_peer)) {
         a->response_deadline = 0;
     } else if (a->response_deadline == 0 && a->response != 0) {
         a->response_deadline = now + a->response;
     }
-    if (a->idle_deadline == 0 || a->ul.state != 6) {
+    if (a->idle_deadline == 0 || a->ul.state != STA_ESTABLISHED) {
         restart_idle(a, now);
     }
 }
@@ -347,7 +349,8 @@ int ltdic_association_opened(ltdic_association *association, ltdic_event event, 
 void ltdic_association_closed(ltdic_association *association, int status, uint64_t now)
 {
     ltdic_effects effects;
-    if (association->over && association->ul.state == 1) { /* it has ended, and is yet to be told */
+    if (association->over &&
+        association->ul.state == STA_IDLE) { /* it has ended, and is yet to be told */
         return;
     }
     ltdic_ul_event(&association->ul, &effects, LTDIC_EVT_CLOSED, now);
@@ -357,12 +360,12 @@ void ltdic_association_closed(ltdic_association *association, int status, uint64
 
 /* ---- what the user sends ------------------------------------------------------------------ */
 
-static bool message_takes(message *m, uint8_t id, uint8_t control)
+static bool advance_message(message *m, uint8_t id, uint8_t control)
 {
     const bool command = (control & COMMAND) != 0, last = (control & LAST) != 0;
     const bool same = id == m->id;
-    const bool command_may_come = m->place != IN_DATA && (m->place != IN_COMMAND || same);
-    const bool data_may_come = (m->place == AFTER_COMMAND || m->place == IN_DATA) && same;
+    const bool command_may_come = m->stage != IN_DATA && (m->stage != IN_COMMAND || same);
+    const bool data_may_come = (m->stage == AFTER_COMMAND || m->stage == IN_DATA) && same;
     if (command ? !command_may_come : !data_may_come) {
         return false;
     }
@@ -377,7 +380,7 @@ static bool is_accepted(const ltdic_association *a, uint8_t id)
     return (a->agreed.accepted[id / 8] >> id % 8 & 1) != 0;
 }
 
-/* Nothing is sent that would cost the peer its place in the stream. */
+/* Nothing is sent that would cost the peer the PDU boundaries. */
 static bool is_one_pdu(ltdic_bytes pdu)
 {
     const ltdic_options any = {.size = sizeof any};
@@ -398,7 +401,9 @@ static int check_associate(ltdic_association *a, ltdic_bytes pdu)
 static int check(ltdic_association *a, ltdic_bytes pdu)
 {
     const uint8_t type = pdu.data[0];
-    const int needed_state = type == LTDIC_ASSOCIATE_RQ ? 1 : type == LTDIC_ASSOCIATE_AC ? 3 : 0;
+    const int needed_state = type == LTDIC_ASSOCIATE_RQ   ? STA_IDLE
+                             : type == LTDIC_ASSOCIATE_AC ? STA_AWAITING_ANSWER
+                                                          : 0;
     if (ltdic__outbox_is_full(&a->out) && type < LTDIC_RELEASE_RQ) { /* what ends it always goes */
         return LTDIC_ERR_ROOM;
     }
@@ -484,7 +489,7 @@ static int check_data(ltdic_association *a, const ltdic_pdv *data, uint64_t wire
         (odd && (data->control & LAST) != 0)) {
         return LTDIC_ERR_BAD_VALUE;
     }
-    if (!message_takes(&after, data->id, data->control)) {
+    if (!advance_message(&after, data->id, data->control)) {
         return LTDIC_ERR_WRONG_STATE;
     }
     if (ltdic__fragment_size(a) == 0) {
@@ -526,7 +531,7 @@ int ltdic_association_send_data(ltdic_association *association, const ltdic_pdv 
         return status;
     }
     ltdic_ul_event(&association->ul, &effects, LTDIC_EVT_DATA, now);
-    message_takes(&association->sending, data->id, data->control);
+    advance_message(&association->sending, data->id, data->control);
     if (given == 1) { /* it waits for the next byte */
         association->odd =
             data->data.size == 1 ? (odd_byte){data->data.data[0], 1} : association->odd;
@@ -609,10 +614,10 @@ static int look_into(ltdic_association *a, ltdic_bytes pdu, ltdic_fault *fault)
     if (status != LTDIC_OK) {
         return status;
     }
-    if (pdu.data[0] == LTDIC_ASSOCIATE_RQ && a->ul.state == 2) {
+    if (pdu.data[0] == LTDIC_ASSOCIATE_RQ && a->ul.state == STA_AWAITING_RQ) {
         remember_request(a, pdu);
     }
-    if (pdu.data[0] == LTDIC_ASSOCIATE_AC && a->ul.state == 5) {
+    if (pdu.data[0] == LTDIC_ASSOCIATE_AC && a->ul.state == STA_AWAITING_AC) {
         status = receive_accept(a, pdu);
     }
     *fault = fault_of(status);
@@ -624,7 +629,7 @@ static bool receive_pdu(ltdic_association *a, ltdic_indication *indication, ltdi
 {
     ltdic_effects effects;
     ltdic_fault fault;
-    const bool had_ended = a->ul.state == 13;
+    const bool had_ended = a->ul.state == STA_AWAITING_CLOSE;
     int status = look_into(a, pdu, &fault);
     if (status != LTDIC_OK) {
         return receive_fault(a, indication, pdu.data[0], pdu, fault, now);
@@ -650,7 +655,8 @@ static bool receive_data(ltdic_association *a, ltdic_indication *indication, ltd
     ltdic_effects effects;
     const bool expected = ltdic__may_receive_data(a->ul.state);
     if (expected && piece->first &&
-        (!is_accepted(a, piece->id) || !message_takes(&a->receiving, piece->id, piece->control))) {
+        (!is_accepted(a, piece->id) ||
+         !advance_message(&a->receiving, piece->id, piece->control))) {
         return receive_fault(a, indication, type[0], raw, fault_of(LTDIC_ERR_UNEXPECTED_PDV), now);
     }
     const int status = ltdic_ul_receive(&a->ul, &effects, (ltdic_bytes){type, 1}, now);
@@ -739,7 +745,7 @@ static bool receive(ltdic_association *a, ltdic_indication *indication, ltdic_by
 void ltdic_association_fail(ltdic_association *association, int status, uint64_t now)
 {
     ltdic_effects effects;
-    if (association->ul.state == 1 || association->ul.state == 4) {
+    if (association->ul.state == STA_IDLE || association->ul.state == STA_AWAITING_TRANSPORT) {
         return;
     }
     ltdic_ul_fault(&association->ul, &effects, status, now);
@@ -769,7 +775,7 @@ static bool report_over(ltdic_association *a, ltdic_indication *indication)
 }
 
 /* ARTIM closes; the deadlines above it abort, as the user would (PS3.8 9.1.4). */
-static bool expire(ltdic_association *a, ltdic_indication *indication, uint64_t now)
+static bool pass_deadline(ltdic_association *a, ltdic_indication *indication, uint64_t now)
 {
     ltdic_effects effects;
     const uint64_t deadline = ltdic_association_deadline(a);
@@ -793,13 +799,13 @@ static bool expire(ltdic_association *a, ltdic_indication *indication, uint64_t 
 static uint64_t horizon_of(ltdic_association *a, size_t received)
 {
     if (a->over || received == 0) {
-        a->heard = 0;
+        a->unconsumed = 0;
         return UINT64_MAX;
     }
-    if (received > a->heard) {
+    if (received > a->unconsumed) {
         a->horizon = a->out.submitted;
     }
-    a->heard = received;
+    a->unconsumed = received;
     return a->horizon;
 }
 
@@ -811,11 +817,11 @@ int ltdic_association_next(ltdic_association *association, ltdic_indication *ind
         report_over(association, indication)) {
         return LTDIC_OK;
     }
-    while (!tell && association->ul.state != 1 &&
+    while (!tell && association->ul.state != STA_IDLE &&
            receive(association, indication, in, now, &tell)) {
     }
-    association->heard = association->over ? 0 : in->size;
-    tell = tell || expire(association, indication, now);
+    association->unconsumed = association->over ? 0 : in->size;
+    tell = tell || pass_deadline(association, indication, now);
     tell = tell || ltdic__outbox_report(&association->out, indication, UINT64_MAX) ||
            report_over(association, indication);
     return tell ? LTDIC_OK : LTDIC_NEED_MORE;

@@ -8,21 +8,45 @@
 
 #include <stdbool.h>
 
-/* States of PS3.8 table 9-10. */
+/* The states of an association (PS3.8 9.2.1), Sta1 to Sta13, named after what it waits for. In a
+ * release collision both sides have sent an A-RELEASE-RQ (PS3.8 9.2.2). */
+enum {
+    STA_IDLE = 1,
+    STA_AWAITING_RQ,                /* acceptor: an A-ASSOCIATE-RQ */
+    STA_AWAITING_ANSWER,            /* acceptor: its user's answer to the A-ASSOCIATE-RQ */
+    STA_AWAITING_TRANSPORT,         /* requestor: the transport connection */
+    STA_AWAITING_AC,                /* requestor: an A-ASSOCIATE-AC or -RJ */
+    STA_ESTABLISHED,                /* data, in both directions */
+    STA_AWAITING_RELEASE_RP,        /* an A-RELEASE-RP */
+    STA_AWAITING_RELEASE_ANSWER,    /* its user's answer to an A-RELEASE-RQ */
+    STA_COLLISION_REQUESTOR_ANSWER, /* collision, requestor: its user's answer */
+    STA_COLLISION_ACCEPTOR_RP,      /* collision, acceptor: an A-RELEASE-RP */
+    STA_COLLISION_REQUESTOR_RP,     /* collision, requestor: an A-RELEASE-RP */
+    STA_COLLISION_ACCEPTOR_ANSWER,  /* collision, acceptor: its user's answer */
+    STA_AWAITING_CLOSE              /* the end of the transport connection */
+};
+
 static inline bool ltdic__may_send_data(int state)
 {
-    return state == 6 || state == 8;
+    return state == STA_ESTABLISHED || state == STA_AWAITING_RELEASE_ANSWER;
 }
 
 static inline bool ltdic__may_receive_data(int state)
 {
-    return state == 6 || state == 7;
+    return state == STA_ESTABLISHED || state == STA_AWAITING_RELEASE_RP;
 }
 
-/* From the A-ASSOCIATE-RQ on until it is rejected, released or aborted. */
+/* Returns true while an RQ waits for an answer or an association exists: until it is rejected,
+ * released or aborted. */
+static inline bool ltdic__is_in_progress(int state)
+{
+    return state >= STA_AWAITING_ANSWER && state <= STA_COLLISION_ACCEPTOR_ANSWER;
+}
+
+/* Returns true from the A-ASSOCIATE-AC until the association is released or aborted. */
 static inline bool ltdic__is_associated(int state)
 {
-    return state >= 3 && state <= 12;
+    return state >= STA_ESTABLISHED && state <= STA_COLLISION_ACCEPTOR_ANSWER;
 }
 
 /* An association in memory of its owner, of this size and as aligned as malloc's; clear frees what

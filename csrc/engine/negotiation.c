@@ -34,25 +34,25 @@ static bool was_proposed(ltdic_bytes answer, ltdic_bytes proposal)
 int ltdic__agree(agreement *out, const request_view *rq, ltdic_bytes ac, bool ours)
 {
     ltdic_bytes rest = ltdic__items_of(ac), context;
-    uint16_t places[256] = {0}; /* of the context with this ID, plus 1 */
+    uint16_t indices[256] = {0}; /* of the context with this ID, plus 1 */
     uint8_t answered[32] = {0};
     size_t unanswered = rq->count;
     for (size_t i = 0; i < rq->count; i++) {
-        places[ltdic__context_at(rq, i).data[0]] = (uint16_t)(i + 1);
+        indices[ltdic__context_at(rq, i).data[0]] = (uint16_t)(i + 1);
     }
     *out = (agreement){.requestor_max = rq->max_length, .acceptor_max = ltdic_max_length_of(ac)};
     while (ltdic__next_item(&rest, ANSWERED, &context)) {
         const uint8_t id = context.data[0], result = context.data[2];
-        const bool counts = places[id] != 0 && ltdic__take_bit(answered, id);
+        const bool counts = indices[id] != 0 && ltdic__set_bit(answered, id);
         if (ours && !counts) {
             return LTDIC_ERR_BAD_VALUE;
         }
         if (counts && result == 0 &&
-            !was_proposed(context, ltdic__context_at(rq, places[id] - 1U))) {
+            !was_proposed(context, ltdic__context_at(rq, indices[id] - 1U))) {
             return LTDIC_ERR_BAD_VALUE;
         }
         if (counts && result == 0) {
-            ltdic__take_bit(out->accepted, id);
+            ltdic__set_bit(out->accepted, id);
         }
         unanswered -= counts;
     }

@@ -49,7 +49,7 @@ bool ltdic__next_item(ltdic_bytes *rest, uint8_t type, ltdic_bytes *value)
     return false;
 }
 
-bool ltdic__take_bit(uint8_t *bits, uint8_t id)
+bool ltdic__set_bit(uint8_t *bits, uint8_t id)
 {
     const uint8_t bit = (uint8_t)(1U << id % 8);
     const bool was_set = (bits[id / 8] & bit) != 0;

@@ -16,6 +16,6 @@ ltdic_bytes ltdic__take_item(ltdic_bytes *rest, uint8_t *type);
 /* The value of the next item of this type; false after the last one. */
 bool ltdic__next_item(ltdic_bytes *rest, uint8_t type, ltdic_bytes *value);
 /* Set the bit of a context ID, of 256; false where it was set before. */
-bool ltdic__take_bit(uint8_t *bits, uint8_t id);
+bool ltdic__set_bit(uint8_t *bits, uint8_t id);
 
 #endif

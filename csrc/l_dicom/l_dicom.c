@@ -28,9 +28,9 @@ typedef struct entry {
     DICOMNETCALLBACK callbacks;
     void *user_data;
     HDICOMNET listener;         /* that accepted it, or NULL */
-    ltdic_answer place;         /* that its association takes at the listener */
+    ltdic_answer answer;        /* that its association takes at the listener */
     ltdic_admission *admission; /* listener: counts associations; NULL before it listens */
-    unsigned served;            /* events dispatched, also those of handles it accepted */
+    unsigned dispatched;        /* events dispatched, also those of handles it accepted */
     associate *request;         /* sent or received, until it is answered */
     associate *agreed;          /* what came of it */
     L_UCHAR verification;       /* requestor: the context in which only a C-ECHO may come, or 0 */
@@ -41,7 +41,7 @@ typedef struct entry {
 typedef struct running_wait {
     struct running_wait *outer; /* in one of whose callbacks this was called, or NULL */
     bool broken;                /* it is to return */
-    unsigned served;            /* of its handle, when it began */
+    unsigned dispatched;        /* of its handle, when it began */
 } running_wait;
 
 /* The handle table. One for each thread: no lock, and no callback on a foreign thread. */
@@ -58,7 +58,7 @@ static _Thread_local handle_table table;
 
 /* ---- handles ----------------------------------------------------------------------------- */
 
-static bool open_table(void)
+static bool make_table(void)
 {
     if (table.loop == NULL) {
         table.loop = ltdic_loop_new();
@@ -66,7 +66,7 @@ static bool open_table(void)
     return table.loop != NULL;
 }
 
-static void close_unused_table(void)
+static void free_unused_table(void)
 {
     if (table.loop != NULL && table.starts == 0 && table.live == 0 && table.depth == 0) {
         ltdic_loop_free(table.loop);
@@ -129,27 +129,27 @@ static void forget_association(entry *e)
 }
 
 /* Its place at its listener is free, if it has one. */
-static void leave_place(entry *e)
+static void leave_admission(entry *e)
 {
     const entry *listener = find(e->listener);
     if (listener != NULL) {
-        ltdic_admission_leave(listener->admission, &e->place);
+        ltdic_admission_leave(listener->admission, &e->answer);
     }
-    e->place = (ltdic_answer){.admitted = 0};
+    e->answer = (ltdic_answer){.admitted = 0};
 }
 
 /* A place is free as soon as the association is over, however long its connection lasts. */
-static void leave_place_if_over(HDICOMNET hNet)
+static void leave_admission_if_over(HDICOMNET hNet)
 {
     entry *e = find(hNet);
-    if (e != NULL && !ltdic__is_associated(ltdic_net_state(e->net))) {
-        leave_place(e);
+    if (e != NULL && !ltdic__is_in_progress(ltdic_net_state(e->net))) {
+        leave_admission(e);
     }
 }
 
 static void free_entry(entry *e)
 {
-    leave_place(e);
+    leave_admission(e);
     forget_association(e);
     ltdic_admission_free(e->admission);
     ltdic_net_free(e->net);
@@ -160,7 +160,7 @@ static void free_entry(entry *e)
 
 L_INT L_DicomStartUp(L_VOID)
 {
-    if (!open_table()) {
+    if (!make_table()) {
         return DICOM_ERROR_MEMORY;
     }
     table.starts++;
@@ -177,15 +177,15 @@ L_VOID L_DicomShutDown(L_VOID)
             free_entry(&table.entries[i]);
         }
     }
-    close_unused_table();
+    free_unused_table();
 }
 
 HDICOMNET L_DicomCreateNet(const L_TCHAR *pszPath, L_INT nMode)
 {
     (void)pszPath;
-    const size_t place = nMode == DICOM_SECURE_NONE && open_table() ? free_place() : 0;
+    const size_t place = nMode == DICOM_SECURE_NONE && make_table() ? free_place() : 0;
     if (place == 0) {
-        close_unused_table();
+        free_unused_table();
         return NULL;
     }
     entry *e = &table.entries[place - 1];
@@ -194,7 +194,7 @@ HDICOMNET L_DicomCreateNet(const L_TCHAR *pszPath, L_INT nMode)
     if (e->net == NULL) {
         e->next_free = table.first_free;
         table.first_free = place;
-        close_unused_table();
+        free_unused_table();
         return NULL;
     }
     e->handle = handle;
@@ -207,7 +207,7 @@ L_VOID L_DicomFreeNet(HDICOMNET hNet)
     entry *e = find(hNet);
     if (e != NULL) {
         free_entry(e);
-        close_unused_table();
+        free_unused_table();
     }
 }
 
@@ -265,7 +265,7 @@ L_INT L_DicomSetTimeouts(HDICOMNET hNet, L_UINT32 nArtim, L_UINT32 nResponse, L_
 }
 
 /* Makes the admission of a listener, which counts its associations. False when out of memory. */
-static bool open_admission(entry *e)
+static bool make_admission(entry *e)
 {
     if (e->admission == NULL) {
         e->admission = ltdic_admission_new();
@@ -279,7 +279,7 @@ L_INT L_DicomSetLimits(HDICOMNET hNet, L_UINT32 nAssociations, L_UINT32 nConnect
     if (e == NULL) {
         return DICOM_ERROR_HANDLE;
     }
-    if (!open_admission(e)) {
+    if (!make_admission(e)) {
         return DICOM_ERROR_MEMORY;
     }
     const ltdic_limits limits = {.size = sizeof limits, .together = nAssociations};
@@ -501,15 +501,15 @@ static void receive_data(HDICOMNET hNet, const ltdic_indication *i)
 }
 
 /* Takes a place for a request at the listener, or rejects it. */
-static bool take_place(HDICOMNET hNet, ltdic_bytes rq)
+static bool enter_admission(HDICOMNET hNet, ltdic_bytes rq)
 {
     entry *e = find(hNet);
     const entry *listener = find(e->listener);
     if (listener == NULL) {
         return true;
     }
-    const ltdic_reject refusal = ltdic__admission_take_place(
-        listener->admission, &e->place, ltdic__title_at(rq, CALLING_AT), (ltdic_bytes){NULL, 0});
+    const ltdic_reject refusal = ltdic__admission_enter(
+        listener->admission, &e->answer, ltdic__title_at(rq, CALLING_AT), (ltdic_bytes){NULL, 0});
     if (refusal.result != 0) {
         end_unless_sent(
             hNet, L_DicomSendAssociateReject(hNet, refusal.result, refusal.source, refusal.reason));
@@ -520,7 +520,7 @@ static bool take_place(HDICOMNET hNet, ltdic_bytes rq)
 static void receive_pdu(HDICOMNET hNet, const ltdic_indication *i)
 {
     const bool request = i->type == PDU_ASSOCIATE_REQUEST;
-    if (request && !take_place(hNet, i->pdu)) {
+    if (request && !enter_admission(hNet, i->pdu)) {
         return;
     }
     associate *a = take_associate(hNet, i->pdu);
@@ -575,10 +575,10 @@ static void count_event(HDICOMNET hNet)
 {
     entry *e = find(hNet), *listener = e == NULL ? NULL : find(e->listener);
     if (e != NULL) {
-        e->served++;
+        e->dispatched++;
     }
     if (listener != NULL) {
-        listener->served++;
+        listener->dispatched++;
     }
 }
 
@@ -592,7 +592,7 @@ static void dispatch_ready(void)
         HDICOMNET hNet = ltdic_net_owner(net);
         count_event(hNet);
         dispatch(hNet, &indication);
-        leave_place_if_over(hNet);
+        leave_admission_if_over(hNet);
         ltdic_net_done(net);
     }
     table.depth--;
@@ -603,7 +603,7 @@ L_VOID L_DicomBreathe(L_VOID)
     if (table.loop != NULL && table.depth < MOST_PUMPS) {
         ltdic_loop_wait(table.loop, 0);
         dispatch_ready();
-        close_unused_table();
+        free_unused_table();
     }
 }
 
@@ -615,7 +615,7 @@ static L_INT wait_for(HDICOMNET hNet, uint64_t deadline, const running_wait *wai
         const int status = ltdic_loop_wait(table.loop, left < INT_MAX ? (int)left : INT_MAX);
         dispatch_ready();
         const entry *e = find(hNet); /* a callback may have freed it, or pumped itself */
-        if (e == NULL || e->served != wait->served) {
+        if (e == NULL || e->dispatched != wait->dispatched) {
             return DICOM_SUCCESS;
         }
         if (status == LTDIC_ERR_INTERRUPTED || wait->broken) {
@@ -636,11 +636,11 @@ L_INT L_DicomWait(HDICOMNET hNet, L_UINT32 nMilliseconds)
     if (table.depth >= MOST_PUMPS) {
         return DICOM_ERROR_STATE;
     }
-    running_wait wait = {.outer = table.wait, .served = e->served};
+    running_wait wait = {.outer = table.wait, .dispatched = e->dispatched};
     table.wait = &wait;
     const L_INT code = wait_for(hNet, ltdic__now() + nMilliseconds, &wait);
     table.wait = wait.outer;
-    close_unused_table();
+    free_unused_table();
     return code;
 }
 
@@ -663,7 +663,7 @@ L_INT L_DicomListenExt(HDICOMNET hNet, const L_TCHAR *pszHostAddress, L_UINT nHo
     if (nHostPort > UINT16_MAX || nIpType < 0 || nIpType > DICOM_IPTYPE_IPV4_OR_IPV6) {
         return DICOM_ERROR_PARAMETER;
     }
-    if (!open_admission(e)) {
+    if (!make_admission(e)) {
         return DICOM_ERROR_MEMORY;
     }
     const ltdic_address address = {pszHostAddress, (uint16_t)nHostPort, (uint8_t)nIpType};
@@ -684,7 +684,7 @@ L_INT L_DicomAccept(HDICOMNET hNet, HDICOMNET hNetClient)
     }
     const int status = ltdic_net_accept(client->net, listener);
     if (status == LTDIC_OK) {
-        leave_place(client); /* of an association before this one */
+        leave_admission(client); /* of an association before this one */
         client->listener = hNet;
         forget_association(client);
     }
@@ -709,7 +709,7 @@ L_INT L_DicomConnectExt(HDICOMNET hNet, const L_TCHAR *pszHostAddress, L_UINT nH
                                 (uint8_t)nIpType};
     const int status = ltdic_net_connect(e->net, &peer, any_host && nHostPort == 0 ? NULL : &host);
     if (status == LTDIC_OK) {
-        leave_place(e);
+        leave_admission(e);
         e->listener = NULL;
         forget_association(e);
     }
@@ -730,7 +730,7 @@ L_INT L_DicomClose(HDICOMNET hNet)
         return DICOM_ERROR_HANDLE;
     }
     ltdic_net_close(net);
-    leave_place_if_over(hNet);
+    leave_admission_if_over(hNet);
     return DICOM_SUCCESS;
 }
 
@@ -743,8 +743,7 @@ L_BOOL L_DicomIsConnected(HDICOMNET hNet)
 L_BOOL L_DicomIsAssociated(HDICOMNET hNet)
 {
     const ltdic_net *net = net_of(hNet);
-    const int state = net == NULL ? 1 : ltdic_net_state(net);
-    return state >= 6 && state <= 12; /* Sta6 to Sta12 */
+    return net != NULL && ltdic__is_associated(ltdic_net_state(net));
 }
 
 static L_INT get_name(HDICOMNET hNet, int peer, L_TCHAR *pszAddress, L_UINT nSize, L_UINT *pnPort)
@@ -786,7 +785,7 @@ static L_INT send_fixed(HDICOMNET hNet, uint8_t type, ltdic_reject codes)
     }
     ltdic_encode_fixed(pdu, type, codes);
     const L_INT code = code_of(ltdic_net_send(net, (ltdic_bytes){pdu, sizeof pdu}));
-    leave_place_if_over(hNet);
+    leave_admission_if_over(hNet);
     return code;
 }
 

@@ -23,12 +23,12 @@ enum {
 
 static uint64_t deadline_of(const ltdic_net *net)
 {
-    return net->state == CONNECTING ? ltdic__attempt_deadline(net)
-           : net->state == OPEN     ? ltdic_association_deadline(net->association)
-                                    : 0;
+    return net->state == CONNECTING  ? ltdic__attempt_deadline(net)
+           : net->state == CONNECTED ? ltdic_association_deadline(net->association)
+                                     : 0;
 }
 
-void ltdic__settle(ltdic_net *net)
+void ltdic__update_timer(ltdic_net *net)
 {
     ltdic__set_timer(&net->source, deadline_of(net));
 }
@@ -63,7 +63,8 @@ void ltdic__close_socket(ltdic_net *net)
     ltdic__leave_listener(net);
     net->state = CLOSED;
     net->source.kind = &ltdic__endpoint_kind;
-    net->told = net->source.can_read = net->source.can_write = net->source.hung_up = false;
+    net->pending_reported = net->source.can_read = net->source.can_write = net->source.hung_up =
+        false;
     ltdic__set_timer(&net->source, 0);
 }
 
@@ -97,7 +98,7 @@ static bool send_some(ltdic_net *net, const ltdic_output *output)
 static void flush(ltdic_net *net)
 {
     ltdic_output output;
-    while (net->state == OPEN && net->source.can_write) {
+    while (net->state == CONNECTED && net->source.can_write) {
         ltdic_association_output(net->association, &output);
         if (output.count == 0 || !send_some(net, &output)) {
             return;
@@ -109,7 +110,7 @@ void ltdic__push(ltdic_net *net)
 {
     flush(net);
     ltdic_association_keep(net->association);
-    ltdic__settle(net);
+    ltdic__update_timer(net);
     ltdic__make_ready(&net->source);
 }
 
@@ -162,7 +163,7 @@ static void drop_buffer(ltdic_net *net)
 static void give_buffer_back(ltdic_net *net)
 {
     buffer *in = &net->in;
-    const size_t size = net->state == OPEN ? buffer_size(in) : 0;
+    const size_t size = net->state == CONNECTED ? buffer_size(in) : 0;
     const bool secret = net->secret;
     if (size > 0 && (in->room < READ_SIZE || size > in->room / 2)) {
         return;
@@ -202,7 +203,7 @@ static void keep_first(ltdic_net *net, ltdic_bytes received)
 {
     const size_t left = MOST_FIRST - net->first_size;
     const size_t size = received.size < left ? received.size : left;
-    if (ltdic_association_state(net->association) == 2 && size > 0) {
+    if (ltdic_association_state(net->association) == STA_AWAITING_RQ && size > 0) {
         memcpy(net->first + net->first_size, received.data, size);
         net->first_size = (uint8_t)(net->first_size + size);
     }
@@ -226,7 +227,7 @@ static void fill(ltdic_net *net)
     }
     const transport_result result = net->transport->read(net->fd, in->data + in->end, room, &size);
     if (result == TRANSPORT_DONE) {
-        net->secret = net->secret || ltdic_association_state(net->association) == 2;
+        net->secret = net->secret || ltdic_association_state(net->association) == STA_AWAITING_RQ;
         keep_first(net, (ltdic_bytes){in->data + in->end, size});
         in->end += size;
         net->source.can_read = size == room || net->source.hung_up;
@@ -250,12 +251,12 @@ bool ltdic__take(ltdic_net *net, ltdic_indication *indication)
         status = ltdic_association_next(a, indication, &in, ltdic__now());
     }
     net->in.start = net->in.end - in.size;
-    ltdic__settle(net);
+    ltdic__update_timer(net);
     const bool unfinished = net->unfinished > 0 || in.size > 0;
     if (net->listener != NULL && status == LTDIC_NEED_MORE && unfinished) {
         ltdic__bound_unfinished(net);
     }
-    if (status == LTDIC_OK && indication->kind == LTDIC_CLOSED && net->state == OPEN) {
+    if (status == LTDIC_OK && indication->kind == LTDIC_CLOSED && net->state == CONNECTED) {
         ltdic__close_socket(net);
         drop_buffer(net);
     }
@@ -282,7 +283,7 @@ static bool waits_to_send(const ltdic_net *net)
  * waiting. Where there will never be any more, the association learns it. */
 static bool read_on(ltdic_net *net)
 {
-    const bool asked = ltdic_association_state(net->association) != 1;
+    const bool asked = ltdic_association_state(net->association) != STA_IDLE;
     if (!asked && has_left(net)) {
         net->ended = LTDIC_ERR_CLOSED;
     }
@@ -314,7 +315,7 @@ static void read_first(ltdic_net *net)
     const uint64_t deadline = deadline_of(net);
     const bool late = deadline != 0 && net->read_at < deadline && deadline <= ltdic__now();
     const bool due = !net->source.spent && net->source.can_read &&
-                     ltdic_association_state(net->association) != 1 &&
+                     ltdic_association_state(net->association) != STA_IDLE &&
                      buffer_size(&net->in) < READ_SIZE;
     if (net->ended != LTDIC_OK || (!late && !due) || waits_to_send(net)) {
         return;
@@ -327,7 +328,7 @@ static void read_first(ltdic_net *net)
 }
 
 /* It is watched from when there is nothing more to be had without waiting. */
-static bool produce_open(ltdic_net *net, ltdic_indication *indication)
+static bool produce_connected(ltdic_net *net, ltdic_indication *indication)
 {
     flush(net);
     read_first(net);
@@ -336,9 +337,9 @@ static bool produce_open(ltdic_net *net, ltdic_indication *indication)
             if (ltdic__take(net, indication)) {
                 return true;
             }
-        } while (net->state == OPEN && read_on(net));
+        } while (net->state == CONNECTED && read_on(net));
         acknowledge(net);
-        const int status = net->state != OPEN || net->watched ? LTDIC_OK : ltdic__watch(net);
+        const int status = net->state != CONNECTED || net->watched ? LTDIC_OK : ltdic__watch(net);
         if (status == LTDIC_OK) {
             return false;
         }
@@ -350,7 +351,7 @@ static bool produce_open(ltdic_net *net, ltdic_indication *indication)
 
 static bool produce(ltdic_net *net, ltdic_indication *indication)
 {
-    return net->state == OPEN             ? produce_open(net, indication)
+    return net->state == CONNECTED        ? produce_connected(net, indication)
            : ltdic__take(net, indication) ? true /* left to tell of an old connection */
            : net->state == CONNECTING     ? ltdic__finish_connecting(net, indication)
                                           : false;
@@ -370,7 +371,7 @@ static bool next(source *s, ltdic_indication *indication)
 static void renew(source *s)
 {
     ltdic_net *net = net_of(s);
-    if (net->state != OPEN && net->state != CONNECTING) {
+    if (net->state != CONNECTED && net->state != CONNECTING) {
         return;
     }
     ltdic__drop_attempts(net);
@@ -403,8 +404,8 @@ static void destroy(ltdic_net *net)
 
 void ltdic_net_done(ltdic_net *net)
 {
-    net->source.held = false;
-    if (net->dead) {
+    net->source.busy = false;
+    if (net->freed) {
         destroy(net);
         return;
     }
@@ -447,8 +448,8 @@ void ltdic_net_free(ltdic_net *net)
     flush(net);
     ltdic__close_socket(net);
     ltdic__loop_remove(&net->source);
-    if (net->source.held) {
-        net->dead = true;
+    if (net->source.busy) {
+        net->freed = true;
     } else {
         destroy(net);
     }
@@ -469,7 +470,7 @@ void ltdic_net_limit_associate(ltdic_net *net, uint32_t bytes)
     ltdic_association_limit_associate(net->association, bytes);
 }
 
-void ltdic__enter(ltdic_net *net, enum net_state state)
+void ltdic__change_state(ltdic_net *net, enum net_state state)
 {
     net->state = (uint8_t)state;
     net->in.start = net->in.end = 0;
@@ -486,7 +487,7 @@ void ltdic__use_connection(ltdic_net *net, int fd)
     net->fd = fd;
     net->source.hung_up = false;
     net->source.can_read = net->source.can_write = true; /* perhaps: the system knows */
-    ltdic__enter(net, OPEN);
+    ltdic__change_state(net, CONNECTED);
 }
 
 int ltdic_net_adopt(ltdic_net *net, int fd, ltdic_event event)
@@ -503,14 +504,15 @@ int ltdic_net_adopt(ltdic_net *net, int fd, ltdic_event event)
     if (event == LTDIC_EVT_ACCEPTED) {
         ltdic_association_opened(net->association, event, ltdic__now());
     }
-    ltdic__settle(net);
+    ltdic__update_timer(net);
     return LTDIC_OK;
 }
 
 int ltdic_net_detach(ltdic_net *net)
 {
     ltdic__renew(net->source.loop);
-    if (net->fd < 0 || net->state != OPEN || ltdic_association_state(net->association) != 1 ||
+    if (net->fd < 0 || net->state != CONNECTED ||
+        ltdic_association_state(net->association) != STA_IDLE ||
         ltdic__association_is_over(net->association)) {
         return -1;
     }
@@ -531,11 +533,12 @@ int ltdic_net_send(ltdic_net *net, ltdic_bytes pdu)
     ltdic__renew(net->source.loop);
     ltdic_association *a = net->association;
     const bool request = pdu.data[0] == LTDIC_ASSOCIATE_RQ;
-    const bool up = net->state == OPEN && !ltdic__association_is_over(a);
+    const bool up = net->state == CONNECTED && !ltdic__association_is_over(a);
     if (request && !up && net->state != CONNECTING) {
         return LTDIC_ERR_WRONG_STATE;
     }
-    const bool withdraws = ltdic_association_state(a) == 4 && pdu.data[0] == LTDIC_ABORT;
+    const bool withdraws =
+        ltdic_association_state(a) == STA_AWAITING_TRANSPORT && pdu.data[0] == LTDIC_ABORT;
     const int status = withdraws ? ltdic__association_withdraw(a, pdu, ltdic__now())
                                  : ltdic_association_send(a, pdu, ltdic__now());
     if (status == LTDIC_OK && request && up) { /* through Sta4, although the transport is there */
@@ -564,7 +567,7 @@ void ltdic__net_end(ltdic_net *net, int status)
 {
     ltdic__renew(net->source.loop);
     flush(net);
-    if (net->state == OPEN && !ltdic__association_is_over(net->association)) {
+    if (net->state == CONNECTED && !ltdic__association_is_over(net->association)) {
         ltdic_association_closed(net->association, status, ltdic__now());
     } else if (net->state == CONNECTING) {
         ltdic__association_reset(net->association);
@@ -573,7 +576,7 @@ void ltdic__net_end(ltdic_net *net, int status)
     ltdic__make_ready(&net->source);
 }
 
-uint64_t ltdic__net_taken(const ltdic_net *net)
+uint64_t ltdic__net_bytes_delivered(const ltdic_net *net)
 {
     const uint64_t gone = ltdic__association_bytes_sent(net->association),
                    left = ltdic__tcp_unacknowledged(net->fd);
@@ -603,7 +606,7 @@ int ltdic_net_state(const ltdic_net *net)
 
 int ltdic_net_is_connected(const ltdic_net *net)
 {
-    return net->state == OPEN;
+    return net->state == CONNECTED;
 }
 
 int ltdic_net_name(const ltdic_net *net, int peer, ltdic_buffer *host, uint16_t *port)

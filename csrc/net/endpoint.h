@@ -14,7 +14,7 @@ void ltdic__net_end(ltdic_net *net, int status);
 /* Others listen at the same socket. */
 bool ltdic__net_is_shared(const ltdic_net *listener);
 /* Bytes that the peer's system has taken, as far as that is known. */
-uint64_t ltdic__net_taken(const ltdic_net *net);
+uint64_t ltdic__net_bytes_delivered(const ltdic_net *net);
 /* The association of an endpoint, for engine/association.h. It belongs to the endpoint. */
 const ltdic_association *ltdic__net_association(const ltdic_net *net);
 

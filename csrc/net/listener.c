@@ -96,7 +96,7 @@ static int fetch_pending(ltdic_net *net)
         return LTDIC_OK;
     }
     const transport_result result = ltdic__tcp_accept(net->fd, &net->pending_fd);
-    net->told = false;
+    net->pending_reported = false;
     s->can_read = result != TRANSPORT_WANT_READ;
     if (result != TRANSPORT_LOST) {
         return LTDIC_OK;
@@ -110,15 +110,15 @@ static bool report_pending(ltdic_net *net, ltdic_indication *indication)
     if (is_full(net)) {
         return false;
     }
-    if (net->source.turns >= ACCEPTS_PER_ROUND) {
+    if (net->source.indications >= ACCEPTS_PER_ROUND) {
         ltdic__make_ready_later(&net->source);
         return false;
     }
     fetch_pending(net);
-    if (net->pending_fd < 0 || net->told) {
+    if (net->pending_fd < 0 || net->pending_reported) {
         return false;
     }
-    net->told = true;
+    net->pending_reported = true;
     *indication = (ltdic_indication){.kind = LTDIC_PENDING};
     return true;
 }
@@ -238,7 +238,7 @@ static void begin_listening(ltdic_net *net, listening *l)
     net->source.kind = &ltdic__listener_kind;
     join(net, l);
     list_insert_before(&net->source.loop->shared, &net->source.shared);
-    ltdic__enter(net, LISTENING);
+    ltdic__change_state(net, LISTENING);
 }
 
 /* Wait for connections at net->fd, which is closed where that fails. */
@@ -352,6 +352,6 @@ int ltdic_net_accept(ltdic_net *net, ltdic_net *listener)
     net->listener = listener;
     atomic_fetch_add(&listener->listening->connections, 1);
     ltdic_association_opened(net->association, LTDIC_EVT_ACCEPTED, ltdic__now());
-    ltdic__settle(net);
+    ltdic__update_timer(net);
     return LTDIC_OK;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The event loop, as the sources on it see it. A loop belongs to one thread; ltdic_loop_wake alone
  * may be called from others. It goes in rounds: ltdic_loop_wait begins one, and in each a source
- * that is ready has a limited number of turns. Internal. */
+ * that is ready has a limited number of indications. Internal. */
 #ifndef LTDIC_LOOP_H
 #define LTDIC_LOOP_H
 
@@ -29,12 +29,12 @@ struct ltdic_loop {
     size_t count;   /* of sources that may have a timer */
     uint8_t *spare; /* a READ_SIZE buffer that no endpoint uses now; endpoint.c */
     unsigned round;
-    unsigned forks;    /* of this process, when the poller was made */
-    int looks, rest;   /* how often to look before sleeping, and when to try that again */
-    bool starved;      /* a listener found no descriptor to accept with */
-    atomic_bool woken; /* ltdic_loop_wake was called */
-    int alarm[2];      /* a pipe: a byte written to its second end wakes who waits */
-    source wake;       /* its first end */
+    unsigned forks;        /* of this process, when the poller was made */
+    int spins, spin_pause; /* how often to look before sleeping, and when to try that again */
+    bool starved;          /* a listener found no descriptor to accept with */
+    atomic_bool woken;     /* ltdic_loop_wake was called */
+    int wake_pipe[2];      /* a pipe: a byte written to its second end wakes who waits */
+    source wake;           /* its first end */
 };
 
 /* Milliseconds on a clock that never goes back. */
@@ -51,7 +51,7 @@ void ltdic__loop_remove(source *s);
 /* The source may have an indication: it gets a turn. */
 static inline void ltdic__make_ready(source *s)
 {
-    if (!s->held && list_empty(&s->ready)) {
+    if (!s->busy && list_empty(&s->ready)) {
         list_insert_before(&s->queue->ready, &s->ready);
     }
 }
@@ -72,7 +72,7 @@ static inline void ltdic__begin_round(source *s)
 {
     if (s->round != s->loop->round) {
         s->round = s->loop->round;
-        s->turns = 0;
+        s->indications = 0;
         s->spent = false;
     }
 }

@@ -10,7 +10,7 @@
 #include "loop.h"
 #include "transport.h"
 
-enum net_state { CLOSED = 0, CONNECTING, OPEN, LISTENING };
+enum net_state { CLOSED = 0, CONNECTING, CONNECTED, LISTENING };
 
 enum { MOST_FIRST = 32 }; /* bytes that are kept of what came first */
 
@@ -21,7 +21,7 @@ struct ltdic_net {
     void *owner;
     uint8_t state; /* net_state */
     bool watched;  /* by the poller, which is asked only where there is something to wait for */
-    bool dead;     /* freed while an indication is out */
+    bool freed;    /* freed while an indication is out */
     int fd;
     ltdic_cause cause;              /* why the last call to listen or connect failed */
     ltdic_association *association; /* in the same memory, behind this */
@@ -47,7 +47,7 @@ struct ltdic_net {
 
     /* listening */
     int pending_fd;           /* accepted from the system, not yet by the user */
-    bool told;                /* the user knows of pending_fd */
+    bool pending_reported;    /* the user knows of pending_fd */
     listening *listening;     /* NULL: it does not listen */
     node member;              /* in the list of those that listen at its socket */
     uint32_t max_connections; /* when it begins to listen; 0: any number */
@@ -69,14 +69,14 @@ static inline ltdic_net *net_of(source *s)
 
 extern const source_kind ltdic__endpoint_kind;
 /* Set the timer after a step that may have changed state or deadline. */
-void ltdic__settle(ltdic_net *net);
+void ltdic__update_timer(ltdic_net *net);
 /* Send as much as is possible now of what the user has just given; the rest is kept. */
 void ltdic__push(ltdic_net *net);
 /* Take the association's next indication from what has been received. */
 bool ltdic__take(ltdic_net *net, ltdic_indication *indication);
 /* Enter a state, and forget what the last connection left behind but for what is still to be told
  * of it. */
-void ltdic__enter(ltdic_net *net, enum net_state state);
+void ltdic__change_state(ltdic_net *net, enum net_state state);
 void ltdic__close_socket(ltdic_net *net);
 /* Begin with a connection that is up. */
 void ltdic__use_connection(ltdic_net *net, int fd);

@@ -164,7 +164,7 @@ static ltdic_bytes text_of(const char *text)
     return (ltdic_bytes){(const uint8_t *)text, strlen(text)};
 }
 
-/* The last place of a list. */
+/* The link at the end of a list. */
 static entry **end_of(entry **list)
 {
     while (*list != NULL) {
@@ -211,14 +211,14 @@ void ltdic_admission_accept_any(ltdic_admission *admission)
 
 int ltdic_admission_add_identity(ltdic_admission *admission, ltdic_bytes name, ltdic_bytes passcode)
 {
-    entry **place = end_of(&admission->identities);
-    const int status = add(place, name);
+    entry **link = end_of(&admission->identities);
+    const int status = add(link, name);
     if (status != LTDIC_OK || passcode.data == NULL) {
         return status;
     }
-    if (add(&(*place)->inside, passcode) != LTDIC_OK) { /* never without its passcode */
-        free_entries(*place);
-        *place = NULL;
+    if (add(&(*link)->inside, passcode) != LTDIC_OK) { /* never without its passcode */
+        free_entries(*link);
+        *link = NULL;
         return LTDIC_ERR_MEMORY;
     }
     return LTDIC_OK;
@@ -386,11 +386,11 @@ static void drop_tally(tallies *all, tally *t)
     if (t == NULL || t->count > 0 || t->named) {
         return;
     }
-    tally **place = bucket_of(all, (ltdic_bytes){t->key, t->size});
-    while (*place != t) {
-        place = &(*place)->next;
+    tally **link = bucket_of(all, (ltdic_bytes){t->key, t->size});
+    while (*link != t) {
+        link = &(*link)->next;
     }
-    *place = t->next;
+    *link = t->next;
     free(t);
 }
 
@@ -441,9 +441,9 @@ static bool is_full(const tallies *all, const tally *t)
 
 static const ltdic_reject let_in = {0, 0, 0}, congestion = {2, 3, 1};
 
-/* A place for one more of this title and host, or why there is none. With the lock. */
-static ltdic_reject take_place(ltdic_admission *a, ltdic_answer *answer, ltdic_bytes calling,
-                               ltdic_bytes host)
+/* Counts one more of this title and host, or says why there is none. With the lock. */
+static ltdic_reject enter(ltdic_admission *a, ltdic_answer *answer, ltdic_bytes calling,
+                          ltdic_bytes host)
 {
     if (reached(a->count, a->most)) {
         return a->beyond;
@@ -465,11 +465,11 @@ static ltdic_reject take_place(ltdic_admission *a, ltdic_answer *answer, ltdic_b
     return let_in;
 }
 
-ltdic_reject ltdic__admission_take_place(ltdic_admission *admission, ltdic_answer *answer,
-                                         ltdic_bytes calling, ltdic_bytes host)
+ltdic_reject ltdic__admission_enter(ltdic_admission *admission, ltdic_answer *answer,
+                                    ltdic_bytes calling, ltdic_bytes host)
 {
     lock(admission);
-    const ltdic_reject refusal = take_place(admission, answer, calling, host);
+    const ltdic_reject refusal = enter(admission, answer, calling, host);
     unlock(admission);
     return refusal;
 }
@@ -482,7 +482,7 @@ static void leave_tally(tallies *all, tally *t)
     }
 }
 
-static void leave_place(ltdic_admission *a, ltdic_answer *answer)
+static void leave(ltdic_admission *a, ltdic_answer *answer)
 {
     a->count -= answer->admitted;
     leave_tally(&a->callers, answer->caller);
@@ -495,7 +495,7 @@ void ltdic_admission_leave(ltdic_admission *admission, ltdic_answer *answer)
 {
     if (answer->admitted) {
         lock(admission);
-        leave_place(admission, answer);
+        leave(admission, answer);
         unlock(admission);
     }
 }
@@ -737,7 +737,7 @@ static void put_contexts(writer *w, const ltdic_admission *a, const request_view
     for (size_t i = 0; i < rq->count; i++) {
         const ltdic_bytes proposal = ltdic__context_at(rq, i), abstract = abstract_of(proposal);
         if (same_bytes(abstract, text_of(VERIFICATION))) {
-            ltdic__take_bit(verification, proposal.data[0]);
+            ltdic__set_bit(verification, proposal.data[0]);
         }
         put_context(w, a, proposal, abstract);
     }
@@ -786,14 +786,14 @@ static int judge(ltdic_admission *a, ltdic_answer *answer, ltdic_buffer *accept,
     *answer = (ltdic_answer){.refusal = refusal(a, rq, &who)};
     accept->size = 0;
     if (answer->refusal.result == 0) {
-        answer->refusal = take_place(a, answer, rq->calling, host);
+        answer->refusal = enter(a, answer, rq->calling, host);
     }
     if (answer->refusal.result != 0) {
         return LTDIC_OK;
     }
     const int status = put_accept(accept, answer, a, rq, who.response);
     if (status != LTDIC_OK) {
-        leave_place(a, answer);
+        leave(a, answer);
     }
     return status;
 }

@@ -53,16 +53,16 @@ struct ltdic_served {
     place *place;
     ltdic_net *net; /* NULL: it has ended, and goes with the next batch */
     ltdic_answer answer;
-    uint64_t since; /* when the request came */
-    bool requested; /* an A-ASSOCIATE-RQ was there */
-    bool accepted;  /* and was answered with an A-ASSOCIATE-AC */
-    bool verifies;  /* the server answers its C-ECHO */
-    bool told;      /* the user knows of it */
-    bool between;   /* no message has begun that is not at its end */
-    bool waits;     /* the user has more to send than there is room for */
-    bool announced; /* the last command that the user sent says that a data set follows */
-    bool releases;  /* the peer has asked for release, and that waits for what is to be sent */
-    uint64_t run;   /* after which it has sent last */
+    uint64_t since;     /* when the request came */
+    bool requested;     /* an A-ASSOCIATE-RQ was there */
+    bool accepted;      /* and was answered with an A-ASSOCIATE-AC */
+    bool verifies;      /* the server answers its C-ECHO */
+    bool known_to_user; /* the user knows of it */
+    bool between;       /* no message has begun that is not at its end */
+    bool waits;         /* the user has more to send than there is room for */
+    bool announced;     /* the last command that the user sent says that a data set follows */
+    bool releases;      /* the peer has asked for release, and that waits for what is to be sent */
+    uint64_t run;       /* after which it has sent last */
     ltdic_echo_reader echoes;
     ltdic_report report;
 };
@@ -141,7 +141,7 @@ static bool add_places(ltdic_server *s)
 }
 
 /* Give it a number. False when out of memory. */
-static bool take_number(ltdic_server *s, ltdic_served *a)
+static bool assign_number(ltdic_server *s, ltdic_served *a)
 {
     if (s->free_places == NULL && !add_places(s)) {
         return false;
@@ -155,7 +155,7 @@ static bool take_number(ltdic_server *s, ltdic_served *a)
     return true;
 }
 
-static void leave_number(ltdic_server *s, place *p)
+static void withdraw_number(ltdic_server *s, place *p)
 {
     atomic_store(&p->phase, LTDIC_PHASE_NONE);
     atomic_store(&p->id, 0);
@@ -194,7 +194,7 @@ int ltdic_served_phase(const ltdic_server *server, ltdic_served_id served)
 uint64_t ltdic_served_taken(const ltdic_server *server, ltdic_served_id served)
 {
     const ltdic_served *a = find(server, served);
-    return a == NULL || a->net == NULL ? 0 : ltdic__net_taken(a->net);
+    return a == NULL || a->net == NULL ? 0 : ltdic__net_bytes_delivered(a->net);
 }
 
 /* ---- life -------------------------------------------------------------------------------- */
@@ -212,10 +212,8 @@ static bool is_over(const ltdic_server *s)
 /* When the alarm is next due. */
 static void set_alarm(ltdic_server *s)
 {
-    const uint32_t patience = s->closing && !is_over(s) ? CLOSING_STEP
-                              : s->starved              ? ACCEPT_RETRY
-                                                        : 0;
-    ltdic__set_timer(&s->alarm, patience == 0 ? 0 : ltdic__now() + patience);
+    const uint32_t delay = s->closing && !is_over(s) ? CLOSING_STEP : s->starved ? ACCEPT_RETRY : 0;
+    ltdic__set_timer(&s->alarm, delay == 0 ? 0 : ltdic__now() + delay);
 }
 
 /* It has gone off: ltdic_server_run does what is due. */
@@ -279,7 +277,7 @@ static void free_served(ltdic_served *a)
         ltdic_net_free(a->net);
     }
     ltdic_admission_leave(a->server->admission, &a->answer);
-    leave_number(a->server, a->place);
+    withdraw_number(a->server, a->place);
     ltdic_echo_reader_clear(&a->echoes);
     list_remove(&a->resuming);
     list_remove(&a->postponed);
@@ -413,7 +411,7 @@ static bool put_event(ltdic_server *s, ltdic_served *a, ltdic_event_row event, l
         return false;
     }
     s->events[s->count++] = event;
-    a->told = true;
+    a->known_to_user = true;
     return true;
 }
 
@@ -503,10 +501,10 @@ static void set_fault(ltdic_served *a, int status)
 }
 
 /* A place is free as soon as the association is over, however long its connection lasts. */
-static void leave_place(ltdic_served *a)
+static void leave_if_over(ltdic_served *a)
 {
-    const int state = a->net != NULL ? ltdic_net_state(a->net) : 1;
-    if (!ltdic__is_associated(state)) {
+    const int state = a->net != NULL ? ltdic_net_state(a->net) : STA_IDLE;
+    if (!ltdic__is_in_progress(state)) {
         ltdic_admission_leave(a->server->admission, &a->answer);
     }
 }
@@ -535,7 +533,7 @@ static void sent_by_user(ltdic_served *a, const uint8_t *pdu)
     default:
         break;
     }
-    leave_place(a);
+    leave_if_over(a);
 }
 
 static int send_pdu(ltdic_served *a, ltdic_bytes pdu)
@@ -745,7 +743,8 @@ static void receive_pdu(ltdic_server *s, ltdic_served *a, const ltdic_indication
         break;
     case LTDIC_RELEASE_RP:
         set_outcome(a, LTDIC_OUTCOME_RELEASED, LTDIC_OK, no_codes);
-        if (ltdic_net_state(a->net) == 12) { /* release collision (PS3.8 9.2.2) */
+        if (ltdic_net_state(a->net) ==
+            STA_COLLISION_ACCEPTOR_ANSWER) { /* release collision (PS3.8 9.2.2) */
             send_or_end(a, LTDIC_RELEASE_RP, no_codes);
         }
         break;
@@ -799,7 +798,7 @@ static void sent(ltdic_served *a, const ltdic_indication *i)
 
 /* A connection has ended on which no A-ASSOCIATE-RQ came. One that was closed with nothing sent is
  * counted only: probes do that. */
-static bool end_of_stranger(ltdic_served *a, const ltdic_indication *i)
+static bool end_without_request(ltdic_served *a, const ltdic_indication *i)
 {
     ltdic_report *r = &a->report;
     const ltdic_bytes first = ltdic_net_first(a->net);
@@ -818,14 +817,14 @@ static void over(ltdic_server *s, ltdic_served *a, const ltdic_indication *i)
     if (a->requested) {
         set_outcome(a, outcome_of(status), status, no_codes);
     } else {
-        wanted = end_of_stranger(a, i) && wanted;
+        wanted = end_without_request(a, i) && wanted;
     }
     a->report.milliseconds = ltdic__now() - a->since;
     ltdic_net_free(a->net);
     a->net = NULL;
-    leave_place(a);
+    leave_if_over(a);
     move_to(&s->ended, a);
-    if (a->told || wanted) {
+    if (a->known_to_user || wanted) {
         const ltdic_event_row event = {.kind = LTDIC_SERVED_ENDED};
         put_event(s, a, event, (ltdic_bytes){NULL, 0});
     }
@@ -852,7 +851,7 @@ static int accept_as(ltdic_served *a, ltdic_server *s)
 static bool accept_connection(ltdic_server *s)
 {
     ltdic_served *a = calloc(1, sizeof *a);
-    const bool named = a != NULL && take_number(s, a);
+    const bool named = a != NULL && assign_number(s, a);
     const int status = named ? accept_as(a, s) : LTDIC_ERR_MEMORY;
     s->starved = status != LTDIC_OK && status != LTDIC_NEED_MORE;
     if (s->starved) {
@@ -860,7 +859,7 @@ static bool accept_connection(ltdic_server *s)
     }
     if (status != LTDIC_OK) {
         if (named) {
-            leave_number(s, a->place);
+            withdraw_number(s, a->place);
         }
         free(a);
         return false;
@@ -904,7 +903,7 @@ static void handle(ltdic_server *s, ltdic_net *net, const ltdic_indication *i)
     default:
         break;
     }
-    leave_place(a);
+    leave_if_over(a);
 }
 
 /* ---- closing ------------------------------------------------------------------------------ */
@@ -947,13 +946,13 @@ static void close_step(ltdic_served *a, uint64_t now)
 {
     const ltdic_server *s = a->server;
     const int state = ltdic_net_state(a->net);
-    if (now >= s->end_at || (state == 2 && now >= s->grace)) {
+    if (now >= s->end_at || (state == STA_AWAITING_RQ && now >= s->grace)) {
         ltdic_net_close(a->net);
-    } else if (state >= 3 && state <= 12 && now >= s->abort_at) {
+    } else if (ltdic__is_in_progress(state) && now >= s->abort_at) {
         send_or_end(a, LTDIC_ABORT, no_codes);
-    } else if (state == 3) {
+    } else if (state == STA_AWAITING_ANSWER) {
         send_or_end(a, LTDIC_ASSOCIATE_RJ, congestion);
-    } else if (state == 6 && is_between(a)) {
+    } else if (state == STA_ESTABLISHED && is_between(a)) {
         send_or_end(a, LTDIC_RELEASE_RQ, no_codes);
     }
 }
@@ -976,7 +975,7 @@ static void answer_release(ltdic_served *a)
     if (a->releases) {
         list_remove(&a->resuming);
         list_insert_before(&a->server->resuming, &a->resuming);
-    } else if (ltdic_net_state(a->net) == 8) {
+    } else if (ltdic_net_state(a->net) == STA_AWAITING_RELEASE_ANSWER) {
         send_or_end(a, LTDIC_RELEASE_RP, no_codes);
     }
 }
