@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
-/* Computes what an A-ASSOCIATE-RQ and its A-ASSOCIATE-AC agree on (PS3.8 7.1.1, D.1). Both PDUs
- * were decoded without a fault. Contexts are matched by ID, never by place. */
+/* Computes the agreement of an A-ASSOCIATE-RQ and its A-ASSOCIATE-AC (PS3.8 7.1.1, D.1). Both PDUs
+ * were decoded without a fault. Contexts are matched by ID, never by position. */
 #include "negotiation.h"
 
 #include "codec/text.h"
 #include "walk.h"
 
-/* The first one is trimmed already: it is compared with many, and may be padded with 64 KiB. */
+/* Compares two UIDs. The first is trimmed by the caller, since it is compared with many and its
+ * padding may have 64 KiB. */
 static bool is_same_uid(ltdic_bytes trimmed, ltdic_bytes uid)
 {
     uid = ltdic__trimmed(uid);
@@ -14,7 +15,7 @@ static bool is_same_uid(ltdic_bytes trimmed, ltdic_bytes uid)
            memcmp(uid.data, trimmed.data, uid.size) == 0;
 }
 
-/* Is what an AC accepts with this context one of the transfer syntaxes of its proposal? */
+/* Returns true if the transfer syntax of an accepted context was proposed for it. */
 static bool was_proposed(ltdic_bytes answer, ltdic_bytes proposal)
 {
     ltdic_bytes chosen, offered, given = ltdic__sub_items_of(answer),
@@ -34,7 +35,7 @@ static bool was_proposed(ltdic_bytes answer, ltdic_bytes proposal)
 int ltdic__agree(agreement *out, const request_view *rq, ltdic_bytes ac, bool ours)
 {
     ltdic_bytes rest = ltdic__items_of(ac), context;
-    uint16_t indices[256] = {0}; /* of the context with this ID, plus 1 */
+    uint16_t indices[256] = {0}; /* index of the context with this ID, plus 1; 0: not proposed */
     uint8_t answered[32] = {0};
     size_t unanswered = rq->count;
     for (size_t i = 0; i < rq->count; i++) {

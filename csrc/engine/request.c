@@ -6,7 +6,7 @@
 #include "codec/text.h"
 #include "walk.h"
 
-/* Of each sub-item that is looked for the first counts. */
+/* Reads the sub-items that a request_view needs. The first one of each type is used. */
 static void read_user_information(request_view *r, ltdic_bytes information)
 {
     bool has_length = false;

@@ -4,8 +4,8 @@
 
 #include "codec/text.h"
 
-/* Spaces around a title and NULs after it are padding. A NUL before anything else is not: whoever
- * puts bytes behind a known title has another one. */
+/* Removes the padding of a title: spaces at both ends, and NULs after it. A NUL before other bytes
+ * is not padding, so that a known title with bytes added after a NUL is another title. */
 ltdic_bytes ltdic__title_at(ltdic_bytes rq, size_t offset)
 {
     const ltdic_bytes field = {rq.data + offset, TITLE_SIZE};

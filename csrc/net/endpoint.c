@@ -347,7 +347,7 @@ static bool produce_connected(ltdic_net *net, ltdic_indication *indication)
     }
 }
 
-/* ---- as a source of the loop --------------------------------------------------------------- */
+/* ---- the source -------------------------------------------------------------------------- */
 
 static bool produce(ltdic_net *net, ltdic_indication *indication)
 {

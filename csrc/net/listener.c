@@ -23,7 +23,7 @@ struct listening {
     node members;
 };
 
-/* ---- what is counted ---------------------------------------------------------------------- */
+/* ---- counts ------------------------------------------------------------------------------ */
 
 static bool is_full(const ltdic_net *listener)
 {
@@ -85,7 +85,7 @@ static void leave_children(ltdic_net *listener)
     }
 }
 
-/* ---- callers ------------------------------------------------------------------------------ */
+/* ---- pending connections ----------------------------------------------------------------- */
 
 /* Fetch the connection that has waited longest, if there is one and the place is free.
  * @return LTDIC_OK, also where there is none; LTDIC_ERR_MEMORY, _SYSTEM */

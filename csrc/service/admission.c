@@ -90,7 +90,7 @@ static void unlock(ltdic_admission *a)
     pthread_mutex_unlock(&a->lock);
 }
 
-/* ---- what is let in ----------------------------------------------------------------------- */
+/* ---- rules ------------------------------------------------------------------------------- */
 
 ltdic_admission *ltdic_admission_new(void)
 {
@@ -350,7 +350,7 @@ int ltdic_admission_add_transfer(ltdic_admission *admission, const char *transfe
                              : add_syntax(all, all->last, text_of(transfer_syntax), &added);
 }
 
-/* ---- places ------------------------------------------------------------------------------- */
+/* ---- associations ------------------------------------------------------------------------ */
 
 static tally **bucket_of(tallies *all, ltdic_bytes key)
 {
@@ -500,7 +500,7 @@ void ltdic_admission_leave(ltdic_admission *admission, ltdic_answer *answer)
     }
 }
 
-/* ---- other rules --------------------------------------------------------------------------- */
+/* ---- exchange of the rules --------------------------------------------------------------- */
 
 /* Make tallies here for all that are there, so that taking their limits over cannot fail. */
 static bool reserve_names(tallies *here, const tallies *there)

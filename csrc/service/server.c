@@ -677,7 +677,7 @@ static void receive_request(ltdic_server *s, ltdic_served *a, ltdic_bytes rq)
     }
 }
 
-/* ---- what an association tells ------------------------------------------------------------- */
+/* ---- indications ------------------------------------------------------------------------- */
 
 /* Answers a C-ECHO-RQ. A peer that never reads is aborted. */
 static void answer_echo(ltdic_served *a, uint8_t id, ltdic_echo *echo)
