@@ -2,8 +2,8 @@
 /* An endpoint: one association over one transport. It reads, sends, and asks the association for
  * its indications.
  *
- * Bytes received before the end of a connection are always looked at first: a rejection followed by
- * a reset is a rejection. */
+ * Bytes that arrived before the end of a connection are used before the end is: a rejection
+ * followed by a reset is a rejection. */
 #include "system.h"
 
 #include "net.h"
@@ -15,10 +15,11 @@
 #include <string.h>
 
 enum {
-    READ_SIZE = 262144, /* of one buffer that all share */
+    READ_SIZE = 262144, /* bytes of a buffer that all endpoints of a loop share */
     FIRST_ACKS = 8,
     EVERY_ACK = 255,
-    STALL = 20 /* ms; systems delay acknowledgements by 40 */
+    STALL = 20 /* ms; a peer that was silent for so long may have waited for an acknowledgement:
+                  systems delay it by 40 ms */
 };
 
 static uint64_t deadline_of(const ltdic_net *net)
@@ -70,8 +71,8 @@ void ltdic__close_socket(ltdic_net *net)
 
 /* ---- sending ----------------------------------------------------------------------------- */
 
-/* One call of the transport. False when it takes no more for now, or nothing any more: then what
- * the peer said before it went away may still be unread. */
+/* Calls `send` of the transport once. Returns false if it takes no more for now, or will take
+ * nothing any more. In the second case there may still be bytes of the peer to read. */
 static bool send_some(ltdic_net *net, const ltdic_output *output)
 {
     source *s = &net->source;
@@ -116,7 +117,7 @@ void ltdic__push(ltdic_net *net)
 
 /* ---- receiving --------------------------------------------------------------------------- */
 
-/* Wipes an A-ASSOCIATE-RQ, in which a passcode may be. */
+/* Wipes a buffer that may hold an A-ASSOCIATE-RQ, and so a passcode. */
 static void wipe_buffer(const ltdic_net *net)
 {
     if (net->secret) {
@@ -124,7 +125,8 @@ static void wipe_buffer(const ltdic_net *net)
     }
 }
 
-/* Room to read into: the loop's spare buffer where this endpoint has none or only a small one. */
+/* Reserves room to read into. An endpoint with a small buffer, or none, gets the spare one of the
+ * loop. */
 static bool take_buffer(ltdic_net *net)
 {
     buffer *in = &net->in;
@@ -146,7 +148,7 @@ static bool take_buffer(ltdic_net *net)
     return true;
 }
 
-/* Where all in it has been read. */
+/* Gives up a buffer without unread bytes. */
 static void drop_buffer(ltdic_net *net)
 {
     wipe_buffer(net);
@@ -159,7 +161,7 @@ static void drop_buffer(ltdic_net *net)
     net->secret = false;
 }
 
-/* Keep no more than what is unread: an endpoint that waits costs what it has received. */
+/* Keeps no more memory than there are unread bytes, so that an endpoint that waits takes little. */
 static void give_buffer_back(ltdic_net *net)
 {
     buffer *in = &net->in;
@@ -180,10 +182,12 @@ static void give_buffer_back(ltdic_net *net)
     net->secret = secret && size > 0;
 }
 
-/* A peer that leaves Nagle's algorithm on (RFC 896) holds its next small segment back until the one
- * before it is acknowledged, which the system delays (RFC 1122 4.2.3.2) unless something is sent.
- * So what leaves a message unfinished is acknowledged at once: in the beginning, and for good where
- * the peer has been seen to wait. Others need not pay for it. */
+/* Acknowledges at once the bytes of a message that is not complete.
+ *
+ * A peer with Nagle's algorithm (RFC 896) sends its next small segment only after the last one was
+ * acknowledged. The system delays that (RFC 1122 4.2.3.2) unless something is sent. The first
+ * FIRST_ACKS reads are acknowledged at once. A peer that was seen to wait gets it for every read;
+ * for other peers the cost is saved. */
 static void acknowledge(ltdic_net *net)
 {
     const bool answered = ltdic__association_bytes_sent(net->association) != net->sent_then;
@@ -198,7 +202,7 @@ static void acknowledge(ltdic_net *net)
     ltdic__tcp_acknowledge(net->fd);
 }
 
-/* Before there is an A-ASSOCIATE-RQ. */
+/* Keeps the first bytes of a connection, until its A-ASSOCIATE-RQ is there. */
 static void keep_first(ltdic_net *net, ltdic_bytes received)
 {
     const size_t left = MOST_FIRST - net->first_size;
@@ -209,7 +213,7 @@ static void keep_first(ltdic_net *net, ltdic_bytes received)
     }
 }
 
-/* One read. A reset counts as an end, after what came before it. */
+/* Reads once. A reset counts as an end, after the bytes that came before it. */
 static void fill(ltdic_net *net)
 {
     if (!take_buffer(net)) {
@@ -247,7 +251,7 @@ bool ltdic__take(ltdic_net *net, ltdic_indication *indication)
     const uint64_t sent = ltdic__association_bytes_sent(a);
     flush(net);
     if (status == LTDIC_NEED_MORE &&
-        ltdic__association_bytes_sent(a) != sent) { /* the provider's answer has gone */
+        ltdic__association_bytes_sent(a) != sent) { /* the provider's answer was sent */
         status = ltdic_association_next(a, indication, &in, ltdic__now());
     }
     net->in.start = net->in.end - in.size;
@@ -263,8 +267,8 @@ bool ltdic__take(ltdic_net *net, ltdic_indication *indication)
     return status == LTDIC_OK;
 }
 
-/* A requestor that has not asked yet: nothing is read, so that an early answer is kept in order,
- * but a peer that left is noticed. */
+/* Returns true if the peer has left before the requestor sent its request. Nothing is read then,
+ * so that bytes that arrive early stay in order. */
 static bool has_left(ltdic_net *net)
 {
     const transport_result result =
@@ -273,14 +277,15 @@ static bool has_left(ltdic_net *net)
     return result == TRANSPORT_END || result == TRANSPORT_LOST;
 }
 
-/* It has data that is not looked at until there is room to send: nothing is read behind that. */
+/* Returns true if bytes of the peer must wait until there is room to send. No more is read then. */
 static bool waits_to_send(const ltdic_net *net)
 {
     return ltdic__association_is_held(net->association) && buffer_size(&net->in) > 0;
 }
 
-/* Is there more to read? At most one read in a round, so that one peer cannot keep the others
- * waiting. Where there will never be any more, the association learns it. */
+/* Reads, or tells the association that nothing more can be read. Returns true if it has new input
+ * or learned of the end. An endpoint reads once in a round, so that one peer cannot make the
+ * others wait. */
 static bool read_on(ltdic_net *net)
 {
     const bool asked = ltdic_association_state(net->association) != STA_IDLE;
@@ -289,7 +294,7 @@ static bool read_on(ltdic_net *net)
     }
     if (net->ended == LTDIC_OK && asked && ltdic__association_is_lost(net->association) &&
         !net->source.can_read) {
-        net->ended = LTDIC_ERR_CLOSED; /* nothing more will come of it */
+        net->ended = LTDIC_ERR_CLOSED; /* nothing more will arrive */
     }
     if (net->ended != LTDIC_OK) {
         ltdic_association_closed(net->association, net->ended, ltdic__now());
@@ -307,9 +312,9 @@ static bool read_on(ltdic_net *net)
     return true;
 }
 
-/* Read before anything is told: once in a round, since one who sends on whenever something has gone
- * must hear the peer too; and once after a deadline has passed, since what came before it counts,
- * also where this thread is late to look at it. */
+/* Reads before the next indication, in two cases. First, once in a round: a user who sends again
+ * at each LTDIC_SENT must receive, too. Second, once after a deadline has passed: bytes that
+ * arrived in time count, even if this thread looks at them late. */
 static void read_first(ltdic_net *net)
 {
     const uint64_t deadline = deadline_of(net);
@@ -327,7 +332,7 @@ static void read_first(ltdic_net *net)
     }
 }
 
-/* It is watched from when there is nothing more to be had without waiting. */
+/* Makes indications until reading would block. Only then the poller has to watch the descriptor. */
 static bool produce_connected(ltdic_net *net, ltdic_indication *indication)
 {
     flush(net);
@@ -352,7 +357,7 @@ static bool produce_connected(ltdic_net *net, ltdic_indication *indication)
 static bool produce(ltdic_net *net, ltdic_indication *indication)
 {
     return net->state == CONNECTED        ? produce_connected(net, indication)
-           : ltdic__take(net, indication) ? true /* left to tell of an old connection */
+           : ltdic__take(net, indication) ? true /* indications of an old connection are left */
            : net->state == CONNECTING     ? ltdic__finish_connecting(net, indication)
                                           : false;
 }
@@ -367,7 +372,7 @@ static bool next(source *s, ltdic_indication *indication)
     return produced;
 }
 
-/* Leave a connection to the parent process. */
+/* Leaves the connection to the parent process. */
 static void renew(source *s)
 {
     ltdic_net *net = net_of(s);
@@ -409,8 +414,8 @@ void ltdic_net_done(ltdic_net *net)
         destroy(net);
         return;
     }
-    if (buffer_size(&net->in) == 0) { /* else each of those that are ready has one of its own */
-        drop_buffer(net);
+    if (buffer_size(&net->in) == 0) {
+        drop_buffer(net); /* so that endpoints that are ready share one buffer */
     }
     ltdic__make_ready(&net->source);
 }
@@ -486,7 +491,7 @@ void ltdic__use_connection(ltdic_net *net, int fd)
 {
     net->fd = fd;
     net->source.hung_up = false;
-    net->source.can_read = net->source.can_write = true; /* perhaps: the system knows */
+    net->source.can_read = net->source.can_write = true; /* perhaps: the next call tells */
     ltdic__change_state(net, CONNECTED);
 }
 
@@ -541,7 +546,7 @@ int ltdic_net_send(ltdic_net *net, ltdic_bytes pdu)
         ltdic_association_state(a) == STA_AWAITING_TRANSPORT && pdu.data[0] == LTDIC_ABORT;
     const int status = withdraws ? ltdic__association_withdraw(a, pdu, ltdic__now())
                                  : ltdic_association_send(a, pdu, ltdic__now());
-    if (status == LTDIC_OK && request && up) { /* through Sta4, although the transport is there */
+    if (status == LTDIC_OK && request && up) { /* passes Sta4, although the transport is up */
         ltdic_association_opened(a, LTDIC_EVT_CONNECTED, ltdic__now());
     }
     if (status == LTDIC_OK && withdraws) {

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The event loop: waits for sources, and asks each for its
- * indications. */
+/* The event loop: waits for sources, and asks each for its indications. */
 #include "system.h"
 
 #include "loop.h"
@@ -13,13 +12,12 @@
 #include <time.h>
 
 enum {
-    INDICATIONS_PER_ROUND =
-        256,             /* so that a source which is always ready does not starve the others */
-    STARVED_RETRY = 100, /* ms until accepting is tried again when descriptors ran out */
+    INDICATIONS_PER_ROUND = 256, /* of one source, so that it does not delay the others */
+    STARVED_RETRY = 100,         /* ms until accepting is tried again after descriptors ran out */
     EVENTS_PER_WAIT = 256,
-    MOST_SPINS = 64,      /* at most, before sleeping: some 20 us */
+    MOST_SPINS = 64,      /* polls without sleeping, at most: about 20 us */
     SHORT_SLEEP = 100000, /* ns */
-    SPIN_PAUSE = 16       /* short sleeps until spinning is tried again */
+    SPIN_PAUSE = 16       /* short sleeps before spinning is tried again */
 };
 
 /* ---- clock -------------------------------------------------------------------------------- */
@@ -92,7 +90,8 @@ static void close_wake_pipe(ltdic_loop *loop)
     ltdic__close_fd(&loop->wake_pipe[1]);
 }
 
-/* The poller and the pipe that wakes it. False where there is no memory or no descriptor. */
+/* Makes the poller and the pipe that wakes it. Returns false if there is no memory or no
+ * descriptor. */
 static bool make_poller(ltdic_loop *loop)
 {
     loop->poller = NULL;
@@ -137,7 +136,7 @@ ltdic_loop *ltdic_loop_new(void)
     ltdic__queue_add(loop, &loop->own);
     pthread_once(&once, watch_forks);
     loop->forks = atomic_load(&ltdic__forks);
-    loop->wake.can_write = true; /* nothing is written to its first end */
+    loop->wake.can_write = true; /* nothing is written to this end of the pipe */
     if (!make_poller(loop)) {
         free(loop);
         return NULL;
@@ -147,7 +146,7 @@ ltdic_loop *ltdic_loop_new(void)
 
 void ltdic_loop_free(ltdic_loop *loop)
 {
-    while (!list_empty(&loop->all)) { /* a server takes its endpoints along */
+    while (!list_empty(&loop->all)) { /* freeing a server also frees its endpoints */
         source *s = CONTAINER_OF(loop->all.next, source, all);
         s->kind->free(s);
     }
@@ -160,7 +159,7 @@ void ltdic_loop_free(ltdic_loop *loop)
 
 void ltdic_loop_wake(ltdic_loop *loop)
 {
-    if (loop->forks != atomic_load(&ltdic__forks)) { /* the pipe is the parent's, too */
+    if (loop->forks != atomic_load(&ltdic__forks)) { /* the parent has the pipe, too */
         loop->woken = true;
     } else {
         ltdic__ring_pipe(loop->wake_pipe[1]);
@@ -174,7 +173,7 @@ int ltdic_loop_fd(const ltdic_loop *loop)
 
 /* ---- waiting ------------------------------------------------------------------------------ */
 
-/* A source is ready in this round. `later`: or in the next one. */
+/* Returns true if a source is ready in this round. `later`: or in the next one. */
 static bool is_any_ready(const ltdic_loop *loop, bool later)
 {
     for (node *n = loop->queues.next; n != &loop->queues; n = n->next) {
@@ -201,7 +200,8 @@ int ltdic_loop_timeout(const ltdic_loop *loop, int milliseconds)
     return left < (uint64_t)most ? (int)left : most;
 }
 
-/* One look at the poller: sources that are ready get a turn. @return as ltdic__poller_wait */
+/* Asks the poller once, and puts the sources that are ready into their queues.
+ * @return as ltdic__poller_wait */
 static int poll_once(ltdic_loop *loop, int milliseconds)
 {
     readiness found[EVENTS_PER_WAIT];
@@ -220,7 +220,8 @@ static int poll_once(ltdic_loop *loop, int milliseconds)
     return count;
 }
 
-/* Looking has failed, or has not been tried: is it worth a try next time? */
+/* Decides whether the next wait begins with spinning. Spinning that found nothing is halved; after
+ * SPIN_PAUSE short sleeps it is tried again. */
 static void learn_from_sleep(ltdic_loop *loop, uint64_t slept)
 {
     if (loop->spins > 0) {
@@ -231,8 +232,8 @@ static void learn_from_sleep(ltdic_loop *loop, uint64_t slept)
     }
 }
 
-/* To sleep and be woken takes longer than most peers take to answer. So where sleeps have been
- * short look for a while first, as long as that finds something. */
+/* Waits for events. Sleeping and being woken takes longer than most peers need to answer. So after
+ * short sleeps it polls without sleeping first (spinning), as long as that finds events. */
 static int wait_for_events(ltdic_loop *loop, int milliseconds)
 {
     int found = 0;
@@ -251,7 +252,7 @@ static int wait_for_events(ltdic_loop *loop, int milliseconds)
     return found;
 }
 
-/* Descriptors may be free again: listeners that found none try again. */
+/* Makes the listeners that ran out of descriptors try again: some may be free now. */
 static void wake_starved(ltdic_loop *loop)
 {
     loop->starved = false;
@@ -264,7 +265,7 @@ static void wake_starved(ltdic_loop *loop)
     }
 }
 
-/* Connections may wait at a socket whose other listener has left. */
+/* Makes listeners at shared sockets ready: connections may wait that another listener has left. */
 static void wake_shared(ltdic_loop *loop)
 {
     for (node *l = loop->shared.next; l != &loop->shared; l = l->next) {
@@ -274,7 +275,7 @@ static void wake_shared(ltdic_loop *loop)
     }
 }
 
-/* A source that is held is not looked at until it is done. */
+/* Makes sources ready whose timer has fired. A busy one becomes ready in ltdic_net_done. */
 static void wake_expired(ltdic_loop *loop)
 {
     const uint64_t now = ltdic__timers_first(&loop->timers) == 0 ? 0 : ltdic__now();
@@ -315,7 +316,7 @@ int ltdic_loop_wait(ltdic_loop *loop, int milliseconds)
 /* ---- indications --------------------------------------------------------------------------------
  */
 
-/* The turn of one that was ready, and is not on the list any more. */
+/* Asks a source, which was just removed from the list of ready ones, for an indication. */
 static bool ask(source *s, ltdic_indication *indication)
 {
     ltdic__begin_round(s);
@@ -343,7 +344,7 @@ int ltdic__queue_next(ltdic_loop *loop, queue *q, ltdic_net **net, ltdic_indicat
     while (!list_empty(&q->ready)) {
         source *s = CONTAINER_OF(q->ready.next, source, ready);
         list_remove(&s->ready);
-        *net = (ltdic_net *)(void *)s; /* its first member */
+        *net = (ltdic_net *)(void *)s; /* the source is the first member */
         if (ask(s, indication)) {
             return LTDIC_OK;
         }
