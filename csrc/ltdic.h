@@ -199,7 +199,7 @@ typedef enum ltdic_kind {
 
 /** One row: the kind and the position of a part of a PDU. */
 typedef struct ltdic_item {
-    uint32_t offset, length; /**< of the value, in bytes from the first byte of the PDU */
+    uint32_t offset, length; /**< bytes of the value in the PDU */
     uint8_t kind;            /**< ltdic_kind */
     uint8_t type;            /**< type byte; 0 if the standard has none */
     uint8_t id, result, source, reason;
@@ -299,7 +299,7 @@ LTDIC_API int ltdic_next_pdv(ltdic_bytes *rest, ltdic_pdv *pdv);
 /** The position of a byte stream inside its PDUs, in memory of the caller. It begins as all zeros.
  *  Its fields are private. */
 typedef struct ltdic_stream {
-    uint64_t offset;   /* of the next byte, from the first byte of the current PDU */
+    uint64_t offset;   /* offset of the next byte in the current PDU */
     uint32_t pdu_left; /* bytes of a P-DATA-TF that have not arrived */
     uint32_t pdv_left; /* bytes of its PDV that have not arrived */
     uint8_t id, control;
@@ -394,8 +394,8 @@ typedef struct ltdic_ul {
     uint8_t requestor;    /* 1 if this side sent the A-ASSOCIATE-RQ */
     uint32_t artim;       /* length of the ARTIM timer, ms */
     uint64_t deadline;    /* when ARTIM fires, ms on the caller's clock; 0: it does not run */
-    ltdic_reject refusal; /* what AE-6 answers, or has answered, without asking the user; result 0:
-                             the user is asked */
+    ltdic_reject refusal; /* codes with which AE-6 answers, or has answered, instead of asking the
+                             user; result 0: it asks */
 } ltdic_ul;
 
 /** The actions that the caller must do now, in this order: open or send, tell, close. */
@@ -755,10 +755,10 @@ typedef struct ltdic_net ltdic_net;
 
 /** The kinds of addresses that a host name may be resolved to. */
 typedef enum ltdic_family {
-    LTDIC_IP_ANY = 0, /**< what the system returns first */
+    LTDIC_IP_ANY = 0, /**< the first that the system returns */
     LTDIC_IP_V4 = 1,
     LTDIC_IP_V6 = 2,
-    LTDIC_IP_BOTH = 3 /**< as ANY; a listener on "*" accepts both */
+    LTDIC_IP_BOTH = 3 /**< like ANY; a listener on "*" accepts both */
 } ltdic_family;
 
 /** An address to listen at or to connect to. */
@@ -942,7 +942,7 @@ typedef enum ltdic_phase {
 /** One event of a server. */
 typedef struct ltdic_event_row {
     ltdic_served_id served;
-    size_t offset, length; /**< of its bytes, in the data of the batch */
+    size_t offset, length; /**< its bytes in the data of the batch */
     uint8_t kind;          /**< ltdic_served_kind */
     uint8_t id, control;
 } ltdic_event_row;

@@ -114,10 +114,10 @@ static size_t free_place(void)
 }
 
 /* Replaces an associate object by another one, or by NULL. The caller's reference passes to it. */
-static void set_associate(associate **place, associate *a)
+static void set_associate(associate **kept, associate *a)
 {
-    ltdic__associate_free(*place);
-    *place = a;
+    ltdic__associate_free(*kept);
+    *kept = a;
 }
 
 static void forget_association(entry *e)

@@ -12,7 +12,7 @@
 #include <time.h>
 
 enum {
-    INDICATIONS_PER_ROUND = 256, /* of one source, so that it does not delay the others */
+    INDICATIONS_PER_ROUND = 256, /* for one source, so that it does not delay others */
     STARVED_RETRY = 100,         /* ms until accepting is tried again after descriptors ran out */
     EVENTS_PER_WAIT = 256,
     MOST_SPINS = 64,      /* polls without sleeping, at most: about 20 us */

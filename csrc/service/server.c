@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* A server: a listener and its associations on a loop. An ltdic_admission answers the requests,
- * and batches tell the user what happened.
+ * and batches report the events to its user.
  *
  * After an A-RELEASE-RQ the endpoint stays busy until the next batch. So the user has handled all
  * data before the answer is sent. */
@@ -88,7 +88,7 @@ struct ltdic_server {
      * some in this run, and those that have not. The latter come first in the next run. */
     node paused, postponed;
     uint64_t runs;
-    uint64_t work; /* of sending since the last run: bytes of data, and PDU_WORK for each PDU */
+    uint64_t work; /* caused since the last run: bytes of data, and PDU_WORK for each PDU */
     ltdic_event_row events[BATCH_EVENTS];
     size_t count;
     buffer data;
