@@ -79,18 +79,18 @@ static const uint8_t *header_of(encoder *e, size_t size)
     return header.size == size ? header.data : zeroes;
 }
 
-static size_t open_item(encoder *e, uint8_t type, uint8_t second)
+static size_t begin_item(encoder *e, uint8_t type, uint8_t second)
 {
     const uint8_t header[ITEM_HEADER] = {type, second, 0, 0};
     writer_bytes(&e->w, header, sizeof header);
     return e->w.pos - 2;
 }
 
-/* Opens an item for the row just taken; its second byte is reserved. Returns the offset of its
+/* Begins an item for the row just taken; its second byte is reserved. Returns the offset of its
  * length field. */
-static size_t open_plain_item(encoder *e, uint8_t type)
+static size_t begin_plain_item(encoder *e, uint8_t type)
 {
-    return open_item(e, type, header_of(e, ITEM_HEADER)[1]);
+    return begin_item(e, type, header_of(e, ITEM_HEADER)[1]);
 }
 
 /* Writes bytes that have no meaning as they were received; `where` is the `id` of their rows. */
@@ -133,7 +133,7 @@ static inline void put_item(encoder *e, uint8_t type, ltdic_bytes value)
         put_plain_item(e, type, value);
         return;
     }
-    const size_t at = open_plain_item(e, type);
+    const size_t at = begin_plain_item(e, type);
     writer_bytes(&e->w, value.data, value.size);
     close_sub_item(e, at);
 }
@@ -147,7 +147,7 @@ static void put_counted(encoder *e, ltdic_bytes value)
 
 /* Writes the header of a context (PS3.8 tables 9-13, 9-18); returns the offset of its length field.
  */
-static size_t open_context(encoder *e, const ltdic_item *row, bool proposed)
+static size_t begin_context(encoder *e, const ltdic_item *row, bool proposed)
 {
     const uint8_t *header = header_of(e, CONTEXT_HEADER);
     const uint8_t fields[CONTEXT_HEADER] = {
@@ -168,7 +168,7 @@ static void encode_context(encoder *e)
 {
     const ltdic_item *row = take_row(e, LTDIC_CONTEXT);
     const bool proposed = e->type == LTDIC_ASSOCIATE_RQ;
-    const size_t at = open_context(e, row, proposed);
+    const size_t at = begin_context(e, row, proposed);
     if (!proposed && row->result != 0 && !e->exact && !next_is(e, LTDIC_TRANSFER_SYNTAX)) {
         put_item(e, TRANSFER_SYNTAX,
                  (ltdic_bytes){NULL, 0}); /* required, not significant: PS3.8 9.3.3.2 */
@@ -203,7 +203,7 @@ static void encode_role(encoder *e)
 {
     const ltdic_item *row = take_row(e, LTDIC_ROLE);
     const ltdic_bytes uid = uid_of(e, row);
-    const size_t at = open_plain_item(e, ROLE);
+    const size_t at = begin_plain_item(e, ROLE);
     put_counted(e, uid);
     writer_u8(&e->w, row->id);
     writer_u8(&e->w, row->result);
@@ -213,7 +213,7 @@ static void encode_role(encoder *e)
 static void encode_extended(encoder *e)
 {
     const ltdic_bytes uid = uid_of(e, take_row(e, LTDIC_EXTENDED));
-    const size_t at = open_plain_item(e, EXTENDED);
+    const size_t at = begin_plain_item(e, EXTENDED);
     put_counted(e, uid);
     const ltdic_bytes info = value_of(e, take_row(e, LTDIC_EXTENDED_INFO));
     writer_bytes(&e->w, info.data, info.size);
@@ -236,7 +236,7 @@ static void encode_common_extended(encoder *e)
     const ltdic_bytes uid = uid_of(e, row);
     refuse(e, row->version > UINT8_MAX, LTDIC_ERR_BAD_VALUE);
     header_of(e, ITEM_HEADER); /* no byte of it is reserved: the second one is the version */
-    const size_t at = open_item(e, COMMON_EXTENDED, (uint8_t)row->version);
+    const size_t at = begin_item(e, COMMON_EXTENDED, (uint8_t)row->version);
     put_counted(e, uid);
     put_counted(e, uid_of(e, take_row(e, LTDIC_COMMON_SERVICE)));
     writer_u16(&e->w, 0);
@@ -253,7 +253,7 @@ static void encode_identity(encoder *e)
     const ltdic_item *row = take_row(e, LTDIC_USER_IDENTITY);
     refuse(e, !has_sub_item(e, USER_IDENTITY), LTDIC_ERR_BAD_VALUE);
     const ltdic_bytes primary = value_of(e, row);
-    const size_t at = open_plain_item(e, USER_IDENTITY);
+    const size_t at = begin_plain_item(e, USER_IDENTITY);
     writer_u8(&e->w, row->id);
     writer_u8(&e->w, row->result);
     put_counted(e, primary);
@@ -265,7 +265,7 @@ static void encode_identity_response(encoder *e)
 {
     const ltdic_bytes response = value_of(e, take_row(e, LTDIC_USER_IDENTITY_RESPONSE));
     refuse(e, !has_sub_item(e, USER_IDENTITY_RESPONSE), LTDIC_ERR_BAD_VALUE);
-    const size_t at = open_plain_item(e, USER_IDENTITY_RESPONSE);
+    const size_t at = begin_plain_item(e, USER_IDENTITY_RESPONSE);
     put_counted(e, response);
     close_sub_item(e, at);
 }
@@ -326,7 +326,7 @@ static bool encode_sub_item(encoder *e)
 static void encode_user_information(encoder *e)
 {
     take_row(e, LTDIC_USER_INFORMATION);
-    const size_t at = open_plain_item(e, USER_INFORMATION);
+    const size_t at = begin_plain_item(e, USER_INFORMATION);
     do {
         put_ignored(e, IN_ITEM);
     } while (e->fault.status == LTDIC_OK && e->row < e->end && encode_sub_item(e));

@@ -41,8 +41,8 @@ static int check_length(const ltdic_stream *s, ltdic_bytes in, const ltdic_optio
     return LTDIC_OK;
 }
 
-static int open_pdv(ltdic_stream *s, ltdic_bytes *in, const ltdic_options *options,
-                    ltdic_fault *fault)
+static int begin_pdv(ltdic_stream *s, ltdic_bytes *in, const ltdic_options *options,
+                     ltdic_fault *fault)
 {
     const int status = check_length(s, *in, options, fault);
     if (status != LTDIC_OK) {
@@ -62,7 +62,7 @@ static int open_pdv(ltdic_stream *s, ltdic_bytes *in, const ltdic_options *optio
     return LTDIC_OK;
 }
 
-/* Returns the part of the open PDV that has arrived. */
+/* Returns the part of the current PDV that has arrived. */
 static int take_slice(ltdic_stream *s, ltdic_piece *piece, ltdic_bytes *in, bool first,
                       ltdic_fault *fault)
 {
@@ -113,7 +113,7 @@ int ltdic_stream_next(ltdic_stream *stream, ltdic_piece *piece, ltdic_bytes *in,
     }
     const bool first = stream->pdv_left == 0;
     if (first) {
-        status = open_pdv(stream, in, effect, fault);
+        status = begin_pdv(stream, in, effect, fault);
     }
     return status == LTDIC_OK ? take_slice(stream, piece, in, first, fault) : status;
 }

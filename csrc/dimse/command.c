@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The command sets of C-ECHO (PS3.7 9.3.5): elements of group 0000 in Implicit VR Little Endian. */
+/* Encodes and decodes the command sets of C-ECHO (PS3.7 9.3.5): elements of group 0000 in Implicit
+ * VR Little Endian. */
 #include "codec/bytes.h"
 #include "codec/text.h"
 
@@ -72,7 +73,7 @@ int ltdic_encode_echo(ltdic_buffer *out, const ltdic_echo *echo)
     return w.pos <= w.room ? LTDIC_OK : LTDIC_ERR_ROOM;
 }
 
-/* Which elements were there. */
+/* Elements that a command set has. */
 enum {
     SAW_CLASS = 1,
     SAW_FIELD = 2,
@@ -137,7 +138,7 @@ int ltdic_decode_echo(ltdic_echo *echo, ltdic_bytes command)
         command.size -= ELEMENT_HEADER + length;
     }
     const bool request = found.field == LTDIC_C_ECHO_RQ;
-    /* The SOP class is mandatory in a request alone (PS3.7 table 9.1-5). */
+    /* Only a request must have the SOP class (PS3.7 table 9.1-5). */
     const unsigned needed =
         SAW_FIELD | SAW_NO_DATA | (request ? SAW_CLASS | SAW_MESSAGE : SAW_ANSWERED | SAW_STATUS);
     if (command.size > 0 || (saw & needed) != needed ||

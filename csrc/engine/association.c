@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* One association between its user and its transport; it does no I/O and calls no user. It joins
- * the state machine (ul.c), the stream, the agreement, the outbox and the deadlines.
+/* One association between its user and its transport. It does no I/O and has no callbacks. It
+ * joins the state machine (ul.c), the stream, the agreement, the outbox and the deadlines.
  *
- * The caller asks for each indication, so that their order stands in one function:
+ * The caller asks for each indication, so that one function decides their order:
  * ltdic_association_next. */
 #include "association.h"
 
@@ -18,45 +18,45 @@ enum {
     ARTIM_DEFAULT = 30000,
     ECHO_AT = 10, /* bytes of an RQ that its AC repeats (PS3.8 9.3.3) */
     ECHO_SIZE = 64,
-    LARGEST_PDU = 1048576, /* PDU length sent to a peer that takes any */
-    MAX_ANSWERS = 10240    /* bytes of A-ABORT that wait for a peer that goes on after its end */
+    LARGEST_PDU = 1048576, /* PDU length sent to a peer without a limit */
+    MAX_ANSWERS = 10240    /* bytes of A-ABORT that may wait for a peer that sends after the end */
 };
 
-/* Where a direction is in its messages (PS3.8 E.1); after a command a data set may follow. */
+/* Stages of the messages of one direction (PS3.8 E.1). A data set may follow a command. */
 enum { BETWEEN = 0, IN_COMMAND, AFTER_COMMAND, IN_DATA };
 
 typedef struct message {
     uint8_t id;
-    uint8_t place;
+    uint8_t stage;
 } message;
 
-/* A copy of an A-ASSOCIATE-RQ, sent or received. A passcode may be in it. */
+/* A copy of an A-ASSOCIATE-RQ, sent or received. It may hold a passcode. */
 typedef struct proposal {
-    request_view parts;  /* a requestor: the PDU alone */
-    size_t size;         /* of all this, and of the PDU after its contexts */
-    uint32_t contexts[]; /* of `parts` */
+    request_view parts;  /* requestor: `pdu` alone is set */
+    size_t size;         /* bytes of this structure, its contexts and the PDU after them */
+    uint32_t contexts[]; /* the contexts that `parts` points to */
 } proposal;
 
 struct ltdic_association {
     ltdic_ul ul;
     ltdic_stream stream;
     agreement agreed;
-    uint32_t max_associate;  /* largest PDU length of an RQ or AC that is taken */
-    uint32_t response, idle; /* ms; 0: for ever */
+    uint32_t max_associate;  /* largest PDU length of an RQ or AC that is accepted */
+    uint32_t response, idle; /* ms; 0: no limit */
     uint64_t response_deadline, idle_deadline;
     message sending, receiving;
-    odd_byte odd; /* of the command or data set being sent */
+    odd_byte odd; /* from the command or data set that is being sent */
     outbox out;
     proposal *proposal;    /* the RQ, until it is answered, or NULL */
-    uint64_t horizon;      /* submitted, when the last bytes of the peer came */
-    size_t heard;          /* bytes of the peer that were left over the last time */
-    int cause;             /* why the association will end, if that is known */
-    uint64_t cause_offset; /* of the field at fault in its PDU */
+    uint64_t horizon;      /* bytes submitted when the last bytes of the peer arrived */
+    size_t unconsumed;     /* input left at the last call; more now means that bytes arrived */
+    int cause;             /* why the association will end; LTDIC_OK: not known yet */
+    uint64_t cause_offset; /* offset of the field at fault in its PDU */
     int over_status;
     uint64_t over_offset;
-    bool over;   /* LTDIC_CLOSED is to be told */
-    bool broken; /* what comes has no PDU boundaries any more */
-    bool held;   /* neither data nor a release is looked at: what waits to be sent goes first */
+    bool over;   /* LTDIC_CLOSED is still to be returned */
+    bool broken; /* PDU boundaries are lost: all later input is ignored */
+    bool held;   /* data and releases of the peer stay unread until the user has sent what waits */
 };
 
 /* ---- life -------------------------------------------------------------------------------- */
@@ -90,8 +90,8 @@ static void forget_proposal(ltdic_association *a)
     }
 }
 
-/* Keeps an RQ instead of the one before, with room for so many contexts of its view. False when out
- * of memory: none is kept. */
+/* Keeps an RQ instead of the one before, and reserves memory for this number of contexts of its
+ * view. Returns false, and keeps none, if there is no memory. */
 static bool keep_proposal(ltdic_association *a, ltdic_bytes rq, size_t contexts)
 {
     const size_t size = sizeof(proposal) + contexts * sizeof(uint32_t) + rq.size;
@@ -148,8 +148,8 @@ int ltdic_association_state(const ltdic_association *association)
 
 int ltdic_association_expects_more(const ltdic_association *association)
 {
-    return association->receiving.place != BETWEEN || association->stream.pdu_left > 0 ||
-           association->heard > 0;
+    return association->receiving.stage != BETWEEN || association->stream.pdu_left > 0 ||
+           association->unconsumed > 0;
 }
 
 bool ltdic__association_is_over(const ltdic_association *a)
@@ -174,8 +174,8 @@ void ltdic__association_hold(ltdic_association *a, bool held)
 
 bool ltdic__association_is_between_messages(const ltdic_association *a, bool data_set_follows)
 {
-    const uint8_t place = a->sending.place;
-    return place == BETWEEN || (place == AFTER_COMMAND && !data_set_follows);
+    const uint8_t stage = a->sending.stage;
+    return stage == BETWEEN || (stage == AFTER_COMMAND && !data_set_follows);
 }
 
 bool ltdic__association_has_room(const ltdic_association *a)
@@ -223,22 +223,25 @@ static bool in_states(const ltdic_association *a, unsigned states)
     return (states >> a->ul.state & 1) != 0;
 }
 
-/* Only data counts: an empty PDV does not make an association less idle. */
+/* Restarts the idle time. It is not called for an empty PDV of the peer: those do not keep an
+ * association in use. */
 static void restart_idle(ltdic_association *a, uint64_t now)
 {
-    a->idle_deadline = a->idle != 0 && a->ul.state == 6 ? now + a->idle : 0;
+    a->idle_deadline = a->idle != 0 && a->ul.state == STA_ESTABLISHED ? now + a->idle : 0;
 }
 
-/* After each step of the machine. */
+/* Call after each step of the state machine. */
 static void set_deadlines(ltdic_association *a, uint64_t now)
 {
-    const unsigned waits_for_peer = 1U << 5 | 1U << 7 | 1U << 10 | 1U << 11;
+    const unsigned waits_for_peer = 1U << STA_AWAITING_AC | 1U << STA_AWAITING_RELEASE_RP |
+                                    1U << STA_COLLISION_ACCEPTOR_RP |
+                                    1U << STA_COLLISION_REQUESTOR_RP;
     if (!in_states(a, waits_for_peer)) {
         a->response_deadline = 0;
     } else if (a->response_deadline == 0 && a->response != 0) {
         a->response_deadline = now + a->response;
     }
-    if (a->idle_deadline == 0 || a->ul.state != 6) {
+    if (a->idle_deadline == 0 || a->ul.state != STA_ESTABLISHED) {
         restart_idle(a, now);
     }
 }
@@ -307,9 +310,9 @@ static int cause_or(const ltdic_association *a, int status)
     return a->cause != LTDIC_OK ? a->cause : status;
 }
 
-/* Does what the state machine decided. `cause` is why, if the association ends by this. A PDU that
- * comes after the end (AA-7) is no cause, and a peer that does not read gets only so many answers.
- */
+/* Does what the state machine decided. `cause` is the reason if the association ends by this. A
+ * PDU that arrives after the end (AA-7) does not change the cause. A peer that does not read gets
+ * a limited number of answers. */
 static void apply(ltdic_association *a, const ltdic_effects *effects, int cause, uint64_t now)
 {
     const bool again = effects->action == LTDIC_AA_7;
@@ -343,26 +346,26 @@ int ltdic_association_opened(ltdic_association *association, ltdic_event event, 
     return status;
 }
 
-/* Where the end was agreed on, or made by us, that is the cause. */
+/* Reports the cause that is known already if both sides agreed on the end, or if we made it. */
 void ltdic_association_closed(ltdic_association *association, int status, uint64_t now)
 {
     ltdic_effects effects;
-    if (association->over && association->ul.state == 1) { /* it has ended, and is yet to be told */
-        return;
+    if (association->over && association->ul.state == STA_IDLE) {
+        return; /* it has ended already, and LTDIC_CLOSED is still to be returned */
     }
     ltdic_ul_event(&association->ul, &effects, LTDIC_EVT_CLOSED, now);
     const bool agreed = status != LTDIC_OK && effects.action == LTDIC_AR_5;
     end(association, agreed ? association->cause : status);
 }
 
-/* ---- what the user sends ------------------------------------------------------------------ */
+/* ---- PDUs of the user -------------------------------------------------------------------- */
 
-static bool message_takes(message *m, uint8_t id, uint8_t control)
+static bool advance_message(message *m, uint8_t id, uint8_t control)
 {
     const bool command = (control & COMMAND) != 0, last = (control & LAST) != 0;
     const bool same = id == m->id;
-    const bool command_may_come = m->place != IN_DATA && (m->place != IN_COMMAND || same);
-    const bool data_may_come = (m->place == AFTER_COMMAND || m->place == IN_DATA) && same;
+    const bool command_may_come = m->stage != IN_DATA && (m->stage != IN_COMMAND || same);
+    const bool data_may_come = (m->stage == AFTER_COMMAND || m->stage == IN_DATA) && same;
     if (command ? !command_may_come : !data_may_come) {
         return false;
     }
@@ -377,7 +380,7 @@ static bool is_accepted(const ltdic_association *a, uint8_t id)
     return (a->agreed.accepted[id / 8] >> id % 8 & 1) != 0;
 }
 
-/* Nothing is sent that would cost the peer its place in the stream. */
+/* Checks that the peer will find the boundaries of what is sent. */
 static bool is_one_pdu(ltdic_bytes pdu)
 {
     const ltdic_options any = {.size = sizeof any};
@@ -394,13 +397,15 @@ static int check_associate(ltdic_association *a, ltdic_bytes pdu)
     return keep_proposal(a, pdu, 0) ? LTDIC_OK : LTDIC_ERR_MEMORY;
 }
 
-/* Finds what may go wrong with a PDU to send, before anything is changed. */
+/* Finds every fault of a PDU to send before anything is changed. */
 static int check(ltdic_association *a, ltdic_bytes pdu)
 {
     const uint8_t type = pdu.data[0];
-    const int needed_state = type == LTDIC_ASSOCIATE_RQ ? 1 : type == LTDIC_ASSOCIATE_AC ? 3 : 0;
-    if (ltdic__outbox_is_full(&a->out) && type < LTDIC_RELEASE_RQ) { /* what ends it always goes */
-        return LTDIC_ERR_ROOM;
+    const int needed_state = type == LTDIC_ASSOCIATE_RQ   ? STA_IDLE
+                             : type == LTDIC_ASSOCIATE_AC ? STA_AWAITING_ANSWER
+                                                          : 0;
+    if (ltdic__outbox_is_full(&a->out) && type < LTDIC_RELEASE_RQ) {
+        return LTDIC_ERR_ROOM; /* a release or an abort is always sent */
     }
     if (needed_state != 0 && a->ul.state != needed_state) {
         return LTDIC_ERR_WRONG_STATE;
@@ -456,7 +461,7 @@ int ltdic_association_send(ltdic_association *association, ltdic_bytes pdu, uint
 
 int ltdic__association_withdraw(ltdic_association *a, ltdic_bytes abort, uint64_t now)
 {
-    const bool over = a->over; /* of the last connection */
+    const bool over = a->over; /* LTDIC_CLOSED of the last connection */
     const int over_status = a->over_status;
     const int status = ltdic_association_send(a, abort, now);
     a->over = over;
@@ -471,7 +476,7 @@ uint32_t ltdic__fragment_size(const ltdic_association *a)
     return most < 6 ? 0 : (most - 6) & ~1U;
 }
 
-/* Finds what may go wrong with data to send, before anything is changed. */
+/* Finds every fault of data to send before anything is changed. */
 static int check_data(ltdic_association *a, const ltdic_pdv *data, uint64_t wire)
 {
     const uint64_t before = ltdic__outbox_size(&a->out);
@@ -484,7 +489,7 @@ static int check_data(ltdic_association *a, const ltdic_pdv *data, uint64_t wire
         (odd && (data->control & LAST) != 0)) {
         return LTDIC_ERR_BAD_VALUE;
     }
-    if (!message_takes(&after, data->id, data->control)) {
+    if (!advance_message(&after, data->id, data->control)) {
         return LTDIC_ERR_WRONG_STATE;
     }
     if (ltdic__fragment_size(a) == 0) {
@@ -498,7 +503,7 @@ static int check_data(ltdic_association *a, const ltdic_pdv *data, uint64_t wire
                : LTDIC_ERR_MEMORY;
 }
 
-/* Lend it, but for a last byte that makes it odd: that goes before what comes next. */
+/* Lends the data. If the number of bytes is odd, the last one is kept for the next call. */
 static void lend(ltdic_association *a, const ltdic_pdv *data, uint64_t wire, uint64_t pdus)
 {
     const size_t over = (a->odd.count + data->data.size) % 2;
@@ -526,8 +531,8 @@ int ltdic_association_send_data(ltdic_association *association, const ltdic_pdv 
         return status;
     }
     ltdic_ul_event(&association->ul, &effects, LTDIC_EVT_DATA, now);
-    message_takes(&association->sending, data->id, data->control);
-    if (given == 1) { /* it waits for the next byte */
+    advance_message(&association->sending, data->id, data->control);
+    if (given == 1) { /* this byte waits for the next one */
         association->odd =
             data->data.size == 1 ? (odd_byte){data->data.data[0], 1} : association->odd;
         return LTDIC_OK;
@@ -536,7 +541,7 @@ int ltdic_association_send_data(ltdic_association *association, const ltdic_pdv 
     return LTDIC_OK;
 }
 
-/* ---- what the peer sends ------------------------------------------------------------------ */
+/* ---- PDUs of the peer -------------------------------------------------------------------- */
 
 static void set_received(ltdic_indication *indication, int status, uint8_t type, ltdic_bytes pdu)
 {
@@ -544,7 +549,7 @@ static void set_received(ltdic_indication *indication, int status, uint8_t type,
         (ltdic_indication){.kind = LTDIC_RECEIVED, .status = status, .type = type, .pdu = pdu};
 }
 
-/* Turn the machine with what is no good PDU of this type, or of type 0 where it has none. */
+/* Gives the state machine an invalid PDU (Evt19). `type` is 0 if the bytes have no valid type. */
 static bool receive_fault(ltdic_association *a, ltdic_indication *indication, uint8_t type,
                           ltdic_bytes bytes, ltdic_fault fault, uint64_t now)
 {
@@ -557,13 +562,13 @@ static bool receive_fault(ltdic_association *a, ltdic_indication *indication, ui
     return effects.tell;
 }
 
-/* A fault that is not about a field. */
+/* Makes a fault that is not at a field. */
 static ltdic_fault fault_of(int status)
 {
     return (ltdic_fault){.status = status};
 }
 
-/* An RQ is needed until it is answered. The provider refuses what it cannot serve. */
+/* Keeps an RQ until it is answered, and sets the refusal if the provider cannot serve it. */
 static void remember_request(ltdic_association *a, ltdic_bytes rq)
 {
     static const char dicom[] = APPLICATION_CONTEXT;
@@ -589,11 +594,11 @@ static int receive_accept(ltdic_association *a, ltdic_bytes ac)
     return status;
 }
 
-/* Checks a PDU of the peer. One with very many items takes its user long to look at. */
+/* Checks a PDU of the peer. The number of items is limited, since a user spends time on each. */
 static int check_received(ltdic_bytes pdu, ltdic_fault *fault)
 {
     const ltdic_options any = {.size = sizeof any};
-    ltdic_items rows = {NULL, 0, 0}; /* without room they are only counted */
+    ltdic_items rows = {NULL, 0, 0}; /* with no room for rows, ltdic_decode only counts them */
     const int status = ltdic_decode(&rows, pdu, &any, fault);
     if (status != LTDIC_ERR_ROOM) {
         return status;
@@ -609,10 +614,10 @@ static int look_into(ltdic_association *a, ltdic_bytes pdu, ltdic_fault *fault)
     if (status != LTDIC_OK) {
         return status;
     }
-    if (pdu.data[0] == LTDIC_ASSOCIATE_RQ && a->ul.state == 2) {
+    if (pdu.data[0] == LTDIC_ASSOCIATE_RQ && a->ul.state == STA_AWAITING_RQ) {
         remember_request(a, pdu);
     }
-    if (pdu.data[0] == LTDIC_ASSOCIATE_AC && a->ul.state == 5) {
+    if (pdu.data[0] == LTDIC_ASSOCIATE_AC && a->ul.state == STA_AWAITING_AC) {
         status = receive_accept(a, pdu);
     }
     *fault = fault_of(status);
@@ -624,7 +629,7 @@ static bool receive_pdu(ltdic_association *a, ltdic_indication *indication, ltdi
 {
     ltdic_effects effects;
     ltdic_fault fault;
-    const bool had_ended = a->ul.state == 13;
+    const bool had_ended = a->ul.state == STA_AWAITING_CLOSE;
     int status = look_into(a, pdu, &fault);
     if (status != LTDIC_OK) {
         return receive_fault(a, indication, pdu.data[0], pdu, fault, now);
@@ -642,7 +647,7 @@ static bool receive_pdu(ltdic_association *a, ltdic_indication *indication, ltdi
     return effects.tell || refused;
 }
 
-/* A piece of a P-DATA-TF, `raw` on the wire. */
+/* Receives a piece of a P-DATA-TF; `raw` are its bytes as received. */
 static bool receive_data(ltdic_association *a, ltdic_indication *indication, ltdic_bytes raw,
                          const ltdic_piece *piece, uint64_t now)
 {
@@ -650,7 +655,8 @@ static bool receive_data(ltdic_association *a, ltdic_indication *indication, ltd
     ltdic_effects effects;
     const bool expected = ltdic__may_receive_data(a->ul.state);
     if (expected && piece->first &&
-        (!is_accepted(a, piece->id) || !message_takes(&a->receiving, piece->id, piece->control))) {
+        (!is_accepted(a, piece->id) ||
+         !advance_message(&a->receiving, piece->id, piece->control))) {
         return receive_fault(a, indication, type[0], raw, fault_of(LTDIC_ERR_UNEXPECTED_PDV), now);
     }
     const int status = ltdic_ul_receive(&a->ul, &effects, (ltdic_bytes){type, 1}, now);
@@ -668,8 +674,8 @@ static bool receive_data(ltdic_association *a, ltdic_indication *indication, ltd
     return effects.tell;
 }
 
-/* The next piece of what has been received. Where data cannot come, the header of a P-DATA-TF is
- * one; else the headers are not, and stay in front of their data. */
+/* Takes the next piece of the input. In a state in which no data can arrive, the header of a
+ * P-DATA-TF is a piece of its own. Else a header stays in front of its data. */
 static int next_piece(ltdic_association *a, ltdic_piece *piece, ltdic_bytes *in, ltdic_fault *fault)
 {
     const bool data_may_come = ltdic__may_receive_data(a->ul.state);
@@ -691,8 +697,8 @@ static int next_piece(ltdic_association *a, ltdic_piece *piece, ltdic_bytes *in,
     return no_data ? LTDIC_NEED_MORE : status;
 }
 
-/* Data waits, and a release, which must not come before what is still to be sent. An abort is
- * looked at, as far as it comes before them. */
+/* Returns true if the next input must wait for the user: data, and a release, since its answer
+ * must not be sent before the data that waits. An abort in front of them is read. */
 static bool is_held(const ltdic_association *a, ltdic_bytes in)
 {
     return ltdic__association_is_held(a) && ltdic__may_receive_data(a->ul.state) &&
@@ -700,7 +706,7 @@ static bool is_held(const ltdic_association *a, ltdic_bytes in)
             in.data[0] == LTDIC_RELEASE_RQ);
 }
 
-/* One step over what has been received. False when nothing is left of it that can be used. */
+/* Consumes one piece of the input. Returns false if nothing more of it can be used. */
 static bool receive(ltdic_association *a, ltdic_indication *indication, ltdic_bytes *in,
                     uint64_t now, bool *tell)
 {
@@ -722,7 +728,7 @@ static bool receive(ltdic_association *a, ltdic_indication *indication, ltdic_by
         return false;
     }
     const ltdic_bytes raw = {all.data, all.size - in->size};
-    if (status != LTDIC_OK) { /* there are no boundaries from here on */
+    if (status != LTDIC_OK) { /* PDU boundaries are lost from here on */
         const uint8_t type = before.pdu_left > 0 ? LTDIC_DATA_TF : all.data[0];
         a->broken = true;
         *in = (ltdic_bytes){all.data + all.size, 0};
@@ -739,7 +745,7 @@ static bool receive(ltdic_association *a, ltdic_indication *indication, ltdic_by
 void ltdic_association_fail(ltdic_association *association, int status, uint64_t now)
 {
     ltdic_effects effects;
-    if (association->ul.state == 1 || association->ul.state == 4) {
+    if (association->ul.state == STA_IDLE || association->ul.state == STA_AWAITING_TRANSPORT) {
         return;
     }
     ltdic_ul_fault(&association->ul, &effects, status, now);
@@ -755,7 +761,7 @@ uint64_t ltdic_association_needs(const ltdic_association *association, ltdic_byt
     return association->broken || size > (uint64_t)HEADER + association->max_associate ? 0 : size;
 }
 
-/* ---- what happened ------------------------------------------------------------------------ */
+/* ---- indications ------------------------------------------------------------------------- */
 
 static bool report_over(ltdic_association *a, ltdic_indication *indication)
 {
@@ -768,8 +774,9 @@ static bool report_over(ltdic_association *a, ltdic_indication *indication)
     return true;
 }
 
-/* ARTIM closes; the deadlines above it abort, as the user would (PS3.8 9.1.4). */
-static bool expire(ltdic_association *a, ltdic_indication *indication, uint64_t now)
+/* Handles a deadline that has passed. ARTIM closes the transport. The other deadlines abort, as a
+ * user would do (PS3.8 9.1.4). */
+static bool pass_deadline(ltdic_association *a, ltdic_indication *indication, uint64_t now)
 {
     ltdic_effects effects;
     const uint64_t deadline = ltdic_association_deadline(a);
@@ -787,19 +794,19 @@ static bool expire(ltdic_association *a, ltdic_indication *indication, uint64_t 
     return true;
 }
 
-/* Sends that were submitted before the peer's latest bytes came are told before them, later ones
- * after them: one who sends on whenever something has gone must hear the peer. The bound in the
- * stream of all bytes sent. */
+/* Returns the position, in the stream of all bytes sent, up to which LTDIC_SENT comes before the
+ * input. PDUs that were submitted before the latest bytes arrived come first, later ones after
+ * them: else a user who sends again at each LTDIC_SENT would never read the peer. */
 static uint64_t horizon_of(ltdic_association *a, size_t received)
 {
     if (a->over || received == 0) {
-        a->heard = 0;
+        a->unconsumed = 0;
         return UINT64_MAX;
     }
-    if (received > a->heard) {
+    if (received > a->unconsumed) {
         a->horizon = a->out.submitted;
     }
-    a->heard = received;
+    a->unconsumed = received;
     return a->horizon;
 }
 
@@ -811,11 +818,11 @@ int ltdic_association_next(ltdic_association *association, ltdic_indication *ind
         report_over(association, indication)) {
         return LTDIC_OK;
     }
-    while (!tell && association->ul.state != 1 &&
+    while (!tell && association->ul.state != STA_IDLE &&
            receive(association, indication, in, now, &tell)) {
     }
-    association->heard = association->over ? 0 : in->size;
-    tell = tell || expire(association, indication, now);
+    association->unconsumed = association->over ? 0 : in->size;
+    tell = tell || pass_deadline(association, indication, now);
     tell = tell || ltdic__outbox_report(&association->out, indication, UINT64_MAX) ||
            report_over(association, indication);
     return tell ? LTDIC_OK : LTDIC_NEED_MORE;

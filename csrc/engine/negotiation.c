@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
-/* Computes what an A-ASSOCIATE-RQ and its A-ASSOCIATE-AC agree on (PS3.8 7.1.1, D.1). Both PDUs
- * were decoded without a fault. Contexts are matched by ID, never by place. */
+/* Computes the agreement of an A-ASSOCIATE-RQ and its A-ASSOCIATE-AC (PS3.8 7.1.1, D.1). Both PDUs
+ * were decoded without a fault. Contexts are matched by ID, never by position. */
 #include "negotiation.h"
 
 #include "codec/text.h"
 #include "walk.h"
 
-/* The first one is trimmed already: it is compared with many, and may be padded with 64 KiB. */
+/* Compares two UIDs. The first is trimmed by the caller, since it is compared with many and its
+ * padding may have 64 KiB. */
 static bool is_same_uid(ltdic_bytes trimmed, ltdic_bytes uid)
 {
     uid = ltdic__trimmed(uid);
@@ -14,7 +15,7 @@ static bool is_same_uid(ltdic_bytes trimmed, ltdic_bytes uid)
            memcmp(uid.data, trimmed.data, uid.size) == 0;
 }
 
-/* Is what an AC accepts with this context one of the transfer syntaxes of its proposal? */
+/* Returns true if the transfer syntax of an accepted context was proposed for it. */
 static bool was_proposed(ltdic_bytes answer, ltdic_bytes proposal)
 {
     ltdic_bytes chosen, offered, given = ltdic__sub_items_of(answer),
@@ -34,25 +35,25 @@ static bool was_proposed(ltdic_bytes answer, ltdic_bytes proposal)
 int ltdic__agree(agreement *out, const request_view *rq, ltdic_bytes ac, bool ours)
 {
     ltdic_bytes rest = ltdic__items_of(ac), context;
-    uint16_t places[256] = {0}; /* of the context with this ID, plus 1 */
+    uint16_t indices[256] = {0}; /* index of the context with this ID, plus 1; 0: not proposed */
     uint8_t answered[32] = {0};
     size_t unanswered = rq->count;
     for (size_t i = 0; i < rq->count; i++) {
-        places[ltdic__context_at(rq, i).data[0]] = (uint16_t)(i + 1);
+        indices[ltdic__context_at(rq, i).data[0]] = (uint16_t)(i + 1);
     }
     *out = (agreement){.requestor_max = rq->max_length, .acceptor_max = ltdic_max_length_of(ac)};
     while (ltdic__next_item(&rest, ANSWERED, &context)) {
         const uint8_t id = context.data[0], result = context.data[2];
-        const bool counts = places[id] != 0 && ltdic__take_bit(answered, id);
+        const bool counts = indices[id] != 0 && ltdic__set_bit(answered, id);
         if (ours && !counts) {
             return LTDIC_ERR_BAD_VALUE;
         }
         if (counts && result == 0 &&
-            !was_proposed(context, ltdic__context_at(rq, places[id] - 1U))) {
+            !was_proposed(context, ltdic__context_at(rq, indices[id] - 1U))) {
             return LTDIC_ERR_BAD_VALUE;
         }
         if (counts && result == 0) {
-            ltdic__take_bit(out->accepted, id);
+            ltdic__set_bit(out->accepted, id);
         }
         unanswered -= counts;
     }

@@ -93,14 +93,14 @@ static bool extend_mark(outbox *o, uint8_t type, uint64_t size, uint64_t each)
     if (o->lost || size != each || buffer_size(&o->marks) == 0) {
         return false;
     }
-    uint8_t *place = o->marks.data + o->marks.end - sizeof last;
-    memcpy(&last, place, sizeof last);
+    uint8_t *stored = o->marks.data + o->marks.end - sizeof last;
+    memcpy(&last, stored, sizeof last);
     if (last.type != type || last.each != each || (last.end - last.start) % each != 0 ||
         last.limit != UINT64_MAX) {
         return false;
     }
     last.end = o->submitted += size;
-    memcpy(place, &last, sizeof last);
+    memcpy(stored, &last, sizeof last);
     return true;
 }
 
@@ -304,9 +304,9 @@ static size_t take_from_queue(outbox *o, size_t size)
     size_t left = size;
     while (o->queue != NULL && left > 0) {
         chunk *first = o->queue;
-        const size_t taken = left < first->end - first->start ? left : first->end - first->start;
-        first->start += taken;
-        left -= taken;
+        const size_t removed = left < first->end - first->start ? left : first->end - first->start;
+        first->start += removed;
+        left -= removed;
         if (first->start == first->end) {
             o->queue = first->next;
             ltdic__outbox_discard(first);

@@ -6,7 +6,7 @@
 #include "codec/text.h"
 #include "walk.h"
 
-/* Of each sub-item that is looked for the first counts. */
+/* Reads the sub-items that a request_view needs. The first one of each type is used. */
 static void read_user_information(request_view *r, ltdic_bytes information)
 {
     bool has_length = false;
@@ -33,7 +33,7 @@ void ltdic__view_request(request_view *r, ltdic_bytes rq, uint32_t *contexts)
     while (rest.size >= ITEM_HEADER) {
         uint8_t type;
         const ltdic_bytes value = ltdic__take_item(&rest, &type);
-        if (type == PROPOSED && ltdic__take_bit(seen, value.data[0])) {
+        if (type == PROPOSED && ltdic__set_bit(seen, value.data[0])) {
             contexts[r->count++] = (uint32_t)(value.data - rq.data);
         } else if (type == USER_INFORMATION) {
             read_user_information(r, value);

@@ -4,8 +4,8 @@
 
 #include "codec/text.h"
 
-/* Spaces around a title and NULs after it are padding. A NUL before anything else is not: whoever
- * puts bytes behind a known title has another one. */
+/* Removes the padding of a title: spaces at both ends, and NULs after it. A NUL before other bytes
+ * is not padding, so that a known title with bytes added after a NUL is another title. */
 ltdic_bytes ltdic__title_at(ltdic_bytes rq, size_t offset)
 {
     const ltdic_bytes field = {rq.data + offset, TITLE_SIZE};
@@ -49,7 +49,7 @@ bool ltdic__next_item(ltdic_bytes *rest, uint8_t type, ltdic_bytes *value)
     return false;
 }
 
-bool ltdic__take_bit(uint8_t *bits, uint8_t id)
+bool ltdic__set_bit(uint8_t *bits, uint8_t id)
 {
     const uint8_t bit = (uint8_t)(1U << id % 8);
     const bool was_set = (bits[id / 8] & bit) != 0;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The L_Dicom face: handles, callbacks and codes over net.c.
+/* The L_Dicom functions: handles, callbacks and result codes over net/.
  *
- * Only this face has these: handles that are never used again, and callbacks, which are called with
- * the handle looked up anew before each one, since the one before may have freed it. */
+ * The handle of a freed object is not used again (handles.h). A callback may free any handle, so
+ * each handle is looked up again before each callback. */
 #include "associate.h"
 
 #include "codec/bytes.h"
@@ -17,48 +17,49 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Pumps that may run one inside the other: each takes some of the stack, and so does the callback
- * that called it. */
+/* Calls that dispatch may be nested: a callback may call L_DicomBreathe or L_DicomWait. Each level
+ * takes some of the stack. */
 enum { MOST_PUMPS = 32 };
 
 typedef struct entry {
     HDICOMNET handle; /* NULL: free */
-    size_t next_free; /* place, plus 1 */
+    size_t next_free; /* place of the next free entry, plus 1; 0: none */
     ltdic_net *net;
     DICOMNETCALLBACK callbacks;
     void *user_data;
-    HDICOMNET listener;         /* that accepted it, or NULL */
-    ltdic_answer place;         /* that its association takes at the listener */
+    HDICOMNET listener;         /* the listener that accepted it, or NULL */
+    ltdic_answer answer;        /* counts its association at the listener */
     ltdic_admission *admission; /* listener: counts associations; NULL before it listens */
-    unsigned served;            /* events dispatched, also those of handles it accepted */
-    associate *request;         /* sent or received, until it is answered */
-    associate *agreed;          /* what came of it */
-    L_UCHAR verification;       /* requestor: the context in which only a C-ECHO may come, or 0 */
+    unsigned dispatched;        /* events dispatched for it and for the handles it accepted */
+    associate *request;         /* the request that was sent or received, until it is answered */
+    associate *agreed;          /* the outcome of the negotiation, or NULL */
+    L_UCHAR verification;       /* requestor: ID of the context for C-ECHO alone, or 0 */
     ltdic_echo_reader echoes;
 } entry;
 
-/* An L_DicomWait that runs. */
+/* A call of L_DicomWait. */
 typedef struct running_wait {
-    struct running_wait *outer; /* in one of whose callbacks this was called, or NULL */
-    bool broken;                /* it is to return */
-    unsigned served;            /* of its handle, when it began */
+    struct running_wait *outer; /* the call in whose callback this one runs, or NULL */
+    bool broken;                /* L_DicomBreakWait was called */
+    unsigned dispatched;        /* `dispatched` of its handle at the beginning */
 } running_wait;
 
-/* The handle table. One for each thread: no lock, and no callback on a foreign thread. */
+/* The handle table. Each thread has its own, so that no lock is needed and callbacks run on the
+ * thread that made the handle. */
 typedef struct handle_table {
     ltdic_loop *loop; /* NULL: not in use */
     entry *entries;
-    size_t count, live, first_free; /* place, plus 1 */
-    unsigned starts;                /* L_DicomStartUp without L_DicomShutDown */
-    unsigned depth;                 /* pumps running, one inside the other */
-    running_wait *wait;             /* the innermost, or NULL */
+    size_t count, live, first_free; /* place of the first free entry, plus 1; 0: none */
+    unsigned starts;                /* calls of L_DicomStartUp without L_DicomShutDown */
+    unsigned depth;                 /* nested calls that dispatch */
+    running_wait *wait;             /* the innermost call of L_DicomWait, or NULL */
 } handle_table;
 
 static _Thread_local handle_table table;
 
 /* ---- handles ----------------------------------------------------------------------------- */
 
-static bool open_table(void)
+static bool make_table(void)
 {
     if (table.loop == NULL) {
         table.loop = ltdic_loop_new();
@@ -66,7 +67,7 @@ static bool open_table(void)
     return table.loop != NULL;
 }
 
-static void close_unused_table(void)
+static void free_unused_table(void)
 {
     if (table.loop != NULL && table.starts == 0 && table.live == 0 && table.depth == 0) {
         ltdic_loop_free(table.loop);
@@ -75,8 +76,7 @@ static void close_unused_table(void)
     }
 }
 
-/* The entry of a handle of this thread, or NULL. Good until the next call of anything that may
- * create a handle. */
+/* Returns the entry of a handle of this thread, or NULL. It is valid until a handle is created. */
 static entry *find(HDICOMNET hNet)
 {
     const size_t place = ((uintptr_t)hNet & ((1U << PLACE_BITS) - 1)) - 1;
@@ -92,7 +92,7 @@ static ltdic_net *net_of(HDICOMNET hNet)
     return e == NULL ? NULL : e->net;
 }
 
-/* A free entry's place, plus 1; 0 when there is no memory. */
+/* Takes a free entry. Returns its place, plus 1; 0 if there is no memory. */
 static size_t free_place(void)
 {
     if (table.first_free != 0) {
@@ -100,7 +100,7 @@ static size_t free_place(void)
         table.first_free = table.entries[place - 1].next_free;
         return place;
     }
-    if ((table.count & (table.count - 1)) == 0) { /* full at every power of two */
+    if ((table.count & (table.count - 1)) == 0) { /* the memory is full at every power of two */
         const size_t room = table.count == 0 ? 1 : 2 * table.count;
         entry *entries = realloc(table.entries, room * sizeof *entries);
         if (entries == NULL || room >= 1U << PLACE_BITS) {
@@ -113,11 +113,11 @@ static size_t free_place(void)
     return ++table.count;
 }
 
-/* Put an associate object, or NULL, where one may be already; it takes over the count of one. */
-static void set_associate(associate **place, associate *a)
+/* Replaces an associate object by another one, or by NULL. The caller's reference passes to it. */
+static void set_associate(associate **kept, associate *a)
 {
-    ltdic__associate_free(*place);
-    *place = a;
+    ltdic__associate_free(*kept);
+    *kept = a;
 }
 
 static void forget_association(entry *e)
@@ -128,28 +128,28 @@ static void forget_association(entry *e)
     ltdic_echo_reader_clear(&e->echoes);
 }
 
-/* Its place at its listener is free, if it has one. */
-static void leave_place(entry *e)
+/* Stops counting its association at its listener, if it has one. */
+static void leave_admission(entry *e)
 {
     const entry *listener = find(e->listener);
     if (listener != NULL) {
-        ltdic_admission_leave(listener->admission, &e->place);
+        ltdic_admission_leave(listener->admission, &e->answer);
     }
-    e->place = (ltdic_answer){.admitted = 0};
+    e->answer = (ltdic_answer){.admitted = 0};
 }
 
-/* A place is free as soon as the association is over, however long its connection lasts. */
-static void leave_place_if_over(HDICOMNET hNet)
+/* Does the same if the association is over, even if its connection is not. */
+static void leave_admission_if_over(HDICOMNET hNet)
 {
     entry *e = find(hNet);
-    if (e != NULL && !ltdic__is_associated(ltdic_net_state(e->net))) {
-        leave_place(e);
+    if (e != NULL && !ltdic__is_in_progress(ltdic_net_state(e->net))) {
+        leave_admission(e);
     }
 }
 
 static void free_entry(entry *e)
 {
-    leave_place(e);
+    leave_admission(e);
     forget_association(e);
     ltdic_admission_free(e->admission);
     ltdic_net_free(e->net);
@@ -160,7 +160,7 @@ static void free_entry(entry *e)
 
 L_INT L_DicomStartUp(L_VOID)
 {
-    if (!open_table()) {
+    if (!make_table()) {
         return DICOM_ERROR_MEMORY;
     }
     table.starts++;
@@ -177,15 +177,15 @@ L_VOID L_DicomShutDown(L_VOID)
             free_entry(&table.entries[i]);
         }
     }
-    close_unused_table();
+    free_unused_table();
 }
 
 HDICOMNET L_DicomCreateNet(const L_TCHAR *pszPath, L_INT nMode)
 {
     (void)pszPath;
-    const size_t place = nMode == DICOM_SECURE_NONE && open_table() ? free_place() : 0;
+    const size_t place = nMode == DICOM_SECURE_NONE && make_table() ? free_place() : 0;
     if (place == 0) {
-        close_unused_table();
+        free_unused_table();
         return NULL;
     }
     entry *e = &table.entries[place - 1];
@@ -194,7 +194,7 @@ HDICOMNET L_DicomCreateNet(const L_TCHAR *pszPath, L_INT nMode)
     if (e->net == NULL) {
         e->next_free = table.first_free;
         table.first_free = place;
-        close_unused_table();
+        free_unused_table();
         return NULL;
     }
     e->handle = handle;
@@ -207,11 +207,11 @@ L_VOID L_DicomFreeNet(HDICOMNET hNet)
     entry *e = find(hNet);
     if (e != NULL) {
         free_entry(e);
-        close_unused_table();
+        free_unused_table();
     }
 }
 
-/* The size of the slots that are whole in a structure of this size. */
+/* Returns the size of the whole slots in a structure of this size. */
 static size_t whole_slots(size_t size)
 {
     const size_t first = offsetof(DICOMNETCALLBACK, pfnAccept), slot = sizeof(void *);
@@ -264,8 +264,9 @@ L_INT L_DicomSetTimeouts(HDICOMNET hNet, L_UINT32 nArtim, L_UINT32 nResponse, L_
     return DICOM_SUCCESS;
 }
 
-/* Makes the admission of a listener, which counts its associations. False when out of memory. */
-static bool open_admission(entry *e)
+/* Makes the admission of a listener, which counts associations. Returns false if there is no
+ * memory. */
+static bool make_admission(entry *e)
 {
     if (e->admission == NULL) {
         e->admission = ltdic_admission_new();
@@ -279,7 +280,7 @@ L_INT L_DicomSetLimits(HDICOMNET hNet, L_UINT32 nAssociations, L_UINT32 nConnect
     if (e == NULL) {
         return DICOM_ERROR_HANDLE;
     }
-    if (!open_admission(e)) {
+    if (!make_admission(e)) {
         return DICOM_ERROR_MEMORY;
     }
     const ltdic_limits limits = {.size = sizeof limits, .together = nAssociations};
@@ -290,13 +291,13 @@ L_INT L_DicomSetLimits(HDICOMNET hNet, L_UINT32 nAssociations, L_UINT32 nConnect
 
 /* ---- codes ------------------------------------------------------------------------------- */
 
-/* Native codes are 0 or negative, these are 0 or positive. */
+/* Returns the L_Dicom code for a status: statuses are 0 or negative, codes 0 or positive. */
 static L_INT code_of(int status)
 {
     switch ((ltdic_status)status) {
     case LTDIC_OK:
         return DICOM_SUCCESS;
-    case LTDIC_NEED_MORE: /* nothing there to take */
+    case LTDIC_NEED_MORE: /* no connection waits */
     case LTDIC_ERR_WRONG_STATE:
         return DICOM_ERROR_STATE;
     case LTDIC_ERR_BAD_PDU_TYPE:
@@ -335,7 +336,7 @@ static L_INT code_of(int status)
     return DICOM_ERROR_SYSTEM;
 }
 
-/* The code that a function returns: a bad value is the caller's fault there. */
+/* Returns the code for the result of a call. There a bad value is an argument of the caller. */
 static L_INT code_of_call(int status)
 {
     const bool argument = status == LTDIC_ERR_BAD_VALUE || status == LTDIC_ERR_TOO_LARGE;
@@ -366,7 +367,7 @@ const L_TCHAR *L_DicomErrorText(L_INT nError)
 
 /* ---- callbacks --------------------------------------------------------------------------- */
 
-/* Call the callback in `slot` of the handle, if both are there; `e` is the entry in `arguments`. */
+/* Calls the callback in `slot`, if handle and callback exist. `arguments` may use the entry `e`. */
 #define CALL(hNet, slot, arguments) \
     do { \
         const entry *e = find(hNet); \
@@ -375,9 +376,8 @@ const L_TCHAR *L_DicomErrorText(L_INT nError)
         } \
     } while (0)
 
-/* The associate object that comes with an RQ or AC, for as long as it is dispatched: an RQ, also
- * kept until it is answered, or what an AC comes to. NULL for other PDUs, and when out of memory.
- */
+/* Returns the associate object of an RQ, or the outcome of an AC, for one dispatch. An RQ is also
+ * kept until it is answered. Returns NULL for other PDUs, and if there is no memory. */
 static associate *take_associate(HDICOMNET hNet, ltdic_bytes pdu)
 {
     entry *receiver = find(hNet);
@@ -393,14 +393,14 @@ static associate *take_associate(HDICOMNET hNet, ltdic_bytes pdu)
         set_associate(request ? &receiver->request : &receiver->agreed, ltdic__associate_keep(a));
     }
     if (!request) {
-        set_associate(&receiver->request, NULL); /* which is answered */
+        set_associate(&receiver->request, NULL); /* it is answered */
         receiver->verification = L_DicomFindAbstract(ltdic__associate_handle(a), VERIFICATION);
     }
     return a;
 }
 
-/* `code` says whether what ends an association was sent. Without memory for it the peer learns it
- * from the end of the connection. */
+/* Ends the connection if a PDU that ends the association could not be sent. `code` is the result
+ * of sending it. */
 static void end_unless_sent(HDICOMNET hNet, L_INT code)
 {
     if (code != DICOM_SUCCESS && code != DICOM_ERROR_HANDLE) {
@@ -408,7 +408,8 @@ static void end_unless_sent(HDICOMNET hNet, L_INT code)
     }
 }
 
-/* There is no memory for an RQ or AC: the peer may try again. */
+/* Refuses an RQ or AC for which there is no memory. The rejection is transient: the peer may try
+ * again. */
 static void refuse_associate(HDICOMNET hNet, bool request)
 {
     end_unless_sent(
@@ -429,8 +430,9 @@ static void dispatch_echo(HDICOMNET hNet, L_UCHAR nPresentationID, ltdic_echo *e
     }
 }
 
-/* Looks for a C-ECHO that ends with this piece; `echo->field` is 0 where there is none. In a
- * requestor's Verification context nothing else may come (PS3.4 A.4): LTDIC_ERR_UNEXPECTED_PDV. */
+/* Looks for a C-ECHO that ends with this piece. `echo->field` is 0 if there is none. In the
+ * Verification context of a requestor nothing else is allowed (PS3.4 A.4).
+ * @return LTDIC_OK; LTDIC_ERR_UNEXPECTED_PDV: something else; LTDIC_ERR_MEMORY */
 static int look_for_echo(HDICOMNET hNet, const ltdic_piece *piece, ltdic_echo *echo)
 {
     entry *e = find(hNet);
@@ -481,7 +483,7 @@ static void dispatch_pdu(HDICOMNET hNet, ltdic_bytes pdu, HDICOMPDU hPDU)
 
 static void tell_received(HDICOMNET hNet, L_INT code, const ltdic_indication *i)
 {
-    L_UCHAR *pdu = (L_UCHAR *)(uintptr_t)i->pdu.data; /* callbacks have no const */
+    L_UCHAR *pdu = (L_UCHAR *)(uintptr_t)i->pdu.data; /* parameters of callbacks are not const */
     CALL(hNet, pfnReceive, (hNet, code, i->type, pdu, (L_UINT32)i->pdu.size, e->user_data));
 }
 
@@ -500,16 +502,16 @@ static void receive_data(HDICOMNET hNet, const ltdic_indication *i)
     }
 }
 
-/* Takes a place for a request at the listener, or rejects it. */
-static bool take_place(HDICOMNET hNet, ltdic_bytes rq)
+/* Counts the association of a request at the listener, or rejects the request. */
+static bool enter_admission(HDICOMNET hNet, ltdic_bytes rq)
 {
     entry *e = find(hNet);
     const entry *listener = find(e->listener);
     if (listener == NULL) {
         return true;
     }
-    const ltdic_reject refusal = ltdic__admission_take_place(
-        listener->admission, &e->place, ltdic__title_at(rq, CALLING_AT), (ltdic_bytes){NULL, 0});
+    const ltdic_reject refusal = ltdic__admission_enter(
+        listener->admission, &e->answer, ltdic__title_at(rq, CALLING_AT), (ltdic_bytes){NULL, 0});
     if (refusal.result != 0) {
         end_unless_sent(
             hNet, L_DicomSendAssociateReject(hNet, refusal.result, refusal.source, refusal.reason));
@@ -520,13 +522,13 @@ static bool take_place(HDICOMNET hNet, ltdic_bytes rq)
 static void receive_pdu(HDICOMNET hNet, const ltdic_indication *i)
 {
     const bool request = i->type == PDU_ASSOCIATE_REQUEST;
-    if (request && !take_place(hNet, i->pdu)) {
+    if (request && !enter_admission(hNet, i->pdu)) {
         return;
     }
     associate *a = take_associate(hNet, i->pdu);
     if (a == NULL && (request || i->type == PDU_ASSOCIATE_ACCEPT)) {
         refuse_associate(hNet, request);
-        if (!request) { /* a request that was refused is not told */
+        if (!request) { /* a refused request has no callback */
             tell_received(hNet, DICOM_ERROR_MEMORY, i);
         }
         return;
@@ -557,7 +559,7 @@ static void dispatch(HDICOMNET hNet, const ltdic_indication *i)
     case LTDIC_CONNECTED:
         CALL(hNet, pfnConnect, (hNet, code, e->user_data));
         break;
-    case LTDIC_REFUSED: /* the user is told of the A-ASSOCIATE-RJ that is sent */
+    case LTDIC_REFUSED: /* pfnSend follows for the A-ASSOCIATE-RJ */
         break;
     case LTDIC_SENT:
         CALL(hNet, pfnSend, (hNet, code, i->type, (L_UINT32)i->size, e->user_data));
@@ -575,14 +577,14 @@ static void count_event(HDICOMNET hNet)
 {
     entry *e = find(hNet), *listener = e == NULL ? NULL : find(e->listener);
     if (e != NULL) {
-        e->served++;
+        e->dispatched++;
     }
     if (listener != NULL) {
-        listener->served++;
+        listener->dispatched++;
     }
 }
 
-/* Dispatch all that is ready. */
+/* Dispatches all indications that are ready. */
 static void dispatch_ready(void)
 {
     ltdic_indication indication;
@@ -592,7 +594,7 @@ static void dispatch_ready(void)
         HDICOMNET hNet = ltdic_net_owner(net);
         count_event(hNet);
         dispatch(hNet, &indication);
-        leave_place_if_over(hNet);
+        leave_admission_if_over(hNet);
         ltdic_net_done(net);
     }
     table.depth--;
@@ -603,7 +605,7 @@ L_VOID L_DicomBreathe(L_VOID)
     if (table.loop != NULL && table.depth < MOST_PUMPS) {
         ltdic_loop_wait(table.loop, 0);
         dispatch_ready();
-        close_unused_table();
+        free_unused_table();
     }
 }
 
@@ -614,8 +616,8 @@ static L_INT wait_for(HDICOMNET hNet, uint64_t deadline, const running_wait *wai
         const uint64_t left = now < deadline ? deadline - now : 0;
         const int status = ltdic_loop_wait(table.loop, left < INT_MAX ? (int)left : INT_MAX);
         dispatch_ready();
-        const entry *e = find(hNet); /* a callback may have freed it, or pumped itself */
-        if (e == NULL || e->served != wait->served) {
+        const entry *e = find(hNet); /* a callback may have freed the handle, or dispatched */
+        if (e == NULL || e->dispatched != wait->dispatched) {
             return DICOM_SUCCESS;
         }
         if (status == LTDIC_ERR_INTERRUPTED || wait->broken) {
@@ -636,11 +638,11 @@ L_INT L_DicomWait(HDICOMNET hNet, L_UINT32 nMilliseconds)
     if (table.depth >= MOST_PUMPS) {
         return DICOM_ERROR_STATE;
     }
-    running_wait wait = {.outer = table.wait, .served = e->served};
+    running_wait wait = {.outer = table.wait, .dispatched = e->dispatched};
     table.wait = &wait;
     const L_INT code = wait_for(hNet, ltdic__now() + nMilliseconds, &wait);
     table.wait = wait.outer;
-    close_unused_table();
+    free_unused_table();
     return code;
 }
 
@@ -663,7 +665,7 @@ L_INT L_DicomListenExt(HDICOMNET hNet, const L_TCHAR *pszHostAddress, L_UINT nHo
     if (nHostPort > UINT16_MAX || nIpType < 0 || nIpType > DICOM_IPTYPE_IPV4_OR_IPV6) {
         return DICOM_ERROR_PARAMETER;
     }
-    if (!open_admission(e)) {
+    if (!make_admission(e)) {
         return DICOM_ERROR_MEMORY;
     }
     const ltdic_address address = {pszHostAddress, (uint16_t)nHostPort, (uint8_t)nIpType};
@@ -684,7 +686,7 @@ L_INT L_DicomAccept(HDICOMNET hNet, HDICOMNET hNetClient)
     }
     const int status = ltdic_net_accept(client->net, listener);
     if (status == LTDIC_OK) {
-        leave_place(client); /* of an association before this one */
+        leave_admission(client); /* for the association before this one */
         client->listener = hNet;
         forget_association(client);
     }
@@ -709,7 +711,7 @@ L_INT L_DicomConnectExt(HDICOMNET hNet, const L_TCHAR *pszHostAddress, L_UINT nH
                                 (uint8_t)nIpType};
     const int status = ltdic_net_connect(e->net, &peer, any_host && nHostPort == 0 ? NULL : &host);
     if (status == LTDIC_OK) {
-        leave_place(e);
+        leave_admission(e);
         e->listener = NULL;
         forget_association(e);
     }
@@ -730,7 +732,7 @@ L_INT L_DicomClose(HDICOMNET hNet)
         return DICOM_ERROR_HANDLE;
     }
     ltdic_net_close(net);
-    leave_place_if_over(hNet);
+    leave_admission_if_over(hNet);
     return DICOM_SUCCESS;
 }
 
@@ -743,8 +745,7 @@ L_BOOL L_DicomIsConnected(HDICOMNET hNet)
 L_BOOL L_DicomIsAssociated(HDICOMNET hNet)
 {
     const ltdic_net *net = net_of(hNet);
-    const int state = net == NULL ? 1 : ltdic_net_state(net);
-    return state >= 6 && state <= 12; /* Sta6 to Sta12 */
+    return net != NULL && ltdic__is_associated(ltdic_net_state(net));
 }
 
 static L_INT get_name(HDICOMNET hNet, int peer, L_TCHAR *pszAddress, L_UINT nSize, L_UINT *pnPort)
@@ -786,11 +787,11 @@ static L_INT send_fixed(HDICOMNET hNet, uint8_t type, ltdic_reject codes)
     }
     ltdic_encode_fixed(pdu, type, codes);
     const L_INT code = code_of(ltdic_net_send(net, (ltdic_bytes){pdu, sizeof pdu}));
-    leave_place_if_over(hNet);
+    leave_admission_if_over(hNet);
     return code;
 }
 
-/* A passcode may be in it. */
+/* Frees an encoded PDU, which may hold a passcode. */
 static void free_pdu(ltdic_buffer pdu)
 {
     ltdic__wipe(pdu.data, pdu.size);
@@ -828,8 +829,7 @@ L_INT L_DicomSendAssociateRequest(HDICOMNET hNet, HDICOMPDU hPDU)
     return code;
 }
 
-/* The answer of `accept` to the request that the handle keeps: the PDU to send, and the agreement.
- */
+/* Makes the answer to the request that the handle keeps: the PDU to send, and the agreement. */
 static L_INT answer_request(const entry *e, associate *agreed, ltdic_buffer *pdu)
 {
     if (agreed == NULL || !ltdic__associate_answer(e->request, agreed)) {

@@ -106,14 +106,14 @@ static bool look_at_attempts(ltdic_net *net, bool *failed)
 
 static void connected(ltdic_net *net)
 {
-    net->state = OPEN;
+    net->state = CONNECTED;
     net->cause = (ltdic_cause){0, 0};
     ltdic__free_addresses(&net->addresses);
     ltdic__free_addresses(&net->local);
-    if (ltdic_association_state(net->association) == 4) {
+    if (ltdic_association_state(net->association) == STA_AWAITING_TRANSPORT) {
         ltdic_association_opened(net->association, LTDIC_EVT_CONNECTED, ltdic__now());
     }
-    ltdic__settle(net);
+    ltdic__update_timer(net);
 }
 
 static void not_connected(ltdic_net *net)
@@ -147,7 +147,7 @@ bool ltdic__finish_connecting(ltdic_net *net, ltdic_indication *indication)
         return true;
     }
     if (!late && net->attempt_count > 0) {
-        ltdic__settle(net);
+        ltdic__update_timer(net);
         return false;
     }
     indication->status = late ? LTDIC_ERR_TIMEOUT : LTDIC_ERR_CONNECT;
@@ -169,17 +169,17 @@ int ltdic_net_connect(ltdic_net *net, const ltdic_address *peer, const ltdic_add
 {
     source *s = &net->source;
     ltdic__renew(s->loop);
-    if (net->state == OPEN && ltdic__association_is_over(net->association)) {
+    if (net->state == CONNECTED && ltdic__association_is_over(net->association)) {
         ltdic__close_socket(net); /* the last indication of it was its end */
     }
     if (net->state != CLOSED) {
         return LTDIC_ERR_WRONG_STATE;
     }
-    const uint32_t patience = ltdic__association_response_time(net->association);
+    const uint32_t timeout = ltdic__association_response_time(net->association);
     int status = resolve_both(net, peer, local);
     net->address = net->addresses;
     net->bound = s->can_read = s->can_write = s->hung_up = false;
-    net->connect_deadline = patience == 0 ? 0 : ltdic__now() + patience;
+    net->connect_deadline = timeout == 0 ? 0 : ltdic__now() + timeout;
     const bool started = status == LTDIC_OK && try_next_address(net);
     if (status == LTDIC_OK && !started && local != NULL && !net->bound) {
         status = LTDIC_ERR_ADDRESS;
@@ -189,12 +189,12 @@ int ltdic_net_connect(ltdic_net *net, const ltdic_address *peer, const ltdic_add
         ltdic__free_addresses(&net->local);
         return status;
     }
-    ltdic__enter(net, CONNECTING);
+    ltdic__change_state(net, CONNECTING);
     if (!started) {
         ltdic__begin_round(s);
         s->spent = true;
     }
-    ltdic__settle(net);
+    ltdic__update_timer(net);
     return LTDIC_OK;
 }
 

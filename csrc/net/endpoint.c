@@ -2,8 +2,8 @@
 /* An endpoint: one association over one transport. It reads, sends, and asks the association for
  * its indications.
  *
- * Bytes received before the end of a connection are always looked at first: a rejection followed by
- * a reset is a rejection. */
+ * Bytes that arrived before the end of a connection are used before the end is: a rejection
+ * followed by a reset is a rejection. */
 #include "system.h"
 
 #include "net.h"
@@ -15,20 +15,21 @@
 #include <string.h>
 
 enum {
-    READ_SIZE = 262144, /* of one buffer that all share */
+    READ_SIZE = 262144, /* bytes of a buffer that all endpoints of a loop share */
     FIRST_ACKS = 8,
     EVERY_ACK = 255,
-    STALL = 20 /* ms; systems delay acknowledgements by 40 */
+    STALL = 20 /* ms; a peer that was silent for so long may have waited for an acknowledgement:
+                  systems delay it by 40 ms */
 };
 
 static uint64_t deadline_of(const ltdic_net *net)
 {
-    return net->state == CONNECTING ? ltdic__attempt_deadline(net)
-           : net->state == OPEN     ? ltdic_association_deadline(net->association)
-                                    : 0;
+    return net->state == CONNECTING  ? ltdic__attempt_deadline(net)
+           : net->state == CONNECTED ? ltdic_association_deadline(net->association)
+                                     : 0;
 }
 
-void ltdic__settle(ltdic_net *net)
+void ltdic__update_timer(ltdic_net *net)
 {
     ltdic__set_timer(&net->source, deadline_of(net));
 }
@@ -63,14 +64,15 @@ void ltdic__close_socket(ltdic_net *net)
     ltdic__leave_listener(net);
     net->state = CLOSED;
     net->source.kind = &ltdic__endpoint_kind;
-    net->told = net->source.can_read = net->source.can_write = net->source.hung_up = false;
+    net->pending_reported = net->source.can_read = net->source.can_write = net->source.hung_up =
+        false;
     ltdic__set_timer(&net->source, 0);
 }
 
 /* ---- sending ----------------------------------------------------------------------------- */
 
-/* One call of the transport. False when it takes no more for now, or nothing any more: then what
- * the peer said before it went away may still be unread. */
+/* Calls `send` of the transport once. Returns false if it takes no more for now, or will take
+ * nothing any more. In the second case there may still be bytes of the peer to read. */
 static bool send_some(ltdic_net *net, const ltdic_output *output)
 {
     source *s = &net->source;
@@ -97,7 +99,7 @@ static bool send_some(ltdic_net *net, const ltdic_output *output)
 static void flush(ltdic_net *net)
 {
     ltdic_output output;
-    while (net->state == OPEN && net->source.can_write) {
+    while (net->state == CONNECTED && net->source.can_write) {
         ltdic_association_output(net->association, &output);
         if (output.count == 0 || !send_some(net, &output)) {
             return;
@@ -109,13 +111,13 @@ void ltdic__push(ltdic_net *net)
 {
     flush(net);
     ltdic_association_keep(net->association);
-    ltdic__settle(net);
+    ltdic__update_timer(net);
     ltdic__make_ready(&net->source);
 }
 
 /* ---- receiving --------------------------------------------------------------------------- */
 
-/* Wipes an A-ASSOCIATE-RQ, in which a passcode may be. */
+/* Wipes a buffer that may hold an A-ASSOCIATE-RQ, and so a passcode. */
 static void wipe_buffer(const ltdic_net *net)
 {
     if (net->secret) {
@@ -123,7 +125,8 @@ static void wipe_buffer(const ltdic_net *net)
     }
 }
 
-/* Room to read into: the loop's spare buffer where this endpoint has none or only a small one. */
+/* Reserves room to read into. An endpoint with a small buffer, or none, gets the spare one of the
+ * loop. */
 static bool take_buffer(ltdic_net *net)
 {
     buffer *in = &net->in;
@@ -145,7 +148,7 @@ static bool take_buffer(ltdic_net *net)
     return true;
 }
 
-/* Where all in it has been read. */
+/* Gives up a buffer without unread bytes. */
 static void drop_buffer(ltdic_net *net)
 {
     wipe_buffer(net);
@@ -158,11 +161,11 @@ static void drop_buffer(ltdic_net *net)
     net->secret = false;
 }
 
-/* Keep no more than what is unread: an endpoint that waits costs what it has received. */
+/* Keeps no more memory than there are unread bytes, so that an endpoint that waits takes little. */
 static void give_buffer_back(ltdic_net *net)
 {
     buffer *in = &net->in;
-    const size_t size = net->state == OPEN ? buffer_size(in) : 0;
+    const size_t size = net->state == CONNECTED ? buffer_size(in) : 0;
     const bool secret = net->secret;
     if (size > 0 && (in->room < READ_SIZE || size > in->room / 2)) {
         return;
@@ -179,10 +182,12 @@ static void give_buffer_back(ltdic_net *net)
     net->secret = secret && size > 0;
 }
 
-/* A peer that leaves Nagle's algorithm on (RFC 896) holds its next small segment back until the one
- * before it is acknowledged, which the system delays (RFC 1122 4.2.3.2) unless something is sent.
- * So what leaves a message unfinished is acknowledged at once: in the beginning, and for good where
- * the peer has been seen to wait. Others need not pay for it. */
+/* Acknowledges at once the bytes of a message that is not complete.
+ *
+ * A peer with Nagle's algorithm (RFC 896) sends its next small segment only after the last one was
+ * acknowledged. The system delays that (RFC 1122 4.2.3.2) unless something is sent. The first
+ * FIRST_ACKS reads are acknowledged at once. A peer that was seen to wait gets it for every read;
+ * for other peers the cost is saved. */
 static void acknowledge(ltdic_net *net)
 {
     const bool answered = ltdic__association_bytes_sent(net->association) != net->sent_then;
@@ -197,18 +202,18 @@ static void acknowledge(ltdic_net *net)
     ltdic__tcp_acknowledge(net->fd);
 }
 
-/* Before there is an A-ASSOCIATE-RQ. */
+/* Keeps the first bytes of a connection, until its A-ASSOCIATE-RQ is there. */
 static void keep_first(ltdic_net *net, ltdic_bytes received)
 {
     const size_t left = MOST_FIRST - net->first_size;
     const size_t size = received.size < left ? received.size : left;
-    if (ltdic_association_state(net->association) == 2 && size > 0) {
+    if (ltdic_association_state(net->association) == STA_AWAITING_RQ && size > 0) {
         memcpy(net->first + net->first_size, received.data, size);
         net->first_size = (uint8_t)(net->first_size + size);
     }
 }
 
-/* One read. A reset counts as an end, after what came before it. */
+/* Reads once. A reset counts as an end, after the bytes that came before it. */
 static void fill(ltdic_net *net)
 {
     if (!take_buffer(net)) {
@@ -226,7 +231,7 @@ static void fill(ltdic_net *net)
     }
     const transport_result result = net->transport->read(net->fd, in->data + in->end, room, &size);
     if (result == TRANSPORT_DONE) {
-        net->secret = net->secret || ltdic_association_state(net->association) == 2;
+        net->secret = net->secret || ltdic_association_state(net->association) == STA_AWAITING_RQ;
         keep_first(net, (ltdic_bytes){in->data + in->end, size});
         in->end += size;
         net->source.can_read = size == room || net->source.hung_up;
@@ -246,24 +251,24 @@ bool ltdic__take(ltdic_net *net, ltdic_indication *indication)
     const uint64_t sent = ltdic__association_bytes_sent(a);
     flush(net);
     if (status == LTDIC_NEED_MORE &&
-        ltdic__association_bytes_sent(a) != sent) { /* the provider's answer has gone */
+        ltdic__association_bytes_sent(a) != sent) { /* the provider's answer was sent */
         status = ltdic_association_next(a, indication, &in, ltdic__now());
     }
     net->in.start = net->in.end - in.size;
-    ltdic__settle(net);
+    ltdic__update_timer(net);
     const bool unfinished = net->unfinished > 0 || in.size > 0;
     if (net->listener != NULL && status == LTDIC_NEED_MORE && unfinished) {
         ltdic__bound_unfinished(net);
     }
-    if (status == LTDIC_OK && indication->kind == LTDIC_CLOSED && net->state == OPEN) {
+    if (status == LTDIC_OK && indication->kind == LTDIC_CLOSED && net->state == CONNECTED) {
         ltdic__close_socket(net);
         drop_buffer(net);
     }
     return status == LTDIC_OK;
 }
 
-/* A requestor that has not asked yet: nothing is read, so that an early answer is kept in order,
- * but a peer that left is noticed. */
+/* Returns true if the peer has left before the requestor sent its request. Nothing is read then,
+ * so that bytes that arrive early stay in order. */
 static bool has_left(ltdic_net *net)
 {
     const transport_result result =
@@ -272,23 +277,24 @@ static bool has_left(ltdic_net *net)
     return result == TRANSPORT_END || result == TRANSPORT_LOST;
 }
 
-/* It has data that is not looked at until there is room to send: nothing is read behind that. */
+/* Returns true if bytes of the peer must wait until there is room to send. No more is read then. */
 static bool waits_to_send(const ltdic_net *net)
 {
     return ltdic__association_is_held(net->association) && buffer_size(&net->in) > 0;
 }
 
-/* Is there more to read? At most one read in a round, so that one peer cannot keep the others
- * waiting. Where there will never be any more, the association learns it. */
+/* Reads, or tells the association that nothing more can be read. Returns true if it has new input
+ * or learned of the end. An endpoint reads once in a round, so that one peer cannot make the
+ * others wait. */
 static bool read_on(ltdic_net *net)
 {
-    const bool asked = ltdic_association_state(net->association) != 1;
+    const bool asked = ltdic_association_state(net->association) != STA_IDLE;
     if (!asked && has_left(net)) {
         net->ended = LTDIC_ERR_CLOSED;
     }
     if (net->ended == LTDIC_OK && asked && ltdic__association_is_lost(net->association) &&
         !net->source.can_read) {
-        net->ended = LTDIC_ERR_CLOSED; /* nothing more will come of it */
+        net->ended = LTDIC_ERR_CLOSED; /* nothing more will arrive */
     }
     if (net->ended != LTDIC_OK) {
         ltdic_association_closed(net->association, net->ended, ltdic__now());
@@ -306,15 +312,15 @@ static bool read_on(ltdic_net *net)
     return true;
 }
 
-/* Read before anything is told: once in a round, since one who sends on whenever something has gone
- * must hear the peer too; and once after a deadline has passed, since what came before it counts,
- * also where this thread is late to look at it. */
+/* Reads before the next indication, in two cases. First, once in a round: a user who sends again
+ * at each LTDIC_SENT must receive, too. Second, once after a deadline has passed: bytes that
+ * arrived in time count, even if this thread looks at them late. */
 static void read_first(ltdic_net *net)
 {
     const uint64_t deadline = deadline_of(net);
     const bool late = deadline != 0 && net->read_at < deadline && deadline <= ltdic__now();
     const bool due = !net->source.spent && net->source.can_read &&
-                     ltdic_association_state(net->association) != 1 &&
+                     ltdic_association_state(net->association) != STA_IDLE &&
                      buffer_size(&net->in) < READ_SIZE;
     if (net->ended != LTDIC_OK || (!late && !due) || waits_to_send(net)) {
         return;
@@ -326,8 +332,8 @@ static void read_first(ltdic_net *net)
     }
 }
 
-/* It is watched from when there is nothing more to be had without waiting. */
-static bool produce_open(ltdic_net *net, ltdic_indication *indication)
+/* Makes indications until reading would block. Only then the poller has to watch the descriptor. */
+static bool produce_connected(ltdic_net *net, ltdic_indication *indication)
 {
     flush(net);
     read_first(net);
@@ -336,9 +342,9 @@ static bool produce_open(ltdic_net *net, ltdic_indication *indication)
             if (ltdic__take(net, indication)) {
                 return true;
             }
-        } while (net->state == OPEN && read_on(net));
+        } while (net->state == CONNECTED && read_on(net));
         acknowledge(net);
-        const int status = net->state != OPEN || net->watched ? LTDIC_OK : ltdic__watch(net);
+        const int status = net->state != CONNECTED || net->watched ? LTDIC_OK : ltdic__watch(net);
         if (status == LTDIC_OK) {
             return false;
         }
@@ -346,12 +352,12 @@ static bool produce_open(ltdic_net *net, ltdic_indication *indication)
     }
 }
 
-/* ---- as a source of the loop --------------------------------------------------------------- */
+/* ---- the source -------------------------------------------------------------------------- */
 
 static bool produce(ltdic_net *net, ltdic_indication *indication)
 {
-    return net->state == OPEN             ? produce_open(net, indication)
-           : ltdic__take(net, indication) ? true /* left to tell of an old connection */
+    return net->state == CONNECTED        ? produce_connected(net, indication)
+           : ltdic__take(net, indication) ? true /* indications of an old connection are left */
            : net->state == CONNECTING     ? ltdic__finish_connecting(net, indication)
                                           : false;
 }
@@ -366,11 +372,11 @@ static bool next(source *s, ltdic_indication *indication)
     return produced;
 }
 
-/* Leave a connection to the parent process. */
+/* Leaves the connection to the parent process. */
 static void renew(source *s)
 {
     ltdic_net *net = net_of(s);
-    if (net->state != OPEN && net->state != CONNECTING) {
+    if (net->state != CONNECTED && net->state != CONNECTING) {
         return;
     }
     ltdic__drop_attempts(net);
@@ -403,13 +409,13 @@ static void destroy(ltdic_net *net)
 
 void ltdic_net_done(ltdic_net *net)
 {
-    net->source.held = false;
-    if (net->dead) {
+    net->source.busy = false;
+    if (net->freed) {
         destroy(net);
         return;
     }
-    if (buffer_size(&net->in) == 0) { /* else each of those that are ready has one of its own */
-        drop_buffer(net);
+    if (buffer_size(&net->in) == 0) {
+        drop_buffer(net); /* so that endpoints that are ready share one buffer */
     }
     ltdic__make_ready(&net->source);
 }
@@ -447,8 +453,8 @@ void ltdic_net_free(ltdic_net *net)
     flush(net);
     ltdic__close_socket(net);
     ltdic__loop_remove(&net->source);
-    if (net->source.held) {
-        net->dead = true;
+    if (net->source.busy) {
+        net->freed = true;
     } else {
         destroy(net);
     }
@@ -469,7 +475,7 @@ void ltdic_net_limit_associate(ltdic_net *net, uint32_t bytes)
     ltdic_association_limit_associate(net->association, bytes);
 }
 
-void ltdic__enter(ltdic_net *net, enum net_state state)
+void ltdic__change_state(ltdic_net *net, enum net_state state)
 {
     net->state = (uint8_t)state;
     net->in.start = net->in.end = 0;
@@ -485,8 +491,8 @@ void ltdic__use_connection(ltdic_net *net, int fd)
 {
     net->fd = fd;
     net->source.hung_up = false;
-    net->source.can_read = net->source.can_write = true; /* perhaps: the system knows */
-    ltdic__enter(net, OPEN);
+    net->source.can_read = net->source.can_write = true; /* perhaps: the next call tells */
+    ltdic__change_state(net, CONNECTED);
 }
 
 int ltdic_net_adopt(ltdic_net *net, int fd, ltdic_event event)
@@ -503,14 +509,15 @@ int ltdic_net_adopt(ltdic_net *net, int fd, ltdic_event event)
     if (event == LTDIC_EVT_ACCEPTED) {
         ltdic_association_opened(net->association, event, ltdic__now());
     }
-    ltdic__settle(net);
+    ltdic__update_timer(net);
     return LTDIC_OK;
 }
 
 int ltdic_net_detach(ltdic_net *net)
 {
     ltdic__renew(net->source.loop);
-    if (net->fd < 0 || net->state != OPEN || ltdic_association_state(net->association) != 1 ||
+    if (net->fd < 0 || net->state != CONNECTED ||
+        ltdic_association_state(net->association) != STA_IDLE ||
         ltdic__association_is_over(net->association)) {
         return -1;
     }
@@ -531,14 +538,15 @@ int ltdic_net_send(ltdic_net *net, ltdic_bytes pdu)
     ltdic__renew(net->source.loop);
     ltdic_association *a = net->association;
     const bool request = pdu.data[0] == LTDIC_ASSOCIATE_RQ;
-    const bool up = net->state == OPEN && !ltdic__association_is_over(a);
+    const bool up = net->state == CONNECTED && !ltdic__association_is_over(a);
     if (request && !up && net->state != CONNECTING) {
         return LTDIC_ERR_WRONG_STATE;
     }
-    const bool withdraws = ltdic_association_state(a) == 4 && pdu.data[0] == LTDIC_ABORT;
+    const bool withdraws =
+        ltdic_association_state(a) == STA_AWAITING_TRANSPORT && pdu.data[0] == LTDIC_ABORT;
     const int status = withdraws ? ltdic__association_withdraw(a, pdu, ltdic__now())
                                  : ltdic_association_send(a, pdu, ltdic__now());
-    if (status == LTDIC_OK && request && up) { /* through Sta4, although the transport is there */
+    if (status == LTDIC_OK && request && up) { /* passes Sta4, although the transport is up */
         ltdic_association_opened(a, LTDIC_EVT_CONNECTED, ltdic__now());
     }
     if (status == LTDIC_OK && withdraws) {
@@ -564,7 +572,7 @@ void ltdic__net_end(ltdic_net *net, int status)
 {
     ltdic__renew(net->source.loop);
     flush(net);
-    if (net->state == OPEN && !ltdic__association_is_over(net->association)) {
+    if (net->state == CONNECTED && !ltdic__association_is_over(net->association)) {
         ltdic_association_closed(net->association, status, ltdic__now());
     } else if (net->state == CONNECTING) {
         ltdic__association_reset(net->association);
@@ -573,7 +581,7 @@ void ltdic__net_end(ltdic_net *net, int status)
     ltdic__make_ready(&net->source);
 }
 
-uint64_t ltdic__net_taken(const ltdic_net *net)
+uint64_t ltdic__net_bytes_delivered(const ltdic_net *net)
 {
     const uint64_t gone = ltdic__association_bytes_sent(net->association),
                    left = ltdic__tcp_unacknowledged(net->fd);
@@ -603,7 +611,7 @@ int ltdic_net_state(const ltdic_net *net)
 
 int ltdic_net_is_connected(const ltdic_net *net)
 {
-    return net->state == OPEN;
+    return net->state == CONNECTED;
 }
 
 int ltdic_net_name(const ltdic_net *net, int peer, ltdic_buffer *host, uint16_t *port)

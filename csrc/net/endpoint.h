@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Functions of endpoints that service/ and l_dicom/ use beside those of ltdic.h. Internal. */
+/* Functions of endpoints for service/ and l_dicom/, beside those of ltdic.h. Internal. */
 #ifndef LTDIC_ENDPOINT_H
 #define LTDIC_ENDPOINT_H
 
@@ -7,15 +7,17 @@
 
 #include <stdbool.h>
 
-/* An endpoint like ltdic_net_new, whose indications ltdic__queue_next takes. */
+/* Makes an endpoint like ltdic_net_new. ltdic__queue_next of its queue returns its indications. */
 ltdic_net *ltdic__net_new(ltdic_loop *loop, queue *q, void *owner);
-/* Close like ltdic_net_close; LTDIC_CLOSED has this status. */
+/* Closes like ltdic_net_close, but LTDIC_CLOSED has this status. */
 void ltdic__net_end(ltdic_net *net, int status);
-/* Others listen at the same socket. */
+/* Returns true if other listeners use the same socket. */
 bool ltdic__net_is_shared(const ltdic_net *listener);
-/* Bytes that the peer's system has taken, as far as that is known. */
-uint64_t ltdic__net_taken(const ltdic_net *net);
-/* The association of an endpoint, for engine/association.h. It belongs to the endpoint. */
+/* Returns how many bytes have reached the peer's system. If that is unknown, it is how many the
+ * own system has taken. */
+uint64_t ltdic__net_bytes_delivered(const ltdic_net *net);
+/* Returns the association of an endpoint, for functions of engine/association.h. It belongs to the
+ * endpoint. */
 const ltdic_association *ltdic__net_association(const ltdic_net *net);
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Listeners, and what they count of the connections that they have accepted. */
+/* Listeners, and the limits on the connections that they accepted. */
 #include "system.h"
 
 #include "net.h"
@@ -10,20 +10,20 @@
 
 enum {
     LEAST_BACKLOG = 1024,
-    ACCEPTS_PER_ROUND = 64, /* so that a flood of callers does not starve those who are in */
-    LEAST_UNFINISHED = 64   /* bytes of a PDU that is not whole, from which on they are counted */
+    ACCEPTS_PER_ROUND = 64, /* so that many new connections do not delay those that are accepted */
+    LEAST_UNFINISHED = 64   /* bytes of an incomplete PDU from which on they are counted */
 };
 
-/* The listeners at one socket, each on a loop that may have a thread of its own. */
+/* One listening socket. Each of its listeners is on a loop that may have a thread of its own. */
 struct listening {
-    atomic_uint connections; /* of all of them */
-    atomic_uint most;        /* 0: any number */
-    atomic_uint count;       /* of listeners */
-    pthread_mutex_t lock;    /* of `members` */
+    atomic_uint connections; /* accepted by all its listeners */
+    atomic_uint most;        /* limit of `connections`; 0: none */
+    atomic_uint count;       /* number of its listeners */
+    pthread_mutex_t lock;    /* protects `members` */
     node members;
 };
 
-/* ---- what is counted ---------------------------------------------------------------------- */
+/* ---- counts ------------------------------------------------------------------------------ */
 
 static bool is_full(const ltdic_net *listener)
 {
@@ -68,7 +68,7 @@ void ltdic__leave_listener(ltdic_net *net)
     count_unfinished(net, 0);
     net->listener = NULL;
     if (is_full(listener)) {
-        listener->source.can_read = true; /* maybe: there was no place for who waits */
+        listener->source.can_read = true; /* perhaps: at the limit none was accepted */
     }
     atomic_fetch_sub(&listener->listening->connections, 1);
     ltdic__make_ready(&listener->source);
@@ -85,10 +85,10 @@ static void leave_children(ltdic_net *listener)
     }
 }
 
-/* ---- callers ------------------------------------------------------------------------------ */
+/* ---- pending connections ----------------------------------------------------------------- */
 
-/* Fetch the connection that has waited longest, if there is one and the place is free.
- * @return LTDIC_OK, also where there is none; LTDIC_ERR_MEMORY, _SYSTEM */
+/* Accepts the connection that has waited longest, unless one is pending already.
+ * @return LTDIC_OK, also if none waits; LTDIC_ERR_MEMORY, LTDIC_ERR_SYSTEM */
 static int fetch_pending(ltdic_net *net)
 {
     source *s = &net->source;
@@ -96,7 +96,7 @@ static int fetch_pending(ltdic_net *net)
         return LTDIC_OK;
     }
     const transport_result result = ltdic__tcp_accept(net->fd, &net->pending_fd);
-    net->told = false;
+    net->pending_reported = false;
     s->can_read = result != TRANSPORT_WANT_READ;
     if (result != TRANSPORT_LOST) {
         return LTDIC_OK;
@@ -110,27 +110,28 @@ static bool report_pending(ltdic_net *net, ltdic_indication *indication)
     if (is_full(net)) {
         return false;
     }
-    if (net->source.turns >= ACCEPTS_PER_ROUND) {
+    if (net->source.indications >= ACCEPTS_PER_ROUND) {
         ltdic__make_ready_later(&net->source);
         return false;
     }
     fetch_pending(net);
-    if (net->pending_fd < 0 || net->told) {
+    if (net->pending_fd < 0 || net->pending_reported) {
         return false;
     }
-    net->told = true;
+    net->pending_reported = true;
     *indication = (ltdic_indication){.kind = LTDIC_PENDING};
     return true;
 }
 
-/* The end of an earlier connection of this ltdic_net is told first. */
+/* Indications of an earlier connection of this endpoint come first. */
 static bool next(source *s, ltdic_indication *indication)
 {
     ltdic_net *net = net_of(s);
     return ltdic__take(net, indication) || report_pending(net, indication);
 }
 
-/* Both processes listen then. A thread of the parent may have had the lock. */
+/* Renews what a child process needs: both processes listen from now on. The mutex is made anew,
+ * since a thread of the parent may have locked it. */
 static void renew(source *s)
 {
     ltdic_net *net = net_of(s);
@@ -161,19 +162,19 @@ void ltdic_net_limit_connections(ltdic_net *listener, uint32_t most)
     listener->limited = true;
     if (listener->listening != NULL) {
         atomic_store(&listener->listening->most, most);
-        listener->source.can_read = true; /* maybe: there was no place for who waits */
+        listener->source.can_read = true; /* perhaps: at the limit none was accepted */
     }
     ltdic__make_ready(&listener->source);
 }
 
-/* The rest of the process needs descriptors, too. */
+/* Leaves descriptors to the rest of the process. */
 static uint32_t default_limit(void)
 {
     const uint32_t most = ltdic__most_descriptors();
     return most == UINT32_MAX ? 0 : most - most / 4;
 }
 
-/* NULL when out of memory. */
+/* Returns NULL if there is no memory. */
 static listening *new_listening(const ltdic_net *net)
 {
     listening *l = malloc(sizeof *l);
@@ -202,7 +203,8 @@ static void join(ltdic_net *net, listening *l)
     pthread_mutex_unlock(&l->lock);
 }
 
-/* Another one looks at who waits: the system may have told this one alone. */
+/* Stops using the socket, and wakes another listener of it: the system may have reported a
+ * connection that waits to this one alone. */
 static void leave(ltdic_net *net)
 {
     listening *l = net->listening;
@@ -238,14 +240,14 @@ static void begin_listening(ltdic_net *net, listening *l)
     net->source.kind = &ltdic__listener_kind;
     join(net, l);
     list_insert_before(&net->source.loop->shared, &net->source.shared);
-    ltdic__enter(net, LISTENING);
+    ltdic__change_state(net, LISTENING);
 }
 
-/* Wait for connections at net->fd, which is closed where that fails. */
+/* Watches net->fd for connections. If that fails, it is closed. */
 static int watch(ltdic_net *net)
 {
     net->source.can_read = net->source.hung_up = false;
-    net->source.can_write = true; /* nothing to wait for there */
+    net->source.can_write = true; /* a listener never writes */
     net->source.exclusive = true;
     const int status = ltdic__watch(net);
     if (status != LTDIC_OK) {
@@ -263,7 +265,7 @@ static int listen_at(ltdic_net *net, const struct addrinfo *at, uint8_t family, 
     return status == LTDIC_OK ? watch(net) : status;
 }
 
-/* Listen at the first address that can be had. */
+/* Listens at the first address of the list at which that succeeds. */
 static int listen_at_any(ltdic_net *net, const ltdic_address *address, int backlog)
 {
     struct addrinfo *found;
@@ -277,7 +279,7 @@ static int listen_at_any(ltdic_net *net, const ltdic_address *address, int backl
     }
     ltdic__free_addresses(&found);
     if (status != LTDIC_OK && address->family == LTDIC_IP_BOTH &&
-        !ltdic__is_in_use(net->cause)) { /* without IPv6 */
+        !ltdic__is_in_use(net->cause)) { /* the system has no IPv6 */
         const ltdic_address v4 = {address->host, address->port, LTDIC_IP_V4};
         return listen_at_any(net, &v4, backlog);
     }
@@ -317,12 +319,14 @@ int ltdic_net_share(ltdic_net *net, ltdic_net *listener)
     }
     if (status == LTDIC_OK) {
         begin_listening(net, listener->listening);
-        net->source.can_read = true; /* maybe: of who waits already others alone were told */
+        net->source.can_read = true; /* perhaps: the system reported it to others alone */
     }
     return status;
 }
 
-/* The connection that waits, as far as there is one and it may be taken. */
+/* Makes sure that a connection is pending.
+ * @return LTDIC_OK; LTDIC_NEED_MORE if none waits or the limit is reached; LTDIC_ERR_MEMORY,
+ * LTDIC_ERR_SYSTEM */
 static int take_pending(ltdic_net *listener)
 {
     int status = LTDIC_OK;
@@ -330,7 +334,7 @@ static int take_pending(ltdic_net *listener)
         return LTDIC_NEED_MORE;
     }
     if (listener->pending_fd < 0) {
-        listener->source.can_read = true; /* perhaps; the system knows */
+        listener->source.can_read = true; /* perhaps: the next call tells */
         status = fetch_pending(listener);
     }
     ltdic__make_ready(&listener->source);
@@ -352,6 +356,6 @@ int ltdic_net_accept(ltdic_net *net, ltdic_net *listener)
     net->listener = listener;
     atomic_fetch_add(&listener->listening->connections, 1);
     ltdic_association_opened(net->association, LTDIC_EVT_ACCEPTED, ltdic__now());
-    ltdic__settle(net);
+    ltdic__update_timer(net);
     return LTDIC_OK;
 }

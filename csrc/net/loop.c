@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The event loop: waits for sources, gives them their turns, and asks each for its indications. */
+/* The event loop: waits for sources, and asks each for its indications. */
 #include "system.h"
 
 #include "loop.h"
@@ -12,12 +12,12 @@
 #include <time.h>
 
 enum {
-    TURNS_PER_ROUND = 256, /* so that a source which is always ready does not starve the others */
-    STARVED_RETRY = 100,   /* ms until accepting is tried again when descriptors ran out */
+    INDICATIONS_PER_ROUND = 256, /* for one source, so that it does not delay others */
+    STARVED_RETRY = 100,         /* ms until accepting is tried again after descriptors ran out */
     EVENTS_PER_WAIT = 256,
-    LOOKS = 64,           /* at most, before sleeping: some 20 us */
+    MOST_SPINS = 64,      /* polls without sleeping, at most: about 20 us */
     SHORT_SLEEP = 100000, /* ns */
-    REST = 16             /* short sleeps until it is tried again whether looking pays */
+    SPIN_PAUSE = 16       /* short sleeps before spinning is tried again */
 };
 
 /* ---- clock -------------------------------------------------------------------------------- */
@@ -84,25 +84,26 @@ static void watch_forks(void)
     pthread_atfork(NULL, NULL, count_fork);
 }
 
-static void close_alarm(ltdic_loop *loop)
+static void close_wake_pipe(ltdic_loop *loop)
 {
-    ltdic__close_fd(&loop->alarm[0]);
-    ltdic__close_fd(&loop->alarm[1]);
+    ltdic__close_fd(&loop->wake_pipe[0]);
+    ltdic__close_fd(&loop->wake_pipe[1]);
 }
 
-/* The poller and the pipe that wakes it. False where there is no memory or no descriptor. */
-static bool open_poller(ltdic_loop *loop)
+/* Makes the poller and the pipe that wakes it. Returns false if there is no memory or no
+ * descriptor. */
+static bool make_poller(ltdic_loop *loop)
 {
     loop->poller = NULL;
-    if (!ltdic__open_pipe(loop->alarm)) {
+    if (!ltdic__open_pipe(loop->wake_pipe)) {
         return false;
     }
     loop->poller = ltdic__poller_new();
     if (loop->poller == NULL ||
-        ltdic__poller_add(loop->poller, &loop->wake, loop->alarm[0], false) != LTDIC_OK) {
+        ltdic__poller_add(loop->poller, &loop->wake, loop->wake_pipe[0], false) != LTDIC_OK) {
         ltdic__poller_free(loop->poller);
         loop->poller = NULL;
-        close_alarm(loop);
+        close_wake_pipe(loop);
         return false;
     }
     return true;
@@ -111,8 +112,8 @@ static bool open_poller(ltdic_loop *loop)
 void ltdic__renew_now(ltdic_loop *loop)
 {
     ltdic__poller_free(loop->poller);
-    close_alarm(loop);
-    open_poller(loop);
+    close_wake_pipe(loop);
+    make_poller(loop);
     for (node *l = loop->all.next; l != &loop->all; l = l->next) {
         source *s = CONTAINER_OF(l, source, all);
         s->kind->renew(s);
@@ -135,8 +136,8 @@ ltdic_loop *ltdic_loop_new(void)
     ltdic__queue_add(loop, &loop->own);
     pthread_once(&once, watch_forks);
     loop->forks = atomic_load(&ltdic__forks);
-    loop->wake.can_write = true; /* nothing is written to its first end */
-    if (!open_poller(loop)) {
+    loop->wake.can_write = true; /* nothing is written to this end of the pipe */
+    if (!make_poller(loop)) {
         free(loop);
         return NULL;
     }
@@ -145,12 +146,12 @@ ltdic_loop *ltdic_loop_new(void)
 
 void ltdic_loop_free(ltdic_loop *loop)
 {
-    while (!list_empty(&loop->all)) { /* a server takes its endpoints along */
+    while (!list_empty(&loop->all)) { /* freeing a server also frees its endpoints */
         source *s = CONTAINER_OF(loop->all.next, source, all);
         s->kind->free(s);
     }
     ltdic__poller_free(loop->poller);
-    close_alarm(loop);
+    close_wake_pipe(loop);
     ltdic__timers_free(&loop->timers);
     free(loop->spare);
     free(loop);
@@ -158,10 +159,10 @@ void ltdic_loop_free(ltdic_loop *loop)
 
 void ltdic_loop_wake(ltdic_loop *loop)
 {
-    if (loop->forks != atomic_load(&ltdic__forks)) { /* the pipe is the parent's, too */
+    if (loop->forks != atomic_load(&ltdic__forks)) { /* the parent has the pipe, too */
         loop->woken = true;
     } else {
-        ltdic__ring_pipe(loop->alarm[1]);
+        ltdic__ring_pipe(loop->wake_pipe[1]);
     }
 }
 
@@ -172,7 +173,7 @@ int ltdic_loop_fd(const ltdic_loop *loop)
 
 /* ---- waiting ------------------------------------------------------------------------------ */
 
-/* A source is ready in this round. `later`: or in the next one. */
+/* Returns true if a source is ready in this round. `later`: or in the next one. */
 static bool is_any_ready(const ltdic_loop *loop, bool later)
 {
     for (node *n = loop->queues.next; n != &loop->queues; n = n->next) {
@@ -199,8 +200,9 @@ int ltdic_loop_timeout(const ltdic_loop *loop, int milliseconds)
     return left < (uint64_t)most ? (int)left : most;
 }
 
-/* One look at the poller: sources that are ready get a turn. @return as ltdic__poller_wait */
-static int look(ltdic_loop *loop, int milliseconds)
+/* Asks the poller once, and puts the sources that are ready into their queues.
+ * @return as ltdic__poller_wait */
+static int poll_once(ltdic_loop *loop, int milliseconds)
 {
     readiness found[EVENTS_PER_WAIT];
     const int count = ltdic__poller_wait(loop->poller, found, EVENTS_PER_WAIT, milliseconds);
@@ -218,38 +220,39 @@ static int look(ltdic_loop *loop, int milliseconds)
     return count;
 }
 
-/* Looking has failed, or has not been tried: is it worth a try next time? */
+/* Decides whether the next wait begins with spinning. Spinning that found nothing is halved; after
+ * SPIN_PAUSE short sleeps it is tried again. */
 static void learn_from_sleep(ltdic_loop *loop, uint64_t slept)
 {
-    if (loop->looks > 0) {
-        loop->looks /= 2;
-        loop->rest = REST;
-    } else if (slept < SHORT_SLEEP && loop->rest-- <= 0) {
-        loop->looks = LOOKS;
+    if (loop->spins > 0) {
+        loop->spins /= 2;
+        loop->spin_pause = SPIN_PAUSE;
+    } else if (slept < SHORT_SLEEP && loop->spin_pause-- <= 0) {
+        loop->spins = MOST_SPINS;
     }
 }
 
-/* To sleep and be woken takes longer than most peers take to answer. So where sleeps have been
- * short look for a while first, as long as that finds something. */
+/* Waits for events. Sleeping and being woken takes longer than most peers need to answer. So after
+ * short sleeps it polls without sleeping first (spinning), as long as that finds events. */
 static int wait_for_events(ltdic_loop *loop, int milliseconds)
 {
     int found = 0;
-    for (int i = 0; i < loop->looks && found == 0 && milliseconds > 0; i++) {
-        found = look(loop, 0);
+    for (int i = 0; i < loop->spins && found == 0 && milliseconds > 0; i++) {
+        found = poll_once(loop, 0);
     }
     if (found == 0) {
         const uint64_t start = nanoseconds();
-        found = look(loop, milliseconds);
+        found = poll_once(loop, milliseconds);
         if (milliseconds > 0) {
             learn_from_sleep(loop, nanoseconds() - start);
         }
     } else {
-        loop->looks = LOOKS;
+        loop->spins = MOST_SPINS;
     }
     return found;
 }
 
-/* Descriptors may be free again: listeners that found none try again. */
+/* Makes the listeners that ran out of descriptors try again: some may be free now. */
 static void wake_starved(ltdic_loop *loop)
 {
     loop->starved = false;
@@ -262,8 +265,8 @@ static void wake_starved(ltdic_loop *loop)
     }
 }
 
-/* Connections may wait at a socket whose other listener has left. */
-static void look_at_shared(ltdic_loop *loop)
+/* Makes listeners at shared sockets ready: connections may wait that another listener has left. */
+static void wake_shared(ltdic_loop *loop)
 {
     for (node *l = loop->shared.next; l != &loop->shared; l = l->next) {
         source *s = CONTAINER_OF(l, source, shared);
@@ -272,8 +275,8 @@ static void look_at_shared(ltdic_loop *loop)
     }
 }
 
-/* A source that is held is not looked at until it is done. */
-static void expire(ltdic_loop *loop)
+/* Makes sources ready whose timer has fired. A busy one becomes ready in ltdic_net_done. */
+static void wake_expired(ltdic_loop *loop)
 {
     const uint64_t now = ltdic__timers_first(&loop->timers) == 0 ? 0 : ltdic__now();
     for (source *s; (s = ltdic__timers_take(&loop->timers, now)) != NULL;) {
@@ -298,11 +301,11 @@ int ltdic_loop_wait(ltdic_loop *loop, int milliseconds)
     if (loop->starved) {
         wake_starved(loop);
     }
-    expire(loop);
+    wake_expired(loop);
     if (loop->woken) {
         loop->woken = false;
-        ltdic__drain_pipe(loop->alarm[0]);
-        look_at_shared(loop);
+        ltdic__drain_pipe(loop->wake_pipe[0]);
+        wake_shared(loop);
         return LTDIC_ERR_INTERRUPTED;
     }
     return is_any_ready(loop, false) ? LTDIC_OK
@@ -310,21 +313,22 @@ int ltdic_loop_wait(ltdic_loop *loop, int milliseconds)
                                      : LTDIC_NEED_MORE;
 }
 
-/* ---- turns -------------------------------------------------------------------------------- */
+/* ---- indications --------------------------------------------------------------------------------
+ */
 
-/* The turn of one that was ready, and is not on the list any more. */
-static bool take_turn(source *s, ltdic_indication *indication)
+/* Asks a source, which was just removed from the list of ready ones, for an indication. */
+static bool ask(source *s, ltdic_indication *indication)
 {
     ltdic__begin_round(s);
-    if (s->turns == TURNS_PER_ROUND) {
+    if (s->indications == INDICATIONS_PER_ROUND) {
         ltdic__make_ready_later(s);
         return false;
     }
     if (!s->kind->next(s, indication)) {
         return false;
     }
-    s->turns++;
-    s->held = true;
+    s->indications++;
+    s->busy = true;
     list_remove(&s->ready);
     return true;
 }
@@ -340,8 +344,8 @@ int ltdic__queue_next(ltdic_loop *loop, queue *q, ltdic_net **net, ltdic_indicat
     while (!list_empty(&q->ready)) {
         source *s = CONTAINER_OF(q->ready.next, source, ready);
         list_remove(&s->ready);
-        *net = (ltdic_net *)(void *)s; /* its first member */
-        if (take_turn(s, indication)) {
+        *net = (ltdic_net *)(void *)s; /* the source is the first member */
+        if (ask(s, indication)) {
             return LTDIC_OK;
         }
     }

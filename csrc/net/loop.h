@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* The event loop, as the sources on it see it. A loop belongs to one thread; ltdic_loop_wake alone
- * may be called from others. It goes in rounds: ltdic_loop_wait begins one, and in each a source
- * that is ready has a limited number of turns. Internal. */
+/* The event loop, for its sources. A loop belongs to one thread; other threads may call
+ * ltdic_loop_wake alone. It works in rounds: ltdic_loop_wait begins one, and in each a source
+ * makes a limited number of indications. Internal. */
 #ifndef LTDIC_LOOP_H
 #define LTDIC_LOOP_H
 
@@ -11,52 +11,52 @@
 
 #include <stdatomic.h>
 
-/* The sources of one user of a loop that may have an indication: those of a server, or all
- * endpoints that ltdic_loop_next is for. */
+/* The sources of one user of a loop: those of a server, or all endpoints that ltdic_loop_next is
+ * for. */
 struct queue {
     node all;          /* in the loop's list of queues */
-    node ready, later; /* of sources; `later`: ready in the next round */
+    node ready, later; /* lists of sources; `later`: ready in the next round */
 };
 
 struct ltdic_loop {
-    node all; /* of sources */
+    node all; /* list of all sources */
     node queues;
-    node
-        shared; /* sources that look again when the loop is woken: another listener may have left */
-    queue own;  /* of the endpoints that are no server's */
+    node shared; /* list of listeners that share their socket: waking the loop makes them ready */
+    queue own;   /* for endpoints that belong to no server */
     timers timers;
     poller *poller;
-    size_t count;   /* of sources that may have a timer */
-    uint8_t *spare; /* a READ_SIZE buffer that no endpoint uses now; endpoint.c */
+    size_t count;   /* number of sources that may have a timer */
+    uint8_t *spare; /* a buffer of READ_SIZE that no endpoint uses now; for endpoint.c */
     unsigned round;
-    unsigned forks;    /* of this process, when the poller was made */
-    int looks, rest;   /* how often to look before sleeping, and when to try that again */
-    bool starved;      /* a listener found no descriptor to accept with */
+    unsigned forks;    /* ltdic__forks when the poller was made */
+    int spins;         /* polls before the next sleep */
+    int spin_pause;    /* short sleeps before spinning is tried again */
+    bool starved;      /* a listener ran out of descriptors */
     atomic_bool woken; /* ltdic_loop_wake was called */
-    int alarm[2];      /* a pipe: a byte written to its second end wakes who waits */
-    source wake;       /* its first end */
+    int wake_pipe[2];  /* a byte written to its second end wakes the poller */
+    source wake;       /* source of its first end */
 };
 
-/* Milliseconds on a clock that never goes back. */
+/* Returns the time in milliseconds, on a clock that never goes back. */
 uint64_t ltdic__now(void);
 
 void ltdic__queue_add(ltdic_loop *loop, queue *q);
-void ltdic__queue_remove(queue *q); /* its sources are no longer on the loop */
+void ltdic__queue_remove(queue *q); /* call it after its sources were removed */
 
-/* Put a source on a loop, which has a place for it in its timers, and into a queue of that loop.
- * False when out of memory. */
+/* Adds a source to a loop, with room for a timer, and to a queue of that loop. Returns false if
+ * there is no memory. */
 bool ltdic__loop_add(ltdic_loop *loop, queue *q, source *s);
 void ltdic__loop_remove(source *s);
 
-/* The source may have an indication: it gets a turn. */
+/* Puts a source into its queue, since it may have an indication. */
 static inline void ltdic__make_ready(source *s)
 {
-    if (!s->held && list_empty(&s->ready)) {
+    if (!s->busy && list_empty(&s->ready)) {
         list_insert_before(&s->queue->ready, &s->ready);
     }
 }
 
-/* The same in the next round, for one that was just taken off the list of this one. */
+/* Does the same for the next round. The source was just removed from the list of this one. */
 static inline void ltdic__make_ready_later(source *s)
 {
     if (list_empty(&s->ready)) {
@@ -64,20 +64,20 @@ static inline void ltdic__make_ready_later(source *s)
     }
 }
 
-/* The next indication of the sources of a queue; as ltdic_loop_next. */
+/* Returns the next indication of the sources of a queue, as ltdic_loop_next does. */
 int ltdic__queue_next(ltdic_loop *loop, queue *q, ltdic_net **net, ltdic_indication *indication);
 
-/* Forget what the source did in earlier rounds. */
+/* Resets the counts of a source at its first use in a round. */
 static inline void ltdic__begin_round(source *s)
 {
     if (s->round != s->loop->round) {
         s->round = s->loop->round;
-        s->turns = 0;
+        s->indications = 0;
         s->spent = false;
     }
 }
 
-/* Set, move or, with 0, stop the timer of a source. */
+/* Sets the timer of a source, or stops it (0). */
 static inline void ltdic__set_timer(source *s, uint64_t when)
 {
     if (when != (s->timer == 0 ? 0 : s->wakes)) {
@@ -85,10 +85,11 @@ static inline void ltdic__set_timer(source *s, uint64_t when)
     }
 }
 
-extern atomic_uint ltdic__forks; /* how many lie between this process and its first loop */
+extern atomic_uint ltdic__forks; /* forks since the process that made the first loop */
 void ltdic__renew_now(ltdic_loop *loop);
 
-/* Call before a loop is used: a child process makes what it shares with its parent anew. */
+/* Call before a loop is used. In a child process it makes anew everything that the loop shares
+ * with the parent. */
 static inline void ltdic__renew(ltdic_loop *loop)
 {
     if (loop->forks != atomic_load_explicit(&ltdic__forks, memory_order_relaxed)) {

@@ -34,12 +34,12 @@ static inline void list_remove(node *l)
     list_init(l);
 }
 
-static inline void list_insert_before(node *place, node *l)
+static inline void list_insert_before(node *next, node *l)
 {
-    l->prev = place->prev;
-    l->next = place;
-    place->prev->next = l;
-    place->prev = l;
+    l->prev = next->prev;
+    l->next = next;
+    next->prev->next = l;
+    next->prev = l;
 }
 
 static inline void list_splice(node *to, node *from)
@@ -80,11 +80,11 @@ struct source {
     bool exclusive; /* several loops may wait for its descriptor: the system need not wake them all
                      */
     bool hung_up;   /* closed by the peer, or urgent data: after a short read, more may come */
-    bool held;      /* ltdic_net_done is due: until then it makes no indication */
+    bool busy;      /* ltdic_net_done is due: until then it makes no indication */
     bool starved;   /* a listener found no descriptor: it tries again in the next round */
     bool spent;     /* it has read in this round, or failed to start connecting: it waits */
     unsigned round; /* the last round of the loop in which it was asked for an indication */
-    unsigned turns; /* indications that it made in that round */
+    unsigned indications; /* indications that it made in that round */
 };
 
 #endif

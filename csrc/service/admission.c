@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Who is let in (PS3.8 table 9-21, PS3.7 D.3.3.7.3), and the A-ASSOCIATE-AC that says so. */
+/* The admission: which requests are accepted (PS3.8 table 9-21, PS3.7 D.3.3.7.3), and the
+ * A-ASSOCIATE-AC for them. */
 #include "admission.h"
 
 #include "codec/buffer.h"
@@ -18,63 +19,64 @@ enum { BUCKETS = 256, DEFAULT_MAX_LENGTH = 16384, MAX_LENGTH_SIZE = 4 };
 /* Results of a context (PS3.8 table 9-18). */
 enum { ACCEPTED = 0, NO_REASON = 2, NO_ABSTRACT_SYNTAX = 3, NO_TRANSFER_SYNTAX = 4 };
 
-/* A title; a name with its passcode inside. */
+/* An AE title, or a user name whose `inside` is its passcode. */
 typedef struct entry {
     struct entry *next, *inside;
     size_t size;
     uint8_t value[];
 } entry;
 
-/* An abstract syntax, or a transfer syntax that is supported for one. */
+/* An abstract syntax, or a transfer syntax that is accepted for one. */
 typedef struct syntax {
-    const struct syntax *of; /* transfer syntax: its abstract syntax; NULL in an abstract syntax */
-    uint32_t rank;           /* transfer syntax: the one with the lowest rank is chosen, from 0 */
-    uint32_t count;          /* abstract syntax: how many transfer syntaxes it has */
+    const struct syntax *of; /* transfer syntax: its abstract syntax; abstract syntax: NULL */
+    uint32_t rank;  /* transfer syntax: from 0; the lowest rank that is proposed is chosen */
+    uint32_t count; /* abstract syntax: number of its transfer syntaxes */
     uint32_t hash;
     size_t size;
     uint8_t value[];
 } syntax;
 
-/* Hash table of all syntaxes with open addressing, so that each one that a peer proposes is looked
- * up once, however many are supported. The peer cannot add to it. */
+/* A hash table of all syntaxes, with open addressing. Each syntax that a peer proposes is looked
+ * up once, however many are accepted. A peer cannot add to it. */
 typedef struct syntaxes {
     syntax **slots; /* at least half of them are NULL */
     size_t room;    /* number of slots: a power of 2, or 0 */
     size_t count;
-    syntax *last; /* abstract syntax added last */
+    syntax *last; /* the abstract syntax that was added last */
 } syntaxes;
 
-/* A calling title or a host, and how many associations it has. */
+/* A calling title or a host, and the number of its associations. */
 typedef struct ltdic_tally {
     struct ltdic_tally *next;
     uint32_t count, most;
-    bool named; /* it has a limit of its own, and so stays */
+    bool named; /* has a limit of its own, and is kept without associations */
     size_t size;
     uint8_t key[];
 } tally;
 
 typedef struct tallies {
     tally *buckets[BUCKETS];
-    _Atomic uint32_t each; /* the limit of those that are not named; 0: any number */
+    _Atomic uint32_t each; /* limit for tallies that are not named; 0: none */
 } tallies;
 
 struct ltdic_admission {
-    pthread_mutex_t lock; /* of all that is not atomic */
-    unsigned forks;       /* of this process, when the lock was made */
+    pthread_mutex_t lock; /* protects all members that are not atomic */
+    unsigned forks;       /* ltdic__forks when the lock was made */
     entry *called, *calling, *identities;
     syntaxes contexts;
     bool any_context;
     tallies callers, hosts;
-    uint32_t count, most; /* most: 0: any number */
-    ltdic_reject beyond;  /* what is answered beyond a limit */
+    uint32_t count, most; /* most: limit of `count`; 0: none */
+    ltdic_reject beyond;  /* codes of a rejection beyond a limit */
     uint32_t max_length;
-    uint32_t least_max_length;      /* of a requestor; 0: any */
+    uint32_t least_max_length;      /* least value that a requestor may send; 0: any */
     _Atomic uint32_t max_associate; /* 0: LTDIC_MAX_ASSOCIATE */
 };
 
 /* ---- the lock ------------------------------------------------------------------------------ */
 
-/* In a child process it is made anew: a thread of the parent may have it. */
+/* Locks. In a child process the lock is made anew first, since a thread of the parent may have
+ * held it. */
 static void lock(ltdic_admission *a)
 {
     const unsigned forks = atomic_load_explicit(&ltdic__forks, memory_order_relaxed);
@@ -90,7 +92,7 @@ static void unlock(ltdic_admission *a)
     pthread_mutex_unlock(&a->lock);
 }
 
-/* ---- what is let in ----------------------------------------------------------------------- */
+/* ---- rules ------------------------------------------------------------------------------- */
 
 ltdic_admission *ltdic_admission_new(void)
 {
@@ -104,7 +106,7 @@ ltdic_admission *ltdic_admission_new(void)
     return a;
 }
 
-/* A passcode may be in it. */
+/* Wipes values, since some are passcodes. */
 static void free_entries(entry *e)
 {
     while (e != NULL) {
@@ -164,7 +166,7 @@ static ltdic_bytes text_of(const char *text)
     return (ltdic_bytes){(const uint8_t *)text, strlen(text)};
 }
 
-/* The last place of a list. */
+/* Returns the link at the end of a list. */
 static entry **end_of(entry **list)
 {
     while (*list != NULL) {
@@ -211,14 +213,14 @@ void ltdic_admission_accept_any(ltdic_admission *admission)
 
 int ltdic_admission_add_identity(ltdic_admission *admission, ltdic_bytes name, ltdic_bytes passcode)
 {
-    entry **place = end_of(&admission->identities);
-    const int status = add(place, name);
+    entry **link = end_of(&admission->identities);
+    const int status = add(link, name);
     if (status != LTDIC_OK || passcode.data == NULL) {
         return status;
     }
-    if (add(&(*place)->inside, passcode) != LTDIC_OK) { /* never without its passcode */
-        free_entries(*place);
-        *place = NULL;
+    if (add(&(*link)->inside, passcode) != LTDIC_OK) {
+        free_entries(*link); /* a name is never kept without its passcode */
+        *link = NULL;
         return LTDIC_ERR_MEMORY;
     }
     return LTDIC_OK;
@@ -247,14 +249,14 @@ uint32_t ltdic_admission_max_associate(const ltdic_admission *admission)
 
 /* ---- syntaxes ------------------------------------------------------------------------------ */
 
-/* Each bit of the word changes the lower half, too. */
+/* Mixes a word into a hash. Each bit of the word also changes the lower half. */
 static uint64_t mixed(uint64_t hash, uint64_t word)
 {
     hash = (hash ^ word) * 0x9E3779B97F4A7C15U;
     return hash ^ hash >> 32;
 }
 
-/* Hash of a UID, eight bytes at a time; `of` as in syntax. */
+/* Returns the hash of a UID, made from eight bytes at a time. `of` is as in syntax. */
 static uint32_t hash_of(const syntax *of, ltdic_bytes uid)
 {
     uint64_t hash = (of != NULL ? of->hash : 0) ^ uid.size, word;
@@ -268,7 +270,7 @@ static uint32_t hash_of(const syntax *of, ltdic_bytes uid)
     return (uint32_t)mixed(mixed(hash, word), 0);
 }
 
-/* The slot that has it, or the empty one where it belongs. */
+/* Returns the slot of a syntax, or the empty slot where it belongs. */
 static syntax **slot_of(const syntaxes *all, const syntax *of, ltdic_bytes uid, uint32_t hash)
 {
     const size_t mask = all->room - 1;
@@ -287,7 +289,7 @@ static const syntax *find_syntax(const syntaxes *all, const syntax *of, ltdic_by
     return possible ? *slot_of(all, of, uid, hash_of(of, uid)) : NULL;
 }
 
-/* Make room for one more. False when out of memory. */
+/* Reserves a slot. Returns false if there is no memory. */
 static bool reserve_slot(syntaxes *all)
 {
     enum { FIRST_ROOM = 16 };
@@ -311,7 +313,7 @@ static bool reserve_slot(syntaxes *all)
     return true;
 }
 
-/* Add it unless it is there. */
+/* Adds a syntax unless the table has it. */
 static int add_syntax(syntaxes *all, syntax *of, ltdic_bytes uid, syntax **added)
 {
     if (!ltdic__uid_is_legal(uid)) {
@@ -350,18 +352,19 @@ int ltdic_admission_add_transfer(ltdic_admission *admission, const char *transfe
                              : add_syntax(all, all->last, text_of(transfer_syntax), &added);
 }
 
-/* ---- places ------------------------------------------------------------------------------- */
+/* ---- associations ------------------------------------------------------------------------ */
 
 static tally **bucket_of(tallies *all, ltdic_bytes key)
 {
-    uint32_t hash = 2166136261U; /* FNV-1a */
+    uint32_t hash = 2166136261U; /* FNV-1a hash */
     for (size_t i = 0; i < key.size; i++) {
         hash = (hash ^ key.data[i]) * 16777619U;
     }
     return &all->buckets[(hash ^ hash >> 8 ^ hash >> 16) % BUCKETS];
 }
 
-/* The tally of this key, if need be a new one; NULL when out of memory. */
+/* Returns the tally of this key, and makes it if there is none. Returns NULL if there is no
+ * memory. */
 static tally *tally_of(tallies *all, ltdic_bytes key)
 {
     tally **bucket = bucket_of(all, key);
@@ -380,17 +383,17 @@ static tally *tally_of(tallies *all, ltdic_bytes key)
     return t;
 }
 
-/* Forget a tally that says nothing. */
+/* Frees a tally without associations and without a limit of its own. */
 static void drop_tally(tallies *all, tally *t)
 {
     if (t == NULL || t->count > 0 || t->named) {
         return;
     }
-    tally **place = bucket_of(all, (ltdic_bytes){t->key, t->size});
-    while (*place != t) {
-        place = &(*place)->next;
+    tally **link = bucket_of(all, (ltdic_bytes){t->key, t->size});
+    while (*link != t) {
+        link = &(*link)->next;
     }
-    *place = t->next;
+    *link = t->next;
     free(t);
 }
 
@@ -441,9 +444,10 @@ static bool is_full(const tallies *all, const tally *t)
 
 static const ltdic_reject let_in = {0, 0, 0}, congestion = {2, 3, 1};
 
-/* A place for one more of this title and host, or why there is none. With the lock. */
-static ltdic_reject take_place(ltdic_admission *a, ltdic_answer *answer, ltdic_bytes calling,
-                               ltdic_bytes host)
+/* Counts an association of this title and host, or returns the codes of a rejection. Call it with
+ * the lock. */
+static ltdic_reject enter(ltdic_admission *a, ltdic_answer *answer, ltdic_bytes calling,
+                          ltdic_bytes host)
 {
     if (reached(a->count, a->most)) {
         return a->beyond;
@@ -465,11 +469,11 @@ static ltdic_reject take_place(ltdic_admission *a, ltdic_answer *answer, ltdic_b
     return let_in;
 }
 
-ltdic_reject ltdic__admission_take_place(ltdic_admission *admission, ltdic_answer *answer,
-                                         ltdic_bytes calling, ltdic_bytes host)
+ltdic_reject ltdic__admission_enter(ltdic_admission *admission, ltdic_answer *answer,
+                                    ltdic_bytes calling, ltdic_bytes host)
 {
     lock(admission);
-    const ltdic_reject refusal = take_place(admission, answer, calling, host);
+    const ltdic_reject refusal = enter(admission, answer, calling, host);
     unlock(admission);
     return refusal;
 }
@@ -482,7 +486,7 @@ static void leave_tally(tallies *all, tally *t)
     }
 }
 
-static void leave_place(ltdic_admission *a, ltdic_answer *answer)
+static void leave(ltdic_admission *a, ltdic_answer *answer)
 {
     a->count -= answer->admitted;
     leave_tally(&a->callers, answer->caller);
@@ -495,14 +499,14 @@ void ltdic_admission_leave(ltdic_admission *admission, ltdic_answer *answer)
 {
     if (answer->admitted) {
         lock(admission);
-        leave_place(admission, answer);
+        leave(admission, answer);
         unlock(admission);
     }
 }
 
-/* ---- other rules --------------------------------------------------------------------------- */
+/* ---- exchange of the rules --------------------------------------------------------------- */
 
-/* Make tallies here for all that are there, so that taking their limits over cannot fail. */
+/* Makes a tally here for each one there, so that take_names cannot fail. */
 static bool reserve_names(tallies *here, const tallies *there)
 {
     bool all = true;
@@ -588,10 +592,10 @@ static bool is_one_of(const entry *list, ltdic_bytes value)
     return false;
 }
 
-/* The fields of item 58 (PS3.7 D.3.3.7.1), or false where there is none. */
+/* The fields of item 58 (PS3.7 D.3.3.7.1). */
 typedef struct identity {
     uint8_t type;
-    bool response; /* is wanted */
+    bool response; /* a response is requested */
     ltdic_bytes primary, secondary;
 } identity;
 
@@ -609,7 +613,7 @@ static bool find_identity(identity *found, const request_view *rq)
     return true;
 }
 
-/* In a time that does not tell how much of it is right. */
+/* Compares two secrets in a time that does not depend on the number of equal bytes. */
 static bool same_secret(ltdic_bytes a, ltdic_bytes b)
 {
     uint8_t difference = a.size == b.size ? 0 : 1;
@@ -619,7 +623,7 @@ static bool same_secret(ltdic_bytes a, ltdic_bytes b)
     return difference == 0;
 }
 
-/* All entries are looked at, for the same reason. */
+/* Compares with all entries, so that the time tells nothing about them. */
 static bool knows(const entry *identities, const identity *who)
 {
     enum { NAME = 1, PASSCODE = 2 };
@@ -632,8 +636,8 @@ static bool knows(const entry *identities, const identity *who)
     return known && (who->type == NAME || who->type == PASSCODE);
 }
 
-/* Permanent reasons are reported before transient ones: called and calling title, user identity,
- * maximum length. */
+/* Returns the first reason to refuse, or let_in. Permanent reasons are reported before transient
+ * ones: called title, calling title, user identity, maximum length. */
 static ltdic_reject refusal(const ltdic_admission *a, const request_view *rq, identity *who)
 {
     if (a->called != NULL && !is_one_of(a->called, rq->called)) {
@@ -649,7 +653,7 @@ static ltdic_reject refusal(const ltdic_admission *a, const request_view *rq, id
     return too_small ? (ltdic_reject){1, 1, 1} : let_in;
 }
 
-/* The abstract syntax of a proposed context, trimmed; NULL data where there is none. */
+/* Returns the abstract syntax of a proposed context, trimmed. Its data is NULL if there is none. */
 static ltdic_bytes abstract_of(ltdic_bytes proposal)
 {
     ltdic_bytes rest = ltdic__sub_items_of(proposal), uid;
@@ -657,7 +661,8 @@ static ltdic_bytes abstract_of(ltdic_bytes proposal)
     return found ? ltdic__trimmed(uid) : (ltdic_bytes){NULL, 0};
 }
 
-/* The first of our transfer syntaxes that is proposed; NULL where none is. */
+/* Returns the transfer syntax of ours with the lowest rank that is proposed; NULL if there is
+ * none. */
 static const syntax *choose(const syntaxes *ours, const syntax *of, ltdic_bytes proposal)
 {
     const syntax *best = NULL;
@@ -671,7 +676,7 @@ static const syntax *choose(const syntaxes *ours, const syntax *of, ltdic_bytes 
     return best;
 }
 
-/* The transfer syntax that is proposed first; empty where it is none. */
+/* Returns the transfer syntax that is proposed first; empty if it is not legal. */
 static ltdic_bytes first_syntax(ltdic_bytes proposal)
 {
     ltdic_bytes rest = ltdic__sub_items_of(proposal), uid;
@@ -680,7 +685,7 @@ static ltdic_bytes first_syntax(ltdic_bytes proposal)
     return good ? ltdic__trimmed(uid) : (ltdic_bytes){NULL, 0};
 }
 
-/* Result of a context, and the transfer syntax where it is accepted. */
+/* Returns the result of a context, and sets the transfer syntax if it is accepted. */
 static uint8_t judge_context(const ltdic_admission *a, ltdic_bytes proposal, ltdic_bytes abstract,
                              ltdic_bytes *chosen)
 {
@@ -722,7 +727,7 @@ static void put_context(writer *w, const ltdic_admission *a, ltdic_bytes proposa
     ltdic_bytes chosen = {NULL, 0};
     const uint8_t result = judge_context(a, proposal, abstract, &chosen);
     const uint8_t head[] = {proposal.data[0], 0, result, 0};
-    /* PS3.8 table 9-18 leaves the syntax of a refused context without a meaning. */
+    /* The transfer syntax of a refused context has no meaning (PS3.8 table 9-18). */
     const ltdic_bytes uid = result == ACCEPTED ? chosen : first_syntax(proposal);
     writer_u8(w, ANSWERED);
     writer_u8(w, 0);
@@ -737,7 +742,7 @@ static void put_contexts(writer *w, const ltdic_admission *a, const request_view
     for (size_t i = 0; i < rq->count; i++) {
         const ltdic_bytes proposal = ltdic__context_at(rq, i), abstract = abstract_of(proposal);
         if (same_bytes(abstract, text_of(VERIFICATION))) {
-            ltdic__take_bit(verification, proposal.data[0]);
+            ltdic__set_bit(verification, proposal.data[0]);
         }
         put_context(w, a, proposal, abstract);
     }
@@ -786,14 +791,14 @@ static int judge(ltdic_admission *a, ltdic_answer *answer, ltdic_buffer *accept,
     *answer = (ltdic_answer){.refusal = refusal(a, rq, &who)};
     accept->size = 0;
     if (answer->refusal.result == 0) {
-        answer->refusal = take_place(a, answer, rq->calling, host);
+        answer->refusal = enter(a, answer, rq->calling, host);
     }
     if (answer->refusal.result != 0) {
         return LTDIC_OK;
     }
     const int status = put_accept(accept, answer, a, rq, who.response);
     if (status != LTDIC_OK) {
-        leave_place(a, answer);
+        leave(a, answer);
     }
     return status;
 }

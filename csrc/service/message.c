@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* Messages (PS3.7 6.3.1): finds the C-ECHO among those that an association receives. */
+/* Finds C-ECHO messages (PS3.7 6.3.1) among those that an association receives. */
 #include "codec/bytes.h"
 #include "codec/items.h"
 
 #include <stdlib.h>
 
-enum { MOST_COMMAND = 1024 }; /* bytes of a command set that is looked at; a C-ECHO has fewer */
+enum { MOST_COMMAND = 1024 }; /* bytes of a command set that are kept; a C-ECHO has fewer */
 
 void ltdic_echo_reader_clear(ltdic_echo_reader *reader)
 {
@@ -13,7 +13,7 @@ void ltdic_echo_reader_clear(ltdic_echo_reader *reader)
     *reader = (ltdic_echo_reader){0};
 }
 
-/* Adds to the command set. False when out of memory. */
+/* Adds bytes to the command set. Returns false if there is no memory. */
 static bool gather(ltdic_echo_reader *reader, ltdic_bytes data)
 {
     if (reader->command == NULL) {

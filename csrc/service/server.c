@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* A server: a listener and its associations on a loop, an ltdic_admission that answers for them,
- * and batches of what its user wants to know.
+/* A server: a listener and its associations on a loop. An ltdic_admission answers the requests,
+ * and batches report the events to its user.
  *
- * An association whose release was asked for stays held until the next batch, so that its user has
- * dealt with all data before the answer goes out. */
+ * After an A-RELEASE-RQ the endpoint stays busy until the next batch. So the user has handled all
+ * data before the answer is sent. */
 #include "admission.h"
 
 #include "codec/buffer.h"
@@ -22,82 +22,82 @@
 
 enum {
     BATCH_EVENTS = 256,
-    BATCH_BYTES = 262144, /* a batch that has so many is full */
-    BATCH_ROOM = 524288,  /* for one that is full and what filled it */
-    GRACE = 500,          /* ms that a connection without a request is given when closing */
-    CLOSING_STEP = 20,    /* ms between two looks at what is left then */
-    ACCEPT_RETRY = 100,   /* ms until accepting is tried again when memory ran out */
-    ID_BITS = 24,         /* of an ltdic_served_id, for the place; the others are a serial number */
-    MOST_WORK = 4 << 20,  /* that users may make by sending between two runs */
-    PDU_WORK = 1024,      /* of a PDU, in bytes of data that take as long */
-    FIRST_PART = 64, /* places in the first part of the table; each next one has twice as many */
+    BATCH_BYTES = 262144, /* a batch with this many bytes of data is full */
+    BATCH_ROOM = 524288,  /* bytes reserved for a full batch and its last event */
+    GRACE = 500,          /* ms for a connection without a request after ltdic_server_close */
+    CLOSING_STEP = 20,    /* ms between two steps of closing */
+    ACCEPT_RETRY = 100,   /* ms until accepting is tried again after memory ran out */
+    ID_BITS = 24, /* bits of an ltdic_served_id for the place; the others hold a serial number */
+    MOST_WORK = 4 << 20, /* work that users may cause by sending between two runs */
+    PDU_WORK = 1024,     /* work of one PDU, in bytes of data that take the same time */
+    FIRST_PART = 64, /* places in the first part of the table; each next part has twice as many */
     PARTS = ID_BITS - 6
 };
 
 typedef struct ltdic_served ltdic_served;
 
-/* One place in the table of associations: it is found by the number of its association. */
+/* A place in the table of associations. The number of an association leads to its place. */
 typedef struct place {
-    _Atomic(ltdic_served_id) id; /* 0: nothing */
+    _Atomic(ltdic_served_id) id; /* 0: not in use */
     atomic_int phase;            /* ltdic_phase */
     ltdic_served *served;
-    size_t number; /* of the place, from 1 */
+    size_t number; /* number of the place, from 1 */
     struct place *next_free;
 } place;
 
 struct ltdic_served {
     node all;
-    node resuming;  /* among those that were told of room */
-    node postponed; /* among those that may send more in the next run */
+    node resuming;  /* in `resuming` of the server, or unlinked */
+    node postponed; /* in `paused` or `postponed` of the server, or unlinked */
     ltdic_server *server;
     place *place;
-    ltdic_net *net; /* NULL: it has ended, and goes with the next batch */
+    ltdic_net *net; /* NULL: the association has ended, and is freed with the next batch */
     ltdic_answer answer;
-    uint64_t since; /* when the request came */
-    bool requested; /* an A-ASSOCIATE-RQ was there */
-    bool accepted;  /* and was answered with an A-ASSOCIATE-AC */
-    bool verifies;  /* the server answers its C-ECHO */
-    bool told;      /* the user knows of it */
-    bool between;   /* no message has begun that is not at its end */
-    bool waits;     /* the user has more to send than there is room for */
-    bool announced; /* the last command that the user sent says that a data set follows */
-    bool releases;  /* the peer has asked for release, and that waits for what is to be sent */
-    uint64_t run;   /* after which it has sent last */
+    uint64_t since;     /* when the request or, before it, the connection came */
+    bool requested;     /* an A-ASSOCIATE-RQ was received */
+    bool accepted;      /* an A-ASSOCIATE-AC was sent */
+    bool verifies;      /* the server answers C-ECHO */
+    bool known_to_user; /* an event of it was put into a batch */
+    bool between;       /* each message that the peer has begun is complete */
+    bool waits;         /* the user has more to send than there was room for */
+    bool announced;     /* the last command of the user announced a data set */
+    bool releases; /* the peer has asked for release, and the answer waits for data of the user */
+    uint64_t run;  /* the last run after which data was sent */
     ltdic_echo_reader echoes;
     ltdic_report report;
 };
 
 struct ltdic_server {
-    source alarm; /* its timer: when to look at what is left when closing, or to accept again */
-    queue queue;  /* the alarm, the listener, and the endpoints of all associations */
+    source alarm; /* its timer: for the next step of closing, or to accept again */
+    queue queue;  /* for the alarm, the listener and all endpoints */
     ltdic_loop *loop;
-    ltdic_net *listener; /* NULL when closing */
+    ltdic_net *listener; /* NULL after ltdic_server_close */
     ltdic_admission *admission;
     ltdic_timeouts timeouts;
     ltdic_counters counters;
-    /* Lists of associations: as they are served; whose release is to be answered, and which are
-     * held until then; that are over, and told of in the batch. */
+    /* Lists of associations: those that are served; those whose endpoint is busy until their
+     * release is answered; those that have ended, and are freed with the next batch. */
     node served, releasing, ended;
-    node resuming; /* those that were told of room in the batch, and are held until it is over */
-    /* The table of places. Its parts never move, so that another thread can look into it. */
+    node resuming; /* those that wait for the next run to receive again or to answer a release */
+    /* The table of places. Its parts never move, so that another thread can read it. */
     _Atomic(place *) parts[PARTS];
     place *free_places;
     size_t places;
-    uint64_t serial; /* of the last number given */
-    /* Associations whose data is postponed because of the work: after sending some, and before
-     * sending any. The latter come first in the next run. */
+    uint64_t serial; /* serial number given last */
+    /* Associations whose data is postponed because MOST_WORK was reached: those that have sent
+     * some in this run, and those that have not. The latter come first in the next run. */
     node paused, postponed;
-    uint64_t runs,
-        work; /* by sending since the last run: bytes of data, and PDU_WORK for each PDU */
+    uint64_t runs;
+    uint64_t work; /* caused since the last run: bytes of data, and PDU_WORK for each PDU */
     ltdic_event_row events[BATCH_EVENTS];
     size_t count;
     buffer data;
     unsigned wanted;
-    bool secret;    /* an A-ASSOCIATE-RQ is in the data, and maybe a passcode in that */
-    bool gave_data; /* of the last batch: this one is expected to be as large */
+    bool secret;    /* `data` holds an A-ASSOCIATE-RQ, and so perhaps a passcode */
+    bool gave_data; /* the user took the data of the last batch: expect as much again */
     bool starved;   /* there was no memory for a connection that waits */
     bool closing;
-    uint64_t grace, abort_at, end_at; /* when closing */
+    uint64_t grace, abort_at, end_at; /* times of the steps of closing */
 };
 
 #define RESUMING_OF(pointer) CONTAINER_OF(pointer, ltdic_served, resuming)
@@ -105,7 +105,7 @@ struct ltdic_server {
 
 /* ---- numbers ------------------------------------------------------------------------------ */
 
-/* The place of this index; NULL where its part has not been made. */
+/* Returns the place with this index; NULL if its part has not been made. */
 static place *place_at(const ltdic_server *s, size_t index)
 {
     size_t part = 0, size = FIRST_PART;
@@ -118,7 +118,7 @@ static place *place_at(const ltdic_server *s, size_t index)
     return places == NULL ? NULL : &places[index];
 }
 
-/* One more part of the table. False when out of memory. */
+/* Adds a part to the table. Returns false if there is no memory. */
 static bool add_places(ltdic_server *s)
 {
     size_t part = 0;
@@ -140,8 +140,8 @@ static bool add_places(ltdic_server *s)
     return true;
 }
 
-/* Give it a number. False when out of memory. */
-static bool take_number(ltdic_server *s, ltdic_served *a)
+/* Gives an association a place and a number. Returns false if there is no memory. */
+static bool assign_number(ltdic_server *s, ltdic_served *a)
 {
     if (s->free_places == NULL && !add_places(s)) {
         return false;
@@ -155,7 +155,7 @@ static bool take_number(ltdic_server *s, ltdic_served *a)
     return true;
 }
 
-static void leave_number(ltdic_server *s, place *p)
+static void withdraw_number(ltdic_server *s, place *p)
 {
     atomic_store(&p->phase, LTDIC_PHASE_NONE);
     atomic_store(&p->id, 0);
@@ -171,7 +171,7 @@ static place *find_place(const ltdic_server *s, ltdic_served_id id)
     return p != NULL && atomic_load(&p->id) == id ? p : NULL;
 }
 
-/* NULL where it has ended, and the batch that told so is over. */
+/* Returns NULL if the association has ended and the batch that reported it is over. */
 static ltdic_served *find(const ltdic_server *s, ltdic_served_id id)
 {
     const place *p = find_place(s, id);
@@ -194,7 +194,7 @@ int ltdic_served_phase(const ltdic_server *server, ltdic_served_id served)
 uint64_t ltdic_served_taken(const ltdic_server *server, ltdic_served_id served)
 {
     const ltdic_served *a = find(server, served);
-    return a == NULL || a->net == NULL ? 0 : ltdic__net_taken(a->net);
+    return a == NULL || a->net == NULL ? 0 : ltdic__net_bytes_delivered(a->net);
 }
 
 /* ---- life -------------------------------------------------------------------------------- */
@@ -209,16 +209,14 @@ static bool is_over(const ltdic_server *s)
     return s->closing && list_empty(&s->served) && list_empty(&s->releasing);
 }
 
-/* When the alarm is next due. */
+/* Sets the alarm to the next step of closing or accepting. */
 static void set_alarm(ltdic_server *s)
 {
-    const uint32_t patience = s->closing && !is_over(s) ? CLOSING_STEP
-                              : s->starved              ? ACCEPT_RETRY
-                                                        : 0;
-    ltdic__set_timer(&s->alarm, patience == 0 ? 0 : ltdic__now() + patience);
+    const uint32_t delay = s->closing && !is_over(s) ? CLOSING_STEP : s->starved ? ACCEPT_RETRY : 0;
+    ltdic__set_timer(&s->alarm, delay == 0 ? 0 : ltdic__now() + delay);
 }
 
-/* It has gone off: ltdic_server_run does what is due. */
+/* Runs when the alarm is due. The step itself is done by ltdic_server_run. */
 static bool next(source *alarm, ltdic_indication *indication)
 {
     (void)indication;
@@ -228,7 +226,7 @@ static bool next(source *alarm, ltdic_indication *indication)
 
 static void renew(source *alarm)
 {
-    (void)alarm; /* both processes have one */
+    (void)alarm; /* each process has its own alarm */
 }
 
 static void free_it(source *alarm)
@@ -279,7 +277,7 @@ static void free_served(ltdic_served *a)
         ltdic_net_free(a->net);
     }
     ltdic_admission_leave(a->server->admission, &a->answer);
-    leave_number(a->server, a->place);
+    withdraw_number(a->server, a->place);
     ltdic_echo_reader_clear(&a->echoes);
     list_remove(&a->resuming);
     list_remove(&a->postponed);
@@ -295,7 +293,7 @@ static void free_all(node *list)
     }
 }
 
-/* The requests that the last batch told of. */
+/* Wipes the data of the last batch if it holds a request. */
 static void wipe_data(ltdic_server *s)
 {
     if (s->secret) {
@@ -403,7 +401,7 @@ static bool append(ltdic_server *s, ltdic_bytes bytes)
     return room;
 }
 
-/* An event about these bytes, of which there may be none. False when out of memory. */
+/* Adds an event with these bytes, if any. Returns false if there is no memory. */
 static bool put_event(ltdic_server *s, ltdic_served *a, ltdic_event_row event, ltdic_bytes bytes)
 {
     event.served = atomic_load(&a->place->id);
@@ -413,11 +411,12 @@ static bool put_event(ltdic_server *s, ltdic_served *a, ltdic_event_row event, l
         return false;
     }
     s->events[s->count++] = event;
-    a->told = true;
+    a->known_to_user = true;
     return true;
 }
 
-/* Data that continues what the last event is about. */
+/* Adds data to the last event, if it belongs to the same command or data set. Returns false if
+ * not. */
 static bool extend_event(ltdic_server *s, const ltdic_served *a, const ltdic_piece *piece)
 {
     ltdic_event_row *last = s->count > 0 ? &s->events[s->count - 1] : NULL;
@@ -437,7 +436,7 @@ static bool extend_event(ltdic_server *s, const ltdic_served *a, const ltdic_pie
 
 static const ltdic_reject no_codes, congestion = {2, 3, 1};
 
-/* The counter of rejections with these codes. */
+/* Returns the counter of rejections with these codes. */
 static uint64_t *rejections(ltdic_counters *c, ltdic_reject codes)
 {
     return ltdic_reject_is_defined(codes)
@@ -468,7 +467,7 @@ static void count_outcome(const ltdic_served *a, ltdic_outcome outcome, ltdic_re
     }
 }
 
-/* The first outcome counts: what comes after it is only its end. */
+/* Sets the outcome once: later ones only follow from the first. */
 static void set_outcome(ltdic_served *a, ltdic_outcome outcome, int status, ltdic_reject codes)
 {
     if (a->report.outcome == LTDIC_OUTCOME_NONE) {
@@ -480,7 +479,7 @@ static void set_outcome(ltdic_served *a, ltdic_outcome outcome, int status, ltdi
     }
 }
 
-/* The outcome of an end that no PDU has announced. */
+/* Returns the outcome of an association that ended without a PDU for it. */
 static ltdic_outcome outcome_of(int status)
 {
     return status == LTDIC_ERR_TIMEOUT  ? LTDIC_OUTCOME_TIMED_OUT
@@ -493,8 +492,8 @@ static ltdic_reject codes_of_abort(const uint8_t *pdu)
     return (ltdic_reject){0, pdu[8], pdu[9]};
 }
 
-/* Sets the outcome after a PDU that broke the protocol: the A-ABORT is that of AA-8 (PS3.8 table
- * 9-26). */
+/* Sets the outcome after a PDU that broke the protocol. The codes are those of the A-ABORT that
+ * was sent (AA-8, PS3.8 table 9-26). */
 static void set_fault(ltdic_served *a, int status)
 {
     const ltdic_reject provider = {0, 2, ltdic_abort_reason(status)};
@@ -502,11 +501,11 @@ static void set_fault(ltdic_served *a, int status)
     set_outcome(a, outcome, status, outcome == LTDIC_OUTCOME_ABORTED ? provider : no_codes);
 }
 
-/* A place is free as soon as the association is over, however long its connection lasts. */
-static void leave_place(ltdic_served *a)
+/* Leaves the admission if the association is over, even if its connection is not. */
+static void leave_if_over(ltdic_served *a)
 {
-    const int state = a->net != NULL ? ltdic_net_state(a->net) : 1;
-    if (!ltdic__is_associated(state)) {
+    const int state = a->net != NULL ? ltdic_net_state(a->net) : STA_IDLE;
+    if (!ltdic__is_in_progress(state)) {
         ltdic_admission_leave(a->server->admission, &a->answer);
     }
 }
@@ -535,7 +534,7 @@ static void sent_by_user(ltdic_served *a, const uint8_t *pdu)
     default:
         break;
     }
-    leave_place(a);
+    leave_if_over(a);
 }
 
 static int send_pdu(ltdic_served *a, ltdic_bytes pdu)
@@ -553,7 +552,8 @@ int ltdic_served_send(ltdic_server *server, ltdic_served_id served, ltdic_bytes 
     return a == NULL || a->net == NULL ? LTDIC_ERR_WRONG_STATE : send_pdu(a, pdu);
 }
 
-/* Peers that take everything must not keep others waiting: it may send more in the next run. */
+/* Makes the user wait until the next run, so that peers that take all data at once do not delay
+ * the others. */
 static int postpone(ltdic_served *a)
 {
     ltdic_server *s = a->server;
@@ -577,7 +577,7 @@ int ltdic_served_send_data(ltdic_server *server, ltdic_served_id served, const l
     }
     if (ltdic__association_is_lost(ltdic__net_association(a->net)) &&
         ltdic__may_send_data(ltdic_net_state(a->net))) {
-        return LTDIC_OK; /* it goes nowhere; what the peer had sent before is still looked at */
+        return LTDIC_OK; /* the data is discarded; PDUs of the peer are still received */
     }
     const int status = server->work < MOST_WORK ? ltdic_net_send_data(a->net, data) : postpone(a);
     if (status == LTDIC_ERR_ROOM) {
@@ -598,7 +598,7 @@ static int send_fixed(ltdic_served *a, uint8_t type, ltdic_reject codes)
     return send_pdu(a, (ltdic_bytes){pdu, sizeof pdu});
 }
 
-/* Sends a PDU of fixed size; without memory for it the connection ends. */
+/* Sends a PDU of fixed size. If there is no memory for it, the connection is ended. */
 static void send_or_end(ltdic_served *a, uint8_t type, ltdic_reject codes)
 {
     if (send_fixed(a, type, codes) == LTDIC_ERR_MEMORY) {
@@ -606,8 +606,9 @@ static void send_or_end(ltdic_served *a, uint8_t type, ltdic_reject codes)
     }
 }
 
-/* The address of the peer, while there is a connection, where anybody wants it. Before the first
- * run, which may come after ltdic_server_close, that is not known. */
+/* Finds the address of the peer, which is known while it is connected, if the user or the
+ * admission needs it. Until the first run `wanted` is not known; ltdic_server_close may come
+ * before. */
 static void find_peer(ltdic_served *a)
 {
     const ltdic_server *s = a->server;
@@ -623,13 +624,13 @@ static void find_peer(ltdic_served *a)
 static void copy_title(char *out, ltdic_bytes title)
 {
     memcpy(out, title.data, title.size);
-    for (size_t i = 0; i < title.size; i++) { /* a NUL inside must not end the text */
+    for (size_t i = 0; i < title.size; i++) { /* a NUL inside would end the text */
         out[i] = (char)(out[i] == '\0' ? '?' : out[i]);
     }
     out[title.size] = '\0';
 }
 
-/* Remembers who asks, for the report. */
+/* Keeps the titles for the report. */
 static void remember(ltdic_served *a, ltdic_bytes called, ltdic_bytes calling)
 {
     a->requested = true;
@@ -663,8 +664,8 @@ static void receive_request(ltdic_server *s, ltdic_served *a, ltdic_bytes rq)
 {
     uint8_t room[LTDIC_ACCEPT_ROOM];
     ltdic_buffer accept = {room, sizeof room, 0};
-    if (a->report.host[0] == '\0') { /* it may be wanted since the connection was accepted */
-        find_peer(a);
+    if (a->report.host[0] == '\0') {
+        find_peer(a); /* nobody may have needed it when the connection was accepted */
     }
     const request_view *parts = ltdic__association_request(ltdic__net_association(a->net));
     remember(a, parts->called, parts->calling);
@@ -679,9 +680,9 @@ static void receive_request(ltdic_server *s, ltdic_served *a, ltdic_bytes rq)
     }
 }
 
-/* ---- what an association tells ------------------------------------------------------------- */
+/* ---- indications ------------------------------------------------------------------------- */
 
-/* Answers a C-ECHO-RQ. A peer that never reads is aborted. */
+/* Answers a C-ECHO-RQ. A peer that does not read the answers is aborted. */
 static void answer_echo(ltdic_served *a, uint8_t id, ltdic_echo *echo)
 {
     uint8_t room[LTDIC_ECHO_ROOM];
@@ -699,7 +700,7 @@ static void answer_echo(ltdic_served *a, uint8_t id, ltdic_echo *echo)
     }
 }
 
-/* In a Verification context nothing but a C-ECHO request means anything (PS3.4 A.4). */
+/* Receives data in a Verification context, where only C-ECHO requests are allowed (PS3.4 A.4). */
 static void receive_echo(ltdic_served *a, const ltdic_piece *piece)
 {
     ltdic_echo echo;
@@ -745,7 +746,8 @@ static void receive_pdu(ltdic_server *s, ltdic_served *a, const ltdic_indication
         break;
     case LTDIC_RELEASE_RP:
         set_outcome(a, LTDIC_OUTCOME_RELEASED, LTDIC_OK, no_codes);
-        if (ltdic_net_state(a->net) == 12) { /* release collision (PS3.8 9.2.2) */
+        if (ltdic_net_state(a->net) ==
+            STA_COLLISION_ACCEPTOR_ANSWER) { /* release collision (PS3.8 9.2.2) */
             send_or_end(a, LTDIC_RELEASE_RP, no_codes);
         }
         break;
@@ -757,7 +759,7 @@ static void receive_pdu(ltdic_server *s, ltdic_served *a, const ltdic_indication
     }
 }
 
-/* The provider has refused a request: the user is not asked. */
+/* Handles a request that the provider has refused: the user is not asked. */
 static void receive_refused(ltdic_served *a, const ltdic_indication *i)
 {
     a->report.received += i->pdu.size;
@@ -765,7 +767,7 @@ static void receive_refused(ltdic_served *a, const ltdic_indication *i)
     set_outcome(a, LTDIC_OUTCOME_REJECTED, LTDIC_OK, i->codes);
 }
 
-/* Tell the user who waits for room that there is some, once it is worth while. */
+/* Reports LTDIC_SERVED_ROOM to a user who waits, when half of the queue is free. */
 static void tell_of_room(ltdic_served *a)
 {
     if (a->waits && ltdic__association_has_room(ltdic__net_association(a->net))) {
@@ -777,7 +779,7 @@ static void tell_of_room(ltdic_served *a)
     }
 }
 
-/* A rejection has not gone out: its connection was lost before. */
+/* Corrects the counters after a rejection that was lost with its connection. */
 static void take_back_rejection(ltdic_served *a)
 {
     ltdic_counters *c = &a->server->counters;
@@ -797,13 +799,13 @@ static void sent(ltdic_served *a, const ltdic_indication *i)
     tell_of_room(a);
 }
 
-/* A connection has ended on which no A-ASSOCIATE-RQ came. One that was closed with nothing sent is
- * counted only: probes do that. */
-static bool end_of_stranger(ltdic_served *a, const ltdic_indication *i)
+/* Handles the end of a connection without an A-ASSOCIATE-RQ. Returns false if the peer sent
+ * nothing and did not wait for ARTIM, as probes do: it is counted, but not reported. */
+static bool end_without_request(ltdic_served *a, const ltdic_indication *i)
 {
     ltdic_report *r = &a->report;
     const ltdic_bytes first = ltdic_net_first(a->net);
-    const bool fault = i->status < 0 && i->status > LTDIC_ERR_ADDRESS; /* of what the peer sent */
+    const bool fault = i->status < 0 && i->status > LTDIC_ERR_ADDRESS; /* found in the input */
     memcpy(r->first, first.data, first.size);
     r->first_size = (uint8_t)first.size;
     r->offset = i->offset;
@@ -813,19 +815,19 @@ static bool end_of_stranger(ltdic_served *a, const ltdic_indication *i)
 
 static void over(ltdic_server *s, ltdic_served *a, const ltdic_indication *i)
 {
-    const int status = i->status == LTDIC_OK ? a->report.status : i->status; /* OK: we closed */
+    const int status = i->status == LTDIC_OK ? a->report.status : i->status; /* OK: we closed it */
     bool wanted = (s->wanted & LTDIC_WANT_ENDS) != 0;
     if (a->requested) {
         set_outcome(a, outcome_of(status), status, no_codes);
     } else {
-        wanted = end_of_stranger(a, i) && wanted;
+        wanted = end_without_request(a, i) && wanted;
     }
     a->report.milliseconds = ltdic__now() - a->since;
     ltdic_net_free(a->net);
     a->net = NULL;
-    leave_place(a);
+    leave_if_over(a);
     move_to(&s->ended, a);
-    if (a->told || wanted) {
+    if (a->known_to_user || wanted) {
         const ltdic_event_row event = {.kind = LTDIC_SERVED_ENDED};
         put_event(s, a, event, (ltdic_bytes){NULL, 0});
     }
@@ -847,12 +849,12 @@ static int accept_as(ltdic_served *a, ltdic_server *s)
     return status;
 }
 
-/* The one that has waited longest; false where there is none. It is told of once, so that what
- * fails is tried again. */
+/* Accepts the connection that has waited longest. Returns false if there is none or it failed. A
+ * failure is tried again with the alarm, since LTDIC_PENDING comes once for each connection. */
 static bool accept_connection(ltdic_server *s)
 {
     ltdic_served *a = calloc(1, sizeof *a);
-    const bool named = a != NULL && take_number(s, a);
+    const bool named = a != NULL && assign_number(s, a);
     const int status = named ? accept_as(a, s) : LTDIC_ERR_MEMORY;
     s->starved = status != LTDIC_OK && status != LTDIC_NEED_MORE;
     if (s->starved) {
@@ -860,7 +862,7 @@ static bool accept_connection(ltdic_server *s)
     }
     if (status != LTDIC_OK) {
         if (named) {
-            leave_number(s, a->place);
+            withdraw_number(s, a->place);
         }
         free(a);
         return false;
@@ -904,7 +906,7 @@ static void handle(ltdic_server *s, ltdic_net *net, const ltdic_indication *i)
     default:
         break;
     }
-    leave_place(a);
+    leave_if_over(a);
 }
 
 /* ---- closing ------------------------------------------------------------------------------ */
@@ -921,7 +923,7 @@ void ltdic_server_close(ltdic_server *server, uint32_t milliseconds)
     server->end_at = now + milliseconds;
     if (!ltdic__net_is_shared(server->listener)) {
         ltdic_net_limit_connections(server->listener, 0);
-        while (accept_connection(server)) { /* those who wait already */
+        while (accept_connection(server)) { /* those that wait already */
         }
     }
     ltdic_net_free(server->listener);
@@ -930,30 +932,30 @@ void ltdic_server_close(ltdic_server *server, uint32_t milliseconds)
     set_alarm(server);
 }
 
-/* The user has begun a message that is not at its end. */
+/* Returns true if a message that the user has begun is not complete. */
 static bool is_sending(const ltdic_served *a)
 {
     return !ltdic__association_is_between_messages(ltdic__net_association(a->net), a->announced);
 }
 
-/* Neither side has begun a message that is not at its end. */
+/* Returns true if all messages of both sides are complete. */
 static bool is_between(const ltdic_served *a)
 {
     return a->between && !a->waits && !is_sending(a);
 }
 
-/* One step towards the end of one association. */
+/* Does the next step of closing one association. */
 static void close_step(ltdic_served *a, uint64_t now)
 {
     const ltdic_server *s = a->server;
     const int state = ltdic_net_state(a->net);
-    if (now >= s->end_at || (state == 2 && now >= s->grace)) {
+    if (now >= s->end_at || (state == STA_AWAITING_RQ && now >= s->grace)) {
         ltdic_net_close(a->net);
-    } else if (state >= 3 && state <= 12 && now >= s->abort_at) {
+    } else if (ltdic__is_in_progress(state) && now >= s->abort_at) {
         send_or_end(a, LTDIC_ABORT, no_codes);
-    } else if (state == 3) {
+    } else if (state == STA_AWAITING_ANSWER) {
         send_or_end(a, LTDIC_ASSOCIATE_RJ, congestion);
-    } else if (state == 6 && is_between(a)) {
+    } else if (state == STA_ESTABLISHED && is_between(a)) {
         send_or_end(a, LTDIC_RELEASE_RQ, no_codes);
     }
 }
@@ -968,20 +970,20 @@ static void close_all(ltdic_server *s)
 
 /* ---- the loop ----------------------------------------------------------------------------- */
 
-/* In a collision the other side has to answer first (PS3.8 9.2.2). What the user has still to send
- * goes before the answer. */
+/* Answers a release, after the data that the user has still to send. In a collision the requestor
+ * answers first (PS3.8 9.2.2). */
 static void answer_release(ltdic_served *a)
 {
     a->releases = a->waits || is_sending(a);
     if (a->releases) {
         list_remove(&a->resuming);
         list_insert_before(&a->server->resuming, &a->resuming);
-    } else if (ltdic_net_state(a->net) == 8) {
+    } else if (ltdic_net_state(a->net) == STA_AWAITING_RELEASE_ANSWER) {
         send_or_end(a, LTDIC_RELEASE_RP, no_codes);
     }
 }
 
-/* All that came before the release has been dealt with. */
+/* Answers the releases of the last batch: the user has handled the data before them. */
 static void answer_releases(ltdic_server *s)
 {
     while (!list_empty(&s->releasing)) {
@@ -992,8 +994,8 @@ static void answer_releases(ltdic_server *s)
     }
 }
 
-/* The user has sent what there was: go on with what the peer has sent, and answer its release,
- * unless there was not room for all, or more is to come. */
+/* Receives again from peers whose user had no room to send, and answers their releases, unless
+ * more data waits. */
 static void resume_all(ltdic_server *s)
 {
     node all;
@@ -1022,12 +1024,12 @@ static void begin_batch(ltdic_server *s, unsigned wanted)
     s->data.start = s->data.end = 0;
     if (s->gave_data) {
         s->gave_data = false;
-        buffer_reserve(&s->data, BATCH_ROOM); /* else it grows */
+        buffer_reserve(&s->data, BATCH_ROOM); /* if it fails, the buffer grows later */
     }
 }
 
-/* Tells those whose data was postponed that they may send: first those that have sent nothing. A
- * batch has room for 256; the others stay in the list. */
+/* Reports to those whose data was postponed that they may send; those that have sent nothing come
+ * first. A batch has room for 256 events; the others stay in the list. */
 static void tell_postponed(ltdic_server *s)
 {
     node all;
@@ -1042,12 +1044,12 @@ static void tell_postponed(ltdic_server *s)
         }
         tell_of_room(a);
         if (a->waits && ltdic__association_has_room(ltdic__net_association(a->net))) {
-            list_insert_before(&s->postponed, &a->postponed); /* the batch is full */
+            list_insert_before(&s->postponed, &a->postponed); /* the batch is full: next time */
         }
     }
 }
 
-/* Until the batch is full, or there is nothing more without waiting. */
+/* Handles indications until the batch is full or there are none. */
 static void take_all(ltdic_server *s)
 {
     ltdic_indication i;
@@ -1066,8 +1068,7 @@ static void take_all(ltdic_server *s)
     }
 }
 
-/* Sleeps until something has come for this server or for another user of the loop, but not beyond
- * `end`. */
+/* Waits until this server or another user of the loop has an indication, but not beyond `end`. */
 static int wait_until(ltdic_server *s, uint64_t end)
 {
     const uint64_t now = ltdic__now();
@@ -1087,7 +1088,7 @@ int ltdic_server_run(ltdic_server *server, ltdic_batch *batch, unsigned wanted, 
     answer_releases(server);
     resume_all(server);
     tell_postponed(server);
-    if (server->count > 0) { /* else nobody looks at the others before the next sleep */
+    if (server->count > 0) { /* else the other sources would wait until the next sleep */
         ltdic_loop_wait(server->loop, 0);
     }
     take_all(server);
@@ -1095,7 +1096,7 @@ int ltdic_server_run(ltdic_server *server, ltdic_batch *batch, unsigned wanted, 
         if (server->closing) {
             close_all(server);
         }
-        free_all(&server->ended); /* nobody was told of them */
+        free_all(&server->ended); /* no event reported them */
         status = wait_until(server, end);
         take_all(server);
     }

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* loops [ASSOCIATIONS]   eight threads, each with a loop and a server, serve one listening socket
- * with one admission. Four threads of requestors ask for so many associations.
+/* loops [ASSOCIATIONS]   serves one listening socket with eight threads. Each thread has a loop and
+ * a server; all servers share one admission. Four threads of requestors make ASSOCIATIONS
+ * connections.
  *
- * Halfway one server closes. Each connection must be answered, none lost or reset; the servers must
- * have counted what the requestors were told; and there must never be more associations than the
- * admission lets in. It is meant for ThreadSanitizer, too. */
+ * One server closes after half of them. Each connection must get an answer, and none may be lost
+ * or reset. The servers must have counted the answers that the requestors got. There must never be
+ * more associations than the admission allows. This program also runs under ThreadSanitizer. */
 #define _DEFAULT_SOURCE
 #include "ltdic.h"
 
@@ -18,8 +19,8 @@
 enum {
     SERVERS = 8,
     CALLERS = 4,
-    EACH = 8,       /* requestors of a caller */
-    PLACES = 6,     /* that the admission has */
+    EACH = 8,       /* requestors of one caller */
+    LIMIT = 6,      /* associations that the admission allows */
     SLICE = 20,     /* ms */
     CLOSING = 5000, /* ms */
     HUNG = 120      /* s */
@@ -31,7 +32,7 @@ typedef struct counts {
 
 typedef struct requestor {
     ltdic_net *net;
-    int is_open; /* it is accepted, and to be released in the next round */
+    int is_open; /* it is accepted; it is released in the next round */
     int answered;
 } requestor;
 
@@ -39,7 +40,7 @@ typedef struct caller {
     ltdic_loop *loop;
     requestor requestors[EACH];
     int active;
-    counts told;
+    counts answers;
 } caller;
 
 static ltdic_admission *admission;
@@ -94,7 +95,7 @@ static void *serve(void *of)
 static void listen_all(void)
 {
     const ltdic_address address = {"127.0.0.1", 0, LTDIC_IP_V4};
-    const ltdic_limits limits = {.size = sizeof limits, .together = PLACES};
+    const ltdic_limits limits = {.size = sizeof limits, .together = LIMIT};
     uint8_t room[64];
     ltdic_buffer host = {room, sizeof room, 0};
     admission = ltdic_admission_new();
@@ -132,7 +133,8 @@ static void begin(caller *c, requestor *r)
     }
 }
 
-/* The place is free only after this. */
+/* Call before an A-RELEASE-RQ or -RP is sent: the admission counts the association until the PDU
+ * arrives. */
 static void leave(requestor *r)
 {
     if (r->is_open) {
@@ -147,14 +149,14 @@ static void receive(caller *c, requestor *r, const ltdic_indication *i)
     CHECK(i->status == LTDIC_OK);
     switch (i->type) {
     case LTDIC_ASSOCIATE_AC:
-        c->told.accepted++;
+        c->answers.accepted++;
         r->is_open = r->answered = 1;
-        CHECK(atomic_fetch_add(&open_now, 1) < PLACES);
+        CHECK(atomic_fetch_add(&open_now, 1) < LIMIT);
         break;
     case LTDIC_ASSOCIATE_RJ:
         CHECK(pdu[7] == 2 && pdu[8] == 3 && (pdu[9] == 1 || pdu[9] == 2));
-        c->told.full += pdu[9] == 2;
-        c->told.leaving += pdu[9] == 1;
+        c->answers.full += pdu[9] == 2;
+        c->answers.leaving += pdu[9] == 1;
         r->answered = 1;
         break;
     case LTDIC_RELEASE_RQ:
@@ -215,16 +217,16 @@ static void *call(void *of)
     return NULL;
 }
 
-/* ---- what came of it ---------------------------------------------------------------------- */
+/* ---- comparison -------------------------------------------------------------------------- */
 
 static void compare(void)
 {
-    counts told = {0, 0, 0}, counted = {0, 0, 0};
+    counts answers = {0, 0, 0}, counted = {0, 0, 0};
     uint64_t connections = 0;
     for (int i = 0; i < CALLERS; i++) {
-        told.accepted += callers[i].told.accepted;
-        told.full += callers[i].told.full;
-        told.leaving += callers[i].told.leaving;
+        answers.accepted += callers[i].answers.accepted;
+        answers.full += callers[i].answers.full;
+        answers.leaving += callers[i].answers.leaving;
     }
     for (int i = 0; i < SERVERS; i++) {
         const ltdic_counters *t = &totals[i];
@@ -237,16 +239,16 @@ static void compare(void)
     printf(
         "%ld associations: %llu accepted, %llu beyond the limit, %llu at the server that closed; "
         "connections of each server:",
-        associations, (unsigned long long)told.accepted, (unsigned long long)told.full,
-        (unsigned long long)told.leaving);
+        associations, (unsigned long long)answers.accepted, (unsigned long long)answers.full,
+        (unsigned long long)answers.leaving);
     for (int i = 0; i < SERVERS; i++) {
         printf(" %llu", (unsigned long long)totals[i].connections);
     }
     printf("\n");
     CHECK(connections == (uint64_t)associations);
-    CHECK(told.accepted == counted.accepted && told.full == counted.full &&
-          told.leaving == counted.leaving);
-    CHECK(told.accepted + told.full + told.leaving == (uint64_t)associations);
+    CHECK(answers.accepted == counted.accepted && answers.full == counted.full &&
+          answers.leaving == counted.leaving);
+    CHECK(answers.accepted + answers.full + answers.leaving == (uint64_t)associations);
 }
 
 int main(int argc, char **argv)
