@@ -21,7 +21,7 @@
  *  Threads: there may be any number of objects; one thread at a time may use each. The library
  *  starts no thread. A loop and everything made from it are used by one thread at a time; other
  *  threads and signal handlers may call ltdic_loop_wake and ltdic_server_wake alone. Several
- * threads may use one admission at once, since it has a lock.
+ *  threads may use one admission at once, since it has a lock.
  *
  *  Ownership: `ltdic_bytes` never owns memory. A function copies what it keeps, unless its comment
  *  says that the memory is lent. What it returns is valid as long as its comment says.
@@ -600,13 +600,13 @@ LTDIC_API void ltdic_association_lost(ltdic_association *association);
 
 /** Returns the next indication. It also handles deadlines that have passed.
  *
- *  Nothing is copied: `indication->pdu` points into the input. LTDIC_SENT for PDUs that were sent
- *  before the input arrived comes before the indications of the input; for PDUs sent later it
- *  comes after them.
+ *  Nothing is copied: `indication->pdu` points into the input. First comes LTDIC_SENT for PDUs
+ *  that were submitted before this input arrived, then the indications of the input, then
+ * LTDIC_SENT for PDUs that were submitted later.
  *
  *  @param[in,out] in  bytes as received; then the bytes that are left. The next call needs these
  *    in front of the bytes that arrive next. They are less than one PDU of a type other than
- * P-DATA-TF
+ *  P-DATA-TF
  *  @return LTDIC_OK; LTDIC_NEED_MORE if there is none until more is received, something is sent,
  *    or ltdic_association_deadline passes */
 LTDIC_API int ltdic_association_next(ltdic_association *association, ltdic_indication *indication,
@@ -1025,8 +1025,8 @@ LTDIC_API void ltdic_server_limit_unfinished(ltdic_server *server, uint64_t byte
 /** Returns the address at which it listens, as ltdic_net_name does. */
 LTDIC_API int ltdic_server_name(const ltdic_server *server, ltdic_buffer *host, uint16_t *port);
 
-/** Serves until there is a wanted event. The call also confirms that the user has handled the last
- *  batch: only then it answers the releases that came after the data of that batch.
+/** Serves until there is a wanted event. Calling it again confirms that the last batch was handled:
+ *  releases that followed its data are answered then, not earlier.
  *
  *  @param wanted  any of LTDIC_WANT_...
  *  @return LTDIC_OK: only then there may be events; LTDIC_NEED_MORE if the time is up, or earlier

@@ -59,6 +59,8 @@ typedef struct tallies {
     _Atomic uint32_t each; /* limit for tallies that are not named; 0: none */
 } tallies;
 
+static const ltdic_reject local_limit = {2, 3, 2};
+
 struct ltdic_admission {
     pthread_mutex_t lock; /* protects all members that are not atomic */
     unsigned forks;       /* ltdic__forks when the lock was made */
@@ -101,7 +103,7 @@ ltdic_admission *ltdic_admission_new(void)
         pthread_mutex_init(&a->lock, NULL);
         a->forks = atomic_load(&ltdic__forks);
         a->max_length = DEFAULT_MAX_LENGTH;
-        a->beyond = (ltdic_reject){2, 3, 2};
+        a->beyond = local_limit;
     }
     return a;
 }
@@ -405,9 +407,7 @@ void ltdic_admission_set_limits(ltdic_admission *admission, const ltdic_limits *
     admission->most = l.together;
     admission->callers.each = l.each_calling;
     admission->hosts.each = l.each_host;
-    if (l.beyond.result != 0) {
-        admission->beyond = l.beyond;
-    }
+    admission->beyond = l.beyond.result != 0 ? l.beyond : local_limit;
     unlock(admission);
 }
 

@@ -652,3 +652,10 @@ def test_every_supported_proposal_is_accepted(offered: tuple[ProposedContext, ..
     accept = decode(answer.accept)
     assert isinstance(accept, AssociateAccept)
     assert all(c.result == 0 for c in accept.contexts)
+
+
+def test_codes_beyond_a_limit_that_are_not_set_are_the_default_ones() -> None:
+    admission = Admission(Policy(together=1, beyond=(1, 1, 1)))
+    admission.apply(Policy(together=1))
+    rq = encode(request())
+    assert [admission.judge(rq).codes for _ in range(2)] == [(0, 0, 0), (2, 3, 2)]
