@@ -530,7 +530,18 @@ class _Acceptor(AssociationProtocol):
         self.settle()
 
     def settle(self) -> None:
-        """Give back what it does not need any more."""
+        """Answer a release and go on with closing, both of which may be the end; then give back
+        what it does not need any more."""
+        if self._is_to_release and not self.order.is_sending:
+            self._is_to_release = False
+            self._answer_release()
+            super().step()
+        if self._server._closing and not self._over:
+            self._server._close_step(self)
+        self._give_back()
+        self._leave()
+
+    def _give_back(self) -> None:
         state = engine.IDLE if self._over else self.association.state
         if state == engine.IDLE:
             self._server._count_unfinished(self, 0)
@@ -539,13 +550,6 @@ class _Acceptor(AssociationProtocol):
         if self._place is not None and not engine.is_under_way(state):
             self._server._policy.leave(self._place)
             self._place = None
-        if self._is_to_release and not self.order.is_sending:
-            self._is_to_release = False
-            self._answer_release()
-            super().step()
-        if self._server._closing and not self._over:
-            self._server._close_step(self)
-        self._leave()
 
     @property
     def is_between_messages(self) -> bool:

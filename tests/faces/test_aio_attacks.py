@@ -32,7 +32,7 @@ from ltdic._protocol import AssociationProtocol
 from ltdic.tls import Tls
 from support.faces import DATA_CONTEXT
 from support.loops import in_loop
-from support.pdus import p_data
+from support.pdus import RELEASE_RP, RELEASE_RQ, p_data
 from support.raw import ACCEPT, OPTIONS, REQUEST, SHORT, raw_acceptor, raw_requestor
 from support.servers import SUPPORTED
 from support.sockets import LOCALHOST, TIMEOUT, read_all, receive_exactly_one
@@ -262,6 +262,32 @@ async def test_an_accept_is_sent_although_an_abort_follows_the_request() -> None
         answer = await asyncio.to_thread(ask)
     assert answer[:1] == ACCEPT[:1]
     assert (to.counters.accepted, to.counters.aborted) == (1, 1)
+
+
+# ---- places ------------------------------------------------------------------------------------
+
+
+async def receives(association: aio.AsyncServedAssociation, pdv: PDV) -> None:
+    """Do nothing with what comes."""
+
+
+@pytest.mark.parametrize("data", [b"", p_data(b"ab", is_command=True)], ids=["", "after data"])
+@in_loop
+async def test_a_released_association_has_no_place_although_its_connection_stays_open(
+    data: bytes,
+) -> None:
+    def release(connection: socket.socket) -> bytes:
+        connection.sendall(REQUEST)
+        assert receive_exactly_one(connection)[:1] == ACCEPT[:1]
+        connection.sendall(data + RELEASE_RQ)
+        return receive_exactly_one(connection)
+
+    admission = Admission(contexts=SUPPORTED, max_associations=1)
+    async with aio.Server((LOCALHOST, 0), admission=admission, handler=receives) as to:
+        with raw_requestor(to.address[1]) as first, raw_requestor(to.address[1]) as second:
+            for connection in first, second:
+                assert await asyncio.to_thread(release, connection) == RELEASE_RP
+    assert to.counters.released == 2
 
 
 # ---- exceptions of on_request and of handlers ----------------------------------------------------
