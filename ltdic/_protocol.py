@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable
@@ -78,6 +79,13 @@ async def _one_in_a_step(loop: asyncio.AbstractEventLoop) -> AsyncGenerator[None
         await asyncio.sleep(0)
 
 
+def send_at_once(sock: Any) -> None:
+    """Turn Nagle's algorithm off. asyncio does so only for a socket that was made with the number
+    of TCP, which one that was accepted has from its listener."""
+    with suppress(OSError):  # the connection is lost, which reading tells
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
 class AssociationProtocol(asyncio.Protocol):
     """Drives one association with the bytes of one transport."""
 
@@ -128,9 +136,9 @@ class AssociationProtocol(asyncio.Protocol):
     # ---- what asyncio calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """TCP_NODELAY is asyncio's own business."""
         self.transport = cast(asyncio.Transport, transport)
         self._socket = transport.get_extra_info("socket")
+        send_at_once(self._socket)
         name = transport.get_extra_info("peername")
         if name:
             self.peer = peer_of(name)

@@ -375,6 +375,19 @@ async def test_answers_of_the_tls_layer_itself_are_bounded(
 MUCH = 32 << 20
 
 
+@in_loop
+async def test_neither_end_of_tls_leaves_nagles_algorithm_on() -> None:
+    def nagle_of(protocol: AssociationProtocol) -> bool:
+        sock = protocol.transport.get_extra_info("socket")
+        return not sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+    async with (
+        aio.Server((LOCALHOST, 0), tls=server_context()) as to,
+        aio.connect(*to.address, tls=client_context(), **OPTIONS) as association,
+    ):
+        assert [nagle_of(a) for a in (*to._acceptors, association._protocol)] == [False, False]
+
+
 # ---- servers before they begin, and after their end ----------------------------------------------
 
 
