@@ -160,12 +160,16 @@ class AssociationProtocol(asyncio.Protocol):
     def _decrypted(self, tls: Tls, data: bytes) -> bytes:
         plain = tls.receive(data)
         self._tls_answers = self._write_out()  # of a handshake, an alert, or new keys
+        if self.association.state == engine.CLOSING and tls.has_more:
+            tls.stop_receiving()  # only the end of the connection means something
         return plain
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
         if isinstance(exc, ConnectionError):
             self._read_rest()
+        elif self.tls is not None:
+            self.tls.stop_receiving()  # all that came is decrypted, or this end has closed
         self._has_ended = True
         self.step()
         self.order.stop()
@@ -209,9 +213,11 @@ class AssociationProtocol(asyncio.Protocol):
     def step(self, most: int = MOST_WORK) -> None:
         """Take the events that there are, send what is to be sent, and set the timer. To be called
         after everything that may have changed something."""
-        if self._has_ended and self.association.state != engine.IDLE:
+        if self._has_ended and not self._decrypts() and self.association.state != engine.IDLE:
             self.association.receive_eof()  # after the request, whose answer may be there already
         self._take_events(most)
+        if self._decrypts() and self._held < MOST_HELD:
+            self._go_on_soon()
         self.flush()
         self.association._drop_used()
         if self._unanswered and self.association.expects_more:
@@ -233,13 +239,23 @@ class AssociationProtocol(asyncio.Protocol):
                 return
             self._over = self._over or indication.over
             self.on_indication(indication)
+        self._go_on_soon()
+
+    def _go_on_soon(self) -> None:
         if not self._goes_on:
             self._goes_on = True
             self._loop.call_soon(self._go_on)
 
     def _go_on(self) -> None:
         self._goes_on = False
-        self.step()
+        if self._decrypts():
+            self.data_received(b"")
+        else:
+            self.step()
+
+    def _decrypts(self) -> bool:
+        """Is there more to decrypt of what was received?"""
+        return self.tls is not None and self.tls.has_more
 
     def on_indication(self, indication: engine.Indication) -> None:
         self.put(self.association._event(indication))
@@ -362,7 +378,7 @@ class AssociationProtocol(asyncio.Protocol):
     async def next(self) -> Event:
         """The next event; one that ends the association is raised."""
         while (event := self.take()) is None:
-            if self.aborted or self.closed:
+            if self.aborted or (self.closed and not self._goes_on):
                 raise LocalError(WAS_ABORTED)
             await self.change()
         error = self.error_of(event)

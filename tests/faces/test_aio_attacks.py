@@ -8,6 +8,7 @@ import socket
 import ssl
 import threading
 import time
+from collections import Counter
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Any
@@ -23,13 +24,14 @@ from ltdic import (
     AssociationAborted,
     AssociationRejected,
     AssociationTimeout,
+    ConnectionClosed,
     UserInformation,
     aio,
     decode,
     encode,
 )
 from ltdic._protocol import AssociationProtocol
-from ltdic.tls import Tls
+from ltdic.tls import MOST_RECORDS, Tls
 from support.faces import DATA_CONTEXT
 from support.loops import in_loop
 from support.pdus import RELEASE_RP, RELEASE_RQ, p_data
@@ -386,6 +388,117 @@ async def test_neither_end_of_tls_leaves_nagles_algorithm_on() -> None:
         aio.connect(*to.address, tls=client_context(), **OPTIONS) as association,
     ):
         assert [nagle_of(a) for a in (*to._acceptors, association._protocol)] == [False, False]
+
+
+# ---- TLS in the smallest records -----------------------------------------------------------------
+
+
+def tiny_records(tls: RawTls, data: bytes) -> None:
+    """Write so that each byte has a record of its own, and send all of them at once."""
+    for n in range(len(data)):
+        tls.write(data[n : n + 1])
+    tls.flush()
+
+
+class Steps:
+    """Counts the plain bytes that each step of the loop makes of TLS records."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.made: Counter[int] = Counter()
+        self._number = 0
+        self._receive = Tls.receive
+        monkeypatch.setattr(Tls, "receive", lambda tls, data: self._counted(tls, data))
+        self._task = asyncio.ensure_future(self._count())
+
+    async def _count(self) -> None:
+        while True:
+            self._number += 1
+            await asyncio.sleep(0)
+
+    def _counted(self, tls: Tls, data: bytes) -> bytes:
+        plain = self._receive(tls, data)
+        self.made[self._number] += len(plain)
+        return plain
+
+    def stop(self) -> None:
+        self._task.cancel()
+
+
+@by_version
+@in_loop
+async def test_a_step_of_the_loop_decrypts_few_records(
+    version: ssl.TLSVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ask() -> bytes:
+        with raw_requestor(to.address[1]) as connection:
+            tls = RawTls(connection, of_version(client_context(), version), False)
+            tiny_records(tls, REQUEST)
+            answer = tls.read()
+            tiny_records(tls, encode(Abort(0, 0)))
+            return answer
+
+    steps = Steps(monkeypatch)
+    async with aio.Server((LOCALHOST, 0), tls=server_context()) as to:
+        answer = await asyncio.to_thread(ask)
+    steps.stop()
+    assert answer[:1] == ACCEPT[:1]
+    assert steps.made.total() == len(REQUEST) + 10
+    assert max(steps.made.values()) <= MOST_RECORDS
+
+
+@by_version
+@in_loop
+async def test_nothing_is_decrypted_of_many_records_behind_an_abort(
+    version: ssl.TLSVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ask() -> bytes:
+        with raw_requestor(to.address[1]) as connection:
+            tls = RawTls(connection, of_version(client_context(), version), False)
+            tiny_records(tls, b"\x08" + bytes(5000))
+            return tls.read()
+
+    steps = Steps(monkeypatch)
+    async with aio.Server((LOCALHOST, 0), tls=server_context()) as to:
+        answer = await asyncio.to_thread(ask)
+    steps.stop()
+    assert answer[0] == Abort.type
+    assert steps.made.total() <= 3 * MOST_RECORDS
+
+
+@by_version
+@in_loop
+async def test_what_came_in_many_records_is_received_before_the_loss(
+    version: ssl.TLSVersion,
+) -> None:
+    def script() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            tls = RawTls(connection, of_version(server_context(), version), True)
+            tls.flush()
+            tls.read()
+            tls.write(ACCEPT)
+            tls.flush()
+            assert may_send.wait(TIMEOUT)
+            tiny_records(tls, p_data(data, is_command=True))
+            has_sent.set()
+            with suppress(ConnectionResetError):
+                connection.recv(1)
+
+    data, may_send, has_sent = bytes(1000), threading.Event(), threading.Event()
+    with socket.create_server((LOCALHOST, 0)) as listener:
+        peer = Background(script)
+        address = listener.getsockname()
+        async with aio.connect(*address, tls=client_context(), **OPTIONS) as association:
+            may_send.set()
+            assert has_sent.wait(TIMEOUT)
+            transport: Any = association._protocol.transport
+            transport._fatal_error(ConnectionResetError())  # as where writing fails
+            pdv = await association.receive()
+            assert pdv is not None
+            assert pdv.data == data
+            with pytest.raises(ConnectionClosed):
+                await association.receive()
+        await asyncio.to_thread(peer.join)
 
 
 # ---- servers before they begin, and after their end ----------------------------------------------
