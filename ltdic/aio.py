@@ -482,6 +482,11 @@ class _Acceptor(AssociationProtocol):
         self._verification: frozenset[int] = frozenset()
         """The contexts whose data is answered here: C-ECHO."""
         self._between = True
+        """Is no message of the peer received in part?"""
+        self._begins = True
+        """Is what comes next the first piece of a command or data set?"""
+        self._is_alone = False
+        """Is the command that comes, or came last, the whole message?"""
         self._tasks: set[asyncio.Task[None]] = set()
         self._working = False
         self._yields: asyncio.Task[None] | None = None
@@ -633,13 +638,22 @@ class _Acceptor(AssociationProtocol):
         self.flush()
 
     def _receive_data(self, indication: engine.Indication) -> None:
-        self._between = indication.control & (codec.COMMAND | codec.LAST) == codec.LAST
+        self._look_for_end(indication)
         if indication.id in self._verification:
             self._receive_echo(indication)
         elif self._server._handler is not None:
             event = self.association._event(indication)
             self.put(event)
             self._work()
+
+    def _look_for_end(self, indication: engine.Indication) -> None:
+        """A message ends with its data set, or with a command that announces none. The first piece
+        of a command mostly tells which (PS3.7 6.3.1)."""
+        is_command, is_last = indication.control & codec.COMMAND, indication.control & codec.LAST
+        if self._begins and is_command:
+            self._is_alone = engine.announces_no_data_set(self.association._bytes_of(indication))
+        self._begins = bool(is_last)
+        self._between = self._begins and (not is_command or self._is_alone)
 
     def _receive_echo(self, indication: engine.Indication) -> None:
         """In a Verification context nothing but a C-ECHO request means anything (PS3.4 A.4)."""

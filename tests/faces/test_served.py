@@ -490,6 +490,45 @@ def test_a_handler_may_release_between_two_messages(serve: Serve) -> None:
         assert host.end()[1].outcome == "released"
 
 
+DELETE = command_set({0x0100: 0x0150, 0x0110: 1, 0x0800: 0x0101, 0x1000: "1.2.3"})
+"""An N-DELETE-RQ (PS3.7 10.3.6.1), which has no data set."""
+
+
+def closes_after(host: Host, peer: Peer, handled: queue.Queue[PDV], *pieces: bytes) -> PDU | None:
+    """What the peer is sent when the server closes after these pieces."""
+    peer.associate()
+    peer.send(*pieces)
+    for _ in pieces:
+        handled.get(timeout=TIMEOUT)
+    host.server.close()
+    told = peer.take()
+    peer.send(ReleaseResponse())
+    return told
+
+
+def test_a_server_that_closes_releases_after_a_command_without_data_set(serve: Serve) -> None:
+    handled: queue.Queue[PDV] = queue.Queue()
+
+    def handler(_: Any, pdv: PDV) -> Iterator[Any]:
+        yield handled.put(pdv)
+
+    with serve(handler=handler) as host, Peer(host, REQUEST) as peer:
+        assert closes_after(host, peer, handled, p_data(DELETE, True)) == ReleaseRequest()
+        assert host.end()[1].outcome == "released"
+
+
+def test_an_asyncio_server_that_closes_releases_after_such_a_command_in_two_pieces() -> None:
+    handled: queue.Queue[PDV] = queue.Queue()
+    pieces = p_data(DELETE[:-4], True, False), p_data(DELETE[-4:], True)
+
+    def handler(_: Any, pdv: PDV) -> Iterator[Any]:
+        yield handled.put(pdv)
+
+    with in_asyncio(handler=handler) as host, Peer(host, REQUEST) as peer:
+        assert closes_after(host, peer, handled, *pieces) == ReleaseRequest()
+        assert host.end()[1].outcome == "released"
+
+
 # ---- strangers ----------------------------------------------------------------------------------
 
 MALFORMED = bytes.fromhex("2000ffff01000000")
