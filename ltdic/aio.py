@@ -537,7 +537,7 @@ class _Acceptor(AssociationProtocol):
     def settle(self) -> None:
         """Answer a release and go on with closing, both of which may be the end; then give back
         what it does not need any more."""
-        if self._is_to_release and not self.order.is_sending:
+        if self._is_to_release and not self.order.is_open:
             self._is_to_release = False
             self._answer_release()
             super().step()
@@ -559,7 +559,8 @@ class _Acceptor(AssociationProtocol):
     @property
     def is_between_messages(self) -> bool:
         """Is there no message that is received, handled or sent in part?"""
-        return self._between and not self._working and not self.order.is_open
+        sends = self.order.is_open or self.order.is_broken
+        return self._between and not self._working and not sends
 
     def _remember(self, request: bytes) -> None:
         self._record = Record(*titles_of(request), self.peer, True)
@@ -680,7 +681,9 @@ class _Acceptor(AssociationProtocol):
             self._is_to_release = True
 
     def _answer_release(self) -> None:
-        if self.association.state == engine.RELEASE_REQUESTED:
+        if self.order.is_broken:  # only abort is left to do
+            self.abort()
+        elif self.association.state == engine.RELEASE_REQUESTED:
             self.association.send(ReleaseResponse())
             self._set_end(RELEASED)
 

@@ -9,6 +9,7 @@ import ssl
 import threading
 import time
 from collections import Counter
+from collections.abc import AsyncIterator
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Any
@@ -25,12 +26,15 @@ from ltdic import (
     AssociationRejected,
     AssociationTimeout,
     ConnectionClosed,
+    DataTransfer,
+    ReleaseResponse,
     UserInformation,
     aio,
     decode,
     encode,
 )
 from ltdic._protocol import AssociationProtocol
+from ltdic.association import PART
 from ltdic.tls import MOST_RECORDS, Tls
 from support.faces import DATA_CONTEXT
 from support.loops import in_loop
@@ -342,6 +346,54 @@ async def test_any_exception_of_a_handler_aborts_its_association(
                 await association.receive()
     assert to.counters.aborted == 2
     assert errors_of(caplog) == 2 * ["the handler failed; its association is aborted"]
+
+
+# ---- messages that their task leaves in the middle -----------------------------------------------
+
+
+async def leaves_a_command_in_the_middle(association: aio.AsyncServedAssociation) -> None:
+    """Send half of it, in a task that is cancelled then."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield bytes(PART + 2)
+        is_half_sent.set()
+        await asyncio.sleep(TIMEOUT)
+
+    is_half_sent = asyncio.Event()
+    sending = association.send(pieces(), context=DATA_CONTEXT, is_command=True)
+    task = asyncio.ensure_future(sending)
+    await is_half_sent.wait()
+    task.cancel()
+    await asyncio.wait([task])
+
+
+def types_beside_data(connection: socket.socket) -> list[int]:
+    """The types of the PDUs that come, up to that which ends the association, but for P-DATA-TF."""
+    types = [receive_exactly_one(connection)[0]]
+    while types[-1] not in (ReleaseResponse.type, Abort.type):
+        types.append(receive_exactly_one(connection)[0])
+    return [one for one in types if one != DataTransfer.type]
+
+
+@pytest.mark.parametrize("is_to_close", [False, True], ids=["release", "close"])
+@in_loop
+async def test_an_association_with_half_a_message_sent_is_aborted_not_released(
+    is_to_close: bool,
+) -> None:
+    options: dict[str, Any] = {"admission": Admission(contexts=SUPPORTED), "handler": receives}
+    timeout = SHORT if is_to_close else TIMEOUT
+    async with aio.Server((LOCALHOST, 0), timeout=timeout, **options) as to:
+        with raw_requestor(to.address[1]) as connection:
+            connection.sendall(REQUEST)
+            types = asyncio.ensure_future(asyncio.to_thread(types_beside_data, connection))
+            while not to.open:
+                await asyncio.sleep(0)
+            await leaves_a_command_in_the_middle(to.open[0])
+            if is_to_close:
+                to.close()
+            else:
+                connection.sendall(RELEASE_RQ)
+            assert await types == [ACCEPT[0], Abort.type]
 
 
 # ---- peers that never read -----------------------------------------------------------------------

@@ -59,7 +59,7 @@ from support.commands import command_set, echo_request, elements_of
 from support.hostile import item, pdu
 from support.hosts import SERVERS, SUPPORTED, Host, Serve, blocking, in_asyncio
 from support.pdus import data_pdu, p_data
-from support.peer import REQUEST, Peer, peer_releases
+from support.peer import REQUEST, Peer, has_come, peer_releases
 from support.rejections import Codes
 from support.sockets import LOCALHOST, TIMEOUT, close_with_reset
 from support.threads import Background, background
@@ -526,6 +526,27 @@ def test_an_asyncio_server_that_closes_releases_after_such_a_command_in_two_piec
 
     with in_asyncio(handler=handler) as host, Peer(host, REQUEST) as peer:
         assert closes_after(host, peer, handled, *pieces) == ReleaseRequest()
+        assert host.end()[1].outcome == "released"
+
+
+SAID = command_set({0x0100: 0x8020, 0x0120: 1, 0x0800: 1, 0x0900: 0xFF00})
+"""A C-FIND-RSP (PS3.7 9.3.2.2), with which a data set goes."""
+
+
+def test_a_release_is_answered_behind_the_data_set_that_a_command_has_announced(
+    serve: Serve,
+) -> None:
+    with serve() as host, Peer(host, REQUEST) as peer:
+        peer.associate()
+        association = host.one()
+        host.do(lambda: association.send(SAID, context=3, is_command=True))
+        assert peer.take() == data_pdu(SAID, True)
+        peer.send(ReleaseRequest())
+        assert not has_come(peer, SHORT / 3)
+        host.do(lambda: association.send(b"ab", context=3))
+        assert peer.take() == data_pdu(b"ab")
+        assert peer.take() == ReleaseResponse()
+        peer.close()
         assert host.end()[1].outcome == "released"
 
 
