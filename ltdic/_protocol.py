@@ -405,7 +405,7 @@ class AssociationProtocol(asyncio.Protocol):
         context_id: int,
         is_command: bool,
         timeout: float | None,
-        size: int = PART,
+        size: int,
     ) -> None:
         """Send a whole command or data set in parts of `size` bytes, after other tasks."""
         opens = is_begun = False

@@ -26,7 +26,7 @@ from collections.abc import (
     Mapping,
 )
 from contextlib import suppress
-from functools import partial
+from functools import cached_property, partial
 from types import TracebackType
 from typing import Any, NoReturn, cast
 
@@ -69,6 +69,7 @@ from .association import (
     deadline_of,
     failure,
     left_of,
+    part_size_for,
     request_of,
     security_of,
     titles_of,
@@ -154,7 +155,8 @@ class AsyncAssociation(RequestorAssociationBase):
         context_id = context_id_of(self.contexts, context)
         self._refuse_if_over()
         try:
-            await self._protocol.send(data, context_id, is_command, self.timeout)
+            size = self._part_size
+            await self._protocol.send(data, context_id, is_command, self.timeout, size)
             self._protocol.raise_if_over()
         except Error as e:
             await self._fail(e)
@@ -206,6 +208,11 @@ class AsyncAssociation(RequestorAssociationBase):
             self._cut()  # where it was cancelled
 
     # ---- how it is done
+
+    @cached_property
+    def _part_size(self) -> int:
+        user_info = self.accept.user_info
+        return part_size_for((user_info and user_info.max_length) or 0)
 
     def _refuse_if_over(self) -> None:
         """Raises the exception where what has come is the end already."""

@@ -20,6 +20,7 @@ from ltdic import (
     PDV,
     Abort,
     Admission,
+    AssociateAccept,
     AssociateReject,
     AssociateRequest,
     AssociationAborted,
@@ -621,3 +622,31 @@ async def test_a_step_of_the_loop_sends_one_part_to_a_peer_of_small_pdus(
     counter.cancel()
     assert len(sent_in) == 3 * 4
     assert len(set(sent_in)) == len(sent_in)
+
+
+@in_loop
+async def test_a_requestor_sends_small_parts_to_an_acceptor_of_small_pdus(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    accept = decode(ACCEPT)
+    assert isinstance(accept, AssociateAccept)
+    small = encode(replace(accept, user_info=UserInformation(8, "1.2.3")))
+
+    def script(connection: socket.socket) -> None:
+        connection.sendall(small)
+        assert len(read_all(connection, 65536 * 7)) == 65536 * 7
+        connection.recv(1024)
+
+    sizes: list[int] = []
+    give = AssociationProtocol._give
+
+    def sized(protocol: AssociationProtocol, pdv: PDV) -> None:
+        sizes.append(len(pdv.data))
+        give(protocol, pdv)
+
+    monkeypatch.setattr(AssociationProtocol, "_give", sized)
+    with raw_acceptor(script) as (port, _):
+        association = await aio.connect(LOCALHOST, port, **OPTIONS)
+        await association.send(bytes(65536), context=DATA_CONTEXT, is_command=True)
+        await association.abort()
+    assert sizes == 16 * [4096]
