@@ -164,6 +164,12 @@ class AssociationProtocol(asyncio.Protocol):
             tls.stop_receiving()  # only the end of the connection means something
         return plain
 
+    def eof_received(self) -> bool:
+        """Keep the connection open where the peer waits for the answer to its release."""
+        is_to_answer = self.association.state == engine.RELEASE_REQUESTED
+        self._has_ended = self._has_ended or is_to_answer
+        return is_to_answer
+
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
         if isinstance(exc, ConnectionError):
@@ -213,9 +219,11 @@ class AssociationProtocol(asyncio.Protocol):
     def step(self, most: int = MOST_WORK) -> None:
         """Take the events that there are, send what is to be sent, and set the timer. To be called
         after everything that may have changed something."""
-        if self._has_ended and not self._decrypts() and self.association.state != engine.IDLE:
-            self.association.receive_eof()  # after the request, whose answer may be there already
         self._take_events(most)
+        if self._has_ended and self._may_end():
+            self.flush()  # after the end nothing goes
+            self.association.receive_eof()
+            self._take_events(most)
         if self._decrypts() and self._held < MOST_HELD:
             self._go_on_soon()
         self.flush()
@@ -228,6 +236,13 @@ class AssociationProtocol(asyncio.Protocol):
         self._read_while_there_is_room()
         self._set_timer()
         self._wake()
+
+    def _may_end(self) -> bool:
+        """May the end be told? Not before the request, whose answer may be there already, nor while
+        there is more to decrypt, or the peer waits for the answer to its release."""
+        state = self.association.state
+        is_to_answer = state == engine.RELEASE_REQUESTED and not self.closed
+        return state != engine.IDLE and not self._decrypts() and not is_to_answer
 
     def _take_events(self, most: int) -> None:
         """Take as many as may be taken in one step."""

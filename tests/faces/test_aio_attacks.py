@@ -271,6 +271,86 @@ async def test_an_accept_is_sent_although_an_abort_follows_the_request() -> None
     assert (to.counters.accepted, to.counters.aborted) == (1, 1)
 
 
+# ---- a release with the end behind it ------------------------------------------------------------
+
+
+class Plain(RawTls):
+    """The same without TLS: the end is that of TCP."""
+
+    def __init__(self, connection: socket.socket, *_: Any) -> None:
+        connection.settimeout(TIMEOUT)
+        self.connection = connection
+
+    def write(self, data: bytes) -> None:
+        self.connection.sendall(data)
+
+    def write_end(self) -> None:
+        self.connection.shutdown(socket.SHUT_WR)
+
+    def read(self) -> bytes:
+        return receive_exactly_one(self.connection)
+
+    def flush(self) -> None:
+        """All has gone."""
+
+
+def release_and_end(end: RawTls, first: bytes) -> bytes:
+    end.write(first + RELEASE_RQ)
+    end.write_end()
+    end.flush()
+    return end.read()
+
+
+by_end = pytest.mark.parametrize("kind", [Plain, RawTls], ids=["plain", "TLS"])
+
+
+@by_end
+@pytest.mark.parametrize("data", [b"", p_data(b"ab", is_command=True)], ids=["", "after data"])
+@in_loop
+async def test_a_server_answers_a_release_with_the_end_behind_it(
+    kind: type[RawTls], data: bytes
+) -> None:
+    async def handler(association: aio.AsyncServedAssociation, pdv: PDV) -> None:
+        while not association._acceptor._has_ended:
+            await asyncio.sleep(0)
+
+    def ask() -> bytes:
+        with raw_requestor(to.address[1]) as connection:
+            end = kind(connection, client_context(), False)
+            end.write(REQUEST)
+            end.flush()
+            end.read()
+            return release_and_end(end, data)
+
+    options: dict[str, Any] = {"tls": server_context()} if kind is RawTls else {}
+    admission = Admission(contexts=SUPPORTED)
+    async with aio.Server((LOCALHOST, 0), admission=admission, handler=handler, **options) as to:
+        assert await asyncio.to_thread(ask) == RELEASE_RP
+    assert (to.counters.released, to.counters.lost) == (1, 0)
+
+
+@by_end
+@in_loop
+async def test_a_requestor_answers_a_release_with_the_end_behind_it(kind: type[RawTls]) -> None:
+    def script() -> bytes:
+        connection, _ = listener.accept()
+        with connection:
+            end = kind(connection, server_context(), True)
+            end.flush()
+            end.read()
+            end.write(ACCEPT)
+            return release_and_end(end, b"")
+
+    tls = client_context() if kind is RawTls else None
+    with socket.create_server((LOCALHOST, 0)) as listener:
+        peer = Background(script)
+        association = await aio.connect(*listener.getsockname(), tls=tls, **OPTIONS)
+        while not association._protocol._has_ended:
+            await asyncio.sleep(0)
+        assert await association.receive() is None
+        assert await asyncio.to_thread(peer.join) == RELEASE_RP
+
+
 # ---- places ------------------------------------------------------------------------------------
 
 
