@@ -510,12 +510,20 @@ class _Acceptor(AssociationProtocol):
             self._first += data[: FIRST - len(self._first)]
         super().data_received(data)
         if self.tls is None or self.tls.established:
-            self._server._count_unfinished(self, self.association._unfinished)
+            self._server._count_unfinished(self, self._unfinished())
             return
         self._handshake += len(data)
         self._server._count_unfinished(self, self._handshake)
         if self._handshake > MOST_HANDSHAKE:
             self.cut()
+
+    def _unfinished(self) -> int:
+        """Bytes of a PDU that is not whole, those in TLS records included: but for those that come
+        while the association is established, which are mostly of a P-DATA-TF."""
+        size = self.association._unfinished
+        if self.tls is not None and not self.association.established:
+            size += len(self.tls.waiting)
+        return size
 
     def connection_lost(self, exc: Exception | None) -> None:
         try:

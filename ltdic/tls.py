@@ -65,7 +65,7 @@ class Tls:
         """Plain bytes that wait for the end of a renegotiation (TLS 1.2)."""
         self.has_more = False
         """True where records may wait to be decrypted: by `receive`, with no bytes or more."""
-        self._waiting = b""
+        self.waiting = b""
         """What was received, and is not decrypted yet."""
         self._is_deaf = False
 
@@ -78,7 +78,7 @@ class Tls:
         if `error` is set, those before the error."""
         if self._is_deaf:
             return b""
-        self._give_records(self._waiting + data)
+        self._give_records(self.waiting + data)
         parts: list[bytes] = []
         try:
             if not self.established:
@@ -103,12 +103,12 @@ class Tls:
         ends = list(islice(_ends_of_records(data), MOST_RECORDS))
         end = ends[-1] if ends else 0
         self._incoming.write(memoryview(data)[:end])
-        self._waiting = data[end:]
+        self.waiting = data[end:]
         self.has_more = len(ends) == MOST_RECORDS
 
     def stop_receiving(self) -> None:
         """Decrypt nothing more: what comes after this means nothing."""
-        self._is_deaf, self.has_more, self._waiting = True, False, b""
+        self._is_deaf, self.has_more, self.waiting = True, False, b""
 
     def send(self, data: bytes) -> None:
         """Encrypt plain bytes for the peer. Call it after the handshake only."""

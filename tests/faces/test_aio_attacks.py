@@ -34,6 +34,7 @@ from ltdic import (
     decode,
     encode,
 )
+from ltdic._native import net as native_net
 from ltdic._protocol import AssociationProtocol
 from ltdic.association import PART
 from ltdic.tls import MOST_RECORDS, Tls
@@ -632,6 +633,29 @@ async def test_what_came_in_many_records_is_received_before_the_loss(
             with pytest.raises(ConnectionClosed):
                 await association.receive()
         await asyncio.to_thread(peer.join)
+
+
+@by_version
+@in_loop
+async def test_bytes_of_a_request_count_in_a_record_that_is_not_whole(
+    version: ssl.TLSVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fourth requestor sends more than there may be of all, so that the first has to go."""
+
+    def send(connection: socket.socket) -> RawTls:
+        tls = RawTls(connection, of_version(client_context(), version), False)
+        tls.write(bytes(8192))
+        connection.sendall(tls._out.read()[:-1])
+        return tls
+
+    monkeypatch.setattr(native_net, "MAX_UNFINISHED", 3 * 8400)
+    async with aio.Server((LOCALHOST, 0), tls=server_context()) as to:
+        with ExitStack() as stack:
+            peers = [stack.enter_context(raw_requestor(to.address[1])) for _ in range(4)]
+            ends = [await asyncio.to_thread(send, peer) for peer in peers]
+            assert (await asyncio.to_thread(ends[0].read))[0] == Abort.type
+            assert to._unfinished_bytes in range(3 * 8192, 3 * 8400)
+    assert to.counters.no_request == 4
 
 
 # ---- servers before they begin, and after their end ----------------------------------------------
