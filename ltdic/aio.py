@@ -1091,8 +1091,11 @@ class Server:
         self._max_connections = connections_allowed(max_connections)
         self._handler = handler
         self._on_end = on_end
-        self._admission = self._rules = admission or Admission()
-        self._policy = self._policy_of(self._admission)
+        self._rules = admission or Admission()
+        """The admission whose policy C has."""
+        self._policy = self._policy_of(self._rules)
+        self._newest = self._given = self._rules, self._policy
+        """The admission that was set last, and its policy; and those that C was given last."""
         self._timeout = seconds_of("timeout", timeout)
         self._idle = seconds_of("idle", idle)
         self._tls = tls
@@ -1141,6 +1144,7 @@ class Server:
     async def __aenter__(self) -> Server:
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
+        self._take_rules()
         self._listener = _Listener(await _listen(*self._where), self)
         self._address = self._listener.socket.getsockname()[:2]
         self._listener.resume()
@@ -1173,22 +1177,25 @@ class Server:
     def admission(self) -> Admission:
         """Who is let in; another one may be set at any time, in any thread, and holds for the
         requests that come then. Places that are taken stay taken."""
-        return self._admission
+        return self._newest[0]
 
     @admission.setter
     def admission(self, admission: Admission) -> None:
         policy = self._policy_of(one("admission", admission, Admission))
-        self._admission = admission
-        if self._loop is None or self._loop.is_closed():
-            self._take_rules(policy, admission)
-        else:
-            with suppress(RuntimeError):  # the loop has been closed since
-                self._loop.call_soon_threadsafe(self._take_rules, policy, admission)
+        self._newest = admission, policy
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._take_rules)
 
-    def _take_rules(self, policy: service.Policy, admission: Admission) -> None:
-        if self._policy.taking_rules(policy).make() != 0:
+    def _take_rules(self) -> None:
+        """Give C the admission that was set last. Only the thread of the loop does: two threads
+        might leave the rules of one in C, and those of the other here."""
+        newest = self._newest
+        if newest is self._given:
+            return
+        if self._policy.taking_rules(newest[1]).make() != 0:
             raise MemoryError
-        self._rules = admission
+        self._rules, self._given = newest[0], newest
 
     @property
     def counters(self) -> Counters:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -35,6 +36,7 @@ from ltdic import (
     encode,
 )
 from ltdic._native import net as native_net
+from ltdic._native import service
 from ltdic._protocol import AssociationProtocol
 from ltdic.association import PART
 from ltdic.tls import MOST_RECORDS, Tls
@@ -678,6 +680,28 @@ def test_an_admission_can_be_set_after_the_loop_is_closed() -> None:
     server = asyncio.run(serve())
     server.admission = GUARDED
     assert server.admission is GUARDED
+
+
+@in_loop
+async def test_of_two_admissions_that_are_set_at_once_one_holds_in_all_it_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Before the block is entered, too. The second one is set while C is given the first."""
+    taking_rules = service.Policy.taking_rules
+
+    def set_another(to: service.Policy, other: service.Policy) -> Any:
+        monkeypatch.setattr(service.Policy, "taking_rules", taking_rules)
+        Background(partial(setattr, server, "admission", open_to_all)).join()
+        return taking_rules(to, other)
+
+    monkeypatch.setattr(service.Policy, "taking_rules", set_another)
+    open_to_all = Admission()
+    server = aio.Server((LOCALHOST, 0))
+    server.admission = GUARDED
+    async with server:
+        await asyncio.sleep(0)
+        async with aio.connect(*server.address, **OPTIONS):
+            assert server.admission is server._rules is open_to_all
 
 
 # ---- peers of small PDUs ------------------------------------------------------------------------
