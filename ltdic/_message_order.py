@@ -147,14 +147,14 @@ class AsyncMessageOrder:
         self._waiters: list[asyncio.Future[None]] = []
 
     @property
-    def is_sending(self) -> bool:
-        """True while a task sends a command or data set."""
-        return self._sender is not None
+    def is_broken(self) -> bool:
+        """True when a command or data set was not sent to its end, and never will be."""
+        return self._is_broken
 
     @property
     def is_open(self) -> bool:
-        """True while a message is incomplete."""
-        return self.is_sending or self._opener is not None
+        """True while a message is being sent: a task sends, or has sent a command alone."""
+        return self._sender is not None or self._opener is not None
 
     async def begin(self, is_command: bool, patience: float | None) -> None:
         """Wait as `MessageOrder.begin` does."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable
@@ -78,6 +79,13 @@ async def _one_in_a_step(loop: asyncio.AbstractEventLoop) -> AsyncGenerator[None
         await asyncio.sleep(0)
 
 
+def send_at_once(sock: Any) -> None:
+    """Turn Nagle's algorithm off. asyncio does so only for a socket that was made with the number
+    of TCP, which one that was accepted has from its listener."""
+    with suppress(OSError):  # the connection is lost, which reading tells
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
 class AssociationProtocol(asyncio.Protocol):
     """Drives one association with the bytes of one transport."""
 
@@ -128,9 +136,9 @@ class AssociationProtocol(asyncio.Protocol):
     # ---- what asyncio calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """TCP_NODELAY is asyncio's own business."""
         self.transport = cast(asyncio.Transport, transport)
         self._socket = transport.get_extra_info("socket")
+        send_at_once(self._socket)
         name = transport.get_extra_info("peername")
         if name:
             self.peer = peer_of(name)
@@ -152,12 +160,22 @@ class AssociationProtocol(asyncio.Protocol):
     def _decrypted(self, tls: Tls, data: bytes) -> bytes:
         plain = tls.receive(data)
         self._tls_answers = self._write_out()  # of a handshake, an alert, or new keys
+        if self.association.state == engine.CLOSING and tls.has_more:
+            tls.stop_receiving()  # only the end of the connection means something
         return plain
+
+    def eof_received(self) -> bool:
+        """Keep the connection open where the peer waits for the answer to its release."""
+        is_to_answer = self.association.state == engine.RELEASE_REQUESTED
+        self._has_ended = self._has_ended or is_to_answer
+        return is_to_answer
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
         if isinstance(exc, ConnectionError):
             self._read_rest()
+        elif self.tls is not None:
+            self.tls.stop_receiving()  # all that came is decrypted, or this end has closed
         self._has_ended = True
         self.step()
         self.order.stop()
@@ -201,9 +219,13 @@ class AssociationProtocol(asyncio.Protocol):
     def step(self, most: int = MOST_WORK) -> None:
         """Take the events that there are, send what is to be sent, and set the timer. To be called
         after everything that may have changed something."""
-        if self._has_ended and self.association.state != engine.IDLE:
-            self.association.receive_eof()  # after the request, whose answer may be there already
         self._take_events(most)
+        if self._has_ended and self._may_end():
+            self.flush()  # after the end nothing goes
+            self.association.receive_eof()
+            self._take_events(most)
+        if self._decrypts() and self._held < MOST_HELD:
+            self._go_on_soon()
         self.flush()
         self.association._drop_used()
         if self._unanswered and self.association.expects_more:
@@ -215,6 +237,13 @@ class AssociationProtocol(asyncio.Protocol):
         self._set_timer()
         self._wake()
 
+    def _may_end(self) -> bool:
+        """May the end be told? Not before the request, whose answer may be there already, nor while
+        there is more to decrypt, or the peer waits for the answer to its release."""
+        state = self.association.state
+        is_to_answer = state == engine.RELEASE_REQUESTED and not self.closed
+        return state != engine.IDLE and not self._decrypts() and not is_to_answer
+
     def _take_events(self, most: int) -> None:
         """Take as many as may be taken in one step."""
         for _ in range(most):
@@ -225,13 +254,23 @@ class AssociationProtocol(asyncio.Protocol):
                 return
             self._over = self._over or indication.over
             self.on_indication(indication)
+        self._go_on_soon()
+
+    def _go_on_soon(self) -> None:
         if not self._goes_on:
             self._goes_on = True
             self._loop.call_soon(self._go_on)
 
     def _go_on(self) -> None:
         self._goes_on = False
-        self.step()
+        if self._decrypts():
+            self.data_received(b"")
+        else:
+            self.step()
+
+    def _decrypts(self) -> bool:
+        """Is there more to decrypt of what was received?"""
+        return self.tls is not None and self.tls.has_more
 
     def on_indication(self, indication: engine.Indication) -> None:
         self.put(self.association._event(indication))
@@ -354,7 +393,7 @@ class AssociationProtocol(asyncio.Protocol):
     async def next(self) -> Event:
         """The next event; one that ends the association is raised."""
         while (event := self.take()) is None:
-            if self.aborted or self.closed:
+            if self.aborted or (self.closed and not self._goes_on):
                 raise LocalError(WAS_ABORTED)
             await self.change()
         error = self.error_of(event)
@@ -381,7 +420,7 @@ class AssociationProtocol(asyncio.Protocol):
         context_id: int,
         is_command: bool,
         timeout: float | None,
-        size: int = PART,
+        size: int,
     ) -> None:
         """Send a whole command or data set in parts of `size` bytes, after other tasks."""
         opens = is_begun = False

@@ -26,7 +26,7 @@ from collections.abc import (
     Mapping,
 )
 from contextlib import suppress
-from functools import partial
+from functools import cached_property, partial
 from types import TracebackType
 from typing import Any, NoReturn, cast
 
@@ -69,6 +69,7 @@ from .association import (
     deadline_of,
     failure,
     left_of,
+    part_size_for,
     request_of,
     security_of,
     titles_of,
@@ -154,7 +155,8 @@ class AsyncAssociation(RequestorAssociationBase):
         context_id = context_id_of(self.contexts, context)
         self._refuse_if_over()
         try:
-            await self._protocol.send(data, context_id, is_command, self.timeout)
+            size = self._part_size
+            await self._protocol.send(data, context_id, is_command, self.timeout, size)
             self._protocol.raise_if_over()
         except Error as e:
             await self._fail(e)
@@ -206,6 +208,11 @@ class AsyncAssociation(RequestorAssociationBase):
             self._cut()  # where it was cancelled
 
     # ---- how it is done
+
+    @cached_property
+    def _part_size(self) -> int:
+        user_info = self.accept.user_info
+        return part_size_for((user_info and user_info.max_length) or 0)
 
     def _refuse_if_over(self) -> None:
         """Raises the exception where what has come is the end already."""
@@ -482,6 +489,11 @@ class _Acceptor(AssociationProtocol):
         self._verification: frozenset[int] = frozenset()
         """The contexts whose data is answered here: C-ECHO."""
         self._between = True
+        """Is no message of the peer received in part?"""
+        self._begins = True
+        """Is what comes next the first piece of a command or data set?"""
+        self._is_alone = False
+        """Is the command that comes, or came last, the whole message?"""
         self._tasks: set[asyncio.Task[None]] = set()
         self._working = False
         self._yields: asyncio.Task[None] | None = None
@@ -498,12 +510,20 @@ class _Acceptor(AssociationProtocol):
             self._first += data[: FIRST - len(self._first)]
         super().data_received(data)
         if self.tls is None or self.tls.established:
-            self._server._count_unfinished(self, self.association._unfinished)
+            self._server._count_unfinished(self, self._unfinished())
             return
         self._handshake += len(data)
         self._server._count_unfinished(self, self._handshake)
         if self._handshake > MOST_HANDSHAKE:
             self.cut()
+
+    def _unfinished(self) -> int:
+        """Bytes of a PDU that is not whole, those in TLS records included: but for those that come
+        while the association is established, which are mostly of a P-DATA-TF."""
+        size = self.association._unfinished
+        if self.tls is not None and not self.association.established:
+            size += len(self.tls.waiting)
+        return size
 
     def connection_lost(self, exc: Exception | None) -> None:
         try:
@@ -530,7 +550,18 @@ class _Acceptor(AssociationProtocol):
         self.settle()
 
     def settle(self) -> None:
-        """Give back what it does not need any more."""
+        """Answer a release and go on with closing, both of which may be the end; then give back
+        what it does not need any more."""
+        if self._is_to_release and not self.order.is_open:
+            self._is_to_release = False
+            self._answer_release()
+            super().step()
+        if self._server._closing and not self._over:
+            self._server._close_step(self)
+        self._give_back()
+        self._leave()
+
+    def _give_back(self) -> None:
         state = engine.IDLE if self._over else self.association.state
         if state == engine.IDLE:
             self._server._count_unfinished(self, 0)
@@ -539,18 +570,12 @@ class _Acceptor(AssociationProtocol):
         if self._place is not None and not engine.is_under_way(state):
             self._server._policy.leave(self._place)
             self._place = None
-        if self._is_to_release and not self.order.is_sending:
-            self._is_to_release = False
-            self._answer_release()
-            super().step()
-        if self._server._closing and not self._over:
-            self._server._close_step(self)
-        self._leave()
 
     @property
     def is_between_messages(self) -> bool:
         """Is there no message that is received, handled or sent in part?"""
-        return self._between and not self._working and not self.order.is_open
+        sends = self.order.is_open or self.order.is_broken
+        return self._between and not self._working and not sends
 
     def _remember(self, request: bytes) -> None:
         self._record = Record(*titles_of(request), self.peer, True)
@@ -629,13 +654,22 @@ class _Acceptor(AssociationProtocol):
         self.flush()
 
     def _receive_data(self, indication: engine.Indication) -> None:
-        self._between = indication.control & (codec.COMMAND | codec.LAST) == codec.LAST
+        self._look_for_end(indication)
         if indication.id in self._verification:
             self._receive_echo(indication)
         elif self._server._handler is not None:
             event = self.association._event(indication)
             self.put(event)
             self._work()
+
+    def _look_for_end(self, indication: engine.Indication) -> None:
+        """A message ends with its data set, or with a command that announces none. The first piece
+        of a command mostly tells which (PS3.7 6.3.1)."""
+        is_command, is_last = indication.control & codec.COMMAND, indication.control & codec.LAST
+        if self._begins and is_command:
+            self._is_alone = engine.announces_no_data_set(self.association._bytes_of(indication))
+        self._begins = bool(is_last)
+        self._between = self._begins and (not is_command or self._is_alone)
 
     def _receive_echo(self, indication: engine.Indication) -> None:
         """In a Verification context nothing but a C-ECHO request means anything (PS3.4 A.4)."""
@@ -662,7 +696,9 @@ class _Acceptor(AssociationProtocol):
             self._is_to_release = True
 
     def _answer_release(self) -> None:
-        if self.association.state == engine.RELEASE_REQUESTED:
+        if self.order.is_broken:  # only abort is left to do
+            self.abort()
+        elif self.association.state == engine.RELEASE_REQUESTED:
             self.association.send(ReleaseResponse())
             self._set_end(RELEASED)
 
@@ -1055,8 +1091,11 @@ class Server:
         self._max_connections = connections_allowed(max_connections)
         self._handler = handler
         self._on_end = on_end
-        self._admission = self._rules = admission or Admission()
-        self._policy = self._policy_of(self._admission)
+        self._rules = admission or Admission()
+        """The admission whose policy C has."""
+        self._policy = self._policy_of(self._rules)
+        self._newest = self._given = self._rules, self._policy
+        """The admission that was set last, and its policy; and those that C was given last."""
         self._timeout = seconds_of("timeout", timeout)
         self._idle = seconds_of("idle", idle)
         self._tls = tls
@@ -1105,6 +1144,7 @@ class Server:
     async def __aenter__(self) -> Server:
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
+        self._take_rules()
         self._listener = _Listener(await _listen(*self._where), self)
         self._address = self._listener.socket.getsockname()[:2]
         self._listener.resume()
@@ -1137,22 +1177,25 @@ class Server:
     def admission(self) -> Admission:
         """Who is let in; another one may be set at any time, in any thread, and holds for the
         requests that come then. Places that are taken stay taken."""
-        return self._admission
+        return self._newest[0]
 
     @admission.setter
     def admission(self, admission: Admission) -> None:
         policy = self._policy_of(one("admission", admission, Admission))
-        self._admission = admission
-        if self._loop is None or self._loop.is_closed():
-            self._take_rules(policy, admission)
-        else:
-            with suppress(RuntimeError):  # the loop has been closed since
-                self._loop.call_soon_threadsafe(self._take_rules, policy, admission)
+        self._newest = admission, policy
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._take_rules)
 
-    def _take_rules(self, policy: service.Policy, admission: Admission) -> None:
-        if self._policy.taking_rules(policy).make() != 0:
+    def _take_rules(self) -> None:
+        """Give C the admission that was set last. Only the thread of the loop does: two threads
+        might leave the rules of one in C, and those of the other here."""
+        newest = self._newest
+        if newest is self._given:
+            return
+        if self._policy.taking_rules(newest[1]).make() != 0:
             raise MemoryError
-        self._rules = admission
+        self._rules, self._given = newest[0], newest
 
     @property
     def counters(self) -> Counters:

@@ -797,8 +797,13 @@ class Parts:
 
 def part_size(pdu: bytes) -> int:
     """Bytes of data to give to the engine at once, for the peer that has sent this A-ASSOCIATE-RQ
-    or -AC: they take about a millisecond at most, however small its PDUs have to be."""
-    most = engine.max_length_of(pdu)
+    or -AC."""
+    return part_size_for(engine.max_length_of(pdu))
+
+
+def part_size_for(most: int) -> int:
+    """The same for a peer with this maximum length, or with none (0): they take about a millisecond
+    at most, however small its PDUs have to be."""
     return min(PART, PART_PDUS * (max(most, 8) - 6 & ~1)) if most else PART
 
 

@@ -89,6 +89,12 @@ def announces_data_set(command: Buffer) -> bool:
         return bool(lib.ltdic_announces_data_set((raw, len(raw))) == 1)
 
 
+def announces_no_data_set(command: Buffer) -> bool:
+    """`ltdic_announces_data_set`; False where it cannot be read, here too."""
+    with ffi.from_buffer(command) as raw:
+        return bool(lib.ltdic_announces_data_set((raw, len(raw))) == 0)
+
+
 def max_length_of(pdu: Buffer) -> int:
     """`ltdic_max_length_of`"""
     with ffi.from_buffer(pdu) as raw:

@@ -8,8 +8,11 @@ import socket
 import ssl
 import threading
 import time
+from collections import Counter
+from collections.abc import AsyncIterator
 from contextlib import ExitStack, suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,21 +21,28 @@ from ltdic import (
     PDV,
     Abort,
     Admission,
+    AssociateAccept,
     AssociateReject,
     AssociateRequest,
     AssociationAborted,
     AssociationRejected,
     AssociationTimeout,
+    ConnectionClosed,
+    DataTransfer,
+    ReleaseResponse,
     UserInformation,
     aio,
     decode,
     encode,
 )
+from ltdic._native import net as native_net
+from ltdic._native import service
 from ltdic._protocol import AssociationProtocol
-from ltdic.tls import Tls
+from ltdic.association import PART
+from ltdic.tls import MOST_RECORDS, Tls
 from support.faces import DATA_CONTEXT
 from support.loops import in_loop
-from support.pdus import p_data
+from support.pdus import RELEASE_RP, RELEASE_RQ, p_data
 from support.raw import ACCEPT, OPTIONS, REQUEST, SHORT, raw_acceptor, raw_requestor
 from support.servers import SUPPORTED
 from support.sockets import LOCALHOST, TIMEOUT, read_all, receive_exactly_one
@@ -264,6 +274,112 @@ async def test_an_accept_is_sent_although_an_abort_follows_the_request() -> None
     assert (to.counters.accepted, to.counters.aborted) == (1, 1)
 
 
+# ---- a release with the end behind it ------------------------------------------------------------
+
+
+class Plain(RawTls):
+    """The same without TLS: the end is that of TCP."""
+
+    def __init__(self, connection: socket.socket, *_: Any) -> None:
+        connection.settimeout(TIMEOUT)
+        self.connection = connection
+
+    def write(self, data: bytes) -> None:
+        self.connection.sendall(data)
+
+    def write_end(self) -> None:
+        self.connection.shutdown(socket.SHUT_WR)
+
+    def read(self) -> bytes:
+        return receive_exactly_one(self.connection)
+
+    def flush(self) -> None:
+        """All has gone."""
+
+
+def release_and_end(end: RawTls, first: bytes) -> bytes:
+    end.write(first + RELEASE_RQ)
+    end.write_end()
+    end.flush()
+    return end.read()
+
+
+by_end = pytest.mark.parametrize("kind", [Plain, RawTls], ids=["plain", "TLS"])
+
+
+@by_end
+@pytest.mark.parametrize("data", [b"", p_data(b"ab", is_command=True)], ids=["", "after data"])
+@in_loop
+async def test_a_server_answers_a_release_with_the_end_behind_it(
+    kind: type[RawTls], data: bytes
+) -> None:
+    async def handler(association: aio.AsyncServedAssociation, pdv: PDV) -> None:
+        while not association._acceptor._has_ended:
+            await asyncio.sleep(0)
+
+    def ask() -> bytes:
+        with raw_requestor(to.address[1]) as connection:
+            end = kind(connection, client_context(), False)
+            end.write(REQUEST)
+            end.flush()
+            end.read()
+            return release_and_end(end, data)
+
+    options: dict[str, Any] = {"tls": server_context()} if kind is RawTls else {}
+    admission = Admission(contexts=SUPPORTED)
+    async with aio.Server((LOCALHOST, 0), admission=admission, handler=handler, **options) as to:
+        assert await asyncio.to_thread(ask) == RELEASE_RP
+    assert (to.counters.released, to.counters.lost) == (1, 0)
+
+
+@by_end
+@in_loop
+async def test_a_requestor_answers_a_release_with_the_end_behind_it(kind: type[RawTls]) -> None:
+    def script() -> bytes:
+        connection, _ = listener.accept()
+        with connection:
+            end = kind(connection, server_context(), True)
+            end.flush()
+            end.read()
+            end.write(ACCEPT)
+            return release_and_end(end, b"")
+
+    tls = client_context() if kind is RawTls else None
+    with socket.create_server((LOCALHOST, 0)) as listener:
+        peer = Background(script)
+        association = await aio.connect(*listener.getsockname(), tls=tls, **OPTIONS)
+        while not association._protocol._has_ended:
+            await asyncio.sleep(0)
+        assert await association.receive() is None
+        assert await asyncio.to_thread(peer.join) == RELEASE_RP
+
+
+# ---- places ------------------------------------------------------------------------------------
+
+
+async def receives(association: aio.AsyncServedAssociation, pdv: PDV) -> None:
+    """Do nothing with what comes."""
+
+
+@pytest.mark.parametrize("data", [b"", p_data(b"ab", is_command=True)], ids=["", "after data"])
+@in_loop
+async def test_a_released_association_has_no_place_although_its_connection_stays_open(
+    data: bytes,
+) -> None:
+    def release(connection: socket.socket) -> bytes:
+        connection.sendall(REQUEST)
+        assert receive_exactly_one(connection)[:1] == ACCEPT[:1]
+        connection.sendall(data + RELEASE_RQ)
+        return receive_exactly_one(connection)
+
+    admission = Admission(contexts=SUPPORTED, max_associations=1)
+    async with aio.Server((LOCALHOST, 0), admission=admission, handler=receives) as to:
+        with raw_requestor(to.address[1]) as first, raw_requestor(to.address[1]) as second:
+            for connection in first, second:
+                assert await asyncio.to_thread(release, connection) == RELEASE_RP
+    assert to.counters.released == 2
+
+
 # ---- exceptions of on_request and of handlers ----------------------------------------------------
 
 
@@ -316,6 +432,54 @@ async def test_any_exception_of_a_handler_aborts_its_association(
     assert errors_of(caplog) == 2 * ["the handler failed; its association is aborted"]
 
 
+# ---- messages that their task leaves in the middle -----------------------------------------------
+
+
+async def leaves_a_command_in_the_middle(association: aio.AsyncServedAssociation) -> None:
+    """Send half of it, in a task that is cancelled then."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield bytes(PART + 2)
+        is_half_sent.set()
+        await asyncio.sleep(TIMEOUT)
+
+    is_half_sent = asyncio.Event()
+    sending = association.send(pieces(), context=DATA_CONTEXT, is_command=True)
+    task = asyncio.ensure_future(sending)
+    await is_half_sent.wait()
+    task.cancel()
+    await asyncio.wait([task])
+
+
+def types_beside_data(connection: socket.socket) -> list[int]:
+    """The types of the PDUs that come, up to that which ends the association, but for P-DATA-TF."""
+    types = [receive_exactly_one(connection)[0]]
+    while types[-1] not in (ReleaseResponse.type, Abort.type):
+        types.append(receive_exactly_one(connection)[0])
+    return [one for one in types if one != DataTransfer.type]
+
+
+@pytest.mark.parametrize("is_to_close", [False, True], ids=["release", "close"])
+@in_loop
+async def test_an_association_with_half_a_message_sent_is_aborted_not_released(
+    is_to_close: bool,
+) -> None:
+    options: dict[str, Any] = {"admission": Admission(contexts=SUPPORTED), "handler": receives}
+    timeout = SHORT if is_to_close else TIMEOUT
+    async with aio.Server((LOCALHOST, 0), timeout=timeout, **options) as to:
+        with raw_requestor(to.address[1]) as connection:
+            connection.sendall(REQUEST)
+            types = asyncio.ensure_future(asyncio.to_thread(types_beside_data, connection))
+            while not to.open:
+                await asyncio.sleep(0)
+            await leaves_a_command_in_the_middle(to.open[0])
+            if is_to_close:
+                to.close()
+            else:
+                connection.sendall(RELEASE_RQ)
+            assert await types == [ACCEPT[0], Abort.type]
+
+
 # ---- peers that never read -----------------------------------------------------------------------
 
 
@@ -349,6 +513,153 @@ async def test_answers_of_the_tls_layer_itself_are_bounded(
 MUCH = 32 << 20
 
 
+@in_loop
+async def test_neither_end_of_tls_leaves_nagles_algorithm_on() -> None:
+    def nagle_of(protocol: AssociationProtocol) -> bool:
+        sock = protocol.transport.get_extra_info("socket")
+        return not sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+    async with (
+        aio.Server((LOCALHOST, 0), tls=server_context()) as to,
+        aio.connect(*to.address, tls=client_context(), **OPTIONS) as association,
+    ):
+        assert [nagle_of(a) for a in (*to._acceptors, association._protocol)] == [False, False]
+
+
+# ---- TLS in the smallest records -----------------------------------------------------------------
+
+
+def tiny_records(tls: RawTls, data: bytes) -> None:
+    """Write so that each byte has a record of its own, and send all of them at once."""
+    for n in range(len(data)):
+        tls.write(data[n : n + 1])
+    tls.flush()
+
+
+class Steps:
+    """Counts the plain bytes that each step of the loop makes of TLS records."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.made: Counter[int] = Counter()
+        self._number = 0
+        self._receive = Tls.receive
+        monkeypatch.setattr(Tls, "receive", lambda tls, data: self._counted(tls, data))
+        self._task = asyncio.ensure_future(self._count())
+
+    async def _count(self) -> None:
+        while True:
+            self._number += 1
+            await asyncio.sleep(0)
+
+    def _counted(self, tls: Tls, data: bytes) -> bytes:
+        plain = self._receive(tls, data)
+        self.made[self._number] += len(plain)
+        return plain
+
+    def stop(self) -> None:
+        self._task.cancel()
+
+
+@by_version
+@in_loop
+async def test_a_step_of_the_loop_decrypts_few_records(
+    version: ssl.TLSVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ask() -> bytes:
+        with raw_requestor(to.address[1]) as connection:
+            tls = RawTls(connection, of_version(client_context(), version), False)
+            tiny_records(tls, REQUEST)
+            answer = tls.read()
+            tiny_records(tls, encode(Abort(0, 0)))
+            return answer
+
+    steps = Steps(monkeypatch)
+    async with aio.Server((LOCALHOST, 0), tls=server_context()) as to:
+        answer = await asyncio.to_thread(ask)
+    steps.stop()
+    assert answer[:1] == ACCEPT[:1]
+    assert steps.made.total() == len(REQUEST) + 10
+    assert max(steps.made.values()) <= MOST_RECORDS
+
+
+@by_version
+@in_loop
+async def test_nothing_is_decrypted_of_many_records_behind_an_abort(
+    version: ssl.TLSVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ask() -> bytes:
+        with raw_requestor(to.address[1]) as connection:
+            tls = RawTls(connection, of_version(client_context(), version), False)
+            tiny_records(tls, b"\x08" + bytes(5000))
+            return tls.read()
+
+    steps = Steps(monkeypatch)
+    async with aio.Server((LOCALHOST, 0), tls=server_context()) as to:
+        answer = await asyncio.to_thread(ask)
+    steps.stop()
+    assert answer[0] == Abort.type
+    assert steps.made.total() <= 3 * MOST_RECORDS
+
+
+@by_version
+@in_loop
+async def test_what_came_in_many_records_is_received_before_the_loss(
+    version: ssl.TLSVersion,
+) -> None:
+    def script() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            tls = RawTls(connection, of_version(server_context(), version), True)
+            tls.flush()
+            tls.read()
+            tls.write(ACCEPT)
+            tls.flush()
+            assert may_send.wait(TIMEOUT)
+            tiny_records(tls, p_data(data, is_command=True))
+            has_sent.set()
+            with suppress(ConnectionResetError):
+                connection.recv(1)
+
+    data, may_send, has_sent = bytes(1000), threading.Event(), threading.Event()
+    with socket.create_server((LOCALHOST, 0)) as listener:
+        peer = Background(script)
+        address = listener.getsockname()
+        async with aio.connect(*address, tls=client_context(), **OPTIONS) as association:
+            may_send.set()
+            assert has_sent.wait(TIMEOUT)
+            transport: Any = association._protocol.transport
+            transport._fatal_error(ConnectionResetError())  # as where writing fails
+            pdv = await association.receive()
+            assert pdv is not None
+            assert pdv.data == data
+            with pytest.raises(ConnectionClosed):
+                await association.receive()
+        await asyncio.to_thread(peer.join)
+
+
+@by_version
+@in_loop
+async def test_bytes_of_a_request_count_in_a_record_that_is_not_whole(
+    version: ssl.TLSVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fourth requestor sends more than there may be of all, so that the first has to go."""
+
+    def send(connection: socket.socket) -> RawTls:
+        tls = RawTls(connection, of_version(client_context(), version), False)
+        tls.write(bytes(8192))
+        connection.sendall(tls._out.read()[:-1])
+        return tls
+
+    monkeypatch.setattr(native_net, "MAX_UNFINISHED", 3 * 8400)
+    async with aio.Server((LOCALHOST, 0), tls=server_context()) as to:
+        with ExitStack() as stack:
+            peers = [stack.enter_context(raw_requestor(to.address[1])) for _ in range(4)]
+            ends = [await asyncio.to_thread(send, peer) for peer in peers]
+            assert (await asyncio.to_thread(ends[0].read))[0] == Abort.type
+            assert to._unfinished_bytes in range(3 * 8192, 3 * 8400)
+    assert to.counters.no_request == 4
+
+
 # ---- servers before they begin, and after their end ----------------------------------------------
 
 
@@ -369,6 +680,28 @@ def test_an_admission_can_be_set_after_the_loop_is_closed() -> None:
     server = asyncio.run(serve())
     server.admission = GUARDED
     assert server.admission is GUARDED
+
+
+@in_loop
+async def test_of_two_admissions_that_are_set_at_once_one_holds_in_all_it_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Before the block is entered, too. The second one is set while C is given the first."""
+    taking_rules = service.Policy.taking_rules
+
+    def set_another(to: service.Policy, other: service.Policy) -> Any:
+        monkeypatch.setattr(service.Policy, "taking_rules", taking_rules)
+        Background(partial(setattr, server, "admission", open_to_all)).join()
+        return taking_rules(to, other)
+
+    monkeypatch.setattr(service.Policy, "taking_rules", set_another)
+    open_to_all = Admission()
+    server = aio.Server((LOCALHOST, 0))
+    server.admission = GUARDED
+    async with server:
+        await asyncio.sleep(0)
+        async with aio.connect(*server.address, **OPTIONS):
+            assert server.admission is server._rules is open_to_all
 
 
 # ---- peers of small PDUs ------------------------------------------------------------------------
@@ -417,3 +750,31 @@ async def test_a_step_of_the_loop_sends_one_part_to_a_peer_of_small_pdus(
     counter.cancel()
     assert len(sent_in) == 3 * 4
     assert len(set(sent_in)) == len(sent_in)
+
+
+@in_loop
+async def test_a_requestor_sends_small_parts_to_an_acceptor_of_small_pdus(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    accept = decode(ACCEPT)
+    assert isinstance(accept, AssociateAccept)
+    small = encode(replace(accept, user_info=UserInformation(8, "1.2.3")))
+
+    def script(connection: socket.socket) -> None:
+        connection.sendall(small)
+        assert len(read_all(connection, 65536 * 7)) == 65536 * 7
+        connection.recv(1024)
+
+    sizes: list[int] = []
+    give = AssociationProtocol._give
+
+    def sized(protocol: AssociationProtocol, pdv: PDV) -> None:
+        sizes.append(len(pdv.data))
+        give(protocol, pdv)
+
+    monkeypatch.setattr(AssociationProtocol, "_give", sized)
+    with raw_acceptor(script) as (port, _):
+        association = await aio.connect(LOCALHOST, port, **OPTIONS)
+        await association.send(bytes(65536), context=DATA_CONTEXT, is_command=True)
+        await association.abort()
+    assert sizes == 16 * [4096]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
+import stat
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +37,7 @@ from support.faces import (
     Wish,
     heard,
 )
+from support.process import DESCRIPTORS
 from support.raw import ACCEPT, REQUEST, SHORT, raw_acceptor, raw_requestor
 from support.rejections import DEFINED
 from support.sockets import LISTENING, LOCALHOST, TIMEOUT, close_with_reset, receive_pdu
@@ -325,6 +329,27 @@ def test_a_closed_port_is_reported_as_no_connection(requestor: Any) -> None:
         with pytest.raises(Ended) as e, requestor(unused.getsockname()[1], Wish()):
             pass
     assert e.value.what == ("no connection",)
+
+
+def nagle_of_connections() -> list[bool]:
+    """Is Nagle's algorithm on, for each TCP connection of this process?"""
+    found = []
+    for number in map(int, os.listdir(DESCRIPTORS)):
+        with suppress(OSError):  # the list's own descriptor is closed, and a listener has no peer
+            if stat.S_ISSOCK(os.fstat(number).st_mode):
+                with socket.socket(fileno=os.dup(number)) as sock:
+                    sock.getpeername()
+                    if sock.family in (socket.AF_INET, socket.AF_INET6):
+                        found.append(not sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+    return found
+
+
+@by_both
+def test_no_face_leaves_nagles_algorithm_on(requestor: Any, acceptor: Any) -> None:
+    with acceptor(Plan()) as server, requestor(server.port, Wish()) as association:
+        found = nagle_of_connections()
+        association.release()
+    assert found == [False, False]
 
 
 # ---- acceptors against a raw socket ------------------------------------------------------------

@@ -59,7 +59,7 @@ from support.commands import command_set, echo_request, elements_of
 from support.hostile import item, pdu
 from support.hosts import SERVERS, SUPPORTED, Host, Serve, blocking, in_asyncio
 from support.pdus import data_pdu, p_data
-from support.peer import REQUEST, Peer, peer_releases
+from support.peer import REQUEST, Peer, has_come, peer_releases
 from support.rejections import Codes
 from support.sockets import LOCALHOST, TIMEOUT, close_with_reset
 from support.threads import Background, background
@@ -487,6 +487,66 @@ def test_a_handler_may_release_between_two_messages(serve: Serve) -> None:
         assert peer.take() == ReleaseRequest()
         peer.send(ReleaseResponse())
         assert peer.take() is None
+        assert host.end()[1].outcome == "released"
+
+
+DELETE = command_set({0x0100: 0x0150, 0x0110: 1, 0x0800: 0x0101, 0x1000: "1.2.3"})
+"""An N-DELETE-RQ (PS3.7 10.3.6.1), which has no data set."""
+
+
+def closes_after(host: Host, peer: Peer, handled: queue.Queue[PDV], *pieces: bytes) -> PDU | None:
+    """What the peer is sent when the server closes after these pieces."""
+    peer.associate()
+    peer.send(*pieces)
+    for _ in pieces:
+        handled.get(timeout=TIMEOUT)
+    host.server.close()
+    told = peer.take()
+    peer.send(ReleaseResponse())
+    return told
+
+
+def test_a_server_that_closes_releases_after_a_command_without_data_set(serve: Serve) -> None:
+    handled: queue.Queue[PDV] = queue.Queue()
+
+    def handler(_: Any, pdv: PDV) -> Iterator[Any]:
+        yield handled.put(pdv)
+
+    with serve(handler=handler) as host, Peer(host, REQUEST) as peer:
+        assert closes_after(host, peer, handled, p_data(DELETE, True)) == ReleaseRequest()
+        assert host.end()[1].outcome == "released"
+
+
+def test_an_asyncio_server_that_closes_releases_after_such_a_command_in_two_pieces() -> None:
+    handled: queue.Queue[PDV] = queue.Queue()
+    pieces = p_data(DELETE[:-4], True, False), p_data(DELETE[-4:], True)
+
+    def handler(_: Any, pdv: PDV) -> Iterator[Any]:
+        yield handled.put(pdv)
+
+    with in_asyncio(handler=handler) as host, Peer(host, REQUEST) as peer:
+        assert closes_after(host, peer, handled, *pieces) == ReleaseRequest()
+        assert host.end()[1].outcome == "released"
+
+
+SAID = command_set({0x0100: 0x8020, 0x0120: 1, 0x0800: 1, 0x0900: 0xFF00})
+"""A C-FIND-RSP (PS3.7 9.3.2.2), with which a data set goes."""
+
+
+def test_a_release_is_answered_behind_the_data_set_that_a_command_has_announced(
+    serve: Serve,
+) -> None:
+    with serve() as host, Peer(host, REQUEST) as peer:
+        peer.associate()
+        association = host.one()
+        host.do(lambda: association.send(SAID, context=3, is_command=True))
+        assert peer.take() == data_pdu(SAID, True)
+        peer.send(ReleaseRequest())
+        assert not has_come(peer, SHORT / 3)
+        host.do(lambda: association.send(b"ab", context=3))
+        assert peer.take() == data_pdu(b"ab")
+        assert peer.take() == ReleaseResponse()
+        peer.close()
         assert host.end()[1].outcome == "released"
 
 

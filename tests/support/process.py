@@ -6,6 +6,8 @@ import os
 import resource
 import sys
 
+DESCRIPTORS = "/proc/self/fd" if sys.platform == "linux" else "/dev/fd"
+
 
 def memory_in_use() -> int:
     """Return the resident bytes at present, not the peak."""
@@ -20,4 +22,4 @@ def memory_allowed(size: int) -> int:
 
 def descriptors() -> int:
     """Count the open file descriptors."""
-    return len(os.listdir("/proc/self/fd" if sys.platform == "linux" else "/dev/fd"))
+    return len(os.listdir(DESCRIPTORS))
