@@ -12,7 +12,7 @@ import weakref
 from collections import Counter, deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 from warnings import warn
 
 from ._arguments import HOST_AND_PORT, one, pair
@@ -275,6 +275,13 @@ class _Job:
         self._given_up = True
 
 
+class _Rules(NamedTuple):
+    """An admission that was set, and the call that gives C its rules; None: C has them already."""
+
+    admission: Admission
+    call: service.Call | None = None
+
+
 class Server:
     """An acceptor: `with Server(...) as server: server.serve()`.
 
@@ -317,8 +324,10 @@ class Server:
         self._max_associations = max_associations
         self._handler = handler
         self._on_end = on_end
-        self._admission = self._rules = admission or Admission()
-        self._policy = self._policy_of(self._admission)
+        self._rules = admission or Admission()
+        """The admission whose policy C has."""
+        self._policy = self._policy_of(self._rules)
+        self._newest = self._given = _Rules(self._rules)
         self._timeout = seconds_of("timeout", timeout)
         self._undefined: Counter[tuple[str, int, int, int]] = Counter()
         check_connections(max_connections)
@@ -385,21 +394,25 @@ class Server:
     def admission(self) -> Admission:
         """Who is let in; another one may be set at any time, in any thread, and holds for the
         requests that come then. Places that are taken stay taken."""
-        return self._admission
+        return self._newest.admission
 
     @admission.setter
     def admission(self, admission: Admission) -> None:
         policy = self._policy_of(one("admission", admission, Admission))
-        self._admission = admission
-        if not self._loop.is_freed:
-            take = self._policy.taking_rules(policy).make
-            self._post(_Job(take, tell=lambda status: self._take_rules(status, admission)))
+        self._newest = _Rules(admission, self._policy.taking_rules(policy))
+        self._loop.wake()
 
-    def _take_rules(self, status: int, admission: Admission) -> None:
-        if status == 0:
-            self._rules = admission
+    def _take_rules(self) -> None:
+        """Give C the admission that was set last. Only the thread that serves does: when nobody
+        serves any more, C may have freed the policy."""
+        newest = self._newest
+        if newest is self._given or newest.call is None:
+            return
+        if newest.call.make() == 0:
+            self._rules = newest.admission
         else:
             logger.error("there was no memory for another admission; the one before it stays")
+        self._given = newest
 
     def _policy_of(self, admission: Admission) -> service.Policy:
         return admission.policy(self._max_associations, self._handler is not None)
@@ -496,6 +509,7 @@ class Server:
         self._dispatch_all()  # what an exception has left
         if self._closing:
             self._loop.close(engine.milliseconds(self._timeout))
+        self._take_rules()
         self._run_jobs()
         status = self._loop.run(self._wanted(wants_ends), self._patience(end))
         self._dispatch_all()

@@ -47,6 +47,7 @@ from ltdic import (
     ReleaseRequest,
     ReleaseResponse,
     RoleSelection,
+    Server,
     Stranger,
     UserIdentity,
     UserIdentityResponse,
@@ -55,6 +56,7 @@ from ltdic import (
     decode,
     encode,
 )
+from ltdic._native import service
 from support.commands import command_set, echo_request, elements_of
 from support.hostile import item, pdu
 from support.hosts import SERVERS, SUPPORTED, Host, Serve, blocking, in_asyncio
@@ -1826,3 +1828,39 @@ def test_a_server_that_does_not_serve_is_no_time_out_of_the_peer(method: str) ->
                     association.receive()
             else:
                 association.release()
+
+
+def test_c_is_given_no_admission_when_nobody_serves_any_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """C may have freed the policy by then."""
+    given = []
+    make = service.Call.make
+    monkeypatch.setattr(service.Call, "make", lambda call: [given.append(call), make(call)][1])
+    with Server((LOCALHOST, 0), timeout=TIMEOUT) as server:
+        server.close()
+        server.serve()
+        server.admission = admission = Admission(calling=["A"])
+        assert server.admission is admission
+    server.admission = Admission(calling=["B"])
+    assert given == []
+
+
+def test_the_admission_that_a_server_names_is_the_one_that_holds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another thread sets one while this thread does."""
+    first, second = Admission(calling=["FIRST"]), Admission(calling=["SECOND"])
+    taking_rules = service.Policy.taking_rules
+
+    def prepare_late(policy: service.Policy, other: service.Policy) -> service.Call:
+        monkeypatch.undo()
+        Background(lambda: setattr(server, "admission", second)).join()
+        return taking_rules(policy, other)
+
+    with Server((LOCALHOST, 0), timeout=TIMEOUT) as server:
+        monkeypatch.setattr(service.Policy, "taking_rules", prepare_late)
+        server.admission = first
+        with background(lambda: server.serve(until=lambda: server.counters.released == 1)):
+            (name,) = server.admission.calling or ()
+            ltdic.connect(*server.address, calling_ae=name, timeout=TIMEOUT).release()
