@@ -268,6 +268,15 @@ class Association:
             self._view = memoryview(b"")
 
     @property
+    def _is_telling(self) -> bool:
+        """True from an event until the next one is asked for."""
+        return self._engine.is_telling
+
+    @property
+    def _has_to_send(self) -> bool:
+        return self._engine.waiting(self._now()) > 0
+
+    @property
     def _unfinished(self) -> int:
         """Bytes of a PDU that is not whole, other than a P-DATA-TF."""
         return self._engine.unfinished
@@ -345,8 +354,7 @@ class Association:
         `ValueError` for what cannot be encoded.
         """
         if isinstance(what, PDV):
-            ident, data = number_of("context_id", what.context_id, 0xFF), view_of("data", what.data)
-            status = self._engine.send_data(ident, control_of(what), data, self._now())
+            status = self._send_data(what)
             if status != 0:
                 raise error_of_send_data(status, what)
             return
@@ -354,6 +362,11 @@ class Association:
         if pdu[0] not in SENT_AS_PDUS:
             raise TypeError("a P-DATA-TF is not sent as one: send what is in it, each as a PDV")
         self._send_bytes(pdu)
+
+    def _send_data(self, pdv: PDV) -> int:
+        """Send a `PDV`; the status: nothing has changed where it is not 0."""
+        ident, data = number_of("context_id", pdv.context_id, 0xFF), view_of("data", pdv.data)
+        return self._engine.send_data(ident, control_of(pdv), data, self._now())
 
     def _send_bytes(self, pdu: bytes) -> None:
         status = self._engine.send(pdu, self._now())
@@ -472,8 +485,8 @@ class Requestor:
     def echo(self) -> Steps[int]:
         self._messages = number = self._messages % 0xFFFF + 1
         context_id = context_id_of(self.contexts, VERIFICATION)
+        self._asked.add(number)  # first: a signal handler may raise when it is sent
         self.association.send_echo(context_id, number)
-        self._asked.add(number)
         while True:
             event = yield False
             if isinstance(event, PDV) and event.context_id == context_id:

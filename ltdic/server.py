@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import sys
 import threading
 import time
 import weakref
@@ -16,7 +15,7 @@ from typing import Any, NamedTuple
 from warnings import warn
 
 from ._arguments import HOST_AND_PORT, one, pair
-from ._begun import has_begun
+from ._begun import calls_of, has_begun
 from ._codec import control_of, encode, flags_of
 from ._message_order import MessageOrder, Signal
 from ._native import codec, engine, service
@@ -472,13 +471,7 @@ class Server:
     def _is_in(self, thread: int, *functions: Callable[..., Any]) -> bool:
         """Does this thread run one of these methods of this server? The exception of a signal
         handler may have ended it before it could say so."""
-        codes = [function.__code__ for function in functions]
-        frame = sys._current_frames().get(thread)
-        while frame is not None:
-            if frame.f_code in codes and frame.f_locals.get("self") is self:
-                return True
-            frame = frame.f_back
-        return False
+        return calls_of(self, [function.__code__ for function in functions], thread) > 0
 
     def _take_over(self) -> bool:
         """Be the thread that serves; False while another one is."""
