@@ -172,6 +172,13 @@ def negotiated(request: AssociateRequest, accept: AssociateAccept) -> tuple[Nego
     return tuple(found.values())
 
 
+def _shown(uid: object) -> str:
+    """A UID in a sentence, which may come from a peer, be no UID, and get into a log: what could
+    begin a line there or command a terminal is escaped, and what is too long left out."""
+    text = str(uid)
+    return ascii(text[:64])[1:-1] + ("..." if len(text) > 64 else "")
+
+
 def context_id_of(contexts: Iterable[NegotiatedContext], context: int | str) -> int:
     """The ID of an accepted context, given by itself or by its abstract syntax."""
     if isinstance(context, int):
@@ -180,8 +187,8 @@ def context_id_of(contexts: Iterable[NegotiatedContext], context: int | str) -> 
     for found in contexts:
         if found.accepted and found.abstract_syntax == uid:
             return found.id
-    accepted = ", ".join(str(found.abstract_syntax) for found in contexts if found.accepted)
-    raise LocalError(f"no context of {context} was accepted, only {accepted or 'none'}")
+    accepted = ", ".join(_shown(found.abstract_syntax) for found in contexts if found.accepted)
+    raise LocalError(f"no context of {_shown(context)} was accepted, only {accepted or 'none'}")
 
 
 # ---- the association -------------------------------------------------------------------------
@@ -963,8 +970,8 @@ def check_accept(request: AssociateRequest, accept: AssociateAccept) -> None:
             raise ValueError(f"context {answer.id} is answered, and was not proposed")
         if answer.result == 0 and answer.transfer_syntax not in context.transfer_syntaxes:
             raise ValueError(
-                f"context {answer.id} is accepted with {answer.transfer_syntax}, which was not"
-                " proposed for it"
+                f"context {answer.id} is accepted with {_shown(answer.transfer_syntax)}, which was"
+                " not proposed for it"
             )
     missing = proposed.keys() - answered
     if missing:
@@ -976,7 +983,8 @@ def check_accept(request: AssociateRequest, accept: AssociateAccept) -> None:
     known = {item.sop_class_uid for item in asked.extended}
     for item in told.extended:
         if item.sop_class_uid not in known:
-            raise ValueError(f"extended negotiation of {item.sop_class_uid} was not proposed")
+            what = f"extended negotiation of {_shown(item.sop_class_uid)}"
+            raise ValueError(f"{what} was not proposed")
     wanted = asked.user_identity is not None and asked.user_identity.response_requested
     if told.user_identity_response is not None and not wanted:
         raise ValueError("a user identity response was not asked for")
@@ -987,7 +995,8 @@ def _check_roles(asked: UserInformation, told: UserInformation) -> None:
     for role in told.roles:
         known = proposed.get(role.sop_class_uid)
         if known is None or (role.scu and not known.scu) or (role.scp and not known.scp):
-            raise ValueError(f"a role of {role.sop_class_uid} is accepted that was not proposed")
+            what = f"a role of {_shown(role.sop_class_uid)}"
+            raise ValueError(f"{what} is accepted that was not proposed")
 
 
 def _check_window(asked: AsyncOperations | None, told: AsyncOperations | None) -> None:
