@@ -188,6 +188,7 @@ class SyncAssociation(RequestorAssociationBase):
         """A byte that is sent to its second end wakes whoever waits for the socket."""
         self._alarm_lock = threading.RLock()
         self._is_to_abort = False
+        self._alarm[1].setblocking(False)
         self._poll.register(self._alarm[0], select.POLLIN)
         self._events: deque[Event] = deque()
         self._held = 0
@@ -274,7 +275,8 @@ class SyncAssociation(RequestorAssociationBase):
         From any thread: another method that runs meanwhile raises `LocalError`, and it is over
         when this returns. In a signal handler, that happens after the handler."""
         self._is_to_abort = True
-        with self._alarm_lock, suppress(BrokenPipeError):  # in a child process
+        # The pipe of a child process is broken. One that is full wakes whoever waits, too.
+        with self._alarm_lock, suppress(BrokenPipeError, BlockingIOError):
             if self._alarm is not None:
                 self._alarm[1].send(b"\0")
         use = _Use(self)

@@ -285,6 +285,23 @@ def test_an_exception_of_a_signal_handler_keeps_nobody_from_an_association() -> 
             break
 
 
+def test_abort_may_be_called_often_while_a_message_is_sent() -> None:
+    """As signal handlers do; each call wakes whoever waits for the socket."""
+
+    def send_and_abort() -> None:
+        association.send(pieces(), context=DATA_CONTEXT, is_command=True)
+
+    def pieces() -> Iterator[bytes]:
+        for _ in range(2000):
+            association.abort()
+        yield b"ab"
+
+    with associated(drained) as (association, _):
+        sender = Background(send_and_abort)
+        with pytest.raises(LocalError, match="aborted"):
+            sender.join()
+
+
 def test_abort_in_a_signal_handler_is_the_end_wherever_it_comes() -> None:
     for line in range(LINES):
         with associated(drained) as (association, peer):
