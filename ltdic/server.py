@@ -128,13 +128,18 @@ class ServedAssociation(ServedAssociationBase):
         self._is_released = True
 
     def abort(self) -> None:
-        """End it at once, by A-ABORT (PS3.8 7.3). Does nothing when it is over."""
+        """End it at once, by A-ABORT (PS3.8 7.3); where nobody serves, when the server serves
+        again, for which this does not wait. Does nothing when it is over."""
         self._is_aborted = True
-        if not self._over.is_set:
-            try:
-                self._server._call(self._aborting())
-            except LocalError:  # when the server serves again
-                self._server._post(self._aborting())
+        if self._over.is_set:
+            return
+        job, server = self._aborting(), self._server
+        if server._is_here():
+            job.run()
+            return
+        server._post(job)
+        while server._is_served() and job.wait(ROUND) is None:
+            pass
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until it has ended, in another thread than that which serves; False where the time,
@@ -481,6 +486,11 @@ class Server:
             if owner != me and not self._is_in(owner, Server.serve, Server.__exit__):
                 owner = self._owner["thread"] = me
         return owner == me
+
+    def _is_served(self) -> bool:
+        """Does a thread serve?"""
+        owner = self._owner.get("thread")
+        return owner is not None and self._is_in(owner, Server.serve, Server.__exit__)
 
     def _let_go(self) -> None:
         if self._is_here():

@@ -63,7 +63,7 @@ from support.hosts import SERVERS, SUPPORTED, Host, Serve, blocking, in_asyncio
 from support.pdus import data_pdu, p_data
 from support.peer import REQUEST, Peer, peer_releases
 from support.rejections import Codes
-from support.sockets import LOCALHOST, TIMEOUT, close_with_reset
+from support.sockets import LOCALHOST, TIMEOUT, close_with_reset, receive_exactly_one
 from support.threads import Background, background
 from support.tls import client_context, server_context
 from support.uids import CT, EXPLICIT, IMPLICIT, MR, VERIFICATION
@@ -1864,3 +1864,20 @@ def test_the_admission_that_a_server_names_is_the_one_that_holds(
         with background(lambda: server.serve(until=lambda: server.counters.released == 1)):
             (name,) = server.admission.calling or ()
             ltdic.connect(*server.address, calling_ae=name, timeout=TIMEOUT).release()
+
+
+@pytest.mark.parametrize("seconds", [TIMEOUT, None])
+def test_an_abort_does_not_wait_until_the_server_serves_again(seconds: float | None) -> None:
+    options = {"admission": Admission(contexts=SUPPORTED), "handler": lambda *_: None}
+    with Server((LOCALHOST, 0), **options, timeout=seconds) as server, ExitStack() as stack:
+        connections = (socket.create_connection(server.address, TIMEOUT) for _ in range(2))
+        peers = [stack.enter_context(connection) for connection in connections]
+        for peer in peers:
+            peer.sendall(encode(REQUEST))
+        server.serve(until=lambda: len(server.open) == 2)
+        Background(lambda: [association.abort() for association in server.open]).join()
+        assert server.counters.aborted == 0
+        server.serve(until=lambda: server.counters.aborted == 2)
+        for peer in peers:
+            assert receive_exactly_one(peer)[0] == AssociateAccept.type
+            assert decode(receive_exactly_one(peer)) == Abort(0, 0)
