@@ -1,9 +1,12 @@
-"""Tells whether a function had begun when an exception of a signal handler ended its call."""
+"""What the frames of a thread tell, where an exception of a signal handler may have ended a call
+before it could say so itself."""
 
 from __future__ import annotations
 
 import dis
-from types import TracebackType
+import sys
+from collections.abc import Collection
+from types import CodeType, TracebackType
 
 
 def has_begun(where: TracebackType | None) -> bool:
@@ -16,3 +19,12 @@ def has_begun(where: TracebackType | None) -> bool:
     code = inside.tb_frame.f_code
     start = next((i.offset for i in dis.get_instructions(code) if i.opname == "RESUME"), -1)
     return inside.tb_lasti > start
+
+
+def calls_of(subject: object, codes: Collection[CodeType], thread: int) -> int:
+    """Count the calls of some methods of an object that a thread is in: none where it has ended."""
+    count, frame = 0, sys._current_frames().get(thread)
+    while frame is not None:
+        count += frame.f_code in codes and frame.f_locals.get("self") is subject
+        frame = frame.f_back
+    return count

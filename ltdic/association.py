@@ -172,6 +172,13 @@ def negotiated(request: AssociateRequest, accept: AssociateAccept) -> tuple[Nego
     return tuple(found.values())
 
 
+def _shown(uid: object) -> str:
+    """A UID in a sentence, which may come from a peer, be no UID, and get into a log: what could
+    begin a line there or command a terminal is escaped, and what is too long left out."""
+    text = str(uid)
+    return ascii(text[:64])[1:-1] + ("..." if len(text) > 64 else "")
+
+
 def context_id_of(contexts: Iterable[NegotiatedContext], context: int | str) -> int:
     """The ID of an accepted context, given by itself or by its abstract syntax."""
     if isinstance(context, int):
@@ -180,8 +187,8 @@ def context_id_of(contexts: Iterable[NegotiatedContext], context: int | str) -> 
     for found in contexts:
         if found.accepted and found.abstract_syntax == uid:
             return found.id
-    accepted = ", ".join(str(found.abstract_syntax) for found in contexts if found.accepted)
-    raise LocalError(f"no context of {context} was accepted, only {accepted or 'none'}")
+    accepted = ", ".join(_shown(found.abstract_syntax) for found in contexts if found.accepted)
+    raise LocalError(f"no context of {_shown(context)} was accepted, only {accepted or 'none'}")
 
 
 # ---- the association -------------------------------------------------------------------------
@@ -268,6 +275,15 @@ class Association:
             self._view = memoryview(b"")
 
     @property
+    def _is_telling(self) -> bool:
+        """True from an event until the next one is asked for."""
+        return self._engine.is_telling
+
+    @property
+    def _has_to_send(self) -> bool:
+        return self._engine.waiting(self._now()) > 0
+
+    @property
     def _unfinished(self) -> int:
         """Bytes of a PDU that is not whole, other than a P-DATA-TF."""
         return self._engine.unfinished
@@ -345,8 +361,7 @@ class Association:
         `ValueError` for what cannot be encoded.
         """
         if isinstance(what, PDV):
-            ident, data = number_of("context_id", what.context_id, 0xFF), view_of("data", what.data)
-            status = self._engine.send_data(ident, control_of(what), data, self._now())
+            status = self._send_data(what)
             if status != 0:
                 raise error_of_send_data(status, what)
             return
@@ -354,6 +369,11 @@ class Association:
         if pdu[0] not in SENT_AS_PDUS:
             raise TypeError("a P-DATA-TF is not sent as one: send what is in it, each as a PDV")
         self._send_bytes(pdu)
+
+    def _send_data(self, pdv: PDV) -> int:
+        """Send a `PDV`; the status: nothing has changed where it is not 0."""
+        ident, data = number_of("context_id", pdv.context_id, 0xFF), view_of("data", pdv.data)
+        return self._engine.send_data(ident, control_of(pdv), data, self._now())
 
     def _send_bytes(self, pdu: bytes) -> None:
         status = self._engine.send(pdu, self._now())
@@ -472,8 +492,8 @@ class Requestor:
     def echo(self) -> Steps[int]:
         self._messages = number = self._messages % 0xFFFF + 1
         context_id = context_id_of(self.contexts, VERIFICATION)
+        self._asked.add(number)  # first: a signal handler may raise when it is sent
         self.association.send_echo(context_id, number)
-        self._asked.add(number)
         while True:
             event = yield False
             if isinstance(event, PDV) and event.context_id == context_id:
@@ -955,8 +975,8 @@ def check_accept(request: AssociateRequest, accept: AssociateAccept) -> None:
             raise ValueError(f"context {answer.id} is answered, and was not proposed")
         if answer.result == 0 and answer.transfer_syntax not in context.transfer_syntaxes:
             raise ValueError(
-                f"context {answer.id} is accepted with {answer.transfer_syntax}, which was not"
-                " proposed for it"
+                f"context {answer.id} is accepted with {_shown(answer.transfer_syntax)}, which was"
+                " not proposed for it"
             )
     missing = proposed.keys() - answered
     if missing:
@@ -968,7 +988,8 @@ def check_accept(request: AssociateRequest, accept: AssociateAccept) -> None:
     known = {item.sop_class_uid for item in asked.extended}
     for item in told.extended:
         if item.sop_class_uid not in known:
-            raise ValueError(f"extended negotiation of {item.sop_class_uid} was not proposed")
+            what = f"extended negotiation of {_shown(item.sop_class_uid)}"
+            raise ValueError(f"{what} was not proposed")
     wanted = asked.user_identity is not None and asked.user_identity.response_requested
     if told.user_identity_response is not None and not wanted:
         raise ValueError("a user identity response was not asked for")
@@ -979,7 +1000,8 @@ def _check_roles(asked: UserInformation, told: UserInformation) -> None:
     for role in told.roles:
         known = proposed.get(role.sop_class_uid)
         if known is None or (role.scu and not known.scu) or (role.scp and not known.scp):
-            raise ValueError(f"a role of {role.sop_class_uid} is accepted that was not proposed")
+            what = f"a role of {_shown(role.sop_class_uid)}"
+            raise ValueError(f"{what} is accepted that was not proposed")
 
 
 def _check_window(asked: AsyncOperations | None, told: AsyncOperations | None) -> None:

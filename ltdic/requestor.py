@@ -9,10 +9,11 @@ import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from types import TracebackType
 
+from ._begun import calls_of
 from ._connecting import dial
 from ._fork import cut_off, has, watch
 from ._message_order import BROKEN
@@ -42,6 +43,7 @@ from .association import (
     deadline_of,
     end_of_tls,
     error_of_event,
+    error_of_send_data,
     failure,
     left_of,
     parts_of,
@@ -64,6 +66,10 @@ from .pdu import (
 from .retry import Attempts, Retry
 from .tls import READ_SIZE
 
+INTERRUPTED = "what a signal has interrupted uses the association"
+TORN = "what a signal has interrupted was moving data: only abort is left to do"
+ROUND = 0.01
+"""Seconds between two looks at whether another thread still uses an association."""
 LONGEST = 0x7FFFFFFF
 """Milliseconds that poll(2) can wait at most."""
 LEAST_RECORD = 21
@@ -174,23 +180,33 @@ class SyncAssociation(RequestorAssociationBase):
         self._alert: ssl.SSLError | None = None
         self._renegotiates = False
         """True while TLS has to read before it can write."""
-        self._using = threading.RLock()
-        """Held by the thread that uses it; its signal handlers have it, too."""
-        self._is_used = False
+        self._use: dict[str, _Use] = {}
+        """The call that uses it, under the key `use`. What a signal handler raised may have ended
+        it."""
+        self._use_lock = threading.RLock()
         self._alarm: tuple[socket.socket, socket.socket] | None = socket.socketpair()
         """A byte that is sent to its second end wakes whoever waits for the socket."""
         self._alarm_lock = threading.RLock()
         self._is_to_abort = False
+        self._alarm[1].setblocking(False)
         self._poll.register(self._alarm[0], select.POLLIN)
         self._events: deque[Event] = deque()
         self._held = 0
         self._is_broken = False
         """Was what is being sent not sent to its end?"""
+        self._is_torn = False
+        """True while bytes or events are at no place where the next method finds them: it stays so
+        where a signal handler raises then."""
+        self._is_secured = isinstance(sock, ssl.SSLSocket)
         self._deadline: float | None = None
         """Until when the method that runs may wait for the peer, as far as it has a limit."""
         self._late: int | None = None
         """Bytes that may still be read after the deadline of the step that runs; None before it."""
         self._out = memoryview(b"")
+        self._gone: list[int] = []
+        """Bytes at the beginning of it that the socket has taken."""
+        self._arrived: list[bytes] = []
+        """What the socket has given, and the association has not; empty bytes at the end."""
         self._begun = time.monotonic()
         self._received = self._sent = 0
         self._unanswered = False
@@ -204,7 +220,7 @@ class SyncAssociation(RequestorAssociationBase):
 
         Data that comes before the answer is dropped. What comes in the Verification context and
         does not answer it ends the association: `AssociationAborted`."""
-        with self._used():
+        with _Use(self):
             self._refuse_if_over()
             return self._run(self._requestor.echo())
 
@@ -215,17 +231,17 @@ class SyncAssociation(RequestorAssociationBase):
         `context` is the ID of an accepted context, or its abstract syntax. A message is a command,
         then maybe a data set (PS3.8 E.1). `timeout` is the longest wait for the peer to take more.
         Raises `LocalError` in the wrong order or state, `ValueError` for an odd number of bytes;
-        after an exception in the middle of it only `abort` is left to do.
+        after an exception in the middle of it, a signal handler's too, only `abort` is left to do.
         """
         context_id = context_id_of(self.contexts, context)
-        with self._used():
+        with _Use(self):
             self._refuse_if_over()
             if self._is_broken:
                 raise LocalError(BROKEN)
             for is_last, part in parts_of(data):
-                self._association.send(PDV(context_id, is_command, is_last, part))
-                self._is_broken = not is_last
+                self._give(PDV(context_id, is_command, is_last, part))
                 self._send_out()
+            self._is_broken = False
 
     def receive(self, *, joined: bool = True, limit: int = 1 << 30) -> PDV | None:
         """The next command or data set, whole, of at most `limit` bytes; or, if not `joined`, what
@@ -234,8 +250,10 @@ class SyncAssociation(RequestorAssociationBase):
         None when the peer has asked for release: it has been answered, and all is over. `timeout`
         is the longest wait for more. Raises `AssociationAborted`, `ConnectionClosed`,
         `AssociationTimeout`, and `LocalError` beyond the limit, when the peer is sent an A-ABORT.
+        After an exception of a signal handler it goes on where it was, if it was waiting; else only
+        `abort` may be left to do, and a `LocalError` says so.
         """
-        with self._used():
+        with _Use(self):
             pdv = self._run(self._requestor.receive(joined, limit))
             if pdv is None:
                 self._answer_release()
@@ -243,7 +261,7 @@ class SyncAssociation(RequestorAssociationBase):
 
     def release(self) -> None:
         """End the association in order (PS3.8 7.2); data that still comes is dropped."""
-        with self._used():
+        with _Use(self):
             self._refuse_if_over()
             if self._association.state == engine.RELEASE_REQUESTED:  # the peer has asked first
                 self._answer_release()
@@ -257,40 +275,46 @@ class SyncAssociation(RequestorAssociationBase):
         From any thread: another method that runs meanwhile raises `LocalError`, and it is over
         when this returns. In a signal handler, that happens after the handler."""
         self._is_to_abort = True
-        with self._alarm_lock, suppress(BrokenPipeError):  # in a child process
+        # The pipe of a child process is broken. One that is full wakes whoever waits, too.
+        with self._alarm_lock, suppress(BrokenPipeError, BlockingIOError):
             if self._alarm is not None:
                 self._alarm[1].send(b"\0")
-        with self._using:
-            if not self._is_used:  # else this is a signal handler
-                with self._used():
-                    pass
+        use = _Use(self)
+        while (refusal := self._begin(use)) == IN_USE and self._record is not None:
+            time.sleep(ROUND)
+        if not refusal:  # else it was over, or this is a signal handler
+            self._deadline = deadline_of(self.timeout)
+            try:
+                self._abort_here()
+            finally:
+                self._use.clear()
 
     def _abort_here(self) -> None:
         if self._record is not None:
             self._association.send(Abort(0, 0))
             self._await_close(ABORTED_BY_US)
 
-    @contextmanager
-    def _used(self) -> Iterator[None]:
-        """For one thread at a time, and not for a signal handler that interrupts it. An abort that
-        was asked for meanwhile is made at the end."""
-        if not self._using.acquire(blocking=False):
-            raise LocalError(IN_USE)
-        if self._is_used:
-            self._using.release()
-            raise LocalError("what a signal has interrupted uses the association")
-        self._is_used = True
-        self._deadline = deadline_of(self.timeout)
-        try:
-            try:
-                yield
-            finally:
-                if self._is_to_abort:
-                    self._deadline = deadline_of(self.timeout)
-                    self._abort_here()
-        finally:
-            self._is_used = False
-            self._using.release()
+    @property
+    def _is_used(self) -> bool:
+        return bool(self._use)
+
+    def _begin(self, use: _Use) -> str:
+        """Use it, or return why not: one thread at a time does, and no signal handler that
+        interrupts it."""
+        while (user := self._use.setdefault("use", use)) is not use:
+            is_here = user.thread == use.thread
+            if calls_of(self, _USES, user.thread) > is_here:  # this call is one
+                return INTERRUPTED if is_here else IN_USE
+            with self._use_lock:
+                if self._use.get("use") is user:
+                    self._use["use"] = use
+        return ""
+
+    def _end(self) -> None:
+        """Let others use it. An abort that was asked for meanwhile is made now."""
+        self._use.clear()  # first: a signal handler that comes later makes its abort itself
+        if self._is_to_abort:
+            self.abort()
 
     def _abort_if_asked(self) -> None:
         if self._is_to_abort and self._record is not None:
@@ -318,16 +342,30 @@ class SyncAssociation(RequestorAssociationBase):
 
     # ---- how it is done
 
-    def _run(self, steps: Steps[T], deadline: float | None = None) -> T:
-        """Take the steps of a service."""
+    def _refuse_if_unusable(self) -> None:
         if self._record is None:
             raise LocalError(OVER)
+        if self._is_torn or self._association._is_telling:
+            raise LocalError(TORN)
+
+    def _give(self, pdv: PDV) -> None:
+        """Give a part of a message to the association."""
+        before, self._is_broken = self._is_broken, True
+        status = self._association._send_data(pdv)
+        if status != 0:
+            self._is_broken = before
+            raise error_of_send_data(status, pdv)
+
+    def _run(self, steps: Steps[T], deadline: float | None = None) -> T:
+        """Take the steps of a service."""
+        self._refuse_if_unusable()
         self._deadline = deadline_of(self.timeout) if deadline is None else deadline
         self._late = None
         try:
             next(steps)
             while True:
                 extends = steps.send(self._next(self._deadline))
+                self._is_torn = False
                 if extends:
                     self._deadline, self._late = deadline_of(self.timeout), None
         except StopIteration as e:
@@ -340,8 +378,7 @@ class SyncAssociation(RequestorAssociationBase):
 
     def _refuse_if_over(self) -> None:
         """Raises the exception where what has come is the end."""
-        if self._record is None:
-            raise LocalError(OVER)
+        self._refuse_if_unusable()
         self._collect()
         self._raise_if_over()
 
@@ -352,6 +389,7 @@ class SyncAssociation(RequestorAssociationBase):
         except BaseException:
             self._abort_here()
             raise
+        self._is_torn = False
         self._association.set_timeouts(self.timeout)
 
     def _send_out(self) -> None:
@@ -383,6 +421,7 @@ class SyncAssociation(RequestorAssociationBase):
                 self._read_late()
             self._collect()
             if self._events:
+                self._is_torn = True  # until the steps have dealt with it
                 event = self._events.popleft()
                 self._held -= size_of(event)
                 error = self._error_of(event)
@@ -433,21 +472,46 @@ class SyncAssociation(RequestorAssociationBase):
     def _collect(self) -> bool:
         """Take the events that there is room for, and the bytes that are to be sent. True if there
         are some."""
+        self._settle()
         if self._held < MOST_HELD:
             for event in self._association.events():
                 self._events.append(event)
                 self._held += size_of(event)
-        if not self._out:
+        if not self._out and self._association._has_to_send:
+            self._is_torn = True
             self._out = memoryview(self._association.data_to_send())
+            self._is_torn = False
         return bool(self._out)
+
+    def _settle(self) -> None:
+        """Deal with what the socket has taken and given."""
+        size = sum(self._gone)
+        self._out, self._gone, self._sent = self._out[size:], [], self._sent + size
+        while self._arrived:
+            self._is_torn = True
+            data = self._arrived.pop(0)
+            if data:
+                self._association.receive_data(data)
+            else:
+                self._association.receive_eof()
+            self._received += len(data)
+            self._is_torn = False
 
     def _move(self, until: float | None) -> None:
         """Wait until the socket takes or gives something, and do it."""
         reads = self._held < MOST_HELD or self._renegotiates
         writes = bool(self._out) and not self._renegotiates
         if reads and isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
+            flags = select.POLLIN
+        else:
+            flags = self._wait_for(reads, writes, until)
+        if writes and flags & ~select.POLLIN:
+            self._write()
+        if reads and flags & ~select.POLLOUT:
             self._read()
-            return
+
+    def _wait_for(self, reads: bool, writes: bool, until: float | None) -> int:
+        """Wait for the socket, and return what poll(2) says of it."""
         mask = (select.POLLIN if reads else 0) | (select.POLLOUT if writes else 0)
         if self._unanswered and self._association.expects_more:
             acknowledge(self._socket)
@@ -455,43 +519,38 @@ class SyncAssociation(RequestorAssociationBase):
         self._poll.register(self._socket, mask)
         left = left_of(until)
         most = None if left is None else min(math.ceil(left * 1000), LONGEST)
-        ready = dict(self._poll.poll(most))
-        flags = ready.get(self._socket.fileno(), 0)
-        if writes and flags & ~select.POLLIN:
-            self._write()
-        if reads and flags & ~select.POLLOUT:
-            self._read()
+        return dict(self._poll.poll(most)).get(self._socket.fileno(), 0)
+
+    # No bytecode lies between a call of the system and the keeping of its result: a signal handler
+    # may raise. `SSLSocket` is written in Python.
 
     def _write(self) -> None:
-        out, self._out = self._out, memoryview(b"")  # an interrupt must not have it sent twice
+        self._is_torn = self._is_secured
         try:
-            size = self._socket.send(out)
+            self._gone.extend(map(self._socket.send, [self._out]))
+            self._unanswered = False
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError) as e:
-            size = 0
             self._renegotiates = isinstance(e, ssl.SSLWantReadError)
         except OSError:  # what the peer said before it left may be unread
+            self._out = memoryview(b"")
             self._association.send_failed()
-            return
-        self._out = out[size:]
-        self._sent += size
-        self._unanswered = False
+        self._is_torn = False
+        self._settle()
 
     def _read(self) -> None:
         self._renegotiates = False
+        self._is_torn = self._is_secured
         try:
-            data = self._socket.recv(READ_SIZE)
+            self._arrived.extend(map(self._socket.recv, [READ_SIZE]))
+            self._unanswered = self._arrived[-1:] != [b""]
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return
+            pass
         except OSError as e:
-            data = b""
             if isinstance(e, ssl.SSLError) and not isinstance(e, ssl.SSLEOFError):
                 self._alert = e
-        if data:
-            self._received += len(data)
-            self._unanswered = True
-            self._association.receive_data(data)
-        else:
-            self._association.receive_eof()
+            self._arrived.append(b"")
+        self._is_torn = False
+        self._settle()
 
     # ---- the end
 
@@ -539,19 +598,53 @@ class SyncAssociation(RequestorAssociationBase):
 
     def _leave_to_parent(self) -> None:
         """In a child process it is over; what runs in this thread finds the connection lost."""
-        if not has(self._using):
-            self._using, self._is_used = threading.RLock(), False
+        if not has(self._use_lock):
+            self._use_lock = threading.RLock()
         if not has(self._alarm_lock):
             self._alarm_lock = threading.RLock()
         if self._record is None:
             return
         for one in (self._socket, *(self._alarm or ())):
             cut_off(one.fileno())
-        if not self._is_used:
+        if not calls_of(self, _USES, threading.get_ident()):
+            self._use.clear()
             self._record = None
             self._close()
             self._association.receive_eof()
             self._drop_all()
+
+
+class _Use:
+    """`with _Use(association)`: a method uses it."""
+
+    def __init__(self, association: SyncAssociation) -> None:
+        self.thread = threading.get_ident()
+        self._association = association
+
+    def __enter__(self) -> None:
+        refusal = self._association._begin(self)
+        if refusal:
+            raise LocalError(refusal)
+        self._association._deadline = deadline_of(self._association.timeout)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._association._is_torn = False
+        self._association._end()
+
+
+_USES = [
+    method.__code__
+    for method in (
+        SyncAssociation.echo,
+        SyncAssociation.send,
+        SyncAssociation.receive,
+        SyncAssociation.release,
+        SyncAssociation.abort,
+    )
+]
 
 
 def _is_past(moment: float | None) -> bool:

@@ -5,18 +5,17 @@ from __future__ import annotations
 import logging
 import math
 import os
-import sys
 import threading
 import time
 import weakref
 from collections import Counter, deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 from warnings import warn
 
 from ._arguments import HOST_AND_PORT, one, pair
-from ._begun import has_begun
+from ._begun import calls_of, has_begun
 from ._codec import control_of, encode, flags_of
 from ._message_order import MessageOrder, Signal
 from ._native import codec, engine, service
@@ -129,13 +128,18 @@ class ServedAssociation(ServedAssociationBase):
         self._is_released = True
 
     def abort(self) -> None:
-        """End it at once, by A-ABORT (PS3.8 7.3). Does nothing when it is over."""
+        """End it at once, by A-ABORT (PS3.8 7.3); where nobody serves, when the server serves
+        again, for which this does not wait. Does nothing when it is over."""
         self._is_aborted = True
-        if not self._over.is_set:
-            try:
-                self._server._call(self._aborting())
-            except LocalError:  # when the server serves again
-                self._server._post(self._aborting())
+        if self._over.is_set:
+            return
+        job, server = self._aborting(), self._server
+        if server._is_here():
+            job.run()
+            return
+        server._post(job)
+        while server._is_served() and job.wait(ROUND) is None:
+            pass
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until it has ended, in another thread than that which serves; False where the time,
@@ -275,6 +279,13 @@ class _Job:
         self._given_up = True
 
 
+class _Rules(NamedTuple):
+    """An admission that was set, and the call that gives C its rules; None: C has them already."""
+
+    admission: Admission
+    call: service.Call | None = None
+
+
 class Server:
     """An acceptor: `with Server(...) as server: server.serve()`.
 
@@ -317,8 +328,10 @@ class Server:
         self._max_associations = max_associations
         self._handler = handler
         self._on_end = on_end
-        self._admission = self._rules = admission or Admission()
-        self._policy = self._policy_of(self._admission)
+        self._rules = admission or Admission()
+        """The admission whose policy C has."""
+        self._policy = self._policy_of(self._rules)
+        self._newest = self._given = _Rules(self._rules)
         self._timeout = seconds_of("timeout", timeout)
         self._undefined: Counter[tuple[str, int, int, int]] = Counter()
         check_connections(max_connections)
@@ -385,21 +398,25 @@ class Server:
     def admission(self) -> Admission:
         """Who is let in; another one may be set at any time, in any thread, and holds for the
         requests that come then. Places that are taken stay taken."""
-        return self._admission
+        return self._newest.admission
 
     @admission.setter
     def admission(self, admission: Admission) -> None:
         policy = self._policy_of(one("admission", admission, Admission))
-        self._admission = admission
-        if not self._loop.is_freed:
-            take = self._policy.taking_rules(policy).make
-            self._post(_Job(take, tell=lambda status: self._take_rules(status, admission)))
+        self._newest = _Rules(admission, self._policy.taking_rules(policy))
+        self._loop.wake()
 
-    def _take_rules(self, status: int, admission: Admission) -> None:
-        if status == 0:
-            self._rules = admission
+    def _take_rules(self) -> None:
+        """Give C the admission that was set last. Only the thread that serves does: when nobody
+        serves any more, C may have freed the policy."""
+        newest = self._newest
+        if newest is self._given or newest.call is None:
+            return
+        if newest.call.make() == 0:
+            self._rules = newest.admission
         else:
             logger.error("there was no memory for another admission; the one before it stays")
+        self._given = newest
 
     def _policy_of(self, admission: Admission) -> service.Policy:
         return admission.policy(self._max_associations, self._handler is not None)
@@ -459,13 +476,7 @@ class Server:
     def _is_in(self, thread: int, *functions: Callable[..., Any]) -> bool:
         """Does this thread run one of these methods of this server? The exception of a signal
         handler may have ended it before it could say so."""
-        codes = [function.__code__ for function in functions]
-        frame = sys._current_frames().get(thread)
-        while frame is not None:
-            if frame.f_code in codes and frame.f_locals.get("self") is self:
-                return True
-            frame = frame.f_back
-        return False
+        return calls_of(self, [function.__code__ for function in functions], thread) > 0
 
     def _take_over(self) -> bool:
         """Be the thread that serves; False while another one is."""
@@ -475,6 +486,11 @@ class Server:
             if owner != me and not self._is_in(owner, Server.serve, Server.__exit__):
                 owner = self._owner["thread"] = me
         return owner == me
+
+    def _is_served(self) -> bool:
+        """Does a thread serve?"""
+        owner = self._owner.get("thread")
+        return owner is not None and self._is_in(owner, Server.serve, Server.__exit__)
 
     def _let_go(self) -> None:
         if self._is_here():
@@ -496,6 +512,7 @@ class Server:
         self._dispatch_all()  # what an exception has left
         if self._closing:
             self._loop.close(engine.milliseconds(self._timeout))
+        self._take_rules()
         self._run_jobs()
         status = self._loop.run(self._wanted(wants_ends), self._patience(end))
         self._dispatch_all()

@@ -136,6 +136,9 @@ class Engine:
             raise MemoryError
         self._indication = ffi.new("ltdic_indication *")
         self._in = ffi.new("ltdic_bytes *")
+        self._told: list[int] = []
+        """The status of the last call of `ltdic_association_next`, kept without a bytecode between:
+        a signal handler may raise."""
         self.inbox = b""
         self._pieces: list[bytes] = []
         """The bytes of a PDU that have come after the inbox, while it is not whole."""
@@ -198,10 +201,12 @@ class Engine:
             self._use(b"")
 
     def _use(self, inbox: bytes) -> None:
+        raw = ffi.from_buffer(inbox)
+        self._raw = self._raw, raw  # both live until C has the other: a signal handler may raise
         self.inbox, self._pieces, self._in_pieces, self._missing = inbox, [], 0, 0
-        self._raw = ffi.from_buffer(self.inbox)
-        self._in.data, self._in.size = self._raw, len(self.inbox)
+        self._in.data, self._in.size = raw, len(inbox)
         self._base = self._in.data
+        self._raw = raw
 
     def closed(self, status: int, now: int) -> None:
         lib.ltdic_association_closed(self._association, status, now)
@@ -212,7 +217,7 @@ class Engine:
     def next(self, now: int) -> Indication | None:
         """`ltdic_association_next`; what was sent is not told."""
         indication = self._indication
-        while lib.ltdic_association_next(self._association, indication, self._in, now) == 0:
+        while self._tells(now):
             kind = indication.kind
             if kind == _RECEIVED:
                 return self._received(indication)
@@ -225,6 +230,17 @@ class Engine:
                 return Indication(True, indication.status, 0, 0, 0, 0, 0, indication.offset)
         self._find_missing()
         return None
+
+    def _tells(self, now: int) -> bool:
+        self._told.clear()
+        arguments = [self._association], [self._indication], [self._in], [now]
+        self._told.extend(map(lib.ltdic_association_next, *arguments))
+        return self.is_telling
+
+    @property
+    def is_telling(self) -> bool:
+        """True from an indication until the next one is asked for."""
+        return self._told == [0]
 
     def _find_missing(self) -> None:
         """Find how many bytes are missing where a PDU is of use only when it is whole."""
@@ -251,19 +267,23 @@ class Engine:
     def send_data(self, context_id: int, control: int, data: Buffer, now: int) -> int:
         address, size, owner = lent(data)
         pdv = ffi.new("ltdic_pdv *", (context_id, control, (address, size)))
+        before = self._owner
+        self._owner = before, owner  # either, until it is known which: a signal handler may raise
         status = int(lib.ltdic_association_send_data(self._association, pdv, now))
-        if status == 0:
-            self._owner = owner  # until it has been taken
+        self._owner = owner if status == 0 else before  # until it has been taken
         return status
+
+    def waiting(self, now: int) -> int:
+        """Bytes that are to be sent."""
+        return int(lib.ltdic_association_take(self._association, ffi.new("ltdic_buffer *"), now))
 
     def take(self, now: int) -> bytes:
         """All that is to be sent."""
-        out = ffi.new("ltdic_buffer *")
-        size = lib.ltdic_association_take(self._association, out, now)
+        size = self.waiting(now)
         if not size:
             return b""
         room = _take_room(size)
-        out.data, out.room = room, len(room)
+        out = ffi.new("ltdic_buffer *", (room, len(room), 0))
         lib.ltdic_association_take(self._association, out, now)
         self._owner = None
         data = bytes(ffi.buffer(room, out.size))

@@ -6,20 +6,30 @@ import asyncio
 import signal
 import socket
 import ssl
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from types import FrameType
 from typing import Any
 
 import pytest
 
 import ltdic
-from ltdic import Abort, AssociateReject, AssociationRejected, AssociationTimeout, aio, encode
+from ltdic import (
+    Abort,
+    AssociateReject,
+    AssociationRejected,
+    AssociationTimeout,
+    LocalError,
+    aio,
+    encode,
+)
 from ltdic.cli import main
 from support.faces import DATA_CONTEXT
 from support.pdus import p_data
-from support.raw import OPTIONS, SHORT, associated, raw_acceptor, read_message
+from support.raw import OPTIONS, SHORT, associated, drained, raw_acceptor, read_message
 from support.sockets import LOCALHOST, TIMEOUT, receive_pdu
 from support.threads import Background
 from support.tls import client_context, server_context
@@ -157,4 +167,153 @@ def test_a_silent_peer_that_does_not_close_is_aborted_in_time(how: Callable[[int
         seconds = time.monotonic() - begun
         is_over.set()
         assert peer.join() == encode(Abort(0, 0))
-    assert seconds < SHORT + 1.5  # below the two seconds that a peer has otherwise
+    assert seconds < SHORT + 1.5  # less than the two seconds that a peer may have otherwise
+
+
+# ---- signal handlers that raise ------------------------------------------------------------------
+
+
+class Tick(Exception):
+    """What a signal handler raises, here at a line of ltdic."""
+
+
+def at(line: int, handler: Callable[[], Any], call: Callable[[], Any]) -> bool:
+    """Call the function; call the handler once where it comes to the line of this number, counted
+    as they are run. False where it has fewer."""
+    left = line
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal left
+        if not frame.f_globals.get("__name__", "").startswith("ltdic."):
+            return None
+        left -= event == "line"
+        if left == -1:
+            sys.settrace(before)
+            handler()
+        return trace if left >= 0 else None
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    finally:
+        sys.settrace(before)
+    return left < 0
+
+
+def raised_at(line: int, call: Callable[[], Any]) -> bool:
+    """Call the function, which `Tick` ends at this line; False where it has fewer."""
+
+    def tick() -> None:
+        raise Tick
+
+    with suppress(Tick):
+        return at(line, tick, call)
+    return True
+
+
+FIRST, SECOND = b"first " * 5, b"second" * 7
+LINES = 2000
+"""More than any of these calls runs."""
+
+
+def received_after(line: int) -> tuple[bool, list[bytes]]:
+    """Was a first `receive` ended at this line? What others received after it."""
+
+    def send_two(connection: socket.socket) -> None:
+        for data in (FIRST, SECOND):
+            connection.sendall(p_data(data[:8], True, is_last=False) + p_data(data[8:], True))
+        drained(connection)
+
+    found = []
+    with associated(send_two) as (association, _):
+        is_ended = raised_at(line, lambda: found.append(association.receive().data))
+        with suppress(LocalError):
+            while len(found) < 2 and SECOND not in found:
+                found.append(association.receive().data)
+        return is_ended, found
+
+
+def test_what_is_received_after_an_exception_of_a_signal_handler_is_whole() -> None:
+    for line in range(LINES):
+        is_ended, found = received_after(line)
+        assert found in ([], [FIRST], [SECOND], [FIRST, SECOND]), line
+        if not is_ended:
+            break
+    assert found == [FIRST, SECOND]
+
+
+def sent_after(line: int) -> tuple[bool, list[bytes]]:
+    """Was a first `send` ended at this line? What the peer received."""
+
+    def read_all(connection: socket.socket) -> list[bytes]:
+        found = []
+        with suppress(TypeError):  # of an A-ABORT
+            while True:
+                found.append(read_message(connection)[1])
+        return found
+
+    with associated(read_all) as (association, peer):
+        is_ended = raised_at(
+            line, lambda: association.send(FIRST, context=DATA_CONTEXT, is_command=True)
+        )
+        with suppress(LocalError):
+            association.send(SECOND, context=DATA_CONTEXT, is_command=True)
+        association.abort()
+        return is_ended, peer.join()
+
+
+def test_what_is_sent_after_an_exception_of_a_signal_handler_is_whole() -> None:
+    for line in range(LINES):
+        is_ended, found = sent_after(line)
+        assert found in ([], [FIRST], [SECOND], [FIRST, SECOND]), line
+        if not is_ended:
+            break
+    assert found == [FIRST, SECOND]
+
+
+def test_an_exception_of_a_signal_handler_keeps_nobody_from_an_association() -> None:
+    for line in range(LINES):
+        with associated(drained) as (association, peer):
+            is_ended = raised_at(
+                line, lambda: association.send(FIRST, context=DATA_CONTEXT, is_command=True)
+            )
+            with suppress(LocalError) if is_ended else nullcontext():
+                association.send(SECOND, context=DATA_CONTEXT, is_command=True)
+            Background(association.abort).join()
+            assert not association.established, line
+            peer.join()
+        if not is_ended:
+            break
+
+
+def test_abort_may_be_called_often_while_a_message_is_sent() -> None:
+    """As signal handlers do; each call wakes whoever waits for the socket."""
+
+    def send_and_abort() -> None:
+        association.send(pieces(), context=DATA_CONTEXT, is_command=True)
+
+    def pieces() -> Iterator[bytes]:
+        for _ in range(2000):
+            association.abort()
+        yield b"ab"
+
+    with associated(drained) as (association, _):
+        sender = Background(send_and_abort)
+        with pytest.raises(LocalError, match="aborted"):
+            sender.join()
+
+
+def test_abort_in_a_signal_handler_is_the_end_wherever_it_comes() -> None:
+    for line in range(LINES):
+        with associated(drained) as (association, peer):
+
+            def send() -> None:
+                with suppress(LocalError):
+                    association.send(FIRST, context=DATA_CONTEXT, is_command=True)
+
+            is_called = at(line, association.abort, send)
+            assert association.established is not is_called, line
+        peer.join()
+        if not is_called:
+            break

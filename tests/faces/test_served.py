@@ -47,6 +47,7 @@ from ltdic import (
     ReleaseRequest,
     ReleaseResponse,
     RoleSelection,
+    Server,
     Stranger,
     UserIdentity,
     UserIdentityResponse,
@@ -55,13 +56,14 @@ from ltdic import (
     decode,
     encode,
 )
+from ltdic._native import service
 from support.commands import command_set, echo_request, elements_of
 from support.hostile import item, pdu
 from support.hosts import SERVERS, SUPPORTED, Host, Serve, blocking, in_asyncio
 from support.pdus import data_pdu, p_data
 from support.peer import REQUEST, Peer, has_come, peer_releases
 from support.rejections import Codes
-from support.sockets import LOCALHOST, TIMEOUT, close_with_reset
+from support.sockets import LOCALHOST, TIMEOUT, close_with_reset, receive_exactly_one
 from support.threads import Background, background
 from support.tls import client_context, server_context
 from support.uids import CT, EXPLICIT, IMPLICIT, MR, VERIFICATION
@@ -1869,3 +1871,56 @@ def test_a_server_that_does_not_serve_is_not_reported_as_a_timeout_of_the_peer(m
                     association.receive()
             else:
                 association.release()
+
+
+def test_c_is_given_no_admission_when_nobody_serves_any_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """C may have freed the policy by then."""
+    given = []
+    make = service.Call.make
+    monkeypatch.setattr(service.Call, "make", lambda call: [given.append(call), make(call)][1])
+    with Server((LOCALHOST, 0), timeout=TIMEOUT) as server:
+        server.close()
+        server.serve()
+        server.admission = admission = Admission(calling=["A"])
+        assert server.admission is admission
+    server.admission = Admission(calling=["B"])
+    assert given == []
+
+
+def test_the_admission_that_a_server_names_is_the_one_that_holds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another thread sets one while this thread does."""
+    first, second = Admission(calling=["FIRST"]), Admission(calling=["SECOND"])
+    taking_rules = service.Policy.taking_rules
+
+    def prepare_late(policy: service.Policy, other: service.Policy) -> service.Call:
+        monkeypatch.undo()
+        Background(lambda: setattr(server, "admission", second)).join()
+        return taking_rules(policy, other)
+
+    with Server((LOCALHOST, 0), timeout=TIMEOUT) as server:
+        monkeypatch.setattr(service.Policy, "taking_rules", prepare_late)
+        server.admission = first
+        with background(lambda: server.serve(until=lambda: server.counters.released == 1)):
+            (name,) = server.admission.calling or ()
+            ltdic.connect(*server.address, calling_ae=name, timeout=TIMEOUT).release()
+
+
+@pytest.mark.parametrize("seconds", [TIMEOUT, None])
+def test_an_abort_does_not_wait_until_the_server_serves_again(seconds: float | None) -> None:
+    options = {"admission": Admission(contexts=SUPPORTED), "handler": lambda *_: None}
+    with Server((LOCALHOST, 0), **options, timeout=seconds) as server, ExitStack() as stack:
+        connections = (socket.create_connection(server.address, TIMEOUT) for _ in range(2))
+        peers = [stack.enter_context(connection) for connection in connections]
+        for peer in peers:
+            peer.sendall(encode(REQUEST))
+        server.serve(until=lambda: len(server.open) == 2)
+        Background(lambda: [association.abort() for association in server.open]).join()
+        assert server.counters.aborted == 0
+        server.serve(until=lambda: server.counters.aborted == 2)
+        for peer in peers:
+            assert receive_exactly_one(peer)[0] == AssociateAccept.type
+            assert decode(receive_exactly_one(peer)) == Abort(0, 0)

@@ -38,8 +38,10 @@ from ltdic import (
     AssociationTimeout,
     ContextResult,
     DataTransfer,
+    ExtendedNegotiation,
     LocalError,
     ProposedContext,
+    RoleSelection,
     UserInformation,
     _on_request,
     aio,
@@ -51,6 +53,7 @@ from ltdic.association import part_size
 from ltdic.l_dicom import *  # noqa: F403
 from support.apart import are_sent_to_and_leave, run_apart
 from support.commands import command_set, echo_request, elements_of
+from support.hostile import rich
 from support.hosts import (
     SERVERS,
     SUPPORTED,
@@ -1236,6 +1239,49 @@ def test_the_first_of_two_answers_to_one_context_counts(
         contexts, was_sent = send(port)
     assert [(c.id, c.accepted) for c in contexts] == [(1, True), (3, is_accepted)]
     assert was_sent == is_accepted
+
+
+FORGED = b"1.2\nINFO:forged\x1b[31m"
+"""No UID, but what begins a line of a log and commands a terminal."""
+ANSWERS: dict[str, Callable[[AssociateAccept, str], AssociateAccept]] = {
+    "class": lambda accept, uid: accept,  # the handler sends, and the error names what was accepted
+    "syntax": lambda accept, uid: replace(accept, contexts=(ContextResult(1, 0, uid),)),
+    "role": lambda accept, uid: with_user_info(accept, roles=(RoleSelection(uid, 1, 1),)),
+    "extended": lambda accept, uid: with_user_info(
+        accept, extended=(ExtendedNegotiation(uid, b""),)
+    ),
+}
+
+
+def with_user_info(accept: AssociateAccept, **changes: Any) -> AssociateAccept:
+    assert accept.user_info is not None
+    return replace(accept, user_info=replace(accept.user_info, **changes))
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_no_uid_of_a_peer_forges_a_line_of_the_log(
+    serve: Serve, answer: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def handle(association: Any, _: PDV) -> Iterator[Any]:
+        yield association.send(b"ab", context="1.2.3", is_command=True)
+
+    def on_request(association: Any) -> AssociateAccept:
+        uid = association.request.contexts[0].abstract_syntax
+        return ANSWERS[answer](association.accept, uid)
+
+    admission = Admission(contexts=ltdic.ANY, on_request=on_request)
+    known = {"application": b"1.2.840.10008.3.1.1.1", "transfer": IMPLICIT.encode()}
+    request = rich(1, **known, abstract=FORGED)
+    with serve(admission=admission, handler=handle) as host, Peer(host, request) as peer:
+        if answer == "class":
+            peer.associate()
+            peer.send(p_data(b"ab", True, context=1))
+        last = peer.take()
+        assert isinstance(last, Abort if answer == "class" else AssociateReject)
+        eventually(lambda: "forged" in caplog.text)
+    said = caplog.handler.stream.getvalue()  # `caplog.text` has no escape sequences
+    assert "\nINFO:forged" not in said
+    assert "\x1b" not in said
 
 
 def test_a_title_with_a_nul_is_told_whole_by_a_server(serve: Serve) -> None:
