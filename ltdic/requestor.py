@@ -9,7 +9,7 @@ import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from types import TracebackType
 
@@ -106,15 +106,12 @@ def connect(
     each wait for the peer; where it is up, the peer is sent an A-ABORT and has 0.1 s more to close.
     `max_length` is the largest P-DATA-TF that may be sent to us (PS3.8 D.1), in bytes, at least 8;
     0: no limit. `server_hostname` is the name that the peer's certificate must be for, where it is
-    not `host`. `local_address` is a host and a port of this end, `""` and 0 for any. Names are
-    resolved by the system, at its speed; of several addresses the next is tried beside the one
-    before after a quarter of a second.
-
+    not `host`. `local_address` is a host and a port of this end, `""` and 0 for any. The system
+    resolves names; of several addresses the next is tried after 0.25 s beside the one before.
     `roles` are the roles that this end proposes for an abstract syntax, SCU and SCP (PS3.7
     D.3.3.4); `async_ops` the operations invoked and performed at once, 0 for any number (D.3.3.3);
     `extended` the application information of SOP classes (D.3.3.5); `common_extended` D.3.3.6.
     `request` is a whole A-ASSOCIATE-RQ instead of all these parts and the titles.
-
     Raises `AssociationRejected`, `AssociationAborted`, `ConnectionFailed` where there was no
     connection, `ConnectionClosed` where it was lost, `AssociationTimeout`; `ValueError` for titles,
     UIDs, numbers or an identity that PS3.8 does not allow, or a host, port or time that is none.
@@ -124,10 +121,16 @@ def connect(
     parts = called_ae, calling_ae, contexts, max_length, identity, roles, async_ops, extended
     wanted = request_of(*parts, common_extended, request)
     security = security_of(tls, host, server_hostname)
+    how = (host, port), local_address, wanted, most, security
+    return _retried(retry, lambda: _connect_once(*how))
+
+
+def _retried(retry: Retry | None, once: Callable[[], SyncAssociation]) -> SyncAssociation:
+    """Call the function again after each error that `retry` has a wait for."""
     attempts = Attempts(retry, time.monotonic())
     while True:
         try:
-            return _connect_once((host, port), local_address, wanted, most, security)
+            return once()
         except Error as error:
             time.sleep(attempts.failed(error, time.monotonic()))
 
