@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import socket
 import weakref
+from contextlib import ExitStack
 from typing import Any
 
 _watched: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -14,21 +15,27 @@ _nobody: socket.socket | None = None
 
 
 def watch(one: Any) -> None:
-    """Register an object whose `_leave_to_parent()` is to be called in each child process."""
+    """Register an object whose `_leave_to_parent()` is to be called in each child process. Raises
+    `OSError` without a descriptor for `cut_off`, which may find none in a child process."""
+    _make_nobody()
     _watched.add(one)
+
+
+def _make_nobody() -> socket.socket:
+    global _nobody
+    if _nobody is None:
+        _nobody, other = socket.socketpair()
+        other.close()
+        _nobody.setblocking(False)
+    return _nobody
 
 
 def cut_off(fd: int) -> None:
     """Replace the socket of a descriptor by one whose peer is closed. Then bytes that this process
     sends are not received, and its calls to a poller shared with the parent have no effect on the
     parent's connection."""
-    global _nobody
-    if _nobody is None:
-        _nobody, other = socket.socketpair()
-        other.close()
-        _nobody.setblocking(False)
     if fd >= 0:
-        os.dup2(_nobody.fileno(), fd, inheritable=False)
+        os.dup2(_make_nobody().fileno(), fd, inheritable=False)
 
 
 def has(lock: Any) -> bool:
@@ -41,8 +48,9 @@ def has(lock: Any) -> bool:
 
 
 def _leave_all() -> None:
-    for one in list(_watched):
-        one._leave_to_parent()
+    with ExitStack() as stack:  # which calls all of them, whatever one raises
+        for one in list(_watched):
+            stack.callback(one._leave_to_parent)
 
 
 os.register_at_fork(after_in_child=_leave_all)

@@ -669,6 +669,33 @@ def answering(tls: bool) -> Iterator[tuple[int, str]]:
         yield server.address[1], authority
 
 
+def test_a_child_without_descriptors_leaves_what_its_parent_has_opened() -> None:
+    program = """\
+import resource
+first, second = [ltdic.connect("127.0.0.1", int(sys.argv[1]), timeout=60) for _ in range(2)]
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+try:
+    while True:
+        os.open(os.devnull, os.O_RDONLY)
+except OSError:
+    pass
+
+def child():
+    for association in (first, second):
+        try:
+            association.release()
+        except ltdic.LocalError:
+            say("over")
+
+say(ended(forked(child)))
+resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+say(first.echo(), second.echo())
+"""
+    with serving() as server, running(program, str(server.address[1])) as parent:
+        assert parent.end().split() == ["over", "over", "0", "0", "0"]
+
+
 @TLS
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("how", REQUESTOR_ENDS)
