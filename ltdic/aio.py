@@ -1089,15 +1089,13 @@ class Server:
             check_tls(tls)
         self._max_associations = max_associations
         self._max_connections = connections_allowed(max_connections)
-        self._handler = handler
-        self._on_end = on_end
+        self._handler, self._on_end = handler, on_end
         self._rules = admission or Admission()
         """The admission whose policy C has."""
         self._policy = self._policy_of(self._rules)
         self._newest = self._given = self._rules, self._policy
         """The admission that was set last, and its policy; and those that C was given last."""
-        self._timeout = seconds_of("timeout", timeout)
-        self._idle = seconds_of("idle", idle)
+        self._timeout, self._idle = seconds_of("timeout", timeout), seconds_of("idle", idle)
         self._tls = tls
         self._where = address
         self._acceptors: set[_Acceptor] = set()

@@ -326,8 +326,7 @@ class Server:
         check_address(*pair("address", address, HOST_AND_PORT))
         check_server(admission, handler, on_end)
         self._max_associations = max_associations
-        self._handler = handler
-        self._on_end = on_end
+        self._handler, self._on_end = handler, on_end
         self._rules = admission or Admission()
         """The admission whose policy C has."""
         self._policy = self._policy_of(self._rules)
