@@ -15,27 +15,38 @@ _nobody: socket.socket | None = None
 
 
 def watch(one: Any) -> None:
-    """Register an object whose `_leave_to_parent()` is to be called in each child process. Raises
-    `OSError` without a descriptor for `cut_off`, which may find none in a child process."""
-    _make_nobody()
+    """Register an object whose `_leave_to_parent()` is to be called in each child process."""
     _watched.add(one)
-
-
-def _make_nobody() -> socket.socket:
-    global _nobody
-    if _nobody is None:
-        _nobody, other = socket.socketpair()
-        other.close()
-        _nobody.setblocking(False)
-    return _nobody
 
 
 def cut_off(fd: int) -> None:
     """Replace the socket of a descriptor by one whose peer is closed. Then bytes that this process
     sends are not received, and its calls to a poller shared with the parent have no effect on the
     parent's connection."""
-    if fd >= 0:
-        os.dup2(_make_nobody().fileno(), fd, inheritable=False)
+    global _nobody
+    if fd < 0:
+        return
+    if _nobody is None:
+        try:
+            _nobody, other = socket.socketpair()
+        except OSError:
+            _disconnect(fd)
+            return
+        other.close()
+        _nobody.setblocking(False)
+    os.dup2(_nobody.fileno(), fd, inheritable=False)
+
+
+def _disconnect(fd: int) -> None:
+    """Replace it by a socket that never was connected, which needs no other descriptor."""
+    os.close(fd)
+    new = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    new.setblocking(False)
+    if new.fileno() == fd:
+        new.detach()
+    else:
+        os.dup2(new.fileno(), fd, inheritable=False)
+        new.close()
 
 
 def has(lock: Any) -> bool:
