@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,6 +16,8 @@ THREADS = 256
 """Number of connections that asyncio may make at the same time."""
 
 Address = tuple[str, int]
+Begin = tuple[Address, Address | None, float | None]
+"""The arguments of `Dialer.begin`."""
 
 
 def dial(address: Address, local: Address | None, timeout: float | None) -> socket.socket:
@@ -49,9 +52,8 @@ async def dial_async(
         if found is not None:
             dialer.free()
             return socket.socket(fileno=found)
-    waiting: Future[int] = _threads().submit(
-        _finish, dialer, None if numeric else (address, local, timeout)
-    )
+    waiting: Future[int] = Future()
+    _run_in_thread(waiting, dialer, None if numeric else (address, local, timeout))
     try:
         connected = await asyncio.wrap_future(waiting)
         return socket.socket(fileno=connected)
@@ -63,9 +65,27 @@ async def dial_async(
         raise
 
 
-def _finish(dialer: net.Dialer, begin: tuple[Address, Address | None, float | None] | None) -> int:
+def _run_in_thread(waiting: Future[int], dialer: net.Dialer, begin: Begin | None) -> None:
+    """Have a thread connect. Raises `OSError` if there is none and none can be started: what the
+    pool keeps of it then does nothing."""
     try:
-        return dialer.finish() if begin is None else dialer.run(*begin)
+        _threads().submit(_finish, waiting, dialer, begin)
+    except RuntimeError as e:
+        if waiting.cancel():  # no thread has taken it meanwhile
+            dialer.free()
+            raise OSError(errno.EAGAIN, str(e)) from e
+
+
+def _finish(waiting: Future[int], dialer: net.Dialer, begin: Begin | None) -> None:
+    """Connect, in a thread."""
+    if not waiting.set_running_or_notify_cancel():
+        return
+    try:
+        found = dialer.finish() if begin is None else dialer.run(*begin)
+    except BaseException as e:
+        waiting.set_exception(e)
+    else:
+        waiting.set_result(found)
     finally:
         dialer.free()
 

@@ -43,7 +43,11 @@ class Dialer:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._loop = lib.ltdic_loop_new()
+        made = iter(lib.ltdic_loop_new, None)
+        # No bytecode lies between making it and what frees it: a signal handler may raise.
+        self._loop = next(map(ffi.gc, made, [lib.ltdic_loop_free]))
+        if not self._loop:
+            ffi.gc(self._loop, None)
         self._net = lib.ltdic_net_new(self._loop, ffi.NULL) if self._loop else ffi.NULL
         self._cancelled = False
         if not self._net:
@@ -97,4 +101,4 @@ class Dialer:
         with self._lock:
             loop, self._loop = self._loop, ffi.NULL
         if loop:
-            lib.ltdic_loop_free(loop)
+            ffi.release(loop)

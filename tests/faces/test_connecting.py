@@ -587,3 +587,37 @@ async def test_resolving_the_local_address_does_not_block_the_loop(
             await connect_in_loop(*server.address, local_address=(local, 0), timeout=TIMEOUT)
     here = threading.get_ident()
     assert [thread == here for thread in threads] == [False, True]
+
+
+@pytest.mark.parametrize("host", [LOCALHOST, "localhost"])
+@in_loop
+async def test_without_a_thread_nothing_is_connected(
+    host: str, pool: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that is up at once needs none."""
+
+    def fails(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async with aio.Server((LOCALHOST, 0), timeout=TIMEOUT) as server:
+        before = descriptors()
+        monkeypatch.setattr(net.Dialer, "wait", lambda *_: None)
+        monkeypatch.setattr(threading.Thread, "start", fails)
+        for _ in range(3):
+            with pytest.raises(ConnectionFailed, match="can't start new thread"):
+                await connect_in_loop(host, server.address[1], timeout=TIMEOUT)
+        monkeypatch.undo()
+        assert descriptors() == before
+        await connect_in_loop("localhost", server.address[1], timeout=TIMEOUT)
+        await asyncio.to_thread(pool_ends)  # what was kept is done
+        assert server.counters.accepted == 1
+        begun = 3 if host == LOCALHOST else 0  # before a thread is needed; they are closed
+        assert server.counters.connections == 1 + begun
+
+
+def test_a_dialer_that_is_dropped_leaves_no_descriptors() -> None:
+    """As where a signal handler raises before anybody has it."""
+    net.Dialer().free()
+    before = descriptors()
+    net.Dialer()
+    assert descriptors() == before
