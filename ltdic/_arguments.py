@@ -4,6 +4,7 @@ never shows a value that may be a secret."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from operator import index
 from typing import Any
 
@@ -21,6 +22,15 @@ def one(name: str, value: Any, kind: Any, wanted: str = "") -> Any:
     if not isinstance(value, kind):
         raise wrong_type(name, value, wanted or kind.__name__)
     return value
+
+
+def not_awaited(name: str, function: object) -> None:
+    """Refuse a function whose call alone does nothing, where nobody would wait for the rest."""
+    for called in (function, getattr(function, "__call__", None)):  # noqa: B004
+        if iscoroutinefunction(called) or isasyncgenfunction(called):
+            raise TypeError(f"{name}: a coroutine function, which nobody here waits for")
+        if isgeneratorfunction(called):
+            raise TypeError(f"{name}: a generator function, of which nothing would run")
 
 
 def each(name: str, values: Any, kind: Any, wanted: str = "") -> Iterator[Any]:

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 from warnings import warn
 
-from ._arguments import HOST_AND_PORT, one, pair
+from ._arguments import HOST_AND_PORT, not_awaited, one, pair
 from ._begun import calls_of, has_begun
 from ._codec import control_of, encode, flags_of
 from ._message_order import MessageOrder, Signal
@@ -325,6 +325,8 @@ class Server:
     ) -> None:
         check_address(*pair("address", address, HOST_AND_PORT))
         check_server(admission, handler, on_end)
+        not_awaited("handler", handler)
+        not_awaited("on_end", on_end)
         self._max_associations = max_associations
         self._handler, self._on_end = handler, on_end
         self._rules = admission or Admission()
@@ -418,6 +420,7 @@ class Server:
         self._given = newest
 
     def _policy_of(self, admission: Admission) -> service.Policy:
+        not_awaited("on_request", admission.on_request)
         return admission.policy(self._max_associations, self._handler is not None)
 
     def serve(self, until: float | Callable[[], bool] | None = None) -> None:
@@ -427,6 +430,7 @@ class Server:
         Raises what interrupts it, as KeyboardInterrupt. Nothing is lost then: what had come is
         dealt with when it serves again, or leaves its block."""
         most = None if callable(until) else seconds_of("until", until, zero=True)
+        not_awaited("until", until)
         self._refuse_nested()
         try:
             if not self._take_over():

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import inspect
 import ssl
 import threading
@@ -76,6 +77,38 @@ def test_an_argument_of_a_server_of_a_wrong_type_is_named(server: Any, name: str
     if name in inspect.signature(server).parameters:
         with pytest.raises(TypeError, match=f"^{name}: "):
             server((LOCALHOST, 0), **{name: "text"})
+
+
+async def coroutine(*_: Any) -> None:
+    pass
+
+
+def generator(*_: Any) -> Iterator[None]:
+    yield
+
+
+class Callable_:
+    async def __call__(self, *_: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    "function", [coroutine, generator, functools.partial(coroutine, 1), Callable_()]
+)
+def test_a_function_that_would_never_run_is_refused(function: Any) -> None:
+    asks = Admission(contexts=ltdic.ANY, on_request=function)
+    good: dict[str, Any] = {"admission": OPEN, "handler": lambda *_: None}
+    bad = {"handler": function, "on_end": function, "on_request": asks}
+    for name, value in bad.items():
+        options = good | {"admission" if name == "on_request" else name: value}
+        with pytest.raises(TypeError, match=f"^{name}: "):
+            ltdic.Server((LOCALHOST, 0), **options)
+    with ltdic.Server((LOCALHOST, 0), **good) as server:
+        with pytest.raises(TypeError, match=r"^on_request: "):
+            server.admission = asks
+        assert server.admission is OPEN
+        with pytest.raises(TypeError, match=r"^until: "):
+            server.serve(function)
 
 
 @pytest.mark.parametrize("value", [5, "text", None])
