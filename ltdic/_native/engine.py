@@ -101,6 +101,7 @@ def max_length_of(pdu: Buffer) -> int:
         return int(lib.ltdic_max_length_of((raw, len(raw))))
 
 
+_NOTHING = 0
 _RECEIVED: int = lib.LTDIC_RECEIVED
 _SENT: int = lib.LTDIC_SENT
 _REFUSED: int = lib.LTDIC_REFUSED
@@ -136,9 +137,6 @@ class Engine:
             raise MemoryError
         self._indication = ffi.new("ltdic_indication *")
         self._in = ffi.new("ltdic_bytes *")
-        self._told: list[int] = []
-        """The status of the last call of `ltdic_association_next`, kept without a bytecode between:
-        a signal handler may raise."""
         self.inbox = b""
         self._pieces: list[bytes] = []
         """The bytes of a PDU that have come after the inbox, while it is not whole."""
@@ -217,7 +215,8 @@ class Engine:
     def next(self, now: int) -> Indication | None:
         """`ltdic_association_next`; what was sent is not told."""
         indication = self._indication
-        while self._tells(now):
+        indication.kind = _NOTHING
+        while lib.ltdic_association_next(self._association, indication, self._in, now) == 0:
             kind = indication.kind
             if kind == _RECEIVED:
                 return self._received(indication)
@@ -228,19 +227,15 @@ class Engine:
                 )
             if kind != _SENT:
                 return Indication(True, indication.status, 0, 0, 0, 0, 0, indication.offset)
+        indication.kind = _NOTHING
         self._find_missing()
         return None
 
-    def _tells(self, now: int) -> bool:
-        self._told.clear()
-        arguments = [self._association], [self._indication], [self._in], [now]
-        self._told.extend(map(lib.ltdic_association_next, *arguments))
-        return self.is_telling
-
     @property
     def is_telling(self) -> bool:
-        """True from an indication until the next one is asked for."""
-        return self._told == [0]
+        """True from an indication until the next one is asked for, also where a signal handler
+        raises before `next` can return it."""
+        return self._indication.kind not in (_NOTHING, _SENT)
 
     def _find_missing(self) -> None:
         """Find how many bytes are missing where a PDU is of use only when it is whole."""
