@@ -506,7 +506,7 @@ static void receive_data(HDICOMNET hNet, const ltdic_indication *i)
 static bool enter_admission(HDICOMNET hNet, ltdic_bytes rq)
 {
     entry *e = find(hNet);
-    const entry *listener = find(e->listener);
+    const entry *listener = e == NULL ? NULL : find(e->listener);
     if (listener == NULL) {
         return true;
     }
