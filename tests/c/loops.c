@@ -8,6 +8,7 @@
  * more associations than the admission allows. This program also runs under ThreadSanitizer. */
 #define _DEFAULT_SOURCE
 #include "ltdic.h"
+#include "request.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -52,17 +53,6 @@ static uint16_t port;
 static long associations = 2000;
 static atomic_long begun;
 static atomic_int open_now, over;
-
-static const char request[] = "\1\0\0\0\0\x9b\0\1\0\0ANY-SCP         LTDIC           "
-                              "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
-                              "\x10\0\0\x15"
-                              "1.2.840.10008.3.1.1.1"
-                              "\x20\0\0\x2e\1\0\0\0"
-                              "\x30\0\0\x11"
-                              "1.2.840.10008.1.1"
-                              "\x40\0\0\x11"
-                              "1.2.840.10008.1.2"
-                              "\x50\0\0\x08\x51\0\0\4\0\0\x40\0";
 
 #define CHECK(condition) \
     do { \

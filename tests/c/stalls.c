@@ -9,6 +9,7 @@
 #define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
 #include "descriptors.h"
 #include "ltdic.h"
+#include "request.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -38,18 +39,6 @@ enum {
     OTHER_FILES = 64, /* beside one for each stalled connection */
     KINDS = 5
 };
-
-/* A request with one context. The array lacks its last bytes, since it is never sent whole. */
-static const char request[] = "\1\0\0\0\0\x9b\0\1\0\0ANY-SCP         LTDIC           "
-                              "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
-                              "\x10\0\0\x15"
-                              "1.2.840.10008.3.1.1.1"
-                              "\x20\0\0\x2e\1\0\0\0"
-                              "\x30\0\0\x11"
-                              "1.2.840.10008.1.1"
-                              "\x40\0\0\x11"
-                              "1.2.840.10008.1.2"
-                              "\x50\0\0\x08\x51\0\0\4\0\0\x40\0";
 
 static const struct {
     const char *name;
