@@ -49,11 +49,6 @@ static inline void store_u32(uint8_t *p, size_t value)
     store_u16(p + 2, value);
 }
 
-static inline bool same_bytes(ltdic_bytes a, ltdic_bytes b)
-{
-    return a.size == b.size && (a.size == 0 || memcmp(a.data, b.data, a.size) == 0);
-}
-
 /* Copies a text of `part` to 2 * `part` bytes as two blocks of a constant size, its first and its
  * last bytes. The blocks may overlap. */
 #define COPY_ENDS(to, text, part) \

@@ -7,6 +7,7 @@
 #include "codec/items.h"
 
 #include <stdbool.h>
+#include <string.h>
 
 ltdic_bytes ltdic__title_at(ltdic_bytes rq, size_t offset); /* trimmed; NULs may be inside */
 ltdic_bytes ltdic__items_of(ltdic_bytes pdu);
@@ -18,5 +19,10 @@ ltdic_bytes ltdic__take_item(ltdic_bytes *rest, uint8_t *type);
 bool ltdic__next_item(ltdic_bytes *rest, uint8_t type, ltdic_bytes *value);
 /* Sets the bit of a context ID, in 32 bytes. Returns false if it was set already. */
 bool ltdic__set_bit(uint8_t *bits, uint8_t id);
+
+static inline bool same_bytes(ltdic_bytes a, ltdic_bytes b)
+{
+    return a.size == b.size && (a.size == 0 || memcmp(a.data, b.data, a.size) == 0);
+}
 
 #endif

@@ -115,6 +115,7 @@ typedef struct world {
     ltdic_served_id served; /* of the last event */
     int ended;              /* number of ends told */
     int peer;               /* associated before the fork */
+    unsigned wanted;        /* of the server */
 } world;
 
 static void listen_at_any(world *w)
@@ -136,8 +137,7 @@ static void listen_at_any(world *w)
 static int serve(world *w)
 {
     ltdic_batch batch;
-    const unsigned wanted = LTDIC_WANT_DATA | LTDIC_WANT_ENDS;
-    const int status = ltdic_server_run(w->server, &batch, wanted, STEP);
+    const int status = ltdic_server_run(w->server, &batch, w->wanted, STEP);
     for (size_t i = 0; status == LTDIC_OK && i < batch.count; i++) {
         w->served = batch.events[i].served;
         w->ended += batch.events[i].kind == LTDIC_SERVED_ENDED;
@@ -170,9 +170,9 @@ static int associate(world *w)
 }
 
 /* Connect an associated peer, and one that sends nothing. */
-static void begin(world *w, int *silent)
+static void begin_wanting(world *w, int *silent, unsigned wanted)
 {
-    *w = (world){.peer = -1};
+    *w = (world){.peer = -1, .wanted = wanted};
     listen_at_any(w);
     w->peer = associate(w);
     *silent = call();
@@ -181,6 +181,11 @@ static void begin(world *w, int *silent)
         CHECK(time(NULL) < end);
         serve(w);
     }
+}
+
+static void begin(world *w, int *silent)
+{
+    begin_wanting(w, silent, LTDIC_WANT_DATA | LTDIC_WANT_ENDS);
 }
 
 static void echo_and_release(world *w, int peer)
@@ -420,13 +425,12 @@ static void answer_once(void)
     int silent;
     world w;
     part = "a release";
-    begin(&w, &silent);
+    begin_wanting(&w, &silent, LTDIC_WANT_DATA | LTDIC_WANT_ENDS | LTDIC_WANT_VERIFICATION);
     ltdic_batch batch;
     uint8_t data[14] = {4, 0, 0, 0, 0, 8, 0, 0, 0, 4, VERIFIES, 3, 0, 0};
-    const unsigned wanted = LTDIC_WANT_DATA | LTDIC_WANT_VERIFICATION;
     say(w.peer, data, sizeof data);
     say_fixed(w.peer, LTDIC_RELEASE_RQ);
-    while (ltdic_server_run(w.server, &batch, wanted, STEP) != LTDIC_OK) {
+    while (ltdic_server_run(w.server, &batch, w.wanted, STEP) != LTDIC_OK) {
     }
     for (int frees = 0; frees < 2; frees++) {
         const pid_t child = fork_here();
