@@ -242,7 +242,9 @@ int __wrap_epoll_ctl(int poller, int operation, int fd, struct epoll_event *even
 static void rearm(int fd)
 {
     if (fd < DESCRIPTORS && registered[fd].poller > 0) {
-        __real_epoll_ctl(registered[fd].poller, EPOLL_CTL_MOD, fd, &registered[fd].event);
+        const int poller = registered[fd].poller; /* EPOLL_CTL_MOD does not take EPOLLEXCLUSIVE */
+        __real_epoll_ctl(poller, EPOLL_CTL_DEL, fd, NULL);
+        __real_epoll_ctl(poller, EPOLL_CTL_ADD, fd, &registered[fd].event);
     }
 }
 
