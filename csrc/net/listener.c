@@ -67,10 +67,10 @@ void ltdic__leave_listener(ltdic_net *net)
     }
     count_unfinished(net, 0);
     net->listener = NULL;
-    if (is_full(listener)) {
+    const unsigned most = atomic_load(&listener->listening->most);
+    if (atomic_fetch_sub(&listener->listening->connections, 1) >= most && most != 0) {
         listener->source.can_read = true; /* perhaps: at the limit none was accepted */
     }
-    atomic_fetch_sub(&listener->listening->connections, 1);
     ltdic__make_ready(&listener->source);
 }
 

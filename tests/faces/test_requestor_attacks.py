@@ -234,15 +234,6 @@ def received_after(line: int) -> tuple[bool, list[bytes]]:
         return is_ended, found
 
 
-def test_what_is_received_after_an_exception_of_a_signal_handler_is_whole() -> None:
-    for line in range(LINES):
-        is_ended, found = received_after(line)
-        assert found in ([], [FIRST], [SECOND], [FIRST, SECOND]), line
-        if not is_ended:
-            break
-    assert found == [FIRST, SECOND]
-
-
 def sent_after(line: int) -> tuple[bool, list[bytes]]:
     """Was a first `send` ended at this line? What the peer received."""
 
@@ -263,9 +254,12 @@ def sent_after(line: int) -> tuple[bool, list[bytes]]:
         return is_ended, peer.join()
 
 
-def test_what_is_sent_after_an_exception_of_a_signal_handler_is_whole() -> None:
+@pytest.mark.parametrize("moved_after", [received_after, sent_after])
+def test_what_is_moved_after_an_exception_of_a_signal_handler_is_whole(
+    moved_after: Callable[[int], tuple[bool, list[bytes]]],
+) -> None:
     for line in range(LINES):
-        is_ended, found = sent_after(line)
+        is_ended, found = moved_after(line)
         assert found in ([], [FIRST], [SECOND], [FIRST, SECOND]), line
         if not is_ended:
             break
