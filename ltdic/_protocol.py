@@ -431,7 +431,9 @@ class AssociationProtocol(asyncio.Protocol):
                 async for is_last, part in parts:
                     async with _one_in_a_step(self._loop) if size < PART else nullcontext():
                         self._give(PDV(context_id, is_command, is_last, part))
-                        opens = is_command and not is_begun and engine.announces_data_set(part)
+                        opens = (
+                            is_command and not is_begun and bool(engine.announces_data_set(part))
+                        )
                         is_begun = not is_last
                     await self._wait_for_room(timeout)
                     if time.monotonic() - since > MOST_SENDING:

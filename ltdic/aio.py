@@ -667,7 +667,8 @@ class _Acceptor(AssociationProtocol):
         of a command mostly tells which (PS3.7 6.3.1)."""
         is_command, is_last = indication.control & codec.COMMAND, indication.control & codec.LAST
         if self._begins and is_command:
-            self._is_alone = engine.announces_no_data_set(self.association._bytes_of(indication))
+            command = self.association._bytes_of(indication)
+            self._is_alone = engine.announces_data_set(command) is False
         self._begins = bool(is_last)
         self._between = self._begins and (not is_command or self._is_alone)
 

@@ -98,7 +98,7 @@ class ServedAssociation(ServedAssociationBase):
             self._order.begin(is_command, not is_here, self._server._timeout)
             for is_last, part in parts_of(data, self._part_size):
                 send(PDV(context_id, is_command, is_last, part))
-                opens = is_command and not is_begun and engine.announces_data_set(part)
+                opens = is_command and not is_begun and bool(engine.announces_data_set(part))
                 is_begun = not is_last
         finally:
             self._order.end(opens, broken=is_begun)

@@ -83,16 +83,11 @@ def decode_echo(command: bytes) -> EchoCommand | None:
     return echo_command(echo) if lib.ltdic_decode_echo(echo, bytes_of(command)) == 0 else None
 
 
-def announces_data_set(command: Buffer) -> bool:
-    """`ltdic_announces_data_set`; False where it cannot be read."""
+def announces_data_set(command: Buffer) -> bool | None:
+    """`ltdic_announces_data_set`; None where it cannot be read."""
     with ffi.from_buffer(command) as raw:
-        return bool(lib.ltdic_announces_data_set((raw, len(raw))) == 1)
-
-
-def announces_no_data_set(command: Buffer) -> bool:
-    """`ltdic_announces_data_set`; False where it cannot be read, here too."""
-    with ffi.from_buffer(command) as raw:
-        return bool(lib.ltdic_announces_data_set((raw, len(raw))) == 0)
+        answer = lib.ltdic_announces_data_set((raw, len(raw)))
+    return None if answer < 0 else bool(answer)
 
 
 def max_length_of(pdu: Buffer) -> int:
