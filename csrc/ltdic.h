@@ -874,9 +874,56 @@ LTDIC_API int ltdic_net_adopt(ltdic_net *net, int descriptor, ltdic_event event)
  *  association may have begun on it. The endpoint is closed by that, without an indication.
  *  @return the descriptor, which is non-blocking; -1 if there is no such connection */
 LTDIC_API int ltdic_net_detach(ltdic_net *net);
-/** Returns the first bytes of an accepted connection, at most 32. They are valid until the
- *  endpoint is used again. They show the protocol of a peer that sends no A-ASSOCIATE-RQ. */
+/** Returns the first bytes of an accepted connection, at most 32; where its transport was not
+ *  opened, those on the TCP connection. They are valid until the endpoint is used again. They show
+ *  the protocol of a peer that sends no A-ASSOCIATE-RQ. */
 LTDIC_API ltdic_bytes ltdic_net_first(const ltdic_net *net);
+
+/** Result of a function of a transport. */
+typedef enum ltdic_transport_result {
+    LTDIC_TRANSPORT_DONE = 0,       /**< it is open, or bytes were moved */
+    LTDIC_TRANSPORT_WANT_READ = 1,  /**< to be called again when the descriptor can be read */
+    LTDIC_TRANSPORT_WANT_WRITE = 2, /**< to be called again when it can be written */
+    LTDIC_TRANSPORT_END = 3,        /**< the peer has closed its side, and all its bytes were read */
+    LTDIC_TRANSPORT_LOST = 4        /**< a reset, an alert or another error */
+} ltdic_transport_result;
+
+/** What an endpoint moves its bytes with, over a TCP connection: TLS. Without one it is TCP alone.
+ *  All functions get the `state` of one connection and its descriptor, which is non-blocking and
+ *  stays the endpoint's; none of them may wait, or call a function of the same loop. Those that
+ *  return int return an ltdic_transport_result. */
+typedef struct ltdic_transport {
+    size_t size; /**< sizeof(ltdic_transport) */
+    /** Continues the handshake. No other function is called before it has returned DONE. It may
+     *  also return END. */
+    int (*open)(void *state, int descriptor);
+    /** Reads up to `room` bytes; `*size` came, whatever it returns. After DONE it is called again,
+     *  without waiting for the descriptor. */
+    int (*read)(void *state, int descriptor, uint8_t *data, size_t room, size_t *size);
+    /** Sends bytes of the output; the first `*size` are sent, whatever it returns. After DONE it is called again if there
+     *  are more. The output of the next call begins with the bytes that are not sent yet, and has no
+     *  fewer of them. */
+    int (*send)(void *state, int descriptor, const ltdic_output *output, size_t *size);
+    /** The endpoint closes the descriptor after this call. `orderly` 1: tell the peer first
+     *  (close_notify); 0: send nothing, since the connection belongs to the parent process. */
+    void (*close)(void *state, int descriptor, int orderly);
+    void (*free)(void *state); /**< called last */
+} ltdic_transport;
+
+/** Two functions for transports that do not use the descriptor themselves. They read and send on the
+ *  TCP connection, as `read` and `send` of an ltdic_transport. */
+LTDIC_API int ltdic_tcp_read(int descriptor, uint8_t *data, size_t room, size_t *size);
+LTDIC_API int ltdic_tcp_send(int descriptor, ltdic_bytes bytes, size_t *size);
+
+/** Sets the transport of an endpoint, before it connects, or after it has accepted or adopted a
+ *  connection and before anything else. It stays for later connections, each of which begins with
+ *  `open`. LTDIC_CONNECTED comes when it is open. Until then, the deadlines of connecting and of
+ *  ARTIM hold, and nothing else is received or sent.
+ *  @param transport  must exist as long as the endpoint
+ *  @param state  belongs to the endpoint, which calls `free` with it when it is freed itself, or
+ *    gets another transport */
+LTDIC_API void ltdic_net_set_transport(ltdic_net *net, const ltdic_transport *transport,
+                                       void *state);
 
 /** Send as ltdic_association_send and ltdic_association_send_data do. Bytes that the system does
  *  not take at once are copied and sent later. */
@@ -962,7 +1009,9 @@ typedef enum ltdic_outcome {
     LTDIC_OUTCOME_TIMED_OUT = 4,
     LTDIC_OUTCOME_LOST = 5,       /**< the connection ended without a release or an abort */
     LTDIC_OUTCOME_NO_REQUEST = 6, /**< a connection without a whole A-ASSOCIATE-RQ */
-    LTDIC_OUTCOME_FAULT = 7 /**< a connection on which something else came: see status and offset */
+    LTDIC_OUTCOME_FAULT = 7, /**< a connection on which something else came: see status and offset */
+    LTDIC_OUTCOME_TLS_FAILED = 8 /**< a connection on which bytes came, but whose transport was not
+                                    opened */
 } ltdic_outcome;
 
 /** The report of an association. Text is as received, in no particular encoding; each NUL inside a
@@ -981,12 +1030,13 @@ typedef struct ltdic_report {
 } ltdic_report;
 
 /** Counts since the server was made. Each connection that is over is counted in one of accepted,
- *  rejected, unaccepted, no_request and faults. Each accepted association is counted in one of
+ *  rejected, unaccepted, no_request, faults and tls_failures. Each accepted association is counted in one of
  *  open, released, aborted, timed_out and lost. */
 typedef struct ltdic_counters {
     uint64_t connections; /**< accepted from the system */
     uint64_t no_request;  /**< without a whole A-ASSOCIATE-RQ */
     uint64_t faults;      /**< on which something other than an A-ASSOCIATE-RQ came */
+    uint64_t tls_failures; /**< on which bytes came, but whose transport was not opened */
     uint64_t unaccepted;  /**< requests that ended before an answer was sent, or with an A-ABORT as
                              the answer */
     uint64_t accepted;    /**< A-ASSOCIATE-AC sent */
@@ -1022,6 +1072,14 @@ LTDIC_API ltdic_cause ltdic_server_cause(const ltdic_server *server);
 LTDIC_API void ltdic_server_limit_connections(ltdic_server *server, uint32_t most);
 /** Limits incomplete requests, as ltdic_net_limit_unfinished does. */
 LTDIC_API void ltdic_server_limit_unfinished(ltdic_server *server, uint64_t bytes);
+/** Makes the state of a transport for the connection that has this number.
+ *  @return the state; NULL if there is no memory: the connection is closed then */
+typedef void *(*ltdic_make_transport)(void *user, ltdic_served_id served);
+/** Sets the transport of connections accepted after this call, as ltdic_net_set_transport does. The
+ *  `free` of a state is called when the batch that reported the end of its association is over.
+ *  @param user  any pointer, for `make` */
+LTDIC_API void ltdic_server_set_transport(ltdic_server *server, const ltdic_transport *transport,
+                                          ltdic_make_transport make, void *user);
 /** Returns the address at which it listens, as ltdic_net_name does. */
 LTDIC_API int ltdic_server_name(const ltdic_server *server, ltdic_buffer *host, uint16_t *port);
 

@@ -30,6 +30,18 @@ def trampolines(text: str) -> str:
     return "".join(f'extern "Python" L_VOID on_{name}{args};\n' for name, args in found)
 
 
+# The functions of an `ltdic_transport`; ltdic/_native/transport.py has them.
+TRANSPORT = """
+extern "Python" {
+    void *transport_make(void *, ltdic_served_id);
+    int transport_open(void *, int);
+    int transport_read(void *, int, uint8_t *, size_t, size_t *);
+    int transport_send(void *, int, const ltdic_output *, size_t *);
+    void transport_close(void *, int, int);
+    void transport_free(void *);
+}
+"""
+
 # setuptools requires paths relative to the project, from where it builds.
 sources = sorted(os.path.relpath(path, CSRC.parent) for path in CSRC.glob("*/*.c"))
 cdef = "".join(declarations(header) for header in HEADERS)
@@ -37,6 +49,7 @@ cdef = "".join(declarations(header) for header in HEADERS)
 ffibuilder = FFI()
 ffibuilder.cdef(cdef)
 ffibuilder.cdef(trampolines(cdef))
+ffibuilder.cdef(TRANSPORT)
 ffibuilder.set_source(
     "ltdic._ffi",
     '#include "ltdic.h"',

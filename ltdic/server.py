@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import math
 import os
+import ssl
 import threading
 import time
 import weakref
 from collections import Counter, deque
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import Any, NamedTuple
 from warnings import warn
@@ -19,6 +21,7 @@ from ._begun import calls_of, has_begun
 from ._codec import control_of, encode, flags_of
 from ._message_order import MessageOrder, Signal
 from ._native import codec, engine, service
+from ._native.transport import Wire
 from ._on_request import PendingDecision, PendingDecisions, Undecided
 from ._times import seconds_of
 from .admission import Admission
@@ -39,9 +42,10 @@ from .association import (
     error_of_send_data,
     parts_of,
 )
-from .counters import Counters, Record, logger, record_of, stranger_of
+from .counters import Counters, Record, logger, record_of, stranger_of, tls_stranger
 from .errors import AssociationTimeout, Error, LocalError
 from .pdu import PDV, Abort, AssociateAccept, AssociateReject, ReleaseRequest
+from .tls import TlsTransport, check_tls
 
 ROUND = 0.5
 """Seconds: a signal that came between two sleeps is seen no later than this."""
@@ -56,6 +60,9 @@ class ServedAssociation(ServedAssociationBase):
     def __init__(self, server: Server, number: int, pdus: bytes) -> None:
         size = 6 + int.from_bytes(pdus[2:6], "big")
         super().__init__(pdus[:size], pdus[size:], server._loop.peer(number))
+        secured = server._loop.transport(number)
+        if isinstance(secured, TlsTransport):
+            self.peer_certificate = secured.peer_certificate
         self._server = server
         self._number = number
         self._decision: PendingDecision | None = None
@@ -322,9 +329,12 @@ class Server:
         max_connections: int | None = None,
         timeout: float | None = DEFAULT_TIMEOUT,
         idle: float | None = DEFAULT_IDLE,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         check_address(*pair("address", address, HOST_AND_PORT))
         check_server(admission, handler, on_end)
+        if tls is not None:
+            check_tls(tls)
         not_awaited("handler", handler)
         not_awaited("on_end", on_end)
         self._max_associations = max_associations
@@ -339,6 +349,8 @@ class Server:
         self._loop = service.ServerLoop(self._policy, self._timeout, seconds_of("idle", idle))
         if max_connections is not None:
             self._loop.limit_connections(max_connections)
+        if tls is not None:
+            self._loop.secure(partial(TlsTransport, tls, None, Wire()))
         self._served: dict[int, ServedAssociation] = {}
         self._jobs: deque[_Job] = deque()
         self._late: dict[ServedAssociation, tuple[float, int]] = {}
@@ -682,8 +694,14 @@ class Server:
         report: service.Report,
         association: ServedAssociation | None,
     ) -> None:
+        peer = report.host, report.port
+        if report.outcome == service.OUTCOME_TLS_FAILED:
+            secured = self._loop.transport(event.served)
+            error = secured.error if isinstance(secured, TlsTransport) else None
+            why = str(error or codec.text_of(report.status))
+            tls_stranger(peer, report.first, why, report.seconds).log()
+            return
         if report.outcome in (service.OUTCOME_NO_REQUEST, service.OUTCOME_FAULT):
-            peer = report.host, report.port
             how = report.status, report.offset, report.first, report.seconds
             stranger_of(peer, *how).log()
             return

@@ -1,4 +1,4 @@
-"""TLS without a socket: encrypts and decrypts bytes for a transport that moves them itself."""
+"""TLS over the user's own `ssl.SSLContext`: without a socket, and as a transport of the C loop."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Any
 
 from ._arguments import one
+from ._native import transport
 
 READ_SIZE = 0x40000
 MOST_RECORDS = 32
@@ -141,3 +142,178 @@ class Tls:
             return self._object.getpeercert()
         except ValueError:  # the handshake has failed
             return None
+
+
+MOST_HANDSHAKE = 0x10000
+"""Bytes that a peer may send until the handshake is done: its hello, and its certificates."""
+PLAIN = 0x10000
+"""Bytes that are encrypted at once."""
+TOO_LONG = f"the peer has sent more than {MOST_HANDSHAKE} bytes in the handshake"
+
+
+class TlsTransport:
+    """One end of a TLS connection as a `transport.Transport`: a client's with a `server_hostname`,
+    a server's without. OpenSSL gets and gives bytes in memory, and `wire` moves them."""
+
+    def __init__(
+        self, context: ssl.SSLContext, server_hostname: str | None, wire: transport.Wire
+    ) -> None:
+        self._how = context, server_hostname
+        self._wire = wire
+        self.error: Exception | None = None
+        """The alert or fault that ended the connection."""
+        self._begin()
+
+    def _begin(self) -> None:
+        """Be ready for a connection."""
+        self._object: ssl.SSLObject | None = None
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._unsent = memoryview(b"")
+        """Encrypted bytes that the connection has not taken."""
+        self._claimed = 0
+        """Bytes that are encrypted and count as sent when those have gone."""
+        self._handshake = 0
+        self._established = False
+        self._end = transport.DONE
+        """END or LOST: nothing more can be read."""
+
+    # ---- what C calls
+
+    def open(self, descriptor: int) -> int:
+        if self._object is None:
+            context, name = self._how
+            server = name is None
+            bios = self._incoming, self._outgoing
+            self._object = context.wrap_bio(*bios, server_side=server, server_hostname=name)
+        try:
+            while not self._established:
+                result = self._shake_hands(descriptor)
+                if result != transport.DONE:
+                    return result
+        except Exception as e:  # the user's context may have callbacks
+            self.error = e
+            self._flush(descriptor)  # the alert
+            return transport.LOST
+        return self._flush(descriptor)
+
+    def read(self, descriptor: int, room: memoryview) -> tuple[int, int]:
+        size, records = 0, 0
+        while size < len(room) and records < MOST_RECORDS:
+            result, got = self._decrypt(descriptor, room[size:])
+            if result != transport.DONE:
+                return result, size
+            size += got
+            records += 1
+        return transport.DONE, size
+
+    def send(self, descriptor: int, parts: list[memoryview]) -> tuple[int, int]:
+        result = self._flush(descriptor)
+        if result != transport.DONE:
+            return result, 0
+        done, self._claimed = self._claimed, 0
+        if done:
+            return transport.DONE, done
+        try:
+            self._claimed = self._encrypt(parts)
+        except ssl.SSLWantReadError:  # a renegotiation of TLS 1.2
+            result = self._flush(descriptor)
+            return transport.WANT_READ if result == transport.DONE else result, 0
+        except ssl.SSLError as e:
+            self.error = self.error or e
+            return transport.LOST, 0
+        result = self._flush(descriptor)
+        if result != transport.DONE:
+            return result, 0
+        done, self._claimed = self._claimed, 0
+        return transport.DONE, done
+
+    def close(self, descriptor: int) -> None:
+        """Tell the peer, where the connection takes it at once."""
+        if self._established and self._flush(descriptor) == transport.DONE:
+            with suppress(ssl.SSLError):
+                assert self._object is not None
+                self._object.unwrap()
+            self._flush(descriptor)
+        last, error = self._object, self.error
+        self._begin()
+        self._object, self.error = last, error  # for `peer_certificate`
+
+    # ---- how it is done
+
+    def _shake_hands(self, descriptor: int) -> int:
+        assert self._object is not None
+        try:
+            self._object.do_handshake()
+            self._established = True
+            return transport.DONE
+        except ssl.SSLWantReadError:
+            result = self._flush(descriptor)
+            return self._fetch(descriptor) if result == transport.DONE else result
+
+    def _decrypt(self, descriptor: int, room: memoryview) -> tuple[int, int]:
+        """Decrypt what one record has, and read from the connection where there is none."""
+        assert self._object is not None
+        try:
+            size = self._object.read(len(room), room)  # type: ignore[arg-type]
+            return (transport.DONE, size) if size else (transport.END, 0)
+        except ssl.SSLWantReadError:
+            self._flush(descriptor)  # an answer of TLS itself
+            return self._fetch(descriptor), 0
+        except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+            return transport.END, 0
+        except ssl.SSLError as e:
+            self.error = self.error or e
+            self._flush(descriptor)
+            return transport.LOST, 0
+
+    def _fetch(self, descriptor: int) -> int:
+        """Give OpenSSL what the connection has."""
+        if self._end != transport.DONE:
+            return self._end
+        result, data = self._wire.read(descriptor)
+        self._incoming.write(data)
+        if result in (transport.END, transport.LOST):
+            self._end = result
+        if not self._established:
+            self._handshake += len(data)
+            if self._handshake > MOST_HANDSHAKE:
+                raise ssl.SSLError(TOO_LONG)
+        return result
+
+    def _encrypt(self, parts: list[memoryview]) -> int:
+        """Encrypt the first of these bytes, and return how many."""
+        assert self._object is not None
+        plain = memoryview(b"".join(_first(parts, PLAIN)))
+        done = 0
+        while done < len(plain):
+            done += self._object.write(plain[done:])
+        return done
+
+    def _flush(self, descriptor: int) -> int:
+        """Send what is encrypted. DONE where all has gone."""
+        while True:
+            if not self._unsent:
+                self._unsent = memoryview(self._outgoing.read())
+            if not self._unsent:
+                return transport.DONE
+            result, sent = self._wire.send(descriptor, self._unsent)
+            self._unsent = self._unsent[sent:]
+            if result != transport.DONE:
+                return result
+
+    @property
+    def peer_certificate(self) -> dict[str, Any] | None:
+        """The peer's certificate in the form of `ssl.SSLSocket.getpeercert`; None without one."""
+        try:
+            return None if self._object is None else self._object.getpeercert()
+        except ValueError:  # the handshake is not done
+            return None
+
+
+def _first(parts: list[memoryview], most: int) -> Iterator[memoryview]:
+    """Yield the first bytes of these parts."""
+    for part in parts:
+        yield part[:most]
+        most -= len(part)
+        if most <= 0:
+            return

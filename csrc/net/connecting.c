@@ -34,6 +34,8 @@ void ltdic__drop_attempts(ltdic_net *net)
 static void use_attempt(ltdic_net *net, int fd, bool watched)
 {
     net->fd = fd;
+    net->address = NULL; /* no other attempt begins */
+    net->open = net->transport->open == NULL;
     net->watched = watched;
     net->source.can_read = net->source.can_write = true; /* until a call says otherwise */
 }
@@ -123,6 +125,27 @@ static void not_connected(ltdic_net *net)
     ltdic__make_ready(&net->source);
 }
 
+/* Continues to open the transport of a connection that is up. Returns true if that is done or has
+ * failed, and `status` says which. */
+static bool finish_opening(ltdic_net *net, bool late, int *status)
+{
+    const int result = ltdic__open_transport(net);
+    const bool waits =
+        result == LTDIC_TRANSPORT_WANT_READ || result == LTDIC_TRANSPORT_WANT_WRITE;
+    if (result == LTDIC_TRANSPORT_DONE) {
+        connected(net);
+        return true;
+    }
+    if (waits && !late && (net->watched || ltdic__watch(net) == LTDIC_OK)) {
+        ltdic__update_timer(net);
+        return false;
+    }
+    net->cause = late ? ltdic__cause_timed_out() : (ltdic_cause){0, 0};
+    *status = late ? LTDIC_ERR_TIMEOUT : LTDIC_ERR_CONNECT;
+    not_connected(net);
+    return true;
+}
+
 bool ltdic__finish_connecting(ltdic_net *net, ltdic_indication *indication)
 {
     source *s = &net->source;
@@ -138,13 +161,9 @@ bool ltdic__finish_connecting(ltdic_net *net, ltdic_indication *indication)
     if (net->attempt_count > 0 && !polled && !next && !late) {
         return false;
     }
-    if (net->fd >= 0 || look_at_attempts(net, &next)) {
-        connected(net);
-        return true;
-    }
-    if (!late && next && try_next_address(net) && net->fd >= 0) {
-        connected(net);
-        return true;
+    if (net->fd >= 0 || look_at_attempts(net, &next) ||
+        (!late && next && try_next_address(net) && net->fd >= 0)) {
+        return finish_opening(net, late, &indication->status);
     }
     if (!late && net->attempt_count > 0) {
         ltdic__update_timer(net);

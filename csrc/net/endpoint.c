@@ -50,6 +50,15 @@ static void stop_watching(ltdic_net *net)
     }
 }
 
+/* Closes the descriptor. `orderly`: the transport may tell the peer first. */
+static void close_transport(ltdic_net *net, bool orderly)
+{
+    if (net->fd >= 0 && net->transport->close != NULL) {
+        net->transport->close(net->transport_state, net->fd, orderly);
+    }
+    ltdic__close_fd(&net->fd);
+}
+
 void ltdic__close_socket(ltdic_net *net)
 {
     stop_watching(net);
@@ -57,7 +66,7 @@ void ltdic__close_socket(ltdic_net *net)
         ltdic__stop_listening(net);
     }
     ltdic__drop_attempts(net);
-    net->transport->shut(&net->fd);
+    close_transport(net, true);
     ltdic__close_fd(&net->pending_fd);
     ltdic__free_addresses(&net->addresses);
     ltdic__free_addresses(&net->local);
@@ -69,37 +78,92 @@ void ltdic__close_socket(ltdic_net *net)
     ltdic__set_timer(&net->source, 0);
 }
 
+/* ---- opening ----------------------------------------------------------------------------- */
+
+/* Makes the poller report when the descriptor can be written again. */
+static void want_write(ltdic_net *net)
+{
+    source *s = &net->source;
+    s->can_write = false;
+    if (net->watched) {
+        ltdic__poller_want_write(s->loop->poller, s, net->fd);
+    }
+}
+
+/* Keeps the first bytes of a TCP connection whose transport is not open. The transport has read all
+ * bytes before them, since it wanted more. */
+static int keep_first_raw(ltdic_net *net)
+{
+    size_t size;
+    uint8_t *at = net->first + net->first_size;
+    const size_t room = MOST_FIRST - net->first_size;
+    const int result = room > 0 ? ltdic__tcp_peek(net->fd, at, room, &size) : LTDIC_TRANSPORT_DONE;
+    net->first_size = (uint8_t)(net->first_size + (room > 0 ? size : 0));
+    return result;
+}
+
+int ltdic__open_transport(ltdic_net *net)
+{
+    source *s = &net->source;
+    if (net->open) {
+        return LTDIC_TRANSPORT_DONE;
+    }
+    const bool acceptor = ltdic_association_state(net->association) == STA_AWAITING_RQ;
+    int result = acceptor ? keep_first_raw(net) : LTDIC_TRANSPORT_DONE;
+    if (result == LTDIC_TRANSPORT_DONE) {
+        result = net->transport->open(net->transport_state, net->fd);
+    }
+    if (result == LTDIC_TRANSPORT_WANT_READ) {
+        s->can_read = false;
+    } else if (result == LTDIC_TRANSPORT_WANT_WRITE) {
+        want_write(net);
+    } else if (result == LTDIC_TRANSPORT_DONE) {
+        net->open = s->can_read = s->can_write = true; /* perhaps: the next call tells */
+        net->first_size = 0;
+    }
+    return result;
+}
+
+/* Does the same for a connection. Returns true if it is open. */
+static bool is_open(ltdic_net *net)
+{
+    const source *s = &net->source;
+    if (net->open || net->ended != LTDIC_OK || (!s->can_read && !s->can_write)) {
+        return net->open;
+    }
+    const int result = ltdic__open_transport(net);
+    if (result == LTDIC_TRANSPORT_END || result == LTDIC_TRANSPORT_LOST) {
+        net->ended = LTDIC_ERR_CLOSED;
+    }
+    return net->open;
+}
+
 /* ---- sending ----------------------------------------------------------------------------- */
 
 /* Calls `send` of the transport once. Returns false if it takes no more for now, or will take
  * nothing any more. In the second case there may still be bytes of the peer to read. */
 static bool send_some(ltdic_net *net, const ltdic_output *output)
 {
-    source *s = &net->source;
-    size_t sent;
-    const transport_result result = net->transport->send(net->fd, output, &sent);
-    if (result == TRANSPORT_LOST) {
+    size_t sent = 0;
+    const int result = net->transport->send(net->transport_state, net->fd, output, &sent);
+    if (result == LTDIC_TRANSPORT_LOST || result == LTDIC_TRANSPORT_END) {
         ltdic_association_lost(net->association);
-        s->can_read = true;
+        net->source.can_read = true;
         return false;
     }
     if (sent > 0) {
         ltdic_association_sent(net->association, sent, ltdic__now());
     }
-    if (sent < ltdic__output_size(output)) {
-        s->can_write = false;
-        if (net->watched) {
-            ltdic__poller_want_write(s->loop->poller, s, net->fd);
-        }
-        return false;
+    if (result == LTDIC_TRANSPORT_WANT_WRITE) {
+        want_write(net);
     }
-    return true;
+    return result == LTDIC_TRANSPORT_DONE;
 }
 
 static void flush(ltdic_net *net)
 {
     ltdic_output output;
-    while (net->state == CONNECTED && net->source.can_write) {
+    while (net->state == CONNECTED && net->open && net->source.can_write) {
         ltdic_association_output(net->association, &output);
         if (output.count == 0 || !send_some(net, &output)) {
             return;
@@ -223,20 +287,27 @@ static void fill(ltdic_net *net)
     buffer *in = &net->in;
     const size_t room = in->room - in->end;
     const uint64_t before = net->read_at;
-    size_t size;
+    size_t size = 0;
     net->read_at = ltdic__now();
     net->sent_then = ltdic__association_bytes_sent(net->association);
     if (net->read_at - before >= STALL && ltdic_association_expects_more(net->association)) {
         net->quick_acks = EVERY_ACK;
     }
-    const transport_result result = net->transport->read(net->fd, in->data + in->end, room, &size);
-    if (result == TRANSPORT_DONE) {
+    const int result =
+        net->transport->read(net->transport_state, net->fd, in->data + in->end, room, &size);
+    if (size > 0) {
         net->secret = net->secret || ltdic_association_state(net->association) == STA_AWAITING_RQ;
         keep_first(net, (ltdic_bytes){in->data + in->end, size});
         in->end += size;
-        net->source.can_read = size == room || net->source.hung_up;
-    } else if (result == TRANSPORT_WANT_READ) {
+    }
+    if (result == LTDIC_TRANSPORT_DONE) {
+        /* after a short read of TCP, the descriptor has no more */
+        net->source.can_read =
+            size == room || net->source.hung_up || net->transport != &ltdic__tcp;
+    } else if (result == LTDIC_TRANSPORT_WANT_READ) {
         net->source.can_read = false;
+    } else if (result == LTDIC_TRANSPORT_WANT_WRITE) {
+        want_write(net);
     } else {
         net->ended = LTDIC_ERR_CLOSED;
     }
@@ -271,10 +342,12 @@ bool ltdic__take(ltdic_net *net, ltdic_indication *indication)
  * so that bytes that arrive early stay in order. */
 static bool has_left(ltdic_net *net)
 {
-    const transport_result result =
-        net->source.can_read ? net->transport->peek(net->fd) : TRANSPORT_DONE;
-    net->source.can_read = net->source.can_read && result != TRANSPORT_WANT_READ;
-    return result == TRANSPORT_END || result == TRANSPORT_LOST;
+    uint8_t byte;
+    size_t size;
+    const int result = net->source.can_read ? ltdic__tcp_peek(net->fd, &byte, sizeof byte, &size)
+                                            : LTDIC_TRANSPORT_DONE;
+    net->source.can_read = net->source.can_read && result != LTDIC_TRANSPORT_WANT_READ;
+    return result == LTDIC_TRANSPORT_END || result == LTDIC_TRANSPORT_LOST;
 }
 
 /* Returns true if bytes of the peer must wait until there is room to send. No more is read then. */
@@ -289,7 +362,7 @@ static bool waits_to_send(const ltdic_net *net)
 static bool read_on(ltdic_net *net)
 {
     const bool asked = ltdic_association_state(net->association) != STA_IDLE;
-    if (!asked && has_left(net)) {
+    if (!asked && net->open && has_left(net)) {
         net->ended = LTDIC_ERR_CLOSED;
     }
     if (net->ended == LTDIC_OK && asked && ltdic__association_is_lost(net->association) &&
@@ -300,7 +373,7 @@ static bool read_on(ltdic_net *net)
         ltdic_association_closed(net->association, net->ended, ltdic__now());
         return true;
     }
-    if (!asked || !net->source.can_read || waits_to_send(net)) {
+    if (!asked || !net->open || !net->source.can_read || waits_to_send(net)) {
         return false;
     }
     if (net->source.spent) {
@@ -322,7 +395,7 @@ static void read_first(ltdic_net *net)
     const bool due = !net->source.spent && net->source.can_read &&
                      ltdic_association_state(net->association) != STA_IDLE &&
                      buffer_size(&net->in) < READ_SIZE;
-    if (net->ended != LTDIC_OK || (!late && !due) || waits_to_send(net)) {
+    if (net->ended != LTDIC_OK || !net->open || (!late && !due) || waits_to_send(net)) {
         return;
     }
     net->source.spent = true;
@@ -335,8 +408,10 @@ static void read_first(ltdic_net *net)
 /* Makes indications until reading would block. Only then the poller has to watch the descriptor. */
 static bool produce_connected(ltdic_net *net, ltdic_indication *indication)
 {
-    flush(net);
-    read_first(net);
+    if (is_open(net)) {
+        flush(net);
+        read_first(net);
+    }
     for (;;) {
         do {
             if (ltdic__take(net, indication)) {
@@ -382,7 +457,7 @@ static void renew(source *s)
     ltdic__drop_attempts(net);
     ltdic__free_addresses(&net->addresses);
     net->address = NULL;
-    net->transport->shut(&net->fd);
+    close_transport(net, false);
     net->watched = false;
     net->ended = LTDIC_ERR_CLOSED;
     net->cause = ltdic__cause_aborted();
@@ -402,6 +477,7 @@ const source_kind ltdic__endpoint_kind = {next, renew, free_it};
 static void destroy(ltdic_net *net)
 {
     ltdic__association_clear(net->association);
+    ltdic_net_set_transport(net, &ltdic__tcp, NULL);
     wipe_buffer(net);
     buffer_free(&net->in);
     free(net);
@@ -490,9 +566,32 @@ void ltdic__change_state(ltdic_net *net, enum net_state state)
 void ltdic__use_connection(ltdic_net *net, int fd)
 {
     net->fd = fd;
+    net->open = net->transport->open == NULL;
     net->source.hung_up = false;
     net->source.can_read = net->source.can_write = true; /* perhaps: the next call tells */
     ltdic__change_state(net, CONNECTED);
+}
+
+void ltdic_net_set_transport(ltdic_net *net, const ltdic_transport *transport, void *state)
+{
+    if (net->transport->free != NULL) {
+        net->transport->free(net->transport_state);
+    }
+    net->transport = transport;
+    net->transport_state = state;
+    net->open = transport->open == NULL;
+}
+
+void *ltdic__net_take_transport(ltdic_net *net)
+{
+    void *state = net->transport_state;
+    net->transport = &ltdic__tcp;
+    return state;
+}
+
+bool ltdic__net_is_open(const ltdic_net *net)
+{
+    return net->open;
 }
 
 int ltdic_net_adopt(ltdic_net *net, int fd, ltdic_event event)
@@ -516,7 +615,7 @@ int ltdic_net_adopt(ltdic_net *net, int fd, ltdic_event event)
 int ltdic_net_detach(ltdic_net *net)
 {
     ltdic__renew(net->source.loop);
-    if (net->fd < 0 || net->state != CONNECTED ||
+    if (net->fd < 0 || net->state != CONNECTED || net->transport != &ltdic__tcp ||
         ltdic_association_state(net->association) != STA_IDLE ||
         ltdic__association_is_over(net->association)) {
         return -1;

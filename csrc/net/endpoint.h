@@ -13,6 +13,11 @@ ltdic_net *ltdic__net_new(ltdic_loop *loop, queue *q, void *owner);
 void ltdic__net_end(ltdic_net *net, int status);
 /* Returns true if other listeners use the same socket. */
 bool ltdic__net_is_shared(const ltdic_net *listener);
+/* Returns true if the transport of a connection is open. After LTDIC_CLOSED: if it was. */
+bool ltdic__net_is_open(const ltdic_net *net);
+/* Gives the state of the transport to the caller. The endpoint must be closed. Returns NULL if it
+ * has none. */
+void *ltdic__net_take_transport(ltdic_net *net);
 /* Returns how many bytes have reached the peer's system. If that is unknown, it is how many the
  * own system has taken. */
 uint64_t ltdic__net_bytes_delivered(const ltdic_net *net);

@@ -95,10 +95,10 @@ static int fetch_pending(ltdic_net *net)
     if (net->pending_fd >= 0 || !s->can_read) {
         return LTDIC_OK;
     }
-    const transport_result result = ltdic__tcp_accept(net->fd, &net->pending_fd);
+    const ltdic_transport_result result = ltdic__tcp_accept(net->fd, &net->pending_fd);
     net->pending_reported = false;
-    s->can_read = result != TRANSPORT_WANT_READ;
-    if (result != TRANSPORT_LOST) {
+    s->can_read = result != LTDIC_TRANSPORT_WANT_READ;
+    if (result != LTDIC_TRANSPORT_LOST) {
         return LTDIC_OK;
     }
     s->starved = s->loop->starved = true;

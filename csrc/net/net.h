@@ -27,7 +27,9 @@ struct ltdic_net {
     ltdic_association *association; /* in the same block of memory, after this struct */
 
     /* connected */
-    const transport *transport;
+    const ltdic_transport *transport;
+    void *transport_state; /* belongs to the endpoint */
+    bool open;             /* the transport is open: until then, only `open` of it is called */
     buffer in;
     bool secret;        /* `in` may hold an A-ASSOCIATE-RQ, and so a passcode */
     int ended;          /* why nothing more will be read; reported after all input was used */
@@ -78,6 +80,8 @@ bool ltdic__take(ltdic_net *net, ltdic_indication *indication);
 /* Changes the state, and forgets the last connection, but not its indications. */
 void ltdic__change_state(ltdic_net *net, enum net_state state);
 void ltdic__close_socket(ltdic_net *net);
+/* Continues to open the transport. @return an ltdic_transport_result */
+int ltdic__open_transport(ltdic_net *net);
 /* Begins to use a descriptor that is connected. */
 void ltdic__use_connection(ltdic_net *net, int fd);
 /* Makes the poller watch the descriptor.

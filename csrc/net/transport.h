@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* A transport moves bytes for an endpoint; TCP is one. The header also declares the non-blocking
- * sockets below it. Only transport_tcp.c and resolve.c read errno: other files get a status and a
- * cause. Internal. */
+/* TCP, the transport that an endpoint has unless its user gives it another one, and non-blocking
+ * sockets. Only transport_tcp.c and resolve.c read errno: other files get a status and a cause.
+ * Internal. */
 #ifndef LTDIC_TRANSPORT_H
 #define LTDIC_TRANSPORT_H
 
@@ -10,23 +10,7 @@
 #include <netdb.h>
 #include <stdbool.h>
 
-typedef enum transport_result {
-    TRANSPORT_DONE,       /* bytes were moved */
-    TRANSPORT_WANT_READ,  /* to be tried again when the descriptor can be read */
-    TRANSPORT_WANT_WRITE, /* to be tried again when it can be written */
-    TRANSPORT_END,        /* the peer has closed its side, and all its bytes were read */
-    TRANSPORT_LOST        /* a reset, or another error */
-} transport_result;
-
-typedef struct transport {
-    transport_result (*read)(int fd, uint8_t *data, size_t room, size_t *size);
-    transport_result (*send)(int fd, const ltdic_output *output, size_t *size);
-    /* Tests for bytes to read (TRANSPORT_DONE), which stay unread. */
-    transport_result (*peek)(int fd);
-    void (*shut)(int *fd); /* closes the descriptor and sets it to -1 */
-} transport;
-
-extern const transport ltdic__tcp;
+extern const ltdic_transport ltdic__tcp;
 
 /* ---- errors of the last system call in this thread */
 
@@ -53,9 +37,9 @@ void ltdic__drain_pipe(int end);
  * each error. @return LTDIC_OK, LTDIC_ERR_ADDRESS, LTDIC_ERR_SYSTEM, LTDIC_ERR_MEMORY */
 int ltdic__tcp_listen(int *fd, const struct addrinfo *at, bool both_families, int backlog,
                       ltdic_cause *cause);
-/* Accepts a connection. @return TRANSPORT_DONE, TRANSPORT_WANT_READ: none is pending;
- * TRANSPORT_LOST: no descriptor or no memory */
-transport_result ltdic__tcp_accept(int listener, int *fd);
+/* Accepts a connection. @return LTDIC_TRANSPORT_DONE; _WANT_READ: none is pending;
+ * _LOST: no descriptor or no memory */
+ltdic_transport_result ltdic__tcp_accept(int listener, int *fd);
 /* Makes a descriptor that is a connected stream fit for a loop. Returns false if it is none, and
  * `cause` says why; it is unchanged then. */
 bool ltdic__tcp_adopt(int fd, ltdic_cause *cause);
@@ -75,6 +59,8 @@ bool ltdic__tcp_connected(const int *fds, size_t count, int *errors);
 /* Writes the numeric host and the port of the peer's or the own end.
  * @return LTDIC_OK, LTDIC_ERR_WRONG_STATE, LTDIC_ERR_ROOM */
 int ltdic__tcp_name(int fd, bool peer, ltdic_buffer *host, uint16_t *port);
+/* Reads bytes that stay unread. @return as the `read` of a transport */
+int ltdic__tcp_peek(int fd, uint8_t *data, size_t room, size_t *size);
 void ltdic__tcp_acknowledge(int fd); /* acknowledges received bytes now, if the system can */
 /* Returns how many bytes sent the peer's system has not acknowledged; 0: none, or unknown. */
 uint64_t ltdic__tcp_unacknowledged(int fd);

@@ -4,6 +4,8 @@
 
 #include "transport.h"
 
+#include "engine/outbox.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -180,7 +182,7 @@ int ltdic__tcp_listen(int *fd, const struct addrinfo *at, bool both_families, in
     return status;
 }
 
-transport_result ltdic__tcp_accept(int listener, int *fd)
+ltdic_transport_result ltdic__tcp_accept(int listener, int *fd)
 {
     do {
 #if ONE_CALL
@@ -190,12 +192,12 @@ transport_result ltdic__tcp_accept(int listener, int *fd)
 #endif
     } while (*fd < 0 && (errno == EINTR || errno == ECONNABORTED));
     if (*fd < 0) {
-        return would_block() ? TRANSPORT_WANT_READ : TRANSPORT_LOST;
+        return would_block() ? LTDIC_TRANSPORT_WANT_READ : LTDIC_TRANSPORT_LOST;
     }
 #ifndef __linux__
     tune(*fd); /* on Linux it inherits the options of its listener */
 #endif
-    return TRANSPORT_DONE;
+    return LTDIC_TRANSPORT_DONE;
 }
 
 /* ---- connecting --------------------------------------------------------------------------- */
@@ -291,23 +293,35 @@ bool ltdic__tcp_adopt(int fd, ltdic_cause *cause)
 
 /* ---- an open connection ------------------------------------------------------------------- */
 
-static transport_result tcp_read(int fd, uint8_t *data, size_t room, size_t *size)
+static int receive(int fd, uint8_t *data, size_t room, int flags, size_t *size)
 {
     ssize_t got;
     do {
-        got = recv(fd, data, room, 0);
+        got = recv(fd, data, room, flags);
     } while (got < 0 && errno == EINTR);
     *size = got > 0 ? (size_t)got : 0;
-    return got > 0         ? TRANSPORT_DONE
-           : got == 0      ? TRANSPORT_END
-           : would_block() ? TRANSPORT_WANT_READ
-                           : TRANSPORT_LOST;
+    return got > 0         ? LTDIC_TRANSPORT_DONE
+           : got == 0      ? LTDIC_TRANSPORT_END
+           : would_block() ? LTDIC_TRANSPORT_WANT_READ
+                           : LTDIC_TRANSPORT_LOST;
 }
 
-static transport_result tcp_send(int fd, const ltdic_output *output, size_t *size)
+int ltdic__tcp_peek(int fd, uint8_t *data, size_t room, size_t *size)
+{
+    return receive(fd, data, room, MSG_PEEK, size);
+}
+
+static int tcp_read(void *state, int fd, uint8_t *data, size_t room, size_t *size)
+{
+    (void)state;
+    return receive(fd, data, room, 0, size);
+}
+
+static int tcp_send(void *state, int fd, const ltdic_output *output, size_t *size)
 {
     struct iovec parts[sizeof output->parts / sizeof *output->parts];
     struct msghdr all = {.msg_iov = parts};
+    (void)state;
     for (size_t i = 0; i < output->count; i++) {
         parts[i].iov_base = (void *)(uintptr_t)output->parts[i].data; /* sendmsg only reads it */
         parts[i].iov_len = output->parts[i].size;
@@ -318,20 +332,25 @@ static transport_result tcp_send(int fd, const ltdic_output *output, size_t *siz
         sent = sendmsg(fd, &all, MSG_NOSIGNAL);
     } while (sent < 0 && errno == EINTR);
     *size = sent > 0 ? (size_t)sent : 0;
-    return sent >= 0 ? TRANSPORT_DONE : would_block() ? TRANSPORT_WANT_WRITE : TRANSPORT_LOST;
+    return sent < 0 && !would_block()           ? LTDIC_TRANSPORT_LOST
+           : *size < ltdic__output_size(output) ? LTDIC_TRANSPORT_WANT_WRITE
+                                                : LTDIC_TRANSPORT_DONE;
 }
 
-static transport_result tcp_peek(int fd)
+int ltdic_tcp_read(int descriptor, uint8_t *data, size_t room, size_t *size)
 {
-    uint8_t byte;
-    const ssize_t size = recv(fd, &byte, 1, MSG_PEEK);
-    return size > 0 || (size < 0 && errno == EINTR) ? TRANSPORT_DONE
-           : size == 0                              ? TRANSPORT_END
-           : would_block()                          ? TRANSPORT_WANT_READ
-                                                    : TRANSPORT_LOST;
+    return receive(descriptor, data, room, 0, size);
 }
 
-const transport ltdic__tcp = {tcp_read, tcp_send, tcp_peek, ltdic__close_fd};
+int ltdic_tcp_send(int descriptor, ltdic_bytes bytes, size_t *size)
+{
+    ltdic_output output;
+    output.count = 1;
+    output.parts[0] = bytes;
+    return tcp_send(NULL, descriptor, &output, size);
+}
+
+const ltdic_transport ltdic__tcp = {sizeof ltdic__tcp, NULL, tcp_read, tcp_send, NULL, NULL};
 
 int ltdic__tcp_name(int fd, bool peer, ltdic_buffer *host, uint16_t *port)
 {

@@ -52,6 +52,7 @@ struct ltdic_served {
     ltdic_server *server;
     place *place;
     ltdic_net *net; /* NULL: the association has ended, and is freed with the next batch */
+    void *transport; /* state of the transport, if it has one, after its end */
     ltdic_answer answer;
     uint64_t since;     /* when the request or, before it, the connection came */
     bool requested;     /* an A-ASSOCIATE-RQ was received */
@@ -74,6 +75,9 @@ struct ltdic_server {
     ltdic_net *listener; /* NULL after ltdic_server_close */
     ltdic_admission *admission;
     ltdic_timeouts timeouts;
+    const ltdic_transport *transport; /* NULL: TCP alone */
+    ltdic_make_transport make_transport;
+    void *make_user;
     ltdic_counters counters;
     /* Lists of associations: those that are served; those whose endpoint is busy until their
      * release is answered; those that have ended, and are freed with the next batch. */
@@ -276,6 +280,9 @@ static void free_served(ltdic_served *a)
     if (a->net != NULL) {
         ltdic_net_free(a->net);
     }
+    if (a->transport != NULL) {
+        a->server->transport->free(a->transport);
+    }
     ltdic_admission_leave(a->server->admission, &a->answer);
     withdraw_number(a->server, a->place);
     ltdic_echo_reader_clear(&a->echoes);
@@ -362,6 +369,14 @@ void ltdic_server_limit_unfinished(ltdic_server *server, uint64_t bytes)
     if (server->listener != NULL) {
         ltdic_net_limit_unfinished(server->listener, bytes);
     }
+}
+
+void ltdic_server_set_transport(ltdic_server *server, const ltdic_transport *transport,
+                                ltdic_make_transport make, void *user)
+{
+    server->transport = transport;
+    server->make_transport = make;
+    server->make_user = user;
 }
 
 int ltdic_server_name(const ltdic_server *server, ltdic_buffer *host, uint16_t *port)
@@ -459,6 +474,8 @@ static void count_outcome(const ltdic_served *a, ltdic_outcome outcome, ltdic_re
         c->no_request++;
     } else if (outcome == LTDIC_OUTCOME_FAULT) {
         c->faults++;
+    } else if (outcome == LTDIC_OUTCOME_TLS_FAILED) {
+        c->tls_failures++;
     } else if (a->accepted) {
         c->open--;
         (*ends[outcome])++;
@@ -806,10 +823,14 @@ static bool end_without_request(ltdic_served *a, const ltdic_indication *i)
     ltdic_report *r = &a->report;
     const ltdic_bytes first = ltdic_net_first(a->net);
     const bool fault = i->status < 0 && i->status > LTDIC_ERR_ADDRESS; /* found in the input */
+    const ltdic_outcome outcome = first.size > 0 && !ltdic__net_is_open(a->net)
+                                      ? LTDIC_OUTCOME_TLS_FAILED
+                                  : fault ? LTDIC_OUTCOME_FAULT
+                                          : LTDIC_OUTCOME_NO_REQUEST;
     memcpy(r->first, first.data, first.size);
     r->first_size = (uint8_t)first.size;
     r->offset = i->offset;
-    set_outcome(a, fault ? LTDIC_OUTCOME_FAULT : LTDIC_OUTCOME_NO_REQUEST, i->status, no_codes);
+    set_outcome(a, outcome, i->status, no_codes);
     return first.size > 0 || i->status == LTDIC_ERR_TIMEOUT;
 }
 
@@ -823,6 +844,7 @@ static void over(ltdic_server *s, ltdic_served *a, const ltdic_indication *i)
         wanted = end_without_request(a, i) && wanted;
     }
     a->report.milliseconds = ltdic__now() - a->since;
+    a->transport = ltdic__net_take_transport(a->net);
     ltdic_net_free(a->net);
     a->net = NULL;
     leave_if_over(a);
@@ -831,6 +853,17 @@ static void over(ltdic_server *s, ltdic_served *a, const ltdic_indication *i)
         const ltdic_event_row event = {.kind = LTDIC_SERVED_ENDED};
         put_event(s, a, event, (ltdic_bytes){NULL, 0});
     }
+}
+
+/* Gives a connection its transport. */
+static int secure(ltdic_served *a, const ltdic_server *s)
+{
+    void *state = s->make_transport(s->make_user, atomic_load(&a->place->id));
+    if (state == NULL) {
+        return LTDIC_ERR_MEMORY;
+    }
+    ltdic_net_set_transport(a->net, s->transport, state);
+    return LTDIC_OK;
 }
 
 static int accept_as(ltdic_served *a, ltdic_server *s)
@@ -842,7 +875,10 @@ static int accept_as(ltdic_served *a, ltdic_server *s)
     const uint32_t most = ltdic_admission_max_associate(s->admission);
     ltdic_net_set_timeouts(a->net, &s->timeouts);
     ltdic_net_limit_associate(a->net, most != 0 ? most : LTDIC_MAX_ASSOCIATE);
-    const int status = ltdic_net_accept(a->net, s->listener);
+    int status = ltdic_net_accept(a->net, s->listener);
+    if (status == LTDIC_OK && s->transport != NULL) {
+        status = secure(a, s);
+    }
     if (status != LTDIC_OK) {
         ltdic_net_free(a->net);
     }

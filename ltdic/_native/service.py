@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from .._ffi import ffi, lib
 from .._rules import TITLE, UID
-from . import codec, engine, net
+from . import codec, engine, net, transport
 from .codec import Buffer, bytes_of
 
 
@@ -179,6 +179,7 @@ OUTCOME_TIMED_OUT: int = lib.LTDIC_OUTCOME_TIMED_OUT
 OUTCOME_LOST: int = lib.LTDIC_OUTCOME_LOST
 OUTCOME_NO_REQUEST: int = lib.LTDIC_OUTCOME_NO_REQUEST
 OUTCOME_FAULT: int = lib.LTDIC_OUTCOME_FAULT
+OUTCOME_TLS_FAILED: int = lib.LTDIC_OUTCOME_TLS_FAILED
 
 
 class Report(NamedTuple):
@@ -290,6 +291,19 @@ class ServerLoop:
         self.reports = True
         """Does anybody want them?"""
         self._counted: Any = None
+        self._transports = transport.Transports()
+        self._maker: transport.Maker | None = None
+
+    def secure(self, make: Callable[[], transport.Transport]) -> None:
+        """Use a transport for each connection, which this function makes."""
+        self._maker = transport.Maker(self._transports, make)
+        lib.ltdic_server_set_transport(
+            self._server, transport.TABLE, lib.transport_make, self._maker.handle
+        )
+
+    def transport(self, served: int) -> transport.Transport | None:
+        """That of an association that has not ended, or whose end is in this batch."""
+        return self._transports.served.get(served)
 
     def listen(self, host: str, port: int) -> None:
         """`""` and `"*"` are all addresses, of both families. Raises `OSError`."""
@@ -321,7 +335,9 @@ class ServerLoop:
         self.taken = 0
         self.runs += 1
         self._data, self._owned = None, []
-        return int(lib.ltdic_server_run(self._server, self._batch, wanted, most))
+        status = int(lib.ltdic_server_run(self._server, self._batch, wanted, most))
+        self._transports.raise_kept()
+        return status
 
     def _batch_data(self) -> memoryview:
         """A copy of what is small; else the memory itself, for as long as somebody has a view."""
@@ -426,6 +442,6 @@ class ServerLoop:
 
 
 _COUNTED = (
-    *("connections", "no_request", "faults", "unaccepted"),
+    *("connections", "no_request", "faults", "tls_failures", "unaccepted"),
     *("accepted", "open", "released", "aborted", "timed_out", "lost"),
 )
