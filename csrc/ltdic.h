@@ -1107,6 +1107,15 @@ LTDIC_API int ltdic_served_send(ltdic_server *server, ltdic_served_id served, lt
  *  LTDIC_SERVED_ROOM reports when to try again. */
 LTDIC_API int ltdic_served_send_data(ltdic_server *server, ltdic_served_id served,
                                      const ltdic_pdv *data);
+/** What the user of a server holds back while it works on what it has received. */
+enum {
+    LTDIC_HOLD_END = 1, /**< the answer to a release, and the release after ltdic_server_close */
+    LTDIC_HOLD_DATA = 2, /**< data and releases of the peer are not reported, as ltdic_net_hold does */
+    LTDIC_HOLD_BROKEN = 4 /**< a message was not sent to its end, so a release and
+                             ltdic_server_close end the association by A-ABORT */
+};
+/** Holds back what is in `held`, LTDIC_HOLD_... together, and resumes the rest in the next run. */
+LTDIC_API void ltdic_served_hold(ltdic_server *server, ltdic_served_id served, unsigned held);
 /** Returns the report of an association; NULL if it has ended and the batch that reported it is
  *  over. */
 LTDIC_API const ltdic_report *ltdic_served_report(const ltdic_server *server,
@@ -1123,7 +1132,7 @@ LTDIC_API uint64_t ltdic_served_taken(const ltdic_server *server, ltdic_served_i
  *  are accepted. Requests are rejected with 2/3/1, also those of connections that wait to be
  *  accepted. Associations between two messages are released, the others when their data set is
  *  complete. After three quarters of the time the rest is aborted, and at the end all connections
- *  are closed. */
+ *  are closed. Calling it again can shorten the time. */
 LTDIC_API void ltdic_server_close(ltdic_server *server, uint32_t milliseconds);
 LTDIC_API const ltdic_counters *ltdic_server_counters(const ltdic_server *server);
 

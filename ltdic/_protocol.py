@@ -47,7 +47,7 @@ MOST_SENDING = 0.002
 """Seconds that one task sends before the loop goes on."""
 
 
-async def _parts_of(
+async def async_parts_of(
     data: Sendable | AsyncIterable[Buffer], size: int
 ) -> AsyncGenerator[tuple[bool, bytes | memoryview], None]:
     """Yield as `parts_of` does, of an asynchronous iterator, too."""
@@ -427,7 +427,7 @@ class AssociationProtocol(asyncio.Protocol):
         try:
             await self.order.begin(is_command, timeout)
             since = time.monotonic()
-            async with aclosing(_parts_of(data, size)) as parts:
+            async with aclosing(async_parts_of(data, size)) as parts:
                 async for is_last, part in parts:
                     async with _one_in_a_step(self._loop) if size < PART else nullcontext():
                         self._give(PDV(context_id, is_command, is_last, part))

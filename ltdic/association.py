@@ -876,15 +876,8 @@ class ServedAssociationBase:
         self.peer_certificate: dict[str, Any] | None = None
         """The certificate that the requestor showed, as `ssl.SSLSocket.getpeercert` gives it; None
         without TLS, or where none was asked for."""
-        self._established = False
         self.user_data: Any = None
         """Whatever the handler wants to keep with it."""
-
-    @property
-    def established(self) -> bool:
-        """True from the A-ASSOCIATE-AC on, until it is released, aborted or lost, which may be
-        before its connection has ended."""
-        return self._established
 
     @cached_property
     def _part_size(self) -> int:
@@ -933,10 +926,9 @@ class ServedAssociationBase:
             self._contexts = negotiated(self.request, self.accept)
         return self._contexts
 
-    def _answered(self, pdu: bytes) -> None:
-        """The A-ASSOCIATE-AC that was sent, where it is another than the admission's."""
-        self._established = True
-        if pdu is not self._accept:
+    def _take_answer(self, pdu: bytes) -> None:
+        """The answer to the request; an A-ASSOCIATE-AC may be another one than the admission's."""
+        if pdu[0] == AssociateAccept.type and pdu is not self._accept:
             self._accept, self._decoded, self._contexts = pdu, None, None
 
 

@@ -2,88 +2,64 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import ssl
 import threading
 import time
 import weakref
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
-from functools import partial
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 from warnings import warn
 
-from ._arguments import HOST_AND_PORT, not_awaited, one, pair
+from ._arguments import not_awaited
 from ._begun import calls_of, has_begun
 from ._codec import control_of, encode, flags_of
 from ._message_order import MessageOrder, Signal
 from ._native import codec, engine, service
-from ._native.transport import Wire
-from ._on_request import PendingDecision, PendingDecisions, Undecided
+from ._on_request import PendingDecision, PendingDecisions
+from ._serving import Served, ServerBase, raise_if_over
 from ._times import seconds_of
 from .admission import Admission
 from .association import (
-    BUSY,
     DEFAULT_IDLE,
     DEFAULT_TIMEOUT,
     FAILED_DECISION,
     NOT_TAKEN,
-    OVER,
     Sendable,
-    ServedAssociationBase,
     answer_of,
-    check_address,
-    check_connections,
-    check_server,
     error_of_send,
     error_of_send_data,
     parts_of,
 )
-from .counters import Counters, Record, logger, record_of, stranger_of, tls_stranger
+from .counters import Record, logger
 from .errors import AssociationTimeout, Error, LocalError
-from .pdu import PDV, Abort, AssociateAccept, AssociateReject, ReleaseRequest
-from .tls import TlsTransport, check_tls
+from .pdu import PDV, Abort, ReleaseRequest
 
 ROUND = 0.5
 """Seconds: a signal that came between two sleeps is seen no later than this."""
 
 
-class ServedAssociation(ServedAssociationBase):
+class ServedAssociation(Served):
     """An association of a `Server`, as its handler and `on_request` see it.
 
     Its methods may be called from any thread while the server serves, so that a handler can leave
     what takes long to a thread of its own."""
 
     def __init__(self, server: Server, number: int, pdus: bytes) -> None:
-        size = 6 + int.from_bytes(pdus[2:6], "big")
-        super().__init__(pdus[:size], pdus[size:], server._loop.peer(number))
-        secured = server._loop.transport(number)
-        if isinstance(secured, TlsTransport):
-            self.peer_certificate = secured.peer_certificate
+        super().__init__(server._loop, number, pdus)
         self._server = server
-        self._number = number
         self._decision: PendingDecision | None = None
         self._order = MessageOrder()
         self._waiting: deque[_Job] = deque()
         """Jobs that wait until the peer has taken more of what was sent before."""
         self._postponed: dict[tuple[int, int], PDV] = {}
         """Data that the handler is called with when they are done, by the event that told of it."""
-        self._is_aborted = False
-        """Has its user aborted it?"""
-        self._is_released = False
-        """Has its user asked for release?"""
         self._is_late = False
         """Has the peer not taken it in time?"""
         self._over = Signal()
-
-    @property
-    def established(self) -> bool:
-        """True from the A-ASSOCIATE-AC on, until it is released, aborted or lost, which may be
-        before its connection has ended. From any thread."""
-        return self._phase() == service.PHASE_OPEN
 
     def send(self, data: Sendable, *, context: int | str, is_command: bool = False) -> None:
         """Send a whole command or data set, as `SyncAssociation.send` does.
@@ -158,12 +134,6 @@ class ServedAssociation(ServedAssociationBase):
 
     # ---- how it is done
 
-    def _phase(self) -> int:
-        return self._server._loop.phase(self._number)
-
-    def _taken(self) -> int:
-        return self._server._loop.taken_by(self._number)
-
     def _refuse_if_over(self) -> None:
         if self._over.is_set:
             self._raise_if_over(codec.CLOSED)
@@ -171,8 +141,7 @@ class ServedAssociation(ServedAssociationBase):
     def _raise_if_over(self, status: int | None) -> None:
         if status and self._is_late:
             raise AssociationTimeout(NOT_TAKEN)
-        if status == codec.CLOSED:
-            raise LocalError(OVER)
+        raise_if_over(status)
 
     def _raise_unless_sent(self, status: int | None, pdv: PDV) -> None:
         self._raise_if_over(status)
@@ -286,14 +255,7 @@ class _Job:
         self._given_up = True
 
 
-class _Rules(NamedTuple):
-    """An admission that was set, and the call that gives C its rules; None: C has them already."""
-
-    admission: Admission
-    call: service.Call | None = None
-
-
-class Server:
+class Server(ServerBase[ServedAssociation]):
     """An acceptor: `with Server(...) as server: server.serve()`.
 
     `address` is a host, as a name or number, `""` or `"*"` for all addresses, and a port, 0 for a
@@ -331,27 +293,10 @@ class Server:
         idle: float | None = DEFAULT_IDLE,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        check_address(*pair("address", address, HOST_AND_PORT))
-        check_server(admission, handler, on_end)
-        if tls is not None:
-            check_tls(tls)
         not_awaited("handler", handler)
         not_awaited("on_end", on_end)
-        self._max_associations = max_associations
-        self._handler, self._on_end = handler, on_end
-        self._rules = admission or Admission()
-        """The admission whose policy C has."""
-        self._policy = self._policy_of(self._rules)
-        self._newest = self._given = _Rules(self._rules)
-        self._timeout = seconds_of("timeout", timeout)
-        self._undefined: Counter[tuple[str, int, int, int]] = Counter()
-        check_connections(max_connections)
-        self._loop = service.ServerLoop(self._policy, self._timeout, seconds_of("idle", idle))
-        if max_connections is not None:
-            self._loop.limit_connections(max_connections)
-        if tls is not None:
-            self._loop.secure(partial(TlsTransport, tls, None, Wire()))
-        self._served: dict[int, ServedAssociation] = {}
+        limits = max_associations, max_connections, timeout, idle
+        super().__init__(address, admission, handler, on_end, *limits, tls)
         self._jobs: deque[_Job] = deque()
         self._late: dict[ServedAssociation, tuple[float, int]] = {}
         """Those for which something waits to be sent; when it was looked at how many bytes their
@@ -359,9 +304,7 @@ class Server:
         self._owner: dict[str, int] = {}
         """The thread that serves, under the key `thread`."""
         self._owning = threading.Lock()
-        self._closing = False
-        self._over = self._is_empty = False
-        self._undecided = Undecided()
+        self._is_empty = False
         self._decisions = PendingDecisions()
         try:
             self._loop.listen(*address)
@@ -394,46 +337,12 @@ class Server:
         """Where it listens: numeric address, and port."""
         return self._address
 
-    @property
-    def counters(self) -> Counters:
-        """The counts up to now. From any thread; each number is one that was true."""
-        names, rejected = self._loop.counters()
-        counted = Counter({("sent", *codes): count for codes, count in rejected.items()})
-        return Counters(**names, rejected=counted + self._undefined.copy())
-
-    @property
-    def open(self) -> tuple[ServedAssociation, ...]:
-        """The associations now, as far as `handler`, `on_request` or `on_end` is told of them. From
-        any thread."""
-        return tuple(one for one in list(self._served.values()) if one.established)
-
-    @property
-    def admission(self) -> Admission:
-        """Who is let in; another one may be set at any time, in any thread, and holds for the
-        requests that come then. Places that are taken stay taken."""
-        return self._newest.admission
-
-    @admission.setter
-    def admission(self, admission: Admission) -> None:
-        policy = self._policy_of(one("admission", admission, Admission))
-        self._newest = _Rules(admission, self._policy.taking_rules(policy))
-        self._loop.wake()
-
-    def _take_rules(self) -> None:
-        """Give C the admission that was set last. Only the thread that serves does: when nobody
-        serves any more, C may have freed the policy."""
-        newest = self._newest
-        if newest is self._given or newest.call is None:
-            return
-        if newest.call.make() == 0:
-            self._rules = newest.admission
-        else:
-            logger.error("there was no memory for another admission; the one before it stays")
-        self._given = newest
-
     def _policy_of(self, admission: Admission) -> service.Policy:
         not_awaited("on_request", admission.on_request)
-        return admission.policy(self._max_associations, self._handler is not None)
+        return super()._policy_of(admission)
+
+    def _make(self, number: int, pdus: bytes) -> ServedAssociation:
+        return ServedAssociation(self, number, pdus)
 
     def serve(self, until: float | Callable[[], bool] | None = None) -> None:
         """Serve until `close`, for so many seconds, 0 or more, or until this function, which is
@@ -529,7 +438,7 @@ class Server:
             self._loop.close(engine.milliseconds(self._timeout))
         self._take_rules()
         self._run_jobs()
-        status = self._loop.run(self._wanted(wants_ends), self._patience(end))
+        status = self._run(wants_ends, self._patience(end))
         self._dispatch_all()
         self._abort_late()
         if status == codec.CLOSED:
@@ -561,26 +470,12 @@ class Server:
             self._late.pop(association, None)
 
     def _dispatch_all(self) -> None:
-        self._loop.reports = self._on_end is not None or logger.isEnabledFor(logging.INFO)
         for event in self._loop.events():
             _DISPATCH[event.kind](self, event)
         for decision in self._decisions.made():
             self._answer(decision)
 
-    def _wanted(self, ends: bool) -> int:
-        wanted = service.WANT_REQUESTS if self._rules.on_request is not None else 0
-        if self._handler is not None or self._on_end is not None:
-            wanted |= service.WANT_DATA
-        wanted |= 0 if self._rules.answer_verification else service.WANT_VERIFICATION
-        return wanted | (service.WANT_ENDS if ends or logger.isEnabledFor(logging.INFO) else 0)
-
     # ---- events. One may be dispatched again after an exception.
-
-    def _begun(self, event: service.ServedEvent) -> ServedAssociation:
-        if event.served not in self._served:
-            new = ServedAssociation(self, event.served, bytes(event.data))
-            self._served[event.served] = new
-        return self._served[event.served]
 
     def _accepted(self, event: service.ServedEvent) -> None:
         self._begun(event)
@@ -596,8 +491,7 @@ class Server:
             association._decision = PendingDecision(association, decide, _late)
         is_asked = self._undecided.add(event.served, len(event.data))
         if not is_asked or not self._decisions.ask(association._decision):
-            logger.debug("too many requests wait for on_request; this one is rejected")
-            self._loop.sending(event.served, encode(BUSY)).make()
+            self._refuse_undecided(association)
             self._forget(association)
 
     def _room(self, event: service.ServedEvent) -> None:
@@ -694,18 +588,9 @@ class Server:
         report: service.Report,
         association: ServedAssociation | None,
     ) -> None:
-        peer = report.host, report.port
-        if report.outcome == service.OUTCOME_TLS_FAILED:
-            secured = self._loop.transport(event.served)
-            error = secured.error if isinstance(secured, TlsTransport) else None
-            why = str(error or codec.text_of(report.status))
-            tls_stranger(peer, report.first, why, report.seconds).log()
+        record = self._record_of(event, report)
+        if record is None:
             return
-        if report.outcome in (service.OUTCOME_NO_REQUEST, service.OUTCOME_FAULT):
-            how = report.status, report.offset, report.first, report.seconds
-            stranger_of(peer, *how).log()
-            return
-        record = record_of(report)
         if self._on_end is not None and association is not None:
             error = self._call_user(event, self._on_end, association, record)
             if error is not None:
@@ -726,14 +611,7 @@ class Server:
         self._undecided.remove(association._number)
         if not pdu or association._over.is_set:
             return 0
-        if pdu[0] == AssociateAccept.type:
-            association._answered(pdu)
-        status = self._loop.sending(association._number, pdu).make()
-        if status == 0 and pdu[0] == AssociateReject.type:
-            codes = pdu[7], pdu[8], pdu[9]
-            if not codec.is_defined(*codes):
-                self._undefined["sent", *codes] += 1
-        return int(status)
+        return self._send_answer(association, pdu)
 
     # ---- calls from other threads
 

@@ -6,7 +6,7 @@ import ssl
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 from ._arguments import one
 from ._native import transport
@@ -148,6 +148,8 @@ MOST_HANDSHAKE = 0x10000
 """Bytes that a peer may send until the handshake is done: its hello, and its certificates."""
 PLAIN = 0x10000
 """Bytes that are encrypted at once."""
+MOST_ANSWERS = 0x10000
+"""Bytes of answers of TLS itself, such as new keys, that may wait for a peer that does not read."""
 TOO_LONG = f"the peer has sent more than {MOST_HANDSHAKE} bytes in the handshake"
 
 
@@ -247,6 +249,8 @@ class TlsTransport:
             self._established = True
             return transport.DONE
         except ssl.SSLWantReadError:
+            if self._handshake > MOST_HANDSHAKE:
+                raise ssl.SSLError(TOO_LONG) from None
             result = self._flush(descriptor)
             return self._fetch(descriptor) if result == transport.DONE else result
 
@@ -254,11 +258,12 @@ class TlsTransport:
         """Decrypt what one record has, and read from the connection where there is none."""
         assert self._object is not None
         try:
-            size = self._object.read(len(room), room)  # type: ignore[arg-type]
+            size = cast(int, self._object.read(len(room), cast(Any, room)))
             return (transport.DONE, size) if size else (transport.END, 0)
         except ssl.SSLWantReadError:
-            self._flush(descriptor)  # an answer of TLS itself
-            return self._fetch(descriptor), 0
+            self._flush(descriptor)  # answers of TLS itself, which the peer has to read
+            is_full = self._outgoing.pending > MOST_ANSWERS
+            return transport.WANT_WRITE if is_full else self._fetch(descriptor), 0
         except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
             return transport.END, 0
         except ssl.SSLError as e:
@@ -274,10 +279,7 @@ class TlsTransport:
         self._incoming.write(data)
         if result in (transport.END, transport.LOST):
             self._end = result
-        if not self._established:
-            self._handshake += len(data)
-            if self._handshake > MOST_HANDSHAKE:
-                raise ssl.SSLError(TOO_LONG)
+        self._handshake += 0 if self._established else len(data)
         return result
 
     def _encrypt(self, parts: list[memoryview]) -> int:

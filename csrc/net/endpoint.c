@@ -277,6 +277,18 @@ static void keep_first(ltdic_net *net, ltdic_bytes received)
     }
 }
 
+/* Reads from the transport. If the association is over and the peer sends on, nothing is decrypted
+ * any more: only the end of the connection is of interest. */
+static int receive(ltdic_net *net, ltdic_buffer in, size_t *size)
+{
+    const bool over = ltdic_association_state(net->association) == STA_AWAITING_CLOSE;
+    const ltdic_transport *t = over && net->deaf ? &ltdic__tcp : net->transport;
+    const int result = t->read(net->transport_state, net->fd, in.data, in.room, size);
+    *size = t == net->transport ? *size : 0;
+    net->deaf = over && result == LTDIC_TRANSPORT_DONE;
+    return result;
+}
+
 /* Reads once. A reset counts as an end, after the bytes that came before it. */
 static void fill(ltdic_net *net)
 {
@@ -293,8 +305,7 @@ static void fill(ltdic_net *net)
     if (net->read_at - before >= STALL && ltdic_association_expects_more(net->association)) {
         net->quick_acks = EVERY_ACK;
     }
-    const int result =
-        net->transport->read(net->transport_state, net->fd, in->data + in->end, room, &size);
+    const int result = receive(net, (ltdic_buffer){in->data + in->end, room, 0}, &size);
     if (size > 0) {
         net->secret = net->secret || ltdic_association_state(net->association) == STA_AWAITING_RQ;
         keep_first(net, (ltdic_bytes){in->data + in->end, size});
@@ -310,6 +321,7 @@ static void fill(ltdic_net *net)
         want_write(net);
     } else {
         net->ended = LTDIC_ERR_CLOSED;
+        net->finished = result == LTDIC_TRANSPORT_END;
     }
 }
 
@@ -361,7 +373,11 @@ static bool waits_to_send(const ltdic_net *net)
  * others wait. */
 static bool read_on(ltdic_net *net)
 {
-    const bool asked = ltdic_association_state(net->association) != STA_IDLE;
+    const int state = ltdic_association_state(net->association);
+    const bool asked = state != STA_IDLE;
+    if (net->finished && state == STA_AWAITING_RELEASE_ANSWER) {
+        return false; /* the peer reads the answer to its release */
+    }
     if (!asked && net->open && has_left(net)) {
         net->ended = LTDIC_ERR_CLOSED;
     }
@@ -480,6 +496,7 @@ static void destroy(ltdic_net *net)
     ltdic_net_set_transport(net, &ltdic__tcp, NULL);
     wipe_buffer(net);
     buffer_free(&net->in);
+    free(net->last);
     free(net);
 }
 
@@ -556,6 +573,7 @@ void ltdic__change_state(ltdic_net *net, enum net_state state)
     net->state = (uint8_t)state;
     net->in.start = net->in.end = 0;
     net->ended = LTDIC_OK;
+    net->finished = false;
     net->read_at = 0;
     net->quick_acks = FIRST_ACKS;
     net->sent_then = UINT64_MAX;
@@ -715,5 +733,9 @@ int ltdic_net_is_connected(const ltdic_net *net)
 
 int ltdic_net_name(const ltdic_net *net, int peer, ltdic_buffer *host, uint16_t *port)
 {
-    return ltdic__tcp_name(net->fd, peer != 0, host, port);
+    const int status = ltdic__tcp_name(net->fd, peer != 0, host, port);
+    const accepted *last = net->listener == NULL ? NULL : net->listener->last;
+    return status == LTDIC_ERR_WRONG_STATE && peer != 0 && last != NULL && last->by == net
+               ? ltdic__tcp_name_of(&last->peer, host, port) /* it was reset already */
+               : status;
 }

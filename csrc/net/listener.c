@@ -87,6 +87,17 @@ static void leave_children(ltdic_net *listener)
 
 /* ---- pending connections ----------------------------------------------------------------- */
 
+/* Without memory the name is found later, if the peer is still connected. */
+static void remember(ltdic_net *net, const accepted *found)
+{
+    if (net->last == NULL) {
+        net->last = malloc(sizeof *net->last);
+    }
+    if (net->last != NULL) {
+        *net->last = *found;
+    }
+}
+
 /* Accepts the connection that has waited longest, unless one is pending already.
  * @return LTDIC_OK, also if none waits; LTDIC_ERR_MEMORY, LTDIC_ERR_SYSTEM */
 static int fetch_pending(ltdic_net *net)
@@ -95,7 +106,11 @@ static int fetch_pending(ltdic_net *net)
     if (net->pending_fd >= 0 || !s->can_read) {
         return LTDIC_OK;
     }
-    const ltdic_transport_result result = ltdic__tcp_accept(net->fd, &net->pending_fd);
+    accepted found = {.by = NULL};
+    const ltdic_transport_result result = ltdic__tcp_accept(net->fd, &net->pending_fd, &found.peer);
+    if (result == LTDIC_TRANSPORT_DONE) {
+        remember(net, &found);
+    }
     net->pending_reported = false;
     s->can_read = result != LTDIC_TRANSPORT_WANT_READ;
     if (result != LTDIC_TRANSPORT_LOST) {
@@ -354,6 +369,9 @@ int ltdic_net_accept(ltdic_net *net, ltdic_net *listener)
     ltdic__use_connection(net, listener->pending_fd);
     listener->pending_fd = -1;
     net->listener = listener;
+    if (listener->last != NULL) {
+        listener->last->by = net;
+    }
     atomic_fetch_add(&listener->listening->connections, 1);
     ltdic_association_opened(net->association, LTDIC_EVT_ACCEPTED, ltdic__now());
     ltdic__update_timer(net);

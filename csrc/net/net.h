@@ -16,6 +16,12 @@ enum { MOST_FIRST = 32 }; /* bytes kept from the start of a connection */
 
 typedef struct listening listening; /* listener.c */
 
+/* A connection of a listener. Its name is known here even if the peer has already reset it. */
+typedef struct accepted {
+    tcp_name peer;
+    const ltdic_net *by; /* the endpoint that has it, which may be gone; NULL: still pending */
+} accepted;
+
 struct ltdic_net {
     source source; /* must be the first member: a source of the loop is cast to ltdic_net */
     void *owner;
@@ -29,9 +35,11 @@ struct ltdic_net {
     /* connected */
     const ltdic_transport *transport;
     void *transport_state; /* belongs to the endpoint */
+    bool deaf;             /* see receive() in endpoint.c */
     bool open;             /* the transport is open: until then, only `open` of it is called */
     buffer in;
     bool secret;        /* `in` may hold an A-ASSOCIATE-RQ, and so a passcode */
+    bool finished;      /* `ended`: the peer has closed its side, but may still read */
     int ended;          /* why nothing more will be read; reported after all input was used */
     uint64_t read_at;   /* time of the last read */
     uint64_t sent_then; /* bytes that the association had sent at that time */
@@ -49,6 +57,7 @@ struct ltdic_net {
 
     /* listening */
     int pending_fd;           /* accepted from the system, not yet by the user */
+    accepted *last; /* the connection that was accepted last; NULL: none yet, or no memory */
     bool pending_reported;    /* LTDIC_PENDING was returned for pending_fd */
     listening *listening;     /* NULL: it does not listen */
     node member;              /* in the list of listeners at its socket */

@@ -37,9 +37,14 @@ void ltdic__drain_pipe(int end);
  * each error. @return LTDIC_OK, LTDIC_ERR_ADDRESS, LTDIC_ERR_SYSTEM, LTDIC_ERR_MEMORY */
 int ltdic__tcp_listen(int *fd, const struct addrinfo *at, bool both_families, int backlog,
                       ltdic_cause *cause);
-/* Accepts a connection. @return LTDIC_TRANSPORT_DONE; _WANT_READ: none is pending;
+/* A numeric address and a port. */
+typedef struct tcp_name {
+    uint8_t address[28]; /* a sockaddr_in or sockaddr_in6 */
+    uint8_t size;
+} tcp_name;
+/* Accepts a connection; `peer` is its other end. @return LTDIC_TRANSPORT_DONE; _WANT_READ: none is pending;
  * _LOST: no descriptor or no memory */
-ltdic_transport_result ltdic__tcp_accept(int listener, int *fd);
+ltdic_transport_result ltdic__tcp_accept(int listener, int *fd, tcp_name *peer);
 /* Makes a descriptor that is a connected stream fit for a loop. Returns false if it is none, and
  * `cause` says why; it is unchanged then. */
 bool ltdic__tcp_adopt(int fd, ltdic_cause *cause);
@@ -59,6 +64,8 @@ bool ltdic__tcp_connected(const int *fds, size_t count, int *errors);
 /* Writes the numeric host and the port of the peer's or the own end.
  * @return LTDIC_OK, LTDIC_ERR_WRONG_STATE, LTDIC_ERR_ROOM */
 int ltdic__tcp_name(int fd, bool peer, ltdic_buffer *host, uint16_t *port);
+/* Writes a name that was returned before. @return LTDIC_OK, LTDIC_ERR_ROOM */
+int ltdic__tcp_name_of(const tcp_name *name, ltdic_buffer *host, uint16_t *port);
 /* Reads bytes that stay unread. @return as the `read` of a transport */
 int ltdic__tcp_peek(int fd, uint8_t *data, size_t room, size_t *size);
 void ltdic__tcp_acknowledge(int fd); /* acknowledges received bytes now, if the system can */

@@ -182,18 +182,22 @@ int ltdic__tcp_listen(int *fd, const struct addrinfo *at, bool both_families, in
     return status;
 }
 
-ltdic_transport_result ltdic__tcp_accept(int listener, int *fd)
+ltdic_transport_result ltdic__tcp_accept(int listener, int *fd, tcp_name *peer)
 {
+    struct sockaddr *name = (struct sockaddr *)(void *)peer->address;
+    socklen_t size;
     do {
+        size = sizeof peer->address;
 #if ONE_CALL
-        *fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        *fd = accept4(listener, name, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
 #else
-        *fd = nonblocking(accept(listener, NULL, NULL));
+        *fd = nonblocking(accept(listener, name, &size));
 #endif
     } while (*fd < 0 && (errno == EINTR || errno == ECONNABORTED));
     if (*fd < 0) {
         return would_block() ? LTDIC_TRANSPORT_WANT_READ : LTDIC_TRANSPORT_LOST;
     }
+    peer->size = (uint8_t)size;
 #ifndef __linux__
     tune(*fd); /* on Linux it inherits the options of its listener */
 #endif
@@ -352,17 +356,11 @@ int ltdic_tcp_send(int descriptor, ltdic_bytes bytes, size_t *size)
 
 const ltdic_transport ltdic__tcp = {sizeof ltdic__tcp, NULL, tcp_read, tcp_send, NULL, NULL};
 
-int ltdic__tcp_name(int fd, bool peer, ltdic_buffer *host, uint16_t *port)
+static int write_name(const struct sockaddr *a, socklen_t size, ltdic_buffer *host, uint16_t *port)
 {
-    struct sockaddr_storage address;
-    struct sockaddr *a = (struct sockaddr *)&address;
-    socklen_t size = sizeof address;
     char digits[8];
     if (host->room == 0) {
         return LTDIC_ERR_ROOM;
-    }
-    if (fd < 0 || (peer ? getpeername(fd, a, &size) : getsockname(fd, a, &size)) != 0) {
-        return LTDIC_ERR_WRONG_STATE;
     }
     if (getnameinfo(a, size, (char *)host->data, (socklen_t)host->room, digits, sizeof digits,
                     NI_NUMERICHOST | NI_NUMERICSERV) != 0) {
@@ -371,6 +369,23 @@ int ltdic__tcp_name(int fd, bool peer, ltdic_buffer *host, uint16_t *port)
     host->size = strlen((const char *)host->data);
     *port = (uint16_t)strtoul(digits, NULL, 10);
     return LTDIC_OK;
+}
+
+int ltdic__tcp_name(int fd, bool peer, ltdic_buffer *host, uint16_t *port)
+{
+    struct sockaddr_storage address;
+    struct sockaddr *a = (struct sockaddr *)&address;
+    socklen_t size = sizeof address;
+    return fd < 0 || (peer ? getpeername(fd, a, &size) : getsockname(fd, a, &size)) != 0
+               ? LTDIC_ERR_WRONG_STATE
+               : write_name(a, size, host, port);
+}
+
+int ltdic__tcp_name_of(const tcp_name *name, ltdic_buffer *host, uint16_t *port)
+{
+    struct sockaddr_storage address;
+    memcpy(&address, name->address, sizeof name->address);
+    return write_name((const struct sockaddr *)&address, name->size, host, port);
 }
 
 void ltdic__tcp_acknowledge(int fd)

@@ -59,7 +59,10 @@ struct ltdic_served {
     bool accepted;      /* an A-ASSOCIATE-AC was sent */
     bool verifies;      /* the server answers C-ECHO */
     bool known_to_user; /* an event of it was put into a batch */
+    bool inside;        /* the peer has begun a command or data set that is not complete */
+    bool alone;         /* the last command of the peer announced no data set */
     bool between;       /* each message that the peer has begun is complete */
+    uint8_t held;       /* LTDIC_HOLD_... */
     bool waits;         /* the user has more to send than there was room for */
     bool announced;     /* the last command of the user announced a data set */
     bool releases; /* the peer has asked for release, and the answer waits for data of the user */
@@ -586,6 +589,21 @@ static void count_work(ltdic_served *a, size_t size)
     a->run = a->server->runs;
 }
 
+/* Receives from a peer, unless its user has no room to send or holds it. */
+static void hold_or_resume(ltdic_served *a)
+{
+    ltdic_net_hold(a->net, a->waits || (a->held & LTDIC_HOLD_DATA) != 0);
+}
+
+void ltdic_served_hold(ltdic_server *server, ltdic_served_id served, unsigned held)
+{
+    ltdic_served *a = find(server, served);
+    if (a != NULL && a->net != NULL) {
+        a->held = (uint8_t)held;
+        hold_or_resume(a);
+    }
+}
+
 int ltdic_served_send_data(ltdic_server *server, ltdic_served_id served, const ltdic_pdv *data)
 {
     ltdic_served *a = find(server, served);
@@ -599,7 +617,7 @@ int ltdic_served_send_data(ltdic_server *server, ltdic_served_id served, const l
     const int status = server->work < MOST_WORK ? ltdic_net_send_data(a->net, data) : postpone(a);
     if (status == LTDIC_ERR_ROOM) {
         a->waits = true;
-        ltdic_net_hold(a->net, true);
+        hold_or_resume(a);
     } else if (status == LTDIC_OK) {
         count_work(a, data->data.size);
         a->announced = data->control == (COMMAND | LAST) ? ltdic_announces_data_set(data->data) == 1
@@ -734,9 +752,12 @@ static void receive_echo(ltdic_served *a, const ltdic_piece *piece)
 static void receive_data(ltdic_server *s, ltdic_served *a, const ltdic_indication *i)
 {
     const ltdic_piece *p = &i->piece;
-    const bool alone =
-        p->first && p->control == (COMMAND | LAST) && ltdic_announces_data_set(p->data) == 0;
-    a->between = (p->control & (COMMAND | LAST)) == LAST || alone;
+    const bool command = (p->control & COMMAND) != 0;
+    if (!a->inside && command) { /* its first piece tells mostly (PS3.7 6.3.1) */
+        a->alone = ltdic_announces_data_set(p->data) == 0;
+    }
+    a->inside = (p->control & LAST) == 0;
+    a->between = !a->inside && (!command || a->alone);
     const bool verification = (a->answer.verification[p->id / 8] >> p->id % 8 & 1) != 0;
     if (verification && a->verifies) {
         receive_echo(a, p);
@@ -950,13 +971,16 @@ static void handle(ltdic_server *s, ltdic_net *net, const ltdic_indication *i)
 void ltdic_server_close(ltdic_server *server, uint32_t milliseconds)
 {
     const uint64_t now = ltdic__now();
+    if (server->closing && now + milliseconds >= server->end_at) {
+        return;
+    }
+    server->grace = now + (milliseconds < GRACE ? milliseconds : GRACE);
+    server->abort_at = now + milliseconds - milliseconds / 4;
+    server->end_at = now + milliseconds;
     if (server->closing) {
         return;
     }
     server->closing = true;
-    server->grace = now + (milliseconds < GRACE ? milliseconds : GRACE);
-    server->abort_at = now + milliseconds - milliseconds / 4;
-    server->end_at = now + milliseconds;
     if (!ltdic__net_is_shared(server->listener)) {
         ltdic_net_limit_connections(server->listener, 0);
         while (accept_connection(server)) { /* those that wait already */
@@ -977,18 +1001,20 @@ static bool is_sending(const ltdic_served *a)
 /* Returns true if all messages of both sides are complete. */
 static bool is_between(const ltdic_served *a)
 {
-    return a->between && !a->waits && !is_sending(a);
+    return a->between && !a->waits && (a->held & LTDIC_HOLD_END) == 0 && !is_sending(a);
 }
 
 /* Does the next step of closing one association. */
 static void close_step(ltdic_served *a, uint64_t now)
 {
     const ltdic_server *s = a->server;
+    const bool broken = (a->held & LTDIC_HOLD_BROKEN) != 0;
+    if (ltdic__is_in_progress(ltdic_net_state(a->net)) && (now >= s->abort_at || broken)) {
+        send_or_end(a, LTDIC_ABORT, no_codes);
+    }
     const int state = ltdic_net_state(a->net);
     if (now >= s->end_at || (state == STA_AWAITING_RQ && now >= s->grace)) {
         ltdic_net_close(a->net);
-    } else if (ltdic__is_in_progress(state) && now >= s->abort_at) {
-        send_or_end(a, LTDIC_ABORT, no_codes);
     } else if (state == STA_AWAITING_ANSWER) {
         send_or_end(a, LTDIC_ASSOCIATE_RJ, congestion);
     } else if (state == STA_ESTABLISHED && is_between(a)) {
@@ -1010,7 +1036,11 @@ static void close_all(ltdic_server *s)
  * answers first (PS3.8 9.2.2). */
 static void answer_release(ltdic_served *a)
 {
-    a->releases = a->waits || is_sending(a);
+    if ((a->held & LTDIC_HOLD_BROKEN) != 0) {
+        send_or_end(a, LTDIC_ABORT, no_codes);
+        return;
+    }
+    a->releases = a->waits || (a->held & LTDIC_HOLD_END) != 0 || is_sending(a);
     if (a->releases) {
         list_remove(&a->resuming);
         list_insert_before(&a->server->resuming, &a->resuming);
@@ -1040,8 +1070,8 @@ static void resume_all(ltdic_server *s)
     while (!list_empty(&all)) {
         ltdic_served *a = RESUMING_OF(all.next);
         list_remove(&a->resuming);
-        if (a->net != NULL && !a->waits) {
-            ltdic_net_hold(a->net, false);
+        if (a->net != NULL) {
+            hold_or_resume(a);
         }
         if (a->net != NULL && a->releases) {
             answer_release(a);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -169,6 +170,10 @@ SERVED_DATA: int = lib.LTDIC_SERVED_DATA
 SERVED_ENDED: int = lib.LTDIC_SERVED_ENDED
 SERVED_ROOM: int = lib.LTDIC_SERVED_ROOM
 
+HOLD_END: int = lib.LTDIC_HOLD_END
+HOLD_DATA: int = lib.LTDIC_HOLD_DATA
+HOLD_BROKEN: int = lib.LTDIC_HOLD_BROKEN
+
 PHASE_ASKING: int = lib.LTDIC_PHASE_ASKING
 PHASE_OPEN: int = lib.LTDIC_PHASE_OPEN
 
@@ -309,10 +314,36 @@ class ServerLoop:
         """`""` and `"*"` are all addresses, of both families. Raises `OSError`."""
         everywhere = host in ("", "*")
         family = lib.LTDIC_IP_BOTH if everywhere else lib.LTDIC_IP_ANY
-        address, _room = net.address_of("*" if everywhere else host, port, family)
+        try:
+            address, _room = net.address_of("*" if everywhere else host, port, family)
+        except UnicodeError as e:
+            raise socket.gaierror(socket.EAI_NONAME, f"{host!a} is no name of a host") from e
         status = lib.ltdic_server_listen(self._server, address, 0)
         if status != 0:
             raise net.error_of_cause(status, lib.ltdic_server_cause(self._server))
+
+    @property
+    def batch_size(self) -> int:
+        """Bytes of data in the batch."""
+        return 0 if self._data is None else len(self._data)
+
+    @property
+    def descriptor(self) -> int:
+        """`ltdic_loop_fd`."""
+        return int(lib.ltdic_loop_fd(self._loop))
+
+    def timeout(self, most: int) -> int:
+        """`ltdic_loop_timeout`, in milliseconds."""
+        return int(lib.ltdic_loop_timeout(self._loop, most))
+
+    def wait(self, most: int) -> None:
+        """`ltdic_loop_wait`."""
+        lib.ltdic_loop_wait(self._loop, most)
+
+    @property
+    def is_empty(self) -> bool:
+        """True while no association is open."""
+        return self._server is None or lib.ltdic_server_counters(self._server).open == 0
 
     def limit_connections(self, most: int) -> None:
         lib.ltdic_server_limit_connections(self._server, most)
@@ -403,6 +434,10 @@ class ServerLoop:
         """`PHASE_...`; another one where it is over."""
         with self._lock:
             return 0 if self._server is None else int(lib.ltdic_served_phase(self._server, served))
+
+    def hold(self, served: int, held: int) -> None:
+        """`ltdic_served_hold`."""
+        lib.ltdic_served_hold(self._server, served, held)
 
     def sending(self, served: int, pdu: bytes) -> Call:
         """`ltdic_served_send`."""

@@ -13,7 +13,9 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager, suppress
+from types import MethodType
 from typing import Any
+from weakref import WeakMethod
 
 import pytest
 import trustme
@@ -52,7 +54,7 @@ from support.raw import (
     read_message,
 )
 from support.servers import ALL, answer, of_associations
-from support.sockets import LOCALHOST, TIMEOUT, has_ipv6, receive_exactly_one
+from support.sockets import LOCALHOST, TIMEOUT, receive_exactly_one
 from support.threads import Background
 from support.tls import client_context, server_context
 from support.uids import SECONDARY_CAPTURE
@@ -626,15 +628,16 @@ async def test_a_server_that_may_not_read_does_not_spin() -> None:
             connection.sendall(REQUEST)
             await asyncio.to_thread(receive_exactly_one, connection)
             await fill(connection, wire)
-            (acceptor,) = to._acceptors
-            step = acceptor.step
+            work = aio.Server._work
 
-            def counted() -> None:
+            def counted(server: aio.Server) -> None:
                 nonlocal steps
                 steps += 1
-                step()
+                work(server)
 
-            acceptor.step = counted  # type: ignore[method-assign]
+            assert to._hosting is not None
+            counting = MethodType(counted, to)
+            to._hosting._work = WeakMethod(counting)
             await to.serve(until=2 * SHORT)
             assert steps < 20
 
@@ -748,7 +751,7 @@ async def test_the_connection_of_a_peer_that_never_reads_is_closed() -> None:
     async with server(handler=handler, timeout=SHORT) as to:
         with raw_requestor(to.address[1]) as connection:
             connection.sendall(REQUEST + p_data(b"ab", True))
-            await to.serve(until=lambda: to.counters.aborted == 1 and not to._acceptors)
+            await to.serve(until=lambda: to.counters.aborted == 1 and not to._served)
     assert of_associations(to.counters) == ltdic.Counters(accepted=1, aborted=1)
 
 
@@ -848,50 +851,6 @@ async def test_a_cancelled_close_of_a_server_closes_new_connections(
             with suppress(ConnectionResetError):
                 assert await asyncio.to_thread(connection.recv, 1) == b""
     assert to.counters == ltdic.Counters(connections=count, no_request=count)
-
-
-@in_loop
-async def test_a_connection_that_asyncio_cannot_accept_is_counted_and_closed() -> None:
-    async def fail(_: Any, sock: socket.socket) -> None:
-        raise OSError("it has left already")
-
-    asyncio.get_running_loop().connect_accepted_socket = fail  # type: ignore[assignment]
-    async with server(max_connections=1) as to:
-        for _ in range(3):
-            with raw_requestor(to.address[1]) as connection:
-                assert await asyncio.to_thread(connection.recv, 1) == b""
-    assert to.counters == ltdic.Counters(connections=3, no_request=3)
-
-
-@in_loop
-async def test_a_server_may_be_closed_from_any_thread() -> None:
-    async with server() as to:
-        closer = threading.Timer(SHORT / 3, to.close)
-        closer.start()
-        await to.serve()
-        closer.join()
-
-
-def test_closing_after_the_loop_is_closed_does_nothing() -> None:
-    to = server()
-
-    async def main() -> None:
-        async with to:
-            pass
-
-    asyncio.run(main())
-    to.close()
-
-
-@in_loop
-async def test_a_server_for_all_addresses_has_one_port_for_both_families() -> None:
-    async with aio.Server(("", 0), timeout=TIMEOUT) as to:
-        port = to.address[1]
-        hosts = ["127.0.0.1", "::1"] if has_ipv6() else ["127.0.0.1"]
-        for host in hosts:
-            async with aio.connect(host, port, timeout=TIMEOUT) as association:
-                await echo(association)
-    assert to.counters.released == len(hosts)
 
 
 @in_loop

@@ -500,8 +500,8 @@ def closes_after(host: Host, peer: Peer, handled: queue.Queue[PDV], *pieces: byt
     """What the peer is sent when the server closes after these pieces."""
     peer.associate()
     peer.send(*pieces)
-    for _ in pieces:
-        handled.get(timeout=TIMEOUT)
+    while not handled.get(timeout=TIMEOUT).is_last:
+        pass
     host.server.close()
     told = peer.take()
     peer.send(ReleaseResponse())
@@ -519,14 +519,14 @@ def test_a_server_that_closes_releases_after_a_command_without_data_set(serve: S
         assert host.end()[1].outcome == "released"
 
 
-def test_an_asyncio_server_that_closes_releases_after_such_a_command_in_two_pieces() -> None:
+def test_a_server_that_closes_releases_after_such_a_command_in_two_pieces(serve: Serve) -> None:
     handled: queue.Queue[PDV] = queue.Queue()
     pieces = p_data(DELETE[:-4], True, False), p_data(DELETE[-4:], True)
 
     def handler(_: Any, pdv: PDV) -> Iterator[Any]:
         yield handled.put(pdv)
 
-    with in_asyncio(handler=handler) as host, Peer(host, REQUEST) as peer:
+    with serve(handler=handler) as host, Peer(host, REQUEST) as peer:
         assert closes_after(host, peer, handled, *pieces) == ReleaseRequest()
         assert host.end()[1].outcome == "released"
 

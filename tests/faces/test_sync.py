@@ -759,7 +759,7 @@ def test_a_slow_decision_does_not_delay_other_requests() -> None:
             assert asked.wait(TIMEOUT)
             with ltdic.connect(*server.address, timeout=TIMEOUT) as association:
                 assert association.echo() == 0
-            assert server.counters.released == 1
+            eventually(lambda: server.counters.released == 1)
             go_on.set()
     assert of_associations(server.counters) == ltdic.Counters(accepted=2, released=2)
 

@@ -9,10 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-import pytest
-
 from ltdic import PDV, Admission, Counters, Record, aio, lib
-from ltdic._native import net as native_net
 from support.servers import serving
 from support.sockets import LOCALHOST, TIMEOUT
 from support.threads import Background, LoopThread
@@ -145,8 +142,5 @@ class Gate:
         return Admission(contexts=SUPPORTED, on_request=self, **more)
 
 
-def limit_unfinished(host: Host, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    if isinstance(host.server, aio.Server):
-        monkeypatch.setattr(native_net, "MAX_UNFINISHED", size)
-    else:
-        lib.ltdic_server_limit_unfinished(host.server._loop._server, size)
+def limit_unfinished(host: Host, size: int) -> None:
+    lib.ltdic_server_limit_unfinished(host.server._loop._server, size)

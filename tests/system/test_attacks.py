@@ -560,11 +560,11 @@ def test_incomplete_requests_take_at_most_64_mib_together(
         peers[-1].associate()
 
 
-def test_ended_requests_make_room_for_others(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ended_requests_make_room_for_others(serve: Serve) -> None:
     """Completed requests and closed connections are no longer counted."""
     wire = proposing_many()
     with serve(admission=EVERYTHING) as host, ExitStack() as stack:
-        limit_unfinished(host, 3 * len(wire), monkeypatch)
+        limit_unfinished(host, 3 * len(wire))
         for _ in range(3):
             peers = [opened(stack, host, wire[:-1]) for _ in range(3)]
             time.sleep(0.05)  # until it has read that

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import errno
 import socket
 import subprocess
 import sys
@@ -82,53 +80,6 @@ def test_a_server_logs_each_period_without_descriptors(kind: str) -> None:
             echo(server.address)
         _, said = server.end()
     assert len(said.splitlines()) == (2 if kind == "asyncio" else 0)
-
-
-class Failing:
-    """A listening socket whose `accept` fails for lack of descriptors at times."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._socket = sock
-        self.fails = False
-
-    def accept(self) -> Any:
-        if self.fails:
-            raise OSError(errno.EMFILE, "Too many open files")
-        return self._socket.accept()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._socket, name)
-
-
-def test_the_connection_limit_holds_after_a_lack_of_descriptors() -> None:
-    async def main() -> int:
-        most = 0
-        async with aio.Server((LOCALHOST, 0), max_connections=2, timeout=TIMEOUT) as server:
-            listener = server._listener
-            assert listener is not None
-            failing: Any = Failing(listener.socket)
-            listener.pause()
-            listener.socket = failing
-            listener.resume()
-            _, first = await asyncio.open_connection(*server.address)
-            while not server._acceptors:
-                await asyncio.sleep(0)
-            failing.fails = True
-            rest = [await asyncio.open_connection(*server.address) for _ in range(4)]
-            while not listener._starved:
-                await asyncio.sleep(0)
-            failing.fails = False
-            first.close()  # the server then accepts another one at once
-            end = time.monotonic() + 3 * aio.STARVED_RETRY
-            while time.monotonic() < end:
-                most = max(most, len(server._acceptors))
-                await asyncio.sleep(0.001)
-            for _, writer in rest:
-                writer.close()
-        assert server.counters.connections == 3  # the others were never accepted
-        return most
-
-    assert asyncio.run(main()) == 2
 
 
 def test_a_last_abort_of_the_peer_is_read_without_a_free_descriptor() -> None:

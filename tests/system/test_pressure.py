@@ -493,15 +493,13 @@ STATES = {3: is_undecided, 6: is_accepted, 13: is_rejected}
 
 @pytest.mark.slow
 @pytest.mark.parametrize("state", STATES)
-def test_incomplete_requests_are_bounded_in_every_state(
-    serve: Serve, state: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_incomplete_requests_are_bounded_in_every_state(serve: Serve, state: int) -> None:
     """Beyond the limit the oldest one is ended; a closed connection makes room."""
     gate, wire = Gate(), proposing_many()[:-1]
     admission = replace(ONLY_THERE, on_request=gate if state == 3 else None)
     try:
         with serve(admission=admission) as host, ExitStack() as stack:
-            limit_unfinished(host, 3 * len(wire), monkeypatch)
+            limit_unfinished(host, 3 * len(wire))
             peers = [opened(stack, host) for _ in range(5)]
             for peer in peers:
                 STATES[state](peer)
