@@ -1066,7 +1066,11 @@ LTDIC_API int ltdic_server_listen(ltdic_server *server, const ltdic_address *add
  *  with a thread, serve one address. When one server closes, connections that wait are left to the
  *  others. */
 LTDIC_API int ltdic_server_share(ltdic_server *server, ltdic_server *other);
-/** Returns why ltdic_server_listen or ltdic_server_share failed. */
+/** Returns how often connections had to wait, since none could be accepted without descriptors or
+ *  memory: each time counts once, until none waits. */
+LTDIC_API uint32_t ltdic_server_lacks(const ltdic_server *server);
+/** Returns why ltdic_server_listen or ltdic_server_share failed, or why connections had to wait the
+ *  last time. */
 LTDIC_API ltdic_cause ltdic_server_cause(const ltdic_server *server);
 /** Limits connections, as ltdic_net_limit_connections does. */
 LTDIC_API void ltdic_server_limit_connections(ltdic_server *server, uint32_t most);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import ssl
 from collections import Counter
 from collections.abc import Callable
@@ -106,6 +107,7 @@ class ServerBase(Generic[A]):
         self._served: dict[int, A] = {}
         self._undecided = Undecided()
         self._closing = self._over = False
+        self._lacks = 0
 
     @property
     def counters(self) -> Counters:
@@ -157,7 +159,17 @@ class ServerBase(Generic[A]):
     def _run(self, ends: bool, most: int) -> int:
         """Let C serve for `most` milliseconds, or until there is an event."""
         self._loop.reports = self._on_end is not None or logger.isEnabledFor(logging.INFO)
-        return self._loop.run(self._wanted(ends), most)
+        status = self._loop.run(self._wanted(ends), most)
+        self._tell_of_lack()
+        return status
+
+    def _tell_of_lack(self) -> None:
+        """Log once each time that connections have to wait, without descriptors or memory."""
+        lacks, error = self._loop.lack()
+        if lacks > self._lacks:
+            why = os.strerror(error)
+            logger.warning("connections wait, since none can be accepted: %s", why)
+        self._lacks = lacks
 
     def _make(self, number: int, pdus: bytes) -> A:
         raise NotImplementedError

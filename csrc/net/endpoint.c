@@ -375,8 +375,9 @@ static bool read_on(ltdic_net *net)
 {
     const int state = ltdic_association_state(net->association);
     const bool asked = state != STA_IDLE;
-    if (net->finished && state == STA_AWAITING_RELEASE_ANSWER) {
-        return false; /* the peer reads the answer to its release */
+    if (net->finished && state == STA_AWAITING_RELEASE_ANSWER &&
+        ltdic__association_is_held(net->association)) {
+        return false; /* the peer may still read the answer to its release */
     }
     if (!asked && net->open && has_left(net)) {
         net->ended = LTDIC_ERR_CLOSED;

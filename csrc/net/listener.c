@@ -114,8 +114,12 @@ static int fetch_pending(ltdic_net *net)
     net->pending_reported = false;
     s->can_read = result != LTDIC_TRANSPORT_WANT_READ;
     if (result != LTDIC_TRANSPORT_LOST) {
+        net->lacking = net->lacking && result == LTDIC_TRANSPORT_DONE; /* until none waits */
         return LTDIC_OK;
     }
+    net->lacks += !net->lacking;
+    net->lacking = true;
+    net->cause = ltdic__system_cause();
     s->starved = s->loop->starved = true;
     return ltdic__system_status();
 }
@@ -234,6 +238,11 @@ static void leave(ltdic_net *net)
     if (last) {
         free_listening(l);
     }
+}
+
+uint32_t ltdic__net_lacks(const ltdic_net *listener)
+{
+    return listener->lacks;
 }
 
 bool ltdic__net_is_shared(const ltdic_net *listener)

@@ -62,6 +62,8 @@ struct ltdic_net {
     listening *listening;     /* NULL: it does not listen */
     node member;              /* in the list of listeners at its socket */
     uint32_t max_connections; /* used when it begins to listen; 0: no limit */
+    bool lacking;             /* a connection waits that could not be accepted */
+    uint32_t lacks;           /* how often that has begun */
     bool limited;             /* the user has set max_connections */
     uint64_t max_unfinished;  /* 0: no limit */
 

@@ -355,6 +355,11 @@ int ltdic_server_share(ltdic_server *server, ltdic_server *other)
                : ltdic_net_share(server->listener, other->listener);
 }
 
+uint32_t ltdic_server_lacks(const ltdic_server *server)
+{
+    return server->listener == NULL ? 0 : ltdic__net_lacks(server->listener);
+}
+
 ltdic_cause ltdic_server_cause(const ltdic_server *server)
 {
     return server->listener == NULL ? (ltdic_cause){0, 0} : ltdic_net_cause(server->listener);
@@ -592,7 +597,7 @@ static void count_work(ltdic_served *a, size_t size)
 /* Receives from a peer, unless its user has no room to send or holds it. */
 static void hold_or_resume(ltdic_served *a)
 {
-    ltdic_net_hold(a->net, a->waits || (a->held & LTDIC_HOLD_DATA) != 0);
+    ltdic_net_hold(a->net, a->waits || a->releases || (a->held & LTDIC_HOLD_DATA) != 0);
 }
 
 void ltdic_served_hold(ltdic_server *server, ltdic_served_id served, unsigned held)
@@ -1041,6 +1046,7 @@ static void answer_release(ltdic_served *a)
         return;
     }
     a->releases = a->waits || (a->held & LTDIC_HOLD_END) != 0 || is_sending(a);
+    hold_or_resume(a);
     if (a->releases) {
         list_remove(&a->resuming);
         list_insert_before(&a->server->resuming, &a->resuming);

@@ -322,6 +322,12 @@ class ServerLoop:
         if status != 0:
             raise net.error_of_cause(status, lib.ltdic_server_cause(self._server))
 
+    def lack(self) -> tuple[int, int]:
+        """How often connections had to wait since none could be accepted, and the error of the
+        system for which they had to the last time."""
+        times = lib.ltdic_server_lacks(self._server)
+        return times, int(lib.ltdic_server_cause(self._server).error) if times else 0
+
     @property
     def batch_size(self) -> int:
         """Bytes of data in the batch."""

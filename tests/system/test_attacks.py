@@ -143,23 +143,6 @@ def test_an_echo_of_an_illegal_class_is_aborted_and_its_place_is_free(
             assert (counters.aborted, counters.released) == (6, 1)
 
 
-def test_any_exception_at_the_end_of_a_connection_frees_its_place(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def fail(_: object) -> None:
-        raise RuntimeError("the end fails")
-
-    with in_asyncio(max_associations=1, on_end=None, timeout=3) as host:
-        with Peer(host, REQUEST) as peer:
-            peer.associate()
-            with monkeypatch.context() as patch:
-                patch.setattr(ltdic.Association, "receive_eof", fail)
-                peer.close()
-                eventually(lambda: "the end fails" in caplog.text)
-        assert is_served(host) < TIMEOUT / 2
-    caplog.clear()
-
-
 # ---- several senders -----------------------------------------------------------------------------
 
 
