@@ -885,7 +885,8 @@ typedef enum ltdic_transport_result {
     LTDIC_TRANSPORT_WANT_READ = 1,  /**< to be called again when the descriptor can be read */
     LTDIC_TRANSPORT_WANT_WRITE = 2, /**< to be called again when it can be written */
     LTDIC_TRANSPORT_END = 3,        /**< the peer has closed its side, and all its bytes were read */
-    LTDIC_TRANSPORT_LOST = 4        /**< a reset, an alert or another error */
+    LTDIC_TRANSPORT_LOST = 4,       /**< a reset, an alert or another error */
+    LTDIC_TRANSPORT_AGAIN = 5       /**< interrupted: to be called again soon */
 } ltdic_transport_result;
 
 /** What an endpoint moves its bytes with, over a TCP connection: TLS. Without one it is TCP alone.

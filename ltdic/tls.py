@@ -6,7 +6,7 @@ import ssl
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
-from typing import Any, cast
+from typing import Any
 
 from ._arguments import one
 from ._native import transport
@@ -151,6 +151,8 @@ PLAIN = 0x10000
 MOST_ANSWERS = 0x10000
 """Bytes of answers of TLS itself, such as new keys, that may wait for a peer that does not read."""
 TOO_LONG = f"the peer has sent more than {MOST_HANDSHAKE} bytes in the handshake"
+RECORD = 0x4000
+"""Bytes of data in a record at most (RFC 8446 5.1)."""
 
 
 class TlsTransport:
@@ -170,14 +172,18 @@ class TlsTransport:
         """Be ready for a connection."""
         self._object: ssl.SSLObject | None = None
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._unsent = memoryview(b"")
-        """Encrypted bytes that the connection has not taken."""
+        self._outbox = transport.Outbox(self._outgoing.read)
         self._claimed = 0
-        """Bytes that are encrypted and count as sent when those have gone."""
+        """Bytes that are encrypted, and count as sent when those of the outbox have gone."""
+        self._record: tuple[int, int] | None = None
+        """While a record is made: bytes to encrypt, and bytes that OpenSSL gave before."""
         self._handshake = 0
+        """Bytes that were received until it was established."""
         self._established = False
         self._end = transport.DONE
         """END or LOST: nothing more can be read."""
+        self.is_torn = False
+        """True while bytes that were decrypted are nowhere."""
 
     # ---- what C calls
 
@@ -192,58 +198,44 @@ class TlsTransport:
                 result = self._shake_hands(descriptor)
                 if result != transport.DONE:
                     return result
-        except Exception as e:  # the user's context may have callbacks
-            self.error = e
-            self._flush(descriptor)  # the alert
+        except (ssl.SSLError, ValueError) as e:
+            self.error = transport.bare(e)
+            self._outbox.flush(descriptor)  # the alert
             return transport.LOST
-        return self._flush(descriptor)
+        return self._outbox.flush(descriptor)
 
-    def read(self, descriptor: int, room: memoryview) -> tuple[int, int]:
-        size, records = 0, 0
-        while size < len(room) and records < MOST_RECORDS:
-            result, got = self._decrypt(descriptor, room[size:])
-            if result != transport.DONE:
-                return result, size
-            size += got
-            records += 1
-        return transport.DONE, size
+    def read(self, descriptor: int, room: memoryview, size: Any) -> int:
+        for _ in range(MOST_RECORDS):
+            result = self._decrypt(descriptor, room[size[0] :], size)
+            if result != transport.DONE or size[0] == len(room):
+                return result
+        return transport.DONE
 
-    def send(self, descriptor: int, parts: list[memoryview]) -> tuple[int, int]:
-        result = self._flush(descriptor)
-        if result != transport.DONE:
-            return result, 0
-        done, self._claimed = self._claimed, 0
-        if done:
-            return transport.DONE, done
-        try:
-            self._claimed = self._encrypt(parts)
-        except ssl.SSLWantReadError:  # a renegotiation of TLS 1.2
-            result = self._flush(descriptor)
-            return transport.WANT_READ if result == transport.DONE else result, 0
-        except ssl.SSLError as e:
-            self.error = self.error or e
-            return transport.LOST, 0
-        result = self._flush(descriptor)
-        if result != transport.DONE:
-            return result, 0
-        done, self._claimed = self._claimed, 0
-        return transport.DONE, done
+    def send(self, descriptor: int, parts: list[memoryview], size: Any) -> int:
+        self._settle()
+        result = self._outbox.flush(descriptor)
+        if result == transport.DONE and not self._claimed:
+            result = self._encrypt(descriptor, parts)
+        if result == transport.DONE:
+            size[0], self._claimed = self._claimed, 0
+        return result
 
     def close(self, descriptor: int) -> None:
         """Tell the peer, where the connection takes it at once."""
-        if self._established and self._flush(descriptor) == transport.DONE:
+        if self._established and self._outbox.flush(descriptor) == transport.DONE:
             with suppress(ssl.SSLError):
                 assert self._object is not None
                 self._object.unwrap()
-            self._flush(descriptor)
-        last, error = self._object, self.error
+            self._outbox.flush(descriptor)
+        last = self._object
         self._begin()
-        self._object, self.error = last, error  # for `peer_certificate`
+        self._object = last  # for `peer_certificate`
 
     # ---- how it is done
 
     def _shake_hands(self, descriptor: int) -> int:
         assert self._object is not None
+        self._wire.settle()
         try:
             self._object.do_handshake()
             self._established = True
@@ -251,57 +243,67 @@ class TlsTransport:
         except ssl.SSLWantReadError:
             if self._handshake > MOST_HANDSHAKE:
                 raise ssl.SSLError(TOO_LONG) from None
-            result = self._flush(descriptor)
+            result = self._outbox.flush(descriptor)
             return self._fetch(descriptor) if result == transport.DONE else result
 
-    def _decrypt(self, descriptor: int, room: memoryview) -> tuple[int, int]:
+    def _decrypt(self, descriptor: int, room: memoryview, size: Any) -> int:
         """Decrypt what one record has, and read from the connection where there is none."""
         assert self._object is not None
+        decrypt: Any = self._object.read
+        self._wire.settle()
         try:
-            size = cast(int, self._object.read(len(room), cast(Any, room)))
-            return (transport.DONE, size) if size else (transport.END, 0)
+            self.is_torn = True
+            got = decrypt(len(room), room)
+            size[0] += got
+            self.is_torn = False
+            return transport.DONE if got else transport.END
         except ssl.SSLWantReadError:
-            self._flush(descriptor)  # answers of TLS itself, which the peer has to read
+            self.is_torn = False
+            self._outbox.flush(descriptor)  # answers of TLS itself, which the peer has to read
             is_full = self._outgoing.pending > MOST_ANSWERS
-            return transport.WANT_WRITE if is_full else self._fetch(descriptor), 0
+            return transport.WANT_WRITE if is_full else self._fetch(descriptor)
         except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
-            return transport.END, 0
+            return transport.END
         except ssl.SSLError as e:
-            self.error = self.error or e
-            self._flush(descriptor)
-            return transport.LOST, 0
+            self.error = self.error or transport.bare(e)
+            self._outbox.flush(descriptor)
+            return transport.LOST
 
     def _fetch(self, descriptor: int) -> int:
         """Give OpenSSL what the connection has."""
-        if self._end != transport.DONE:
-            return self._end
-        result, data = self._wire.read(descriptor)
-        self._incoming.write(data)
-        if result in (transport.END, transport.LOST):
+        if self._end == transport.DONE:
+            result = self._wire.read(descriptor, self._incoming.write)
+            self._handshake += 0 if self._established else self._wire.size
+            if result not in (transport.END, transport.LOST):
+                return result
             self._end = result
-        self._handshake += 0 if self._established else len(data)
-        return result
+        return self._end
 
-    def _encrypt(self, parts: list[memoryview]) -> int:
-        """Encrypt the first of these bytes, and return how many."""
+    def _encrypt(self, descriptor: int, parts: list[memoryview]) -> int:
+        """Encrypt the first of these bytes, and send them."""
         assert self._object is not None
         plain = memoryview(b"".join(_first(parts, PLAIN)))
-        done = 0
-        while done < len(plain):
-            done += self._object.write(plain[done:])
-        return done
+        try:
+            while self._claimed < len(plain):
+                part = plain[self._claimed : self._claimed + RECORD]
+                self._record = len(part), self._outgoing.pending
+                self._object.write(part)
+                self._settle()
+        except ssl.SSLWantReadError:  # a renegotiation of TLS 1.2
+            self._record = None
+            result = self._outbox.flush(descriptor)
+            return transport.WANT_READ if result == transport.DONE else result
+        except ssl.SSLError as e:
+            self.error = self.error or transport.bare(e)
+            return transport.LOST
+        return self._outbox.flush(descriptor)
 
-    def _flush(self, descriptor: int) -> int:
-        """Send what is encrypted. DONE where all has gone."""
-        while True:
-            if not self._unsent:
-                self._unsent = memoryview(self._outgoing.read())
-            if not self._unsent:
-                return transport.DONE
-            result, sent = self._wire.send(descriptor, self._unsent)
-            self._unsent = self._unsent[sent:]
-            if result != transport.DONE:
-                return result
+    def _settle(self) -> None:
+        """Count a record that was made, also where a signal handler has raised behind that."""
+        record = self._record
+        if record is not None:
+            made = record[0] if self._outgoing.pending > record[1] else 0
+            self._claimed, self._record = self._claimed + made, None
 
     @property
     def peer_certificate(self) -> dict[str, Any] | None:

@@ -130,14 +130,18 @@ static void not_connected(ltdic_net *net)
 static bool finish_opening(ltdic_net *net, bool late, int *status)
 {
     const int result = ltdic__open_transport(net);
+    const bool again = result == LTDIC_TRANSPORT_AGAIN;
     const bool waits =
-        result == LTDIC_TRANSPORT_WANT_READ || result == LTDIC_TRANSPORT_WANT_WRITE;
+        again || result == LTDIC_TRANSPORT_WANT_READ || result == LTDIC_TRANSPORT_WANT_WRITE;
     if (result == LTDIC_TRANSPORT_DONE) {
         connected(net);
         return true;
     }
     if (waits && !late && (net->watched || ltdic__watch(net) == LTDIC_OK)) {
         ltdic__update_timer(net);
+        if (again) {
+            ltdic__make_ready_later(&net->source);
+        }
         return false;
     }
     net->cause = late ? ltdic__cause_timed_out() : (ltdic_cause){0, 0};

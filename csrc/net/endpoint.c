@@ -134,6 +134,8 @@ static bool is_open(ltdic_net *net)
     const int result = ltdic__open_transport(net);
     if (result == LTDIC_TRANSPORT_END || result == LTDIC_TRANSPORT_LOST) {
         net->ended = LTDIC_ERR_CLOSED;
+    } else if (result == LTDIC_TRANSPORT_AGAIN) {
+        ltdic__make_ready_later(&net->source);
     }
     return net->open;
 }
@@ -146,16 +148,16 @@ static bool send_some(ltdic_net *net, const ltdic_output *output)
 {
     size_t sent = 0;
     const int result = net->transport->send(net->transport_state, net->fd, output, &sent);
-    if (result == LTDIC_TRANSPORT_LOST || result == LTDIC_TRANSPORT_END) {
-        ltdic_association_lost(net->association);
-        net->source.can_read = true;
-        return false;
-    }
     if (sent > 0) {
         ltdic_association_sent(net->association, sent, ltdic__now());
     }
-    if (result == LTDIC_TRANSPORT_WANT_WRITE) {
+    if (result == LTDIC_TRANSPORT_LOST || result == LTDIC_TRANSPORT_END) {
+        ltdic_association_lost(net->association);
+        net->source.can_read = true;
+    } else if (result == LTDIC_TRANSPORT_WANT_WRITE) {
         want_write(net);
+    } else if (result == LTDIC_TRANSPORT_AGAIN) {
+        ltdic__make_ready_later(&net->source);
     }
     return result == LTDIC_TRANSPORT_DONE;
 }
@@ -311,7 +313,7 @@ static void fill(ltdic_net *net)
         keep_first(net, (ltdic_bytes){in->data + in->end, size});
         in->end += size;
     }
-    if (result == LTDIC_TRANSPORT_DONE) {
+    if (result == LTDIC_TRANSPORT_DONE || result == LTDIC_TRANSPORT_AGAIN) {
         /* after a short read of TCP, the descriptor has no more */
         net->source.can_read =
             size == room || net->source.hung_up || net->transport != &ltdic__tcp;

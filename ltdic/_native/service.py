@@ -296,14 +296,17 @@ class ServerLoop:
         self.reports = True
         """Does anybody want them?"""
         self._counted: Any = None
-        self._transports = transport.Transports()
+        self._transports = transport.Transports(self.wake)
         self._maker: transport.Maker | None = None
 
     def secure(self, make: Callable[[], transport.Transport]) -> None:
         """Use a transport for each connection, which this function makes."""
         self._maker = transport.Maker(self._transports, make)
         lib.ltdic_server_set_transport(
-            self._server, transport.TABLE, lib.transport_make, self._maker.handle
+            self._server,
+            transport.TABLE,
+            lib.transport_make,
+            transport.pointer_of(self._maker.number),
         )
 
     def transport(self, served: int) -> transport.Transport | None:
@@ -427,6 +430,7 @@ class ServerLoop:
             server, self._server = self._server, None
             if server is not None:
                 ffi.release(self._loop)
+                self._transports.clear()
 
     def peer(self, served: int) -> tuple[str, int]:
         r = lib.ltdic_served_report(self._server, served)

@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import socket
+import ssl
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -22,6 +23,8 @@ from ltdic import (
     Admission,
     AssociateReject,
     AssociationRejected,
+    ConnectionClosed,
+    ConnectionFailed,
     Record,
     Server,
     encode,
@@ -30,6 +33,7 @@ from ltdic import (
 from support.commands import command_set
 from support.sockets import LOCALHOST, TIMEOUT, receive_pdu
 from support.threads import Background, background
+from support.tls import client_context, server_context
 from support.uids import EXPLICIT, SECONDARY_CAPTURE
 
 TICKS = int(os.environ.get("LTDIC_TICKS", "3000"))
@@ -148,6 +152,54 @@ def test_an_exception_of_a_signal_handler_at_any_moment_loses_and_repeats_nothin
         answers.join()
     assert timer.ticks >= TICKS
     check(server, heard, done)
+
+
+def ask_over_tls(address: Any, is_enough: list[bool], context: ssl.SSLContext) -> Counter[str]:
+    """Run a client that is rejected or echoes; a signal may cost it its connection."""
+    done = Counter[str]()
+    options: dict[str, Any] = {"tls": context, "timeout": TIMEOUT}
+    while not is_enough:
+        try:
+            if done.total() % 2:
+                with ltdic.connect(*address, **options) as association:
+                    assert association.echo() == 0
+            else:
+                ltdic.connect(*address, calling_ae="REJECTED", **options)
+            done["released"] += 1
+        except AssociationRejected as e:
+            assert e.codes == CODES
+            done["rejected"] += 1
+        except (ConnectionClosed, ConnectionFailed):
+            done["lost"] += 1
+    return done
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_exception_of_a_signal_handler_in_tls_costs_one_connection_at_most() -> None:
+    heard, is_enough, timer = Heard(), list[bool](), Timer(11)
+    admission = Admission(on_request=decide)
+    options: dict[str, Any] = {"on_end": heard.end, "timeout": TIMEOUT, "tls": server_context()}
+    with Server((LOCALHOST, 0), admission=admission, **options) as server:
+        context = client_context()
+        clients = [
+            Background(lambda: ask_over_tls(server.address, is_enough, context))
+            for _ in range(CLIENTS)
+        ]
+        serve_through(server, timer, is_enough, clients)
+        done = sum((client.join() for client in clients), Counter[str]())
+    assert timer.ticks >= TICKS
+    assert done["lost"] <= timer.ticks
+    assert min(done["rejected"], done["released"]) > 0
+    counters = server.counters
+    ends = counters.released + counters.aborted + counters.lost + counters.timed_out
+    assert (counters.open, counters.timed_out, ends) == (0, 0, counters.accepted)
+    others = counters.no_request + counters.faults + counters.unaccepted + counters.tls_failures
+    assert counters.connections == counters.accepted + counters.rejected.total() + others
+    assert counters.rejected.total() >= done["rejected"]
+    assert set(Counter(id(association) for association, _ in heard.records).values()) == {1}
+    assert server._served == {}
+    assert server._loop._transports.served == {}
 
 
 def serve_through(

@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import pytest
@@ -38,9 +39,10 @@ from ltdic import (
 )
 from ltdic.tls import Tls
 from support.faces import DATA_CONTEXT
+from support.hosts import SERVERS
 from support.pdus import RELEASE_RP, RELEASE_RQ, p_data
 from support.raw import ACCEPT, OPTIONS, REQUEST, SHORT, read_message
-from support.servers import ALL, answer, serving_in_asyncio
+from support.servers import ALL
 from support.sockets import LOCALHOST, TIMEOUT, close_with_reset, receive_exactly_one
 from support.threads import Background
 from support.tls import AUTHORITY, client_context, server_context
@@ -173,9 +175,30 @@ def raw_requestor(address: Any, tls: ssl.SSLContext | None) -> Iterator[Any]:
             yield both
 
 
-def serving(tls: ssl.SSLContext | None, **options: Any) -> AbstractContextManager[aio.Server]:
-    options = {"admission": ALL, "handler": answer, "timeout": TIMEOUT, **options}
-    return serving_in_asyncio(tls=tls, **options)
+def answer(association: Any, pdv: PDV) -> Iterator[Any]:
+    """Send every command and data set back as it came."""
+    parts = association.user_data = association.user_data or []
+    parts.append(bytes(pdv.data))
+    if pdv.is_last:
+        association.user_data = None
+        data = b"".join(parts)
+        yield association.send(data, context=pdv.context_id, is_command=pdv.is_command)
+
+
+@contextmanager
+def serving_as(kind: str, tls: ssl.SSLContext | None, **options: Any) -> Iterator[Any]:
+    """Run a server of this kind, with a handler as in `Host.options`."""
+    options = {"admission": ALL, "handler": answer, "on_end": None, **options}
+    with SERVERS[kind](tls=tls, **options) as host:
+        yield host.server
+
+
+Serving = Callable[..., AbstractContextManager[Any]]
+
+
+@pytest.fixture(params=SERVERS)
+def serving(request: pytest.FixtureRequest) -> Serving:
+    return partial(serving_as, request.param)
 
 
 def ends_seen(counters: ltdic.Counters) -> int:
@@ -255,13 +278,15 @@ def test_an_abort_followed_by_a_reset_during_a_send_is_reported(
 @pytest.mark.slow
 @by_transport
 @by_abort
-def test_an_acceptor_records_an_abort_although_a_reset_follows_it(version: str, abort: Any) -> None:
+def test_an_acceptor_records_an_abort_although_a_reset_follows_it(
+    version: str, abort: Any, serving: Serving
+) -> None:
     count, records = ABORTS[abort], []
 
-    async def handler(association: aio.AsyncServedAssociation, pdv: PDV) -> None:
+    def handler(association: Any, pdv: PDV) -> Iterator[Any]:
         if pdv.is_last:
-            await association.send(b"command!", context=pdv.context_id, is_command=True)
-            await association.send(MORE_THAN_FITS, context=pdv.context_id)
+            yield association.send(b"command!", context=pdv.context_id, is_command=True)
+            yield association.send(MORE_THAN_FITS, context=pdv.context_id)
 
     def on_end(_: object, record: ltdic.Record) -> None:
         records.append((record.outcome, record.text, record.codes))
@@ -292,8 +317,8 @@ def handshake_and_read(connection: Any) -> None:
 def asking(kind: str, version: str) -> Iterator[Any]:
     """Run a server that requires a certificate; yield its address."""
     tls = asking_tls(version)
-    if kind == "asyncio":
-        with serving(tls) as server:
+    if kind in SERVERS:
+        with serving_as(kind, tls) as server:
             yield server.address
         assert server.counters == ltdic.Counters(connections=1, tls_failures=1)
         return
@@ -329,7 +354,7 @@ REASONS = {
 @pytest.mark.slow
 @by_face
 @pytest.mark.parametrize(("version", "certificate"), REASONS)
-@pytest.mark.parametrize("server", ["raw", "asyncio"])
+@pytest.mark.parametrize("server", ["raw", *SERVERS])
 def test_a_requestor_reports_the_tls_alert_about_its_certificate(
     face: str, version: str, certificate: str, server: str
 ) -> None:
@@ -430,7 +455,7 @@ STRANGERS: dict[str, tuple[Callable[[socket.socket], Any], str, str]] = {
 @pytest.mark.parametrize("what", STRANGERS)
 @pytest.mark.parametrize("end", [socket.socket.close, close_with_reset], ids=["close", "reset"])
 def test_a_failed_handshake_is_logged_and_counted_once(
-    what: str, end: Any, caplog: pytest.LogCaptureFixture
+    what: str, end: Any, caplog: pytest.LogCaptureFixture, serving: Serving
 ) -> None:
     begin, counter, text = STRANGERS[what]
     caplog.set_level(logging.INFO, "ltdic")
@@ -466,7 +491,7 @@ AFTER_THE_HANDSHAKE = {
 @by_version
 @pytest.mark.parametrize("what", AFTER_THE_HANDSHAKE)
 def test_a_missing_request_over_tls_is_reported_as_without_tls(
-    what: str, version: str, caplog: pytest.LogCaptureFixture
+    what: str, version: str, caplog: pytest.LogCaptureFixture, serving: Serving
 ) -> None:
     data, counter, text = AFTER_THE_HANDSHAKE[what]
     caplog.set_level(logging.INFO, "ltdic")
@@ -493,7 +518,7 @@ def test_a_missing_request_over_tls_is_reported_as_without_tls(
     ids=["nothing", "half a hello"],
 )
 def test_a_handshake_that_stalls_has_a_deadline(
-    data: bytes, counter: str, text: str, caplog: pytest.LogCaptureFixture
+    data: bytes, counter: str, text: str, caplog: pytest.LogCaptureFixture, serving: Serving
 ) -> None:
     caplog.set_level(logging.INFO, "ltdic")
     with serving(server_context(), timeout=SHORT) as server:
@@ -507,7 +532,7 @@ def test_a_handshake_that_stalls_has_a_deadline(
     assert text in caplog.records[-1].getMessage()
 
 
-def test_a_handshake_that_drips_has_the_same_deadline() -> None:
+def test_a_handshake_that_drips_has_the_same_deadline(serving: Serving) -> None:
     with serving(server_context(), timeout=SHORT) as server:
         begun = time.monotonic()
         with socket.create_connection(server.address, TIMEOUT) as connection:
@@ -543,7 +568,7 @@ def test_a_dripping_handshake_does_not_extend_the_timeout_of_a_requestor(face: s
     assert SHORT * 0.9 < time.monotonic() - begun < TIMEOUT
 
 
-def test_two_hundred_stalled_handshakes_do_not_delay_other_connections() -> None:
+def test_two_hundred_stalled_handshakes_do_not_delay_other_connections(serving: Serving) -> None:
     count = 200
     with serving(server_context(), timeout=6 * TIMEOUT) as server:
         stalled = [socket.create_connection(server.address, TIMEOUT) for _ in range(count)]
@@ -564,7 +589,7 @@ def test_two_hundred_stalled_handshakes_do_not_delay_other_connections() -> None
     )
 
 
-def test_an_oversized_handshake_is_ended_at_once() -> None:
+def test_an_oversized_handshake_is_ended_at_once(serving: Serving) -> None:
     # The header of a record of 16383 bytes: a ClientHello of 130,000 bytes takes several.
     record = b"\x16\x03\x01\x3f\xff"
     hello = b"\x01" + (130_000).to_bytes(3, "big") + bytes(16_379)
@@ -740,6 +765,7 @@ def test_a_certificate_is_verified_for_the_given_name_alone(
     server_hostname: str | None,
     certified: str,
     monkeypatch: pytest.MonkeyPatch,
+    serving: Serving,
 ) -> None:
     """The resolver finds our server for any host."""
     real, real_async = ltdic.requestor.dial, ltdic.aio.dial_async
@@ -762,7 +788,7 @@ def test_a_certificate_is_verified_for_the_given_name_alone(
 
 
 @by_face
-def test_the_host_is_verified_when_no_name_is_given(face: str) -> None:
+def test_the_host_is_verified_when_no_name_is_given(face: str, serving: Serving) -> None:
     with serving(certified_for("archive.example")) as server:
         tls = client_context()
         named = FACES[face](server.address, b"", tls=tls, server_hostname="archive.example")
@@ -793,13 +819,16 @@ def test_invalid_tls_options_are_a_value_error_before_any_connection(what: str) 
 
 
 def test_a_server_refuses_a_client_context() -> None:
-    with pytest.raises(ValueError, match="tls"):
-        aio.Server((LOCALHOST, 0), tls=client_context())
+    for server in (ltdic.Server, aio.Server):
+        with pytest.raises(ValueError, match="tls"):
+            server((LOCALHOST, 0), tls=client_context())
 
 
 @by_version
 @pytest.mark.parametrize("shows", [False, True])
-def test_a_server_sees_the_certificate_of_its_peer(version: str, shows: bool) -> None:
+def test_a_server_sees_the_certificate_of_its_peer(
+    version: str, shows: bool, serving: Serving
+) -> None:
     seen = []
 
     def see(association: aio.AsyncServedAssociation) -> None:
@@ -819,7 +848,7 @@ def test_a_server_sees_the_certificate_of_its_peer(version: str, shows: bool) ->
         assert certificate is None
 
 
-def test_without_tls_there_is_no_certificate() -> None:
+def test_without_tls_there_is_no_certificate(serving: Serving) -> None:
     seen = []
     on_request = lambda association: seen.append(association.peer_certificate)  # noqa: E731
     with serving(None, admission=Admission(on_request=on_request)) as server:
@@ -855,7 +884,9 @@ def test_a_requestor_sends_close_notify(version: str) -> None:
 @by_version
 @pytest.mark.parametrize("how", ["released", "rejected"])
 @pytest.mark.parametrize("waits", [False, True], ids=["peer closes first", "peer waits"])
-def test_an_acceptor_sends_close_notify(version: str, how: str, waits: bool) -> None:
+def test_an_acceptor_sends_close_notify(
+    version: str, how: str, waits: bool, serving: Serving
+) -> None:
     admission = Admission(called=["OTHER"]) if how == "rejected" else ALL
     timeout = SHORT if waits else TIMEOUT
     with (
