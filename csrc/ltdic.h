@@ -884,9 +884,9 @@ typedef enum ltdic_transport_result {
     LTDIC_TRANSPORT_DONE = 0,       /**< it is open, or bytes were moved */
     LTDIC_TRANSPORT_WANT_READ = 1,  /**< to be called again when the descriptor can be read */
     LTDIC_TRANSPORT_WANT_WRITE = 2, /**< to be called again when it can be written */
-    LTDIC_TRANSPORT_END = 3,        /**< the peer has closed its side, and all its bytes were read */
-    LTDIC_TRANSPORT_LOST = 4,       /**< a reset, an alert or another error */
-    LTDIC_TRANSPORT_AGAIN = 5       /**< interrupted: to be called again soon */
+    LTDIC_TRANSPORT_END = 3,  /**< the peer has closed its side, and all its bytes were read */
+    LTDIC_TRANSPORT_LOST = 4, /**< a reset, an alert or another error */
+    LTDIC_TRANSPORT_AGAIN = 5 /**< interrupted: to be called again soon */
 } ltdic_transport_result;
 
 /** What an endpoint moves its bytes with, over a TCP connection: TLS. Without one it is TCP alone.
@@ -901,18 +901,21 @@ typedef struct ltdic_transport {
     /** Reads up to `room` bytes; `*size` came, whatever it returns. After DONE it is called again,
      *  without waiting for the descriptor. */
     int (*read)(void *state, int descriptor, uint8_t *data, size_t room, size_t *size);
-    /** Sends bytes of the output; the first `*size` are sent, whatever it returns. After DONE it is called again if there
-     *  are more. The output of the next call begins with the bytes that are not sent yet, and has no
-     *  fewer of them. */
+    /** Sends bytes of the output; the first `*size` are sent, whatever it returns. After DONE it is
+     * called again if there are more. The output of the next call begins with the bytes that are
+     * not sent yet, and has no fewer of them. */
     int (*send)(void *state, int descriptor, const ltdic_output *output, size_t *size);
+    /** Returns how many bytes of the peer are kept while it is not open: they count for
+     *  ltdic_net_limit_unfinished. NULL: none. */
+    size_t (*pending)(void *state);
     /** The endpoint closes the descriptor after this call. `orderly` 1: tell the peer first
      *  (close_notify); 0: send nothing, since the connection belongs to the parent process. */
     void (*close)(void *state, int descriptor, int orderly);
     void (*free)(void *state); /**< called last */
 } ltdic_transport;
 
-/** Two functions for transports that do not use the descriptor themselves. They read and send on the
- *  TCP connection, as `read` and `send` of an ltdic_transport. */
+/** Two functions for transports that do not use the descriptor themselves. They read and send on
+ * the TCP connection, as `read` and `send` of an ltdic_transport. */
 LTDIC_API int ltdic_tcp_read(int descriptor, uint8_t *data, size_t room, size_t *size);
 LTDIC_API int ltdic_tcp_send(int descriptor, ltdic_bytes bytes, size_t *size);
 
@@ -1010,7 +1013,8 @@ typedef enum ltdic_outcome {
     LTDIC_OUTCOME_TIMED_OUT = 4,
     LTDIC_OUTCOME_LOST = 5,       /**< the connection ended without a release or an abort */
     LTDIC_OUTCOME_NO_REQUEST = 6, /**< a connection without a whole A-ASSOCIATE-RQ */
-    LTDIC_OUTCOME_FAULT = 7, /**< a connection on which something else came: see status and offset */
+    LTDIC_OUTCOME_FAULT =
+        7, /**< a connection on which something else came: see status and offset */
     LTDIC_OUTCOME_TLS_FAILED = 8 /**< a connection on which bytes came, but whose transport was not
                                     opened */
 } ltdic_outcome;
@@ -1031,17 +1035,17 @@ typedef struct ltdic_report {
 } ltdic_report;
 
 /** Counts since the server was made. Each connection that is over is counted in one of accepted,
- *  rejected, unaccepted, no_request, faults and tls_failures. Each accepted association is counted in one of
- *  open, released, aborted, timed_out and lost. */
+ *  rejected, unaccepted, no_request, faults and tls_failures. Each accepted association is counted
+ * in one of open, released, aborted, timed_out and lost. */
 typedef struct ltdic_counters {
-    uint64_t connections; /**< accepted from the system */
-    uint64_t no_request;  /**< without a whole A-ASSOCIATE-RQ */
-    uint64_t faults;      /**< on which something other than an A-ASSOCIATE-RQ came */
+    uint64_t connections;  /**< accepted from the system */
+    uint64_t no_request;   /**< without a whole A-ASSOCIATE-RQ */
+    uint64_t faults;       /**< on which something other than an A-ASSOCIATE-RQ came */
     uint64_t tls_failures; /**< on which bytes came, but whose transport was not opened */
-    uint64_t unaccepted;  /**< requests that ended before an answer was sent, or with an A-ABORT as
-                             the answer */
-    uint64_t accepted;    /**< A-ASSOCIATE-AC sent */
-    uint64_t open;        /**< associations that are open now */
+    uint64_t unaccepted;   /**< requests that ended before an answer was sent, or with an A-ABORT as
+                              the answer */
+    uint64_t accepted;     /**< A-ASSOCIATE-AC sent */
+    uint64_t open;         /**< associations that are open now */
     uint64_t released, aborted, timed_out, lost;
     /** A-ASSOCIATE-RJ sent, by result - 1, source - 1, reason. One that is lost with its connection
      *  is counted until the loss is known. */
@@ -1115,7 +1119,8 @@ LTDIC_API int ltdic_served_send_data(ltdic_server *server, ltdic_served_id serve
 /** What the user of a server holds back while it works on what it has received. */
 enum {
     LTDIC_HOLD_END = 1, /**< the answer to a release, and the release after ltdic_server_close */
-    LTDIC_HOLD_DATA = 2, /**< data and releases of the peer are not reported, as ltdic_net_hold does */
+    LTDIC_HOLD_DATA =
+        2, /**< data and releases of the peer are not reported, as ltdic_net_hold does */
     LTDIC_HOLD_BROKEN = 4 /**< a message was not sent to its end, so a release and
                              ltdic_server_close end the association by A-ABORT */
 };

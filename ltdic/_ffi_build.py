@@ -37,6 +37,7 @@ extern "Python" {
     int transport_open(void *, int);
     int transport_read(void *, int, uint8_t *, size_t, size_t *);
     int transport_send(void *, int, const ltdic_output *, size_t *);
+    size_t transport_pending(void *);
     void transport_close(void *, int, int);
     void transport_free(void *);
 }

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from ._arguments import HOST_AND_PORT, one, pair
+from ._begun import has_begun
 from ._codec import encode
 from ._native import codec, service
 from ._native.transport import Wire
@@ -19,8 +20,10 @@ from ._times import seconds_of
 from .admission import Admission
 from .association import (
     BUSY,
+    FAILED_DECISION,
     OVER,
     ServedAssociationBase,
+    answer_of,
     check_address,
     check_connections,
     check_server,
@@ -184,6 +187,23 @@ class ServerBase(Generic[A]):
     def _refuse_undecided(self, association: A) -> None:
         logger.debug("too many requests wait for on_request; this one is rejected")
         self._loop.sending(association._number, encode(BUSY)).make()
+
+    def _decide_inline(self, event: service.ServedEvent, association: A) -> None:
+        """Call `on_request` here, once, whatever a signal handler raises, and send the answer."""
+        answer, on_request = encode(FAILED_DECISION), self._rules.on_request
+        assert on_request is not None
+        try:
+            self._loop.taken = event.place + 1
+            answer = answer_of(on_request(association), association)
+        except Exception:
+            logger.exception("on_request failed; the request is rejected")
+        except BaseException as e:
+            if not has_begun(e.__traceback__):
+                self._loop.taken = event.place
+                raise
+            self._send_answer(association, answer)
+            raise
+        self._send_answer(association, answer)
 
     def _send_answer(self, association: A, pdu: bytes) -> int:
         """Send the answer to a request."""

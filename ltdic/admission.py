@@ -159,6 +159,9 @@ class Admission:
     `AssociateReject` with any codes, or an `Abort`. It runs in another thread than the server, so
     it may block (a coroutine function of `aio.Server` runs in the event loop). If it raises or
     returns anything else, that is logged, and the request is rejected with 2/1/1."""
+    inline: bool = False
+    """True: `on_request` runs at once, on the thread that serves, and everybody waits meanwhile:
+    for a function that only looks at the association. A coroutine function is called as without."""
 
     def __post_init__(self) -> None:
         for name, kind in (("called", Collection), ("calling", Collection), ("identity", Mapping)):

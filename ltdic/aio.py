@@ -862,9 +862,11 @@ class Server(ServerBase[AsyncServedAssociation]):
         self._begun(event)
 
     def _requested(self, event: service.ServedEvent) -> None:
-        association = self._begun(event)
-        if self._undecided.add(event.served, len(event.data)):
-            association._start(self._decide(association, self._rules.on_request))
+        association, on_request = self._begun(event), self._rules.on_request
+        if self._rules.inline and not inspect.iscoroutinefunction(on_request):
+            self._decide_inline(event, association)
+        elif self._undecided.add(event.served, len(event.data)):
+            association._start(self._decide(association, on_request))
         else:
             self._refuse_undecided(association)
 

@@ -273,8 +273,8 @@ class Server(ServerBase[ServedAssociation]):
     together that are not whole may have 64 MiB: beyond that the one that began first is ended by an
     A-ABORT. At most 256 requests, of 64 MiB together, wait for `on_request`; others are rejected
     with 2/3/1. `timeout`, in seconds, is the time for a request to be there, for the peer to close
-    at the end, and for `close`; `idle` the longest time without data; None is for ever. For TLS
-    there is `aio.Server`.
+    at the end, and for `close`; `idle` the longest time without data; None is for ever. `tls` is
+    the context of a TLS server.
 
     Only `serve` does anything; `close` may be called from any thread and in a signal handler. A
     server that is dropped without having been closed is closed then, with a `ResourceWarning`.
@@ -482,6 +482,9 @@ class Server(ServerBase[ServedAssociation]):
 
     def _requested(self, event: service.ServedEvent) -> None:
         association = self._begun(event)
+        if self._rules.inline:
+            self._decide_inline(event, association)
+            return
         if association._decision is None:
             on_request = self._rules.on_request
 

@@ -220,6 +220,10 @@ class TlsTransport:
             size[0], self._claimed = self._claimed, 0
         return result
 
+    def pending(self) -> int:
+        """Bytes of a handshake that is not done, most of which OpenSSL keeps."""
+        return self._handshake
+
     def close(self, descriptor: int) -> None:
         """Tell the peer, where the connection takes it at once."""
         if self._established and self._outbox.flush(descriptor) == transport.DONE:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import platform
@@ -26,6 +27,11 @@ for profile, examples in {"quick": 10, "dev": 50, "ci": 300, "thorough": 20_000}
         print_blob=True,
     )
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+
+if "LTDIC_TEST_UVLOOP" in os.environ:
+    import uvloop
+
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
 
 
 # ---- compilers -------------------------------------------------------------------------------

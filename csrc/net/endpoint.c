@@ -137,6 +137,9 @@ static bool is_open(ltdic_net *net)
     } else if (result == LTDIC_TRANSPORT_AGAIN) {
         ltdic__make_ready_later(&net->source);
     }
+    if (net->listener != NULL && net->transport->pending != NULL) {
+        ltdic__bound_unfinished(net, net->open ? 0 : net->transport->pending(net->transport_state));
+    }
     return net->open;
 }
 
@@ -315,8 +318,7 @@ static void fill(ltdic_net *net)
     }
     if (result == LTDIC_TRANSPORT_DONE || result == LTDIC_TRANSPORT_AGAIN) {
         /* after a short read of TCP, the descriptor has no more */
-        net->source.can_read =
-            size == room || net->source.hung_up || net->transport != &ltdic__tcp;
+        net->source.can_read = size == room || net->source.hung_up || net->transport != &ltdic__tcp;
     } else if (result == LTDIC_TRANSPORT_WANT_READ) {
         net->source.can_read = false;
     } else if (result == LTDIC_TRANSPORT_WANT_WRITE) {
@@ -343,7 +345,7 @@ bool ltdic__take(ltdic_net *net, ltdic_indication *indication)
     ltdic__update_timer(net);
     const bool unfinished = net->unfinished > 0 || in.size > 0;
     if (net->listener != NULL && status == LTDIC_NEED_MORE && unfinished) {
-        ltdic__bound_unfinished(net);
+        ltdic__bound_unfinished(net, ltdic__association_is_held(a) ? 0 : in.size);
     }
     if (status == LTDIC_OK && indication->kind == LTDIC_CLOSED && net->state == CONNECTED) {
         ltdic__close_socket(net);

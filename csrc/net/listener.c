@@ -46,16 +46,24 @@ static void count_unfinished(ltdic_net *net, uint64_t size)
     }
 }
 
-void ltdic__bound_unfinished(ltdic_net *net)
+static void end_for_congestion(ltdic_net *net)
+{
+    if (!net->open) {
+        ltdic__net_end(net, LTDIC_ERR_CONGESTION);
+        return;
+    }
+    ltdic_association_fail(net->association, LTDIC_ERR_CONGESTION, ltdic__now());
+    ltdic__push(net);
+}
+
+void ltdic__bound_unfinished(ltdic_net *net, size_t size)
 {
     ltdic_net *listener = net->listener;
-    const size_t size = ltdic__association_is_held(net->association) ? 0 : buffer_size(&net->in);
     count_unfinished(net, size > LEAST_UNFINISHED ? size : 0);
     while (listener->max_unfinished != 0 && listener->unfinished > listener->max_unfinished) {
         ltdic_net *first = CONTAINER_OF(listener->begun.next, ltdic_net, begun);
         count_unfinished(first, 0);
-        ltdic_association_fail(first->association, LTDIC_ERR_CONGESTION, ltdic__now());
-        ltdic__push(first);
+        end_for_congestion(first);
     }
 }
 

@@ -56,11 +56,11 @@ struct ltdic_net {
     bool bound; /* an attempt was started, so the local address is usable */
 
     /* listening */
-    int pending_fd;           /* accepted from the system, not yet by the user */
-    accepted *last; /* the connection that was accepted last; NULL: none yet, or no memory */
-    bool pending_reported;    /* LTDIC_PENDING was returned for pending_fd */
-    listening *listening;     /* NULL: it does not listen */
-    node member;              /* in the list of listeners at its socket */
+    int pending_fd;        /* accepted from the system, not yet by the user */
+    accepted *last;        /* the connection that was accepted last; NULL: none yet, or no memory */
+    bool pending_reported; /* LTDIC_PENDING was returned for pending_fd */
+    listening *listening;  /* NULL: it does not listen */
+    node member;           /* in the list of listeners at its socket */
     uint32_t max_connections; /* used when it begins to listen; 0: no limit */
     bool lacking;             /* a connection waits that could not be accepted */
     uint32_t lacks;           /* how often that has begun */
@@ -113,6 +113,6 @@ void ltdic__leave_listener(ltdic_net *net); /* for a connection that was accepte
 void ltdic__stop_listening(ltdic_net *listener);
 /* Counts input that is not a whole PDU. If the listener's limit is exceeded, ends the oldest
  * connections that have such input. */
-void ltdic__bound_unfinished(ltdic_net *net);
+void ltdic__bound_unfinished(ltdic_net *net, size_t size);
 
 #endif

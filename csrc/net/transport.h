@@ -42,8 +42,8 @@ typedef struct tcp_name {
     uint8_t address[28]; /* a sockaddr_in or sockaddr_in6 */
     uint8_t size;
 } tcp_name;
-/* Accepts a connection; `peer` is its other end. @return LTDIC_TRANSPORT_DONE; _WANT_READ: none is pending;
- * _LOST: no descriptor or no memory */
+/* Accepts a connection; `peer` is its other end. @return LTDIC_TRANSPORT_DONE; _WANT_READ: none is
+ * pending; _LOST: no descriptor or no memory */
 ltdic_transport_result ltdic__tcp_accept(int listener, int *fd, tcp_name *peer);
 /* Makes a descriptor that is a connected stream fit for a loop. Returns false if it is none, and
  * `cause` says why; it is unchanged then. */

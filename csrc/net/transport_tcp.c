@@ -354,7 +354,7 @@ int ltdic_tcp_send(int descriptor, ltdic_bytes bytes, size_t *size)
     return tcp_send(NULL, descriptor, &output, size);
 }
 
-const ltdic_transport ltdic__tcp = {sizeof ltdic__tcp, NULL, tcp_read, tcp_send, NULL, NULL};
+const ltdic_transport ltdic__tcp = {sizeof ltdic__tcp, NULL, tcp_read, tcp_send, NULL, NULL, NULL};
 
 static int write_name(const struct sockaddr *a, socklen_t size, ltdic_buffer *host, uint16_t *port)
 {

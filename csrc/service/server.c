@@ -51,7 +51,7 @@ struct ltdic_served {
     node postponed; /* in `paused` or `postponed` of the server, or unlinked */
     ltdic_server *server;
     place *place;
-    ltdic_net *net; /* NULL: the association has ended, and is freed with the next batch */
+    ltdic_net *net;  /* NULL: the association has ended, and is freed with the next batch */
     void *transport; /* state of the transport, if it has one, after its end */
     ltdic_answer answer;
     uint64_t since;     /* when the request or, before it, the connection came */

@@ -39,6 +39,7 @@ class Transport(Protocol):
     def open(self, descriptor: int) -> int: ...
     def read(self, descriptor: int, room: memoryview, size: Any) -> int: ...
     def send(self, descriptor: int, parts: list[memoryview], size: Any) -> int: ...
+    def pending(self) -> int: ...
     def close(self, descriptor: int) -> None: ...
 
 
@@ -127,8 +128,9 @@ def _state_of(pointer: Any) -> State:
 def table() -> Any:
     """An `ltdic_transport`."""
     size = ffi.sizeof("ltdic_transport")
-    functions = (lib.transport_open, lib.transport_read, lib.transport_send, lib.transport_close)
-    return ffi.new("ltdic_transport *", (size, *functions, lib.transport_free))
+    moving = lib.transport_open, lib.transport_read, lib.transport_send
+    others = lib.transport_pending, lib.transport_close, lib.transport_free
+    return ffi.new("ltdic_transport *", (size, *moving, *others))
 
 
 TABLE = table()
@@ -183,6 +185,11 @@ def transport_send(state: Any, descriptor: int, output: Any, size: Any) -> int:
     all_parts = (output.parts[i] for i in range(output.count))
     parts = [memoryview(ffi.buffer(part.data, part.size)) for part in all_parts]
     return int(_state_of(state).transport.send(descriptor, parts, size))
+
+
+@ffi.def_extern(error=0, onerror=_keep_only)  # type: ignore[untyped-decorator]
+def transport_pending(state: Any) -> int:
+    return int(_state_of(state).transport.pending())
 
 
 @ffi.def_extern(onerror=_keep_only)  # type: ignore[untyped-decorator]

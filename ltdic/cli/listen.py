@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import signal
@@ -13,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .. import aio
 from ..admission import Admission
 from ..counters import Counters, Record, Stranger, logger
 from ..pdu import AssociateReject
@@ -150,9 +148,8 @@ def run_listen(policy: Policy) -> int:
     logger.addHandler(lines)
     logger.setLevel(logging.INFO)
     logger.propagate = False
-    serve = _serve if policy.tls is None else _serve_tls
     try:
-        counters = serve(policy, lines)
+        counters = _serve(policy, lines)
     except OSError as e:
         where = f"{policy.host} port {policy.port}" if policy.host else f"port {policy.port}"
         print(f"ltdic listen: {where}: {e.strerror or e}", file=sys.stderr)
@@ -164,34 +161,21 @@ def run_listen(policy: Policy) -> int:
 
 
 def _serve(policy: Policy, lines: _Lines) -> Counters:
-    with Server(
-        (policy.host, policy.port), admission=policy.admission(), timeout=CLOSING
-    ) as server:
+    where, admission = (policy.host, policy.port), policy.admission()
+    with Server(where, admission=admission, timeout=CLOSING, tls=policy.tls) as server:
         _announce(policy, lines, server)
         server.serve()
     return server.counters
 
 
-def _serve_tls(policy: Policy, lines: _Lines) -> Counters:
-    async def serve() -> Counters:
-        where, admission = (policy.host, policy.port), policy.admission()
-        options: dict[str, Any] = {"admission": admission, "timeout": CLOSING, "tls": policy.tls}
-        async with aio.Server(where, **options) as server:
-            _announce(policy, lines, server)
-            await server.serve()
-        return server.counters
-
-    return asyncio.run(serve())
-
-
-def _announce(policy: Policy, lines: _Lines, server: Server | aio.Server) -> None:
+def _announce(policy: Policy, lines: _Lines, server: Server) -> None:
     lines.stop = server.close
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: _close(server))
     print(_what_is_served(policy, server.address[1]), file=sys.stderr)
 
 
-def _close(server: Server | aio.Server) -> None:
+def _close(server: Server) -> None:
     """Close the server, which waits for open associations; the next signal ends the process."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

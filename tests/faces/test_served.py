@@ -331,6 +331,35 @@ def test_on_end_is_called_for_a_requestor_that_leaves_before_the_decision(
     assert host.counters == Counters(connections=1, unaccepted=gone, rejected=rejected)
 
 
+def test_an_inline_on_request_decides_on_the_thread_that_serves(serve: Serve) -> None:
+    threads: set[int] = set()
+
+    def decide(association: Any) -> Any:
+        threads.add(threading.get_ident())
+        if association.calling_ae == "WRONG":
+            raise RuntimeError("the decision fails")
+        return AssociateReject(1, 1, 3) if association.calling_ae == "OTHER" else None
+
+    def handler(association: Any, pdv: PDV) -> Iterator[Any]:
+        threads.add(threading.get_ident())
+        yield association.send(pdv.data, context=pdv.context_id, is_command=pdv.is_command)
+
+    admission = Admission(contexts=SUPPORTED, on_request=decide, inline=True)
+    with serve(admission=admission, handler=handler) as host:
+        for title, codes in (("OTHER", (1, 1, 3)), ("WRONG", (2, 1, 1))):
+            with Peer(host, replace(REQUEST, calling_ae=title)) as peer:
+                assert peer.take() == AssociateReject(*codes)
+        with Peer(host, REQUEST) as peer:
+            peer.associate()
+            peer.send(p_data(DELETE, True))
+            assert peer.take() == data_pdu(DELETE, True)
+            peer.send(ReleaseRequest())
+            assert peer.take() == ReleaseResponse()
+        eventually(lambda: host.counters.released == 1)
+        assert host.counters.rejected == {("sent", 1, 1, 3): 1, ("sent", 2, 1, 1): 1}
+    assert len(threads) == 1
+
+
 def test_on_request_may_abort_the_association(serve: Serve) -> None:
     def decide(association: Any) -> None:
         association.abort()
