@@ -194,19 +194,19 @@ static void wipe_buffer(const ltdic_net *net)
     }
 }
 
-/* Reserves room to read into. An endpoint with a small buffer, or none, gets the spare one of the
- * loop. */
+/* Reserves room to read into. An endpoint with a small buffer, or none, gets a spare one of the
+ * loop, if there is one. */
 static bool take_buffer(ltdic_net *net)
 {
     buffer *in = &net->in;
     if (in->room >= READ_SIZE) {
         return net->secret ? ltdic__reserve_secret(in, 1) : buffer_reserve(in, 1);
     }
-    uint8_t *data = net->source.loop->spare != NULL ? net->source.loop->spare : malloc(READ_SIZE);
+    ltdic_loop *loop = net->source.loop;
+    uint8_t *data = loop->spare_count > 0 ? loop->spares[--loop->spare_count] : malloc(READ_SIZE);
     if (data == NULL) {
         return false;
     }
-    net->source.loop->spare = NULL;
     const size_t size = buffer_size(in);
     if (size > 0) {
         memcpy(data, in->data + in->start, size);
@@ -221,8 +221,9 @@ static bool take_buffer(ltdic_net *net)
 static void drop_buffer(ltdic_net *net)
 {
     wipe_buffer(net);
-    if (net->in.room == READ_SIZE && net->source.loop->spare == NULL) {
-        net->source.loop->spare = net->in.data;
+    ltdic_loop *loop = net->source.loop;
+    if (net->in.room == READ_SIZE && loop->spare_count < MOST_SPARES) {
+        loop->spares[loop->spare_count++] = net->in.data;
     } else {
         free(net->in.data);
     }

@@ -17,6 +17,7 @@ enum {
     EVENTS_PER_WAIT = 256,
     MOST_SPINS = 64,      /* polls without sleeping, at most: about 20 us */
     SHORT_SLEEP = 100000, /* ns */
+    IDLE = 100,           /* ms without an event, after which a loop gives memory back */
     SPIN_PAUSE = 16       /* short sleeps before spinning is tried again */
 };
 
@@ -121,6 +122,14 @@ void ltdic__renew_now(ltdic_loop *loop)
     loop->forks = atomic_load(&ltdic__forks);
 }
 
+/* Frees the spare buffers but for so many. */
+static void drop_spares(ltdic_loop *loop, unsigned left)
+{
+    while (loop->spare_count > left) {
+        free(loop->spares[--loop->spare_count]);
+    }
+}
+
 /* ---- life --------------------------------------------------------------------------------- */
 
 ltdic_loop *ltdic_loop_new(void)
@@ -153,7 +162,7 @@ void ltdic_loop_free(ltdic_loop *loop)
     ltdic__poller_free(loop->poller);
     close_wake_pipe(loop);
     ltdic__timers_free(&loop->timers);
-    free(loop->spare);
+    drop_spares(loop, 0);
     free(loop);
 }
 
@@ -293,11 +302,22 @@ static void begin_round(ltdic_loop *loop)
     }
 }
 
+/* Frees the spare buffers but one after a time without events. */
+static void give_memory_back(ltdic_loop *loop)
+{
+    const uint64_t now = ltdic__now();
+    if (now - loop->waited >= IDLE) {
+        drop_spares(loop, 1);
+    }
+    loop->waited = now;
+}
+
 int ltdic_loop_wait(ltdic_loop *loop, int milliseconds)
 {
     ltdic__renew(loop);
     begin_round(loop);
     const int found = wait_for_events(loop, ltdic_loop_timeout(loop, milliseconds));
+    give_memory_back(loop);
     if (loop->starved) {
         wake_starved(loop);
     }

@@ -18,6 +18,8 @@ struct queue {
     node ready, later; /* lists of sources; `later`: ready in the next round */
 };
 
+enum { MOST_SPARES = 16 };
+
 struct ltdic_loop {
     node all; /* list of all sources */
     node queues;
@@ -25,8 +27,10 @@ struct ltdic_loop {
     queue own;   /* for endpoints that belong to no server */
     timers timers;
     poller *poller;
-    size_t count;   /* number of sources that may have a timer */
-    uint8_t *spare; /* a buffer of READ_SIZE that no endpoint uses now; for endpoint.c */
+    size_t count;                 /* number of sources that may have a timer */
+    uint8_t *spares[MOST_SPARES]; /* buffers of READ_SIZE that no endpoint uses; for endpoint.c */
+    unsigned spare_count;
+    uint64_t waited; /* time of the last return of ltdic_loop_wait */
     unsigned round;
     unsigned forks;    /* ltdic__forks when the poller was made */
     int spins;         /* polls before the next sleep */
