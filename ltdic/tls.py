@@ -166,6 +166,8 @@ class TlsTransport:
         self._wire = wire
         self.error: Exception | None = None
         """The alert or fault that ended the connection."""
+        self._last: ssl.SSLObject | None = None
+        """That of a connection that is closed."""
         self._begin()
 
     def _begin(self) -> None:
@@ -231,9 +233,8 @@ class TlsTransport:
                 assert self._object is not None
                 self._object.unwrap()
             self._outbox.flush(descriptor)
-        last = self._object
+        self._last = self._object
         self._begin()
-        self._object = last  # for `peer_certificate`
 
     # ---- how it is done
 
@@ -312,8 +313,9 @@ class TlsTransport:
     @property
     def peer_certificate(self) -> dict[str, Any] | None:
         """The peer's certificate in the form of `ssl.SSLSocket.getpeercert`; None without one."""
+        found = self._object or self._last
         try:
-            return None if self._object is None else self._object.getpeercert()
+            return None if found is None else found.getpeercert()
         except ValueError:  # the handshake is not done
             return None
 
