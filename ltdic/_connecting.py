@@ -40,7 +40,7 @@ async def dial_async(
     cancelling, no connection and no attempt is left."""
     _check_name(address[0])
     dialer = net.Dialer()
-    numeric = _is_numeric(address[0]) and (local is None or _is_numeric(local[0]))
+    numeric = is_numeric(address[0]) and (local is None or is_numeric(local[0]))
     found: int | None = None
     if numeric:
         try:
@@ -102,7 +102,7 @@ def _check_name(host: str) -> None:
         raise socket.gaierror(socket.EAI_NONAME, f"{host!a} is no name of a host")
 
 
-def _is_numeric(host: str) -> bool:
+def is_numeric(host: str) -> bool:
     """Tell whether a host is a numeric address, which needs no resolver."""
     try:
         socket.getaddrinfo(host.strip("[]"), None, flags=socket.AI_NUMERICHOST)

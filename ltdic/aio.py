@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import ipaddress
 import socket
 import ssl
 import time
@@ -29,7 +28,7 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 from ._codec import control_of, encode, flags_of
-from ._connecting import dial_async
+from ._connecting import dial_async, is_numeric
 from ._fork import watch
 from ._hosting import Hosting
 from ._message_order import AsyncMessageOrder
@@ -654,14 +653,6 @@ Handler = Callable[[AsyncServedAssociation, PDV], Awaitable[None]]
 OnEnd = Callable[[AsyncServedAssociation, Record], Awaitable[None] | None]
 
 
-def is_numeric(host: str) -> bool:
-    """Tell whether no name has to be looked up."""
-    try:
-        return host in ("", "*") or bool(ipaddress.ip_address(host.strip("[]")))
-    except ValueError:
-        return False
-
-
 class NoThread(Exception):
     """The system has no more threads, and there is none."""
 
@@ -753,7 +744,11 @@ class Server(ServerBase[AsyncServedAssociation]):
         self._event_loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         self._take_rules()
-        await self._listen()
+        try:
+            await self._listen()
+        except Exception:  # where it is cancelled, a thread may still use it
+            self._loop.free()
+            raise
         self._address = self._loop.name()
         self._hosting = Hosting(self._loop, self._work)
         if self._is_to_close:
@@ -763,7 +758,7 @@ class Server(ServerBase[AsyncServedAssociation]):
     async def _listen(self) -> None:
         """Look a name up in a thread, since that may take long."""
         host, port = self._address
-        if is_numeric(host):
+        if host in ("", "*") or is_numeric(host):
             self._loop.listen(host, port)
         else:
             loop = asyncio.get_running_loop()

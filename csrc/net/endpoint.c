@@ -124,12 +124,12 @@ int ltdic__open_transport(ltdic_net *net)
     return result;
 }
 
-/* Does the same for a connection. Returns true if it is open. */
-static bool is_open(ltdic_net *net)
+/* Does the same for a connection. */
+static void open_connection(ltdic_net *net)
 {
     const source *s = &net->source;
-    if (net->open || net->ended != LTDIC_OK || (!s->can_read && !s->can_write)) {
-        return net->open;
+    if (net->ended != LTDIC_OK || (!s->can_read && !s->can_write)) {
+        return;
     }
     const int result = ltdic__open_transport(net);
     if (result == LTDIC_TRANSPORT_END || result == LTDIC_TRANSPORT_LOST) {
@@ -140,7 +140,6 @@ static bool is_open(ltdic_net *net)
     if (net->listener != NULL && net->transport->pending != NULL) {
         ltdic__bound_unfinished(net, net->open ? 0 : net->transport->pending(net->transport_state));
     }
-    return net->open;
 }
 
 /* ---- sending ----------------------------------------------------------------------------- */
@@ -165,14 +164,18 @@ static bool send_some(ltdic_net *net, const ltdic_output *output)
     return result == LTDIC_TRANSPORT_DONE;
 }
 
-static void flush(ltdic_net *net)
+static void send_all(ltdic_net *net)
 {
     ltdic_output output;
-    while (net->state == CONNECTED && net->open && net->source.can_write) {
+    do {
         ltdic_association_output(net->association, &output);
-        if (output.count == 0 || !send_some(net, &output)) {
-            return;
-        }
+    } while (output.count > 0 && send_some(net, &output));
+}
+
+static inline void flush(ltdic_net *net)
+{
+    if (net->state == CONNECTED && net->open && net->source.can_write) {
+        send_all(net);
     }
 }
 
@@ -285,12 +288,18 @@ static void keep_first(ltdic_net *net, ltdic_bytes received)
 
 /* Reads from the transport. If the association is over and the peer sends on, nothing is decrypted
  * any more: only the end of the connection is of interest. */
-static int receive(ltdic_net *net, ltdic_buffer in, size_t *size)
+static int receive(ltdic_net *net, uint8_t *data, size_t room, size_t *size)
 {
+    if (net->transport == &ltdic__tcp) {
+        return ltdic_tcp_read(net->fd, data, room, size);
+    }
     const bool over = ltdic_association_state(net->association) == STA_AWAITING_CLOSE;
-    const ltdic_transport *t = over && net->deaf ? &ltdic__tcp : net->transport;
-    const int result = t->read(net->transport_state, net->fd, in.data, in.room, size);
-    *size = t == net->transport ? *size : 0;
+    if (over && net->deaf) {
+        const int result = ltdic_tcp_read(net->fd, data, room, size);
+        *size = 0;
+        return result;
+    }
+    const int result = net->transport->read(net->transport_state, net->fd, data, room, size);
     net->deaf = over && result == LTDIC_TRANSPORT_DONE;
     return result;
 }
@@ -311,7 +320,7 @@ static void fill(ltdic_net *net)
     if (net->read_at - before >= STALL && ltdic_association_expects_more(net->association)) {
         net->quick_acks = EVERY_ACK;
     }
-    const int result = receive(net, (ltdic_buffer){in->data + in->end, room, 0}, &size);
+    const int result = receive(net, in->data + in->end, room, &size);
     if (size > 0) {
         net->secret = net->secret || ltdic_association_state(net->association) == STA_AWAITING_RQ;
         keep_first(net, (ltdic_bytes){in->data + in->end, size});
@@ -430,10 +439,11 @@ static void read_first(ltdic_net *net)
 /* Makes indications until reading would block. Only then the poller has to watch the descriptor. */
 static bool produce_connected(ltdic_net *net, ltdic_indication *indication)
 {
-    if (is_open(net)) {
-        flush(net);
-        read_first(net);
+    if (!net->open) {
+        open_connection(net);
     }
+    flush(net);
+    read_first(net);
     for (;;) {
         do {
             if (ltdic__take(net, indication)) {

@@ -95,17 +95,6 @@ static void leave_children(ltdic_net *listener)
 
 /* ---- pending connections ----------------------------------------------------------------- */
 
-/* Without memory the name is found later, if the peer is still connected. */
-static void remember(ltdic_net *net, const accepted *found)
-{
-    if (net->last == NULL) {
-        net->last = malloc(sizeof *net->last);
-    }
-    if (net->last != NULL) {
-        *net->last = *found;
-    }
-}
-
 /* Accepts the connection that has waited longest, unless one is pending already.
  * @return LTDIC_OK, also if none waits; LTDIC_ERR_MEMORY, LTDIC_ERR_SYSTEM */
 static int fetch_pending(ltdic_net *net)
@@ -114,11 +103,9 @@ static int fetch_pending(ltdic_net *net)
     if (net->pending_fd >= 0 || !s->can_read) {
         return LTDIC_OK;
     }
-    accepted found = {.by = NULL};
-    const ltdic_transport_result result = ltdic__tcp_accept(net->fd, &net->pending_fd, &found.peer);
-    if (result == LTDIC_TRANSPORT_DONE) {
-        remember(net, &found);
-    }
+    tcp_name unused;
+    tcp_name *name = net->last != NULL ? &net->last->peer : &unused;
+    const ltdic_transport_result result = ltdic__tcp_accept(net->fd, &net->pending_fd, name);
     net->pending_reported = false;
     s->can_read = result != LTDIC_TRANSPORT_WANT_READ;
     if (result != LTDIC_TRANSPORT_LOST) {
@@ -270,6 +257,9 @@ static void begin_listening(ltdic_net *net, listening *l)
 {
     net->cause = (ltdic_cause){0, 0};
     net->source.kind = &ltdic__listener_kind;
+    if (net->last == NULL) { /* without memory, the name is asked for later */
+        net->last = calloc(1, sizeof *net->last);
+    }
     join(net, l);
     list_insert_before(&net->source.loop->shared, &net->source.shared);
     ltdic__change_state(net, LISTENING);

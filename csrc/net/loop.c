@@ -305,11 +305,13 @@ static void begin_round(ltdic_loop *loop)
 /* Frees the spare buffers but one after a time without events. */
 static void give_memory_back(ltdic_loop *loop)
 {
-    const uint64_t now = ltdic__now();
-    if (now - loop->waited >= IDLE) {
-        drop_spares(loop, 1);
+    if (loop->spare_count > 1) {
+        const uint64_t now = ltdic__now();
+        if (now - loop->waited >= IDLE) {
+            drop_spares(loop, 1);
+        }
+        loop->waited = now;
     }
-    loop->waited = now;
 }
 
 int ltdic_loop_wait(ltdic_loop *loop, int milliseconds)

@@ -30,7 +30,7 @@ struct ltdic_loop {
     size_t count;                 /* number of sources that may have a timer */
     uint8_t *spares[MOST_SPARES]; /* buffers of READ_SIZE that no endpoint uses; for endpoint.c */
     unsigned spare_count;
-    uint64_t waited; /* time of the last return of ltdic_loop_wait */
+    uint64_t waited; /* time of the last wait with more than one spare buffer */
     unsigned round;
     unsigned forks;    /* ltdic__forks when the poller was made */
     int spins;         /* polls before the next sleep */
