@@ -42,14 +42,16 @@ PAIRS = {
 }
 
 
+DECIDING = ("ltdic Server, on_request", "ltdic Server, inline", "ltdic aio.Server, on_request")
+
+
 def _pairs(mode: str, role: str) -> dict[str, tuple[str, str]]:
     """The acceptor and the requestor that measure each contender in this role."""
     if role == "with itself":
         return PAIRS
     if role == "requestors":
         return {who: (FLOOR, who) for who in CLIENTS}
-    decided = ("ltdic Server, on_request",) if mode == "reject" else ()
-    return {who: (who, FLOOR) for who in SERVERS + decided}
+    return {who: (who, FLOOR) for who in SERVERS + (DECIDING if mode == "reject" else ())}
 
 
 # ---- associations ----------------------------------------------------------------------------

@@ -37,6 +37,8 @@ def command(who: str) -> tuple[str, ...]:
 _SCRIPTS = {
     "ltdic Server": ("ltdic_py", "server"),
     "ltdic Server, on_request": ("ltdic_py", "on_request"),
+    "ltdic Server, inline": ("ltdic_py", "inline"),
+    "ltdic aio.Server, on_request": ("ltdic_py", "aio_on_request"),
     "ltdic aio.Server": ("ltdic_py", "aio"),
     "ltdic connect": ("ltdic_py", "connect"),
     "ltdic aio.connect": ("ltdic_py", "aio"),

@@ -88,15 +88,23 @@ def _all() -> list[Target]:
             _faster(f"{rejected}: with itself", 0.9, C, FLOOR),
             _faster(f"{rejected}: acceptors", 0.85, "ltdic Server", FLOOR),
             _faster(f"{rejected}: acceptors", 0.6, "ltdic Server, on_request", FLOOR),
+            _faster(f"{rejected}: acceptors", 0.75, "ltdic Server, inline", FLOOR),
             _faster(f"{rejected}: requestors", 0.6, "ltdic l_dicom", FLOOR),
-            _faster(f"{rejected}: acceptors", 0.8, "ltdic aio.Server", "floor asyncio"),
+            _faster(f"{rejected}: acceptors", 1.5, "ltdic aio.Server", "floor asyncio"),
+            _faster(f"{rejected}: acceptors", 0.9, "ltdic aio.Server, on_request", "floor asyncio"),
+            _faster(f"{echoed}: acceptors", 1.5, "ltdic aio.Server", "floor asyncio"),
             _faster(f"{echoed}: with itself", 0.9, C, FLOOR),
         ]
     for kib in (16, 128):
-        receive = f"receive 1 MiB in P-DATA-TF of {kib} KiB, one association"
+        receive = f"receive 1 MiB in P-DATA-TF of {kib} KiB"
+        one, eight = f"{receive}, one association", f"{receive}, eight associations"
         targets += [
-            _faster(receive, 0.9, C, FLOOR),
-            _faster(receive, 0.75, "ltdic Server", FLOOR),
+            _faster(one, 0.9, C, FLOOR),
+            _faster(one, 0.75, "ltdic Server", FLOOR),
+            _faster(one, 0.8, "ltdic aio.Server", "ltdic Server"),
+            _faster(eight, 0.85, C, FLOOR),
+            _faster(eight, 0.85, "ltdic Server", FLOOR),
+            _faster(eight, 0.8, "ltdic aio.Server", "ltdic Server"),
         ]
     for what, least in (("rejected", 0.55), ("echoed", 0.67)):
         requestors = f"{what} association, one by one: requestors"
@@ -112,6 +120,7 @@ def _all() -> list[Target]:
         _below("memory to receive 1 GiB", C, 8192, "KiB"),
         _below("memory to receive 1 GiB", "ltdic Server, beyond idle", 8192, "KiB"),
         _below("memory of an open idle association", C, 4096, "B"),
+        _below("memory of an open idle association", "ltdic aio.Server", 2048, "B"),
         _growth("decode A-ASSOCIATE-RQ of so many contexts: ltdic C", 1.5, per_step=True),
         _growth("decode a stream in so many chunks: ltdic Python", 1.5, per_step=True),
         _growth("echoed association, beside open ones: ltdic C", 1.5, per_step=False),

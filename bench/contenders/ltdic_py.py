@@ -1,6 +1,7 @@
 """ltdic in Python: `ltdic_py.py VARIANT accept|request ...`.
 
-Acceptors: server, on_request (a server whose decisions are made in Python), aio.
+Acceptors: server, on_request (a server whose decisions are made in Python, in a thread), inline (on
+the thread that serves), aio, aio_on_request (in a coroutine).
 Requestors: connect, aio, l_dicom.
 """
 
@@ -111,6 +112,34 @@ def accept_on_request(job: Accepting) -> None:
     run_server(ltdic.Admission(contexts=CONTEXTS[:1], on_request=decide), None)
 
 
+def decide(association: Any) -> ltdic.AssociateReject | None:
+    """Look at the titles alone."""
+    return None if association.called_ae == "NOBODY" else REJECT
+
+
+async def decide_in_loop(association: Any) -> ltdic.AssociateReject | None:
+    return decide(association)
+
+
+def accept_inline(job: Accepting) -> None:
+    if job.mode != "reject":
+        raise Unsupported
+    run_server(ltdic.Admission(contexts=CONTEXTS[:1], on_request=decide, inline=True), None)
+
+
+def accept_aio_on_request(job: Accepting) -> None:
+    if job.mode != "reject":
+        raise Unsupported
+    asyncio.run(serve_aio(ltdic.Admission(contexts=CONTEXTS[:1], on_request=decide_in_loop), None))
+
+
+async def serve_aio(admission: ltdic.Admission, handler: Any) -> None:
+    async with ltdic.aio.Server((LOCALHOST, 0), admission=admission, handler=handler) as server:
+        program.when_input_ends(server.close)
+        program.announce(server.address[1])
+        await server.serve()
+
+
 def accept_aio(job: Accepting) -> None:
     response = command_of(job.files["store-rsp"])
     received = 0
@@ -122,15 +151,7 @@ def accept_aio(job: Accepting) -> None:
             if pdv.is_last:
                 await association.send(response, context=pdv.context_id, is_command=True)
 
-    async def serve() -> None:
-        admission = admission_for(job)
-        handler = handle if job.mode == "receive" else None
-        async with ltdic.aio.Server((LOCALHOST, 0), admission=admission, handler=handler) as server:
-            program.when_input_ends(server.close)
-            program.announce(server.address[1])
-            await server.serve()
-
-    asyncio.run(serve())
+    asyncio.run(serve_aio(admission_for(job), handle if job.mode == "receive" else None))
 
 
 # ---- requestors: ltdic.connect, ltdic.aio.connect ----------------------------------------------
@@ -429,7 +450,13 @@ def request_l_dicom(job: Requesting) -> int:
 # -------------------------------------------------------------------------------------------------
 
 
-ACCEPT = {"server": accept_server, "on_request": accept_on_request, "aio": accept_aio}
+ACCEPT = {
+    "server": accept_server,
+    "on_request": accept_on_request,
+    "inline": accept_inline,
+    "aio": accept_aio,
+    "aio_on_request": accept_aio_on_request,
+}
 REQUEST = {"connect": request_connect, "aio": request_aio, "l_dicom": request_l_dicom}
 
 
