@@ -93,13 +93,11 @@ class AssociationProtocol(asyncio.Protocol):
 
     def __init__(
         self,
-        requestor: bool,
         timeout: float | None,
-        idle: float | None = None,
         tls: Tls | None = None,
     ) -> None:
         self.tls = tls
-        self.association = Association(requestor=requestor, timeout=timeout, idle=idle)
+        self.association = Association(requestor=True, timeout=timeout)
         self.events: deque[Event] = deque()
         """The events that wait to be taken."""
         self._last: Event | None = None

@@ -382,7 +382,7 @@ async def _protocol_over(
     """Drive an association over this connection, when TLS is up."""
     try:
         tls = None if security is None else Tls(*security)
-        protocol = AssociationProtocol(True, timeout, tls=tls)
+        protocol = AssociationProtocol(timeout, tls)
         await asyncio.get_running_loop().create_connection(lambda: protocol, sock=sock)
     except BaseException:
         sock.close()

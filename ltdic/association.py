@@ -6,7 +6,6 @@ What the blocking and the asyncio face have in common stands here, too.
 from __future__ import annotations
 
 import fcntl
-import resource
 import socket
 import ssl
 import termios
@@ -282,19 +281,6 @@ class Association:
     @property
     def _has_to_send(self) -> bool:
         return self._engine.waiting(self._now()) > 0
-
-    @property
-    def _unfinished(self) -> int:
-        """Bytes of a PDU that is not whole, other than a P-DATA-TF."""
-        return self._engine.unfinished
-
-    def _limit_associate(self, most: int) -> None:
-        """The largest A-ASSOCIATE-RQ that is waited for."""
-        self._engine.limit_associate(most)
-
-    def _fail(self, status: int) -> None:
-        """End it as for an invalid PDU (PS3.8 9.2, AA-1 and AA-8)."""
-        self._engine.fail(status, self._now())
 
     def receive_eof(self) -> None:
         """The transport is gone; what came before is handed in first. Events end with `Closed`."""
@@ -1024,13 +1010,3 @@ def check_server(admission: object, handler: object, on_end: object) -> None:
     for name, function in (("handler", handler), ("on_end", on_end)):
         if function is not None and not callable(function):
             raise wrong_type(name, function, "a function")
-
-
-def connections_allowed(most: int | None) -> int:
-    """The bound on connections; by default three quarters of the descriptors of this process, so
-    that the rest of it has some, too. 0: any number."""
-    check_connections(most)
-    if most is not None:
-        return most
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return 0 if soft == resource.RLIM_INFINITY else max(1, min(soft * 3 // 4, 0x7FFFFFFF))

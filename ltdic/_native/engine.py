@@ -154,12 +154,6 @@ class Engine:
     def state(self) -> int:
         return int(lib.ltdic_association_state(self._association))
 
-    def limit_associate(self, most: int) -> None:
-        lib.ltdic_association_limit_associate(self._association, most)
-
-    def fail(self, status: int, now: int) -> None:
-        lib.ltdic_association_fail(self._association, status, now)
-
     @property
     def unused(self) -> int:
         """Bytes that were received and not used yet."""
@@ -171,11 +165,6 @@ class Engine:
 
     def deadline(self) -> int:
         return int(lib.ltdic_association_deadline(self._association))
-
-    @property
-    def unfinished(self) -> int:
-        """Bytes of a PDU that is not whole, other than a P-DATA-TF."""
-        return self.unused if self._missing else 0
 
     def receive(self, data: bytes) -> None:
         """Small pieces of a large PDU are joined once, when it is whole."""

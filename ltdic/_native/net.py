@@ -10,8 +10,6 @@ from typing import Any
 from .._ffi import ffi, lib
 from . import codec, engine
 
-MAX_UNFINISHED: int = lib.LTDIC_MAX_UNFINISHED
-
 
 def encoded_host(host: str) -> bytes:
     """The text that the resolver is asked for. A NUL, at which C would stop, becomes another
