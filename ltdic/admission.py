@@ -178,6 +178,7 @@ class Admission:
         one("contexts", self.contexts, (Any_, Collection), "several contexts")
         if self.on_request is not None and not callable(self.on_request):
             raise wrong_type("on_request", self.on_request, "a function")
+        one("inline", self.inline, bool, "True or False")
         check_max_length(self.max_length)
         check_max_length(self.least_max_length, "least_max_length")
         most = self.max_associate
