@@ -305,7 +305,7 @@ static int receive(ltdic_net *net, uint8_t *data, size_t room, size_t *size)
 }
 
 /* Reads once. A reset counts as an end, after the bytes that came before it. */
-static void fill(ltdic_net *net)
+static void fill(ltdic_net *net, uint64_t now)
 {
     if (!take_buffer(net)) {
         net->ended = LTDIC_ERR_MEMORY;
@@ -315,7 +315,7 @@ static void fill(ltdic_net *net)
     const size_t room = in->room - in->end;
     const uint64_t before = net->read_at;
     size_t size = 0;
-    net->read_at = ltdic__now();
+    net->read_at = now;
     net->sent_then = ltdic__association_bytes_sent(net->association);
     if (net->read_at - before >= STALL && ltdic_association_expects_more(net->association)) {
         net->quick_acks = EVERY_ACK;
@@ -332,6 +332,7 @@ static void fill(ltdic_net *net)
     } else if (result == LTDIC_TRANSPORT_WANT_READ) {
         net->source.can_read = false;
     } else if (result == LTDIC_TRANSPORT_WANT_WRITE) {
+        net->read_blocked = true;
         want_write(net);
     } else {
         net->ended = LTDIC_ERR_CLOSED;
@@ -339,17 +340,17 @@ static void fill(ltdic_net *net)
     }
 }
 
-bool ltdic__take(ltdic_net *net, ltdic_indication *indication)
+bool ltdic__take(ltdic_net *net, ltdic_indication *indication, uint64_t now)
 {
     ltdic_association *a = net->association;
     const size_t size = buffer_size(&net->in);
     ltdic_bytes in = {size > 0 ? net->in.data + net->in.start : NULL, size};
-    int status = ltdic_association_next(a, indication, &in, ltdic__now());
+    int status = ltdic_association_next(a, indication, &in, now);
     const uint64_t sent = ltdic__association_bytes_sent(a);
     flush(net);
     if (status == LTDIC_NEED_MORE &&
         ltdic__association_bytes_sent(a) != sent) { /* the provider's answer was sent */
-        status = ltdic_association_next(a, indication, &in, ltdic__now());
+        status = ltdic_association_next(a, indication, &in, now);
     }
     net->in.start = net->in.end - in.size;
     ltdic__update_timer(net);
@@ -379,13 +380,14 @@ static bool has_left(ltdic_net *net)
 /* Returns true if bytes of the peer must wait until there is room to send. No more is read then. */
 static bool waits_to_send(const ltdic_net *net)
 {
-    return ltdic__association_is_held(net->association) && buffer_size(&net->in) > 0;
+    return (net->read_blocked && !net->source.can_write) ||
+           (ltdic__association_is_held(net->association) && buffer_size(&net->in) > 0);
 }
 
 /* Reads, or tells the association that nothing more can be read. Returns true if it has new input
  * or learned of the end. An endpoint reads once in a round, so that one peer cannot make the
  * others wait. */
-static bool read_on(ltdic_net *net)
+static bool read_on(ltdic_net *net, uint64_t now)
 {
     const int state = ltdic_association_state(net->association);
     const bool asked = state != STA_IDLE;
@@ -401,7 +403,7 @@ static bool read_on(ltdic_net *net)
         net->ended = LTDIC_ERR_CLOSED; /* nothing more will arrive */
     }
     if (net->ended != LTDIC_OK) {
-        ltdic_association_closed(net->association, net->ended, ltdic__now());
+        ltdic_association_closed(net->association, net->ended, now);
         return true;
     }
     if (!asked || !net->open || !net->source.can_read || waits_to_send(net)) {
@@ -412,17 +414,17 @@ static bool read_on(ltdic_net *net)
         return false;
     }
     net->source.spent = true;
-    fill(net);
+    fill(net, now);
     return true;
 }
 
 /* Reads before the next indication, in two cases. First, once in a round: a user who sends again
  * at each LTDIC_SENT must receive, too. Second, once after a deadline has passed: bytes that
  * arrived in time count, even if this thread looks at them late. */
-static void read_first(ltdic_net *net)
+static void read_first(ltdic_net *net, uint64_t now)
 {
     const uint64_t deadline = deadline_of(net);
-    const bool late = deadline != 0 && net->read_at < deadline && deadline <= ltdic__now();
+    const bool late = deadline != 0 && net->read_at < deadline && deadline <= now;
     const bool due = !net->source.spent && net->source.can_read &&
                      ltdic_association_state(net->association) != STA_IDLE &&
                      buffer_size(&net->in) < READ_SIZE;
@@ -430,7 +432,7 @@ static void read_first(ltdic_net *net)
         return;
     }
     net->source.spent = true;
-    fill(net);
+    fill(net, now);
     if (late && net->ended != LTDIC_OK && buffer_size(&net->in) == 0) {
         ltdic_association_closed(net->association, net->ended, net->read_at);
     }
@@ -439,17 +441,18 @@ static void read_first(ltdic_net *net)
 /* Makes indications until reading would block. Only then the poller has to watch the descriptor. */
 static bool produce_connected(ltdic_net *net, ltdic_indication *indication)
 {
+    const uint64_t now = ltdic__now(); /* nothing below waits */
     if (!net->open) {
         open_connection(net);
     }
     flush(net);
-    read_first(net);
+    read_first(net, now);
     for (;;) {
         do {
-            if (ltdic__take(net, indication)) {
+            if (ltdic__take(net, indication, now)) {
                 return true;
             }
-        } while (net->state == CONNECTED && read_on(net));
+        } while (net->state == CONNECTED && read_on(net, now));
         acknowledge(net);
         const int status = net->state != CONNECTED || net->watched ? LTDIC_OK : ltdic__watch(net);
         if (status == LTDIC_OK) {
@@ -463,10 +466,12 @@ static bool produce_connected(ltdic_net *net, ltdic_indication *indication)
 
 static bool produce(ltdic_net *net, ltdic_indication *indication)
 {
-    return net->state == CONNECTED        ? produce_connected(net, indication)
-           : ltdic__take(net, indication) ? true /* indications of an old connection are left */
-           : net->state == CONNECTING     ? ltdic__finish_connecting(net, indication)
-                                          : false;
+    if (net->state == CONNECTED) {
+        return produce_connected(net, indication);
+    }
+    /* indications of an old connection may be left */
+    return ltdic__take(net, indication, ltdic__now()) ||
+           (net->state == CONNECTING && ltdic__finish_connecting(net, indication));
 }
 
 static bool next(source *s, ltdic_indication *indication)

@@ -141,7 +141,7 @@ static bool report_pending(ltdic_net *net, ltdic_indication *indication)
 static bool next(source *s, ltdic_indication *indication)
 {
     ltdic_net *net = net_of(s);
-    return ltdic__take(net, indication) || report_pending(net, indication);
+    return ltdic__take(net, indication, ltdic__now()) || report_pending(net, indication);
 }
 
 /* Renews what a child process needs: both processes listen from now on. The mutex is made anew,

@@ -35,6 +35,7 @@ struct ltdic_net {
     /* connected */
     const ltdic_transport *transport;
     void *transport_state; /* belongs to the endpoint */
+    bool read_blocked;     /* the transport has to write before it reads */
     bool deaf;             /* see receive() in endpoint.c */
     bool open;             /* the transport is open: until then, only `open` of it is called */
     buffer in;
@@ -87,7 +88,7 @@ void ltdic__update_timer(ltdic_net *net);
 void ltdic__push(ltdic_net *net);
 /* Returns the next indication of the association, which gets the input. Returns false if there is
  * none. */
-bool ltdic__take(ltdic_net *net, ltdic_indication *indication);
+bool ltdic__take(ltdic_net *net, ltdic_indication *indication, uint64_t now);
 /* Changes the state, and forgets the last connection, but not its indications. */
 void ltdic__change_state(ltdic_net *net, enum net_state state);
 void ltdic__close_socket(ltdic_net *net);
