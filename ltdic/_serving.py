@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import ssl
@@ -194,7 +195,11 @@ class ServerBase(Generic[A]):
         assert on_request is not None
         try:
             self._loop.taken = event.place + 1
-            answer = answer_of(on_request(association), association)
+            decision = on_request(association)
+            if inspect.isawaitable(decision):
+                self._decide_later(association, decision)
+                return
+            answer = answer_of(decision, association)
         except Exception:
             logger.exception("on_request failed; the request is rejected")
         except BaseException as e:
@@ -204,6 +209,10 @@ class ServerBase(Generic[A]):
             self._send_answer(association, answer)
             raise
         self._send_answer(association, answer)
+
+    def _decide_later(self, association: A, decision: Any) -> None:
+        """`on_request` has returned what is to be awaited, for which only asyncio has a place."""
+        raise TypeError("on_request returned an awaitable, for which nobody here waits")
 
     def _send_answer(self, association: A, pdu: bytes) -> int:
         """Send the answer to a request."""

@@ -27,6 +27,7 @@ from functools import cached_property, partial
 from types import TracebackType
 from typing import Any, NoReturn
 
+from ._arguments import not_awaited
 from ._codec import control_of, encode, flags_of
 from ._connecting import dial_async, is_numeric
 from ._fork import watch
@@ -423,6 +424,8 @@ class AsyncServedAssociation(Served):
         """False while that task has not begun, or lets the loop go on: then it does not wait."""
         self._is_to_cancel = False
         """Is it to be cancelled when it has handled what has come?"""
+        self._waits = False
+        """Does the handler wait for the end?"""
         self._is_over = False
         self._waiters: set[asyncio.Future[None]] = set()
 
@@ -470,9 +473,16 @@ class AsyncServedAssociation(Served):
             self._send_pdu(Abort(0, 0))
 
     async def wait(self) -> None:
-        """Wait until its connection has ended."""
-        while not self._is_over:
-            await self._change(None)
+        """Wait until its connection has ended. A handler that waits holds nothing back."""
+        is_handler = asyncio.current_task() is self._worker
+        self._waits = self._waits or is_handler
+        self._hold()
+        try:
+            while not self._is_over:
+                await self._change(None)
+        finally:
+            self._waits = self._waits and not is_handler
+            self._hold()
 
     # ---- how it is done
 
@@ -528,7 +538,8 @@ class AsyncServedAssociation(Served):
 
     def _hold(self) -> None:
         """Have C hold back the end while the handler works, and data where too much waits."""
-        holds = service.HOLD_END if self._worker is not None else 0
+        works = self._worker is not None and not self._waits
+        holds = service.HOLD_END if works else 0
         holds |= service.HOLD_BROKEN if self._order.is_broken else 0
         most = MOST_HELD // 2 if self._holds & service.HOLD_DATA else MOST_HELD
         if self._held >= most:
@@ -602,7 +613,8 @@ class AsyncServedAssociation(Served):
 
     def _handler_failed(self, error: Exception) -> None:
         """In its `except`."""
-        if isinstance(error, LocalError) and self._is_released:
+        is_released = self._is_released or self._server._closing
+        if isinstance(error, LocalError) and is_released and self.established:
             logger.debug("the handler's association is being released: %s", error)
             return
         if isinstance(error, Error) and not self.established:
@@ -741,6 +753,8 @@ class Server(ServerBase[AsyncServedAssociation]):
             warnings.warn(f"{self!r} was not closed", ResourceWarning, source=self, stacklevel=2)
 
     async def __aenter__(self) -> Server:
+        if self._loop.is_freed:
+            raise LocalError("the server is closed")
         self._event_loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         self._take_rules()
@@ -804,6 +818,8 @@ class Server(ServerBase[AsyncServedAssociation]):
     async def serve(self, until: float | Callable[[], bool] | None = None) -> None:
         """Serve as `ltdic.Server.serve` does. Connections are served whether it runs or not."""
         most = None if callable(until) else seconds_of("until", until, zero=True)
+        not_awaited("until", until)
+        await asyncio.sleep(0)  # others have their turn, although it is called again and again
         end = None if most is None else time.monotonic() + most
         self._tells_ends = callable(until)
         while not self._closing:
@@ -941,6 +957,12 @@ class Server(ServerBase[AsyncServedAssociation]):
         if association._phase() == service.PHASE_ASKING:
             self._touch()
             self._send_answer(association, answer)
+
+    def _decide_later(self, association: AsyncServedAssociation, decision: Any) -> None:
+        async def awaited(_: object) -> Any:
+            return await decision
+
+        association._start(self._decide(association, awaited))
 
     async def _in_thread(self, function: Callable[[Any], Any], argument: Any) -> Any:
         """Call the function in a thread, and return or raise what it does. It is no executor that

@@ -520,13 +520,16 @@ class Requestor:
 
     def receive(self, joined: bool, limit: int) -> Steps[PDV | None]:
         brings_data = True
-        while not isinstance(event := (yield brings_data), ReleaseRequest):
+        while True:
+            event = yield brings_data
+            is_asked = self.association.state == engine.RELEASE_REQUESTED  # not aborted behind it
+            if isinstance(event, ReleaseRequest) and is_asked:
+                return None
             brings_data = isinstance(event, PDV) and len(event.data) > 0
             if isinstance(event, PDV):
                 found = self._join(event, limit) if joined else event
                 if found is not None:
                     return found
-        return None
 
     def _join(self, pdv: PDV, limit: int) -> PDV | None:
         """The whole command or data set, when this was the last of it. A fragment without data

@@ -558,9 +558,9 @@ class Server(ServerBase[ServedAssociation]):
             return e
         return None
 
-    @staticmethod
-    def _handler_failed(association: ServedAssociation, error: Exception) -> None:
-        if isinstance(error, LocalError) and association._is_released:  # by another thread
+    def _handler_failed(self, association: ServedAssociation, error: Exception) -> None:
+        is_released = association._is_released or self._closing  # by another thread, or the server
+        if isinstance(error, LocalError) and is_released and association.established:
             logger.debug("the handler's association is being released: %s", error)
             return
         if isinstance(error, Error) and not association.established:  # the peer has left meanwhile

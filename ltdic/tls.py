@@ -204,7 +204,8 @@ class TlsTransport:
             self.error = transport.bare(e)
             self._outbox.flush(descriptor)  # the alert
             return transport.LOST
-        return self._outbox.flush(descriptor)
+        result = self._outbox.flush(descriptor)
+        return result if result == transport.WANT_WRITE else transport.DONE  # reading tells the end
 
     def read(self, descriptor: int, room: memoryview, size: Any) -> int:
         for _ in range(MOST_RECORDS):

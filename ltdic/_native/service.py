@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any, NamedTuple
+from weakref import WeakMethod, finalize
 
 from .._ffi import ffi, lib
 from .._rules import TITLE, UID
@@ -296,8 +297,9 @@ class ServerLoop:
         self.reports = True
         """Does anybody want them?"""
         self._counted: Any = None
-        self._transports = transport.Transports(self.wake)
+        self._transports = transport.Transports(WeakMethod(self.wake))
         self._maker: transport.Maker | None = None
+        finalize(self, self._transports.clear)
 
     def secure(self, make: Callable[[], transport.Transport]) -> None:
         """Use a transport for each connection, which this function makes."""

@@ -46,8 +46,8 @@ class Transport(Protocol):
 class Transports:
     """The transports of the connections of one loop. They live until C frees them."""
 
-    def __init__(self, wake: Callable[[], None]) -> None:
-        """`wake` makes the loop return to its caller."""
+    def __init__(self, wake: Callable[[], Callable[[], None] | None]) -> None:
+        """`wake` gives, as a weak reference does, what makes the loop return to its caller."""
         self._wake = wake
         self._raised: BaseException | None = None
         """What a method of one of them has raised."""
@@ -69,7 +69,9 @@ class Transports:
         """Keep what a method of a transport has raised. Return whether the connection is lost."""
         self._raised = self._raised or error
         self._interrupts[id(transport)] += 1
-        self._wake()
+        wake = self._wake()
+        if wake is not None:
+            wake()
         return transport.is_torn or self._interrupts[id(transport)] > MOST_INTERRUPTS
 
     def raise_kept(self) -> None:
@@ -149,6 +151,18 @@ def _keep(kind: Any, error: BaseException, traceback: Any) -> int:
     return LOST if state.transports.keep(bare(error), state.transport) else AGAIN
 
 
+def _make_again(kind: Any, error: BaseException, traceback: Any) -> Any:
+    """A signal handler has raised while a transport was made: keep that, and make it again."""
+    values = traceback.tb_frame.f_locals if traceback is not None else {}
+    pointer, served = values.get("state", ffi.NULL), values.get("served", 0)
+    del values
+    state = _states.get(int(ffi.cast("uintptr_t", pointer)))
+    if state is None or isinstance(error, MemoryError):
+        return ffi.NULL
+    state.transports.keep(bare(error), state.transport)
+    return state.transport.make(served)
+
+
 def _keep_only(kind: Any, error: BaseException, traceback: Any) -> None:
     """The same for a function that returns no result."""
     _keep(kind, error, traceback)
@@ -164,7 +178,7 @@ def bare(error: E) -> E:
     return error.with_traceback(None)
 
 
-@ffi.def_extern(error=ffi.NULL, onerror=_keep_only)  # type: ignore[untyped-decorator]
+@ffi.def_extern(error=ffi.NULL, onerror=_make_again)  # type: ignore[untyped-decorator]
 def transport_make(state: Any, served: int) -> Any:
     return _state_of(state).transport.make(served)
 

@@ -31,7 +31,7 @@ class Requestor:
     def __init__(self, context: ssl.SSLContext, timeout: int = 1000 * TIMEOUT) -> None:
         self.loop = lib.ltdic_loop_new()
         self.net = lib.ltdic_net_new(self.loop, ffi.NULL)
-        self.transports = transport.Transports(lambda: lib.ltdic_loop_wake(self.loop))
+        self.transports = transport.Transports(lambda: lambda: lib.ltdic_loop_wake(self.loop))
         self.tls = TlsTransport(context, "localhost", transport.Wire())
         state = transport.pointer_of(self.transports.add(self.tls))
         lib.ltdic_net_set_transport(self.net, transport.TABLE, state)

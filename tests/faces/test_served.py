@@ -1953,3 +1953,58 @@ def test_an_abort_does_not_wait_until_the_server_serves_again(seconds: float | N
         for peer in peers:
             assert receive_exactly_one(peer)[0] == AssociateAccept.type
             assert decode(receive_exactly_one(peer)) == Abort(0, 0)
+
+
+# ---- where a message, a release and the end cross -----------------------------------------------
+
+
+def test_a_request_that_crosses_the_release_of_a_closing_server_does_not_abort(
+    serve: Serve,
+) -> None:
+    def handler(association: Any, pdv: PDV) -> Iterator[Any]:
+        yield association.send(pdv.data, context=pdv.context_id, is_command=pdv.is_command)
+
+    with serve(handler=handler) as host, Peer(host, REQUEST) as peer:
+        peer.associate()
+        host.server.close()
+        assert peer.take() == ReleaseRequest()
+        peer.send(p_data(DELETE, True))  # it was on its way
+        peer.send(ReleaseResponse())
+        assert peer.take() is None
+        assert host.end()[1].outcome == "released"
+
+
+def test_a_handler_that_waits_for_the_end_does_not_hold_back_a_release() -> None:
+    def handler(association: Any, pdv: PDV) -> Iterator[Any]:
+        yield association.wait()
+
+    with in_asyncio(handler=handler) as host, Peer(host, REQUEST) as peer:
+        peer.associate()
+        peer.send(p_data(DELETE, True))
+        peer.send(ReleaseRequest())
+        assert peer.take() == ReleaseResponse()
+
+
+def test_an_inline_on_request_may_return_what_is_to_be_awaited() -> None:
+    async def decide(association: Any) -> AssociateReject:
+        return AssociateReject(1, 1, 3)
+
+    admission = Admission(contexts=SUPPORTED, on_request=lambda a: decide(a), inline=True)
+    with in_asyncio(admission=admission) as host, Peer(host, REQUEST) as peer:
+        assert peer.take() == AssociateReject(1, 1, 3)
+
+
+def test_an_asyncio_server_serves_by_turns_once_and_until_no_coroutine() -> None:
+    async def main() -> None:
+        server = aio.Server((LOCALHOST, 0))
+        async with server:
+            ran: list[bool] = []
+            asyncio.get_running_loop().call_soon(ran.append, True)
+            while not ran:
+                await server.serve(until=0)
+            with pytest.raises(TypeError, match="until"):
+                await server.serve(until=main)  # type: ignore[arg-type]
+        with pytest.raises(LocalError, match="closed"):
+            await server.__aenter__()
+
+    asyncio.run(main())

@@ -12,6 +12,7 @@ import socket
 import ssl
 import threading
 import time
+import warnings
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -37,7 +38,7 @@ from ltdic import (
     aio,
     encode,
 )
-from ltdic.tls import Tls
+from ltdic.tls import Tls, TlsTransport
 from support.faces import DATA_CONTEXT
 from support.hosts import SERVERS
 from support.pdus import RELEASE_RP, RELEASE_RQ, p_data
@@ -1091,3 +1092,86 @@ def test_plain_bytes_before_a_tls_fault_are_returned_with_it(version: str) -> No
     server.send(b"to nobody")
     client.receive(server.take())
     assert "bad record mac" in str(client.error)
+
+
+# ---- what a peer sends last ----------------------------------------------------------------------
+
+
+def test_a_request_with_a_reset_behind_it_is_no_failed_handshake(serving: Serving) -> None:
+    """The server cannot send its session tickets (TLS 1.3) any more."""
+    count = 20
+    with serving(server_tls("1.3")) as server:
+        for _ in range(count):
+            with raw_requestor(server.address, client_tls("1.3")) as connection:
+                connection.sendall(REQUEST)
+                close_with_reset(connection)
+        eventually(lambda: ends_seen(server.counters) == count)
+    assert server.counters.tls_failures == server.counters.no_request == 0
+
+
+def test_a_server_whose_answers_to_tls_wait_does_not_spin(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each record of a peer that reads nothing is answered by TLS itself, as where it asks for new
+    keys."""
+    decrypt, calls = TlsTransport._decrypt, 0
+
+    def answering(tls: TlsTransport, descriptor: int, room: memoryview, size: Any) -> int:
+        nonlocal calls
+        calls += 1
+        before = size[0]
+        result = decrypt(tls, descriptor, room, size)
+        if size[0] > before and tls._established:
+            tls._outgoing.write(bytes(4096))
+        return result
+
+    monkeypatch.setattr(TlsTransport, "_decrypt", answering)
+    empty = p_data(b"", True, False)
+    with serving(server_tls("1.3"), timeout=2) as server:
+        with raw_requestor(server.address, client_tls("1.3")) as connection:
+            connection.settimeout(SHORT)
+            connection.sendall(REQUEST)
+            with suppress(TimeoutError, ssl.SSLError):
+                while True:
+                    connection.sendall(empty)
+            time.sleep(SHORT)
+            before = calls
+            time.sleep(SHORT)
+            assert calls - before < 10
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+def test_a_server_that_is_dropped_leaves_no_descriptor(kind: str) -> None:
+    make: Any = {"blocking": ltdic.Server, "asyncio": aio.Server}[kind]
+    gc.collect()
+    before = len(os.listdir("/proc/self/fd"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        for _ in range(5):
+            make((LOCALHOST, 0), tls=server_context())
+        gc.collect()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@by_face
+def test_an_abort_behind_a_release_request_is_told(face: str) -> None:
+    def script(connection: Any) -> None:
+        receive_exactly_one(connection)
+        connection.sendall(ACCEPT)
+        receive_exactly_one(connection)
+        connection.sendall(RELEASE_RQ + ABORT)
+
+    async def in_loop(address: Any) -> Any:
+        async with aio.connect(*address, **OPTIONS) as association:
+            await association.send(b"ab", context=DATA_CONTEXT, is_command=True)
+            return await association.receive()
+
+    def receive(address: Any) -> Any:
+        if face == "asyncio":
+            return asyncio.run(in_loop(address))
+        with ltdic.connect(*address, **OPTIONS) as association:
+            association.send(b"ab", context=DATA_CONTEXT, is_command=True)
+            return association.receive()
+
+    with raw_acceptors(1, None, script) as address, pytest.raises(AssociationAborted):
+        receive(address)
