@@ -1127,17 +1127,19 @@ def test_a_server_whose_answers_to_tls_wait_does_not_spin(
 
     monkeypatch.setattr(TlsTransport, "_decrypt", answering)
     empty = p_data(b"", True, False)
-    with serving(server_tls("1.3"), timeout=2) as server:
-        with raw_requestor(server.address, client_tls("1.3")) as connection:
-            connection.settimeout(SHORT)
-            connection.sendall(REQUEST)
-            with suppress(TimeoutError, ssl.SSLError):
-                while True:
-                    connection.sendall(empty)
-            time.sleep(SHORT)
-            before = calls
-            time.sleep(SHORT)
-            assert calls - before < 10
+    with (
+        serving(server_tls("1.3"), timeout=2) as server,
+        raw_requestor(server.address, client_tls("1.3")) as connection,
+    ):
+        connection.settimeout(SHORT)
+        connection.sendall(REQUEST)
+        with suppress(TimeoutError, ssl.SSLError):
+            while True:
+                connection.sendall(empty)
+        time.sleep(SHORT)
+        before = calls
+        time.sleep(SHORT)
+        assert calls - before < 10
 
 
 @pytest.mark.parametrize("kind", SERVERS)
