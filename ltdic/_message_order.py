@@ -135,6 +135,31 @@ class MessageOrder:
         self._changed = Signal()
 
 
+class Waiters:
+    """Tasks that wait for a change."""
+
+    def __init__(self) -> None:
+        self._waiting: set[asyncio.Future[None]] = set()
+
+    async def change(self, patience: float | None) -> bool:
+        """Wait until something changes, for `patience` seconds at most. Return whether it did."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiting.add(waiter)
+        try:
+            async with asyncio.timeout(patience):
+                await waiter
+        except TimeoutError:
+            return False
+        finally:
+            self._waiting.discard(waiter)
+        return True
+
+    def wake(self) -> None:
+        for waiter in self._waiting:
+            if not waiter.done():
+                waiter.set_result(None)
+
+
 class AsyncMessageOrder:
     """The order in which tasks send their messages."""
 
@@ -144,7 +169,7 @@ class AsyncMessageOrder:
         self._queue: deque[object] = deque()
         self._is_broken = False
         self._over = False
-        self._waiters: list[asyncio.Future[None]] = []
+        self._waiters = Waiters()
 
     @property
     def is_broken(self) -> bool:
@@ -165,13 +190,13 @@ class AsyncMessageOrder:
                 raise LocalError(BROKEN)
             while not self._is_free(is_command, me, ticket):
                 was_idle = self._sender is None
-                if not await self._change(patience) and was_idle and self._sender is None:
+                if not await self._waiters.change(patience) and was_idle and self._sender is None:
                     raise LocalError(OPEN.replace("thread", "task"))
                 if self._is_broken:
                     raise LocalError(BROKEN)
         finally:
             self._queue.remove(ticket)
-            self._wake()  # the task behind it may be the next one
+            self._waiters.wake()  # the task behind it may be the next one
         self._sender = me
 
     def _is_free(self, is_command: bool, me: object, ticket: object) -> bool:
@@ -179,33 +204,15 @@ class AsyncMessageOrder:
         is_next = self._opener is None and self._queue[0] is ticket
         return self._over or (self._sender is None and (goes_on or is_next))
 
-    async def _change(self, patience: float | None) -> bool:
-        """Wait until something changes, for `patience` seconds at most. Return whether it did."""
-        waiter = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
-        try:
-            async with asyncio.timeout(patience):
-                await waiter
-        except TimeoutError:
-            return False
-        finally:
-            self._waiters.remove(waiter)
-        return True
-
     def end(self, opens: bool, broken: bool = False) -> None:
         """Let others send as `MessageOrder.end` does."""
         if self._sender is asyncio.current_task():
             self._is_broken = self._is_broken or broken
             self._opener = self._sender if opens else None
             self._sender = None
-            self._wake()
+            self._waiters.wake()
 
     def stop(self) -> None:
         """End all waits: the association has ended."""
         self._over = True
-        self._wake()
-
-    def _wake(self) -> None:
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+        self._waiters.wake()

@@ -65,6 +65,16 @@ class Served(ServedAssociationBase):
         return self._loop.taken_by(self._number)
 
 
+METHODS = {
+    service.SERVED_REQUEST: "_requested",
+    service.SERVED_ACCEPTED: "_begun",
+    service.SERVED_DATA: "_data",
+    service.SERVED_ENDED: "_ended",
+    service.SERVED_ROOM: "_room",
+}
+"""The method of a server that deals with each kind of event."""
+
+
 class _Rules(NamedTuple):
     """An admission that was set, and the call that gives C its rules; None: C has them already."""
 
@@ -174,6 +184,9 @@ class ServerBase(Generic[A]):
             why = os.strerror(error)
             logger.warning("connections wait, since none can be accepted: %s", why)
         self._lacks = lacks
+
+    def _dispatch(self, event: service.ServedEvent) -> None:
+        getattr(self, METHODS[event.kind])(event)
 
     def _make(self, number: int, pdus: bytes) -> A:
         raise NotImplementedError

@@ -32,7 +32,7 @@ from ._codec import control_of, encode, flags_of
 from ._connecting import dial_async, is_numeric
 from ._fork import watch
 from ._hosting import Hosting
-from ._message_order import AsyncMessageOrder
+from ._message_order import AsyncMessageOrder, Waiters
 from ._native import codec, engine, service
 from ._native.codec import Buffer
 from ._on_request import Task, Threads
@@ -427,7 +427,7 @@ class AsyncServedAssociation(Served):
         self._waits = False
         """Does the handler wait for the end?"""
         self._is_over = False
-        self._waiters: set[asyncio.Future[None]] = set()
+        self._waiters = Waiters()
 
     async def send(
         self,
@@ -479,7 +479,7 @@ class AsyncServedAssociation(Served):
         self._hold()
         try:
             while not self._is_over:
-                await self._change(None)
+                await self._waiters.change(None)
         finally:
             self._waits = self._waits and not is_handler
             self._hold()
@@ -512,29 +512,11 @@ class AsyncServedAssociation(Served):
         """Wait until the peer has taken what was sent before. One that takes nothing in time is
         aborted."""
         taken = self._taken()
-        while not await self._change(self._server._timeout):
+        while not await self._waiters.change(self._server._timeout):
             before, taken = taken, self._taken()
             if taken <= before:
                 self.abort()
                 raise AssociationTimeout(NOT_TAKEN)
-
-    async def _change(self, patience: float | None) -> bool:
-        """Wait for room, or for the end; False where `patience` seconds have passed before."""
-        waiter = asyncio.get_running_loop().create_future()
-        self._waiters.add(waiter)
-        try:
-            async with asyncio.timeout(patience):
-                await waiter
-        except TimeoutError:
-            return False
-        finally:
-            self._waiters.discard(waiter)
-        return True
-
-    def _wake(self) -> None:
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
 
     def _hold(self) -> None:
         """Have C hold back the end while the handler works, and data where too much waits."""
@@ -655,7 +637,7 @@ class AsyncServedAssociation(Served):
         """It has ended. Return the tasks that may still run."""
         self._is_over = True
         self._order.stop()
-        self._wake()
+        self._waiters.wake()
         tasks = set(self._tasks)
         self._cancel()
         return tasks
@@ -866,11 +848,8 @@ class Server(ServerBase[AsyncServedAssociation]):
         found = False
         for event in self._loop.events():
             found = True
-            _DISPATCH[event.kind](self, event)
+            self._dispatch(event)
         return found
-
-    def _accepted(self, event: service.ServedEvent) -> None:
-        self._begun(event)
 
     def _requested(self, event: service.ServedEvent) -> None:
         association, on_request = self._begun(event), self._rules.on_request
@@ -891,7 +870,7 @@ class Server(ServerBase[AsyncServedAssociation]):
     def _room(self, event: service.ServedEvent) -> None:
         association = self._served.get(event.served)
         if association is not None:
-            association._wake()
+            association._waiters.wake()
 
     def _ended(self, event: service.ServedEvent) -> None:
         association, report = self._served.pop(event.served, None), event.report
@@ -1021,12 +1000,3 @@ class Server(ServerBase[AsyncServedAssociation]):
 
     def _has_tasks(self) -> bool:
         return bool(self._tasks) or any(one._tasks for one in self._served.values())
-
-
-_DISPATCH: dict[int, Callable[[Server, service.ServedEvent], None]] = {
-    service.SERVED_REQUEST: Server._requested,
-    service.SERVED_ACCEPTED: Server._accepted,
-    service.SERVED_DATA: Server._data,
-    service.SERVED_ENDED: Server._ended,
-    service.SERVED_ROOM: Server._room,
-}

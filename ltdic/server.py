@@ -471,14 +471,11 @@ class Server(ServerBase[ServedAssociation]):
 
     def _dispatch_all(self) -> None:
         for event in self._loop.events():
-            _DISPATCH[event.kind](self, event)
+            self._dispatch(event)
         for decision in self._decisions.made():
             self._answer(decision)
 
     # ---- events. One may be dispatched again after an exception.
-
-    def _accepted(self, event: service.ServedEvent) -> None:
-        self._begun(event)
 
     def _requested(self, event: service.ServedEvent) -> None:
         association = self._begun(event)
@@ -664,15 +661,6 @@ class Server(ServerBase[ServedAssociation]):
         """No association is left: whoever calls a method of one is told so at once."""
         self._is_empty = True
         self._run_jobs()
-
-
-_DISPATCH: dict[int, Callable[[Server, service.ServedEvent], None]] = {
-    service.SERVED_REQUEST: Server._requested,
-    service.SERVED_ACCEPTED: Server._accepted,
-    service.SERVED_DATA: Server._data,
-    service.SERVED_ENDED: Server._ended,
-    service.SERVED_ROOM: Server._room,
-}
 
 
 def _decide(association: ServedAssociation, on_request: Any) -> bytes:

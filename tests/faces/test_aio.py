@@ -639,7 +639,7 @@ async def test_a_server_that_may_not_read_does_not_spin() -> None:
             counting = MethodType(counted, to)
             to._hosting._work = WeakMethod(counting)
             await to.serve(until=2 * SHORT)
-            assert steps < 20
+            assert steps < 200  # a server that spins takes thousands
 
 
 @pytest.mark.slow
