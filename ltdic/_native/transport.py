@@ -20,8 +20,6 @@ AGAIN: int = lib.LTDIC_TRANSPORT_AGAIN
 
 RAW = 0x10000
 """Bytes that are read from a TCP connection at once."""
-
-
 MOST_INTERRUPTS = 100
 """Times that a transport may be interrupted by an exception until its connection is lost."""
 
@@ -127,15 +125,15 @@ def _state_of(pointer: Any) -> State:
     return _states[int(ffi.cast("uintptr_t", pointer))]
 
 
-def table() -> Any:
-    """An `ltdic_transport`."""
+def _table() -> Any:
     size = ffi.sizeof("ltdic_transport")
     moving = lib.transport_open, lib.transport_read, lib.transport_send
     others = lib.transport_pending, lib.transport_close, lib.transport_free
     return ffi.new("ltdic_transport *", (size, *moving, *others))
 
 
-TABLE = table()
+TABLE = _table()
+"""The `ltdic_transport` that calls these methods."""
 
 
 def _keep(kind: Any, error: BaseException, traceback: Any) -> int:
