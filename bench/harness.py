@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
-from typing import Any
+from typing import Any, NamedTuple
 
 Timed = Callable[[int], int]
 """Repeats its work so many times. Returns the nanoseconds it took."""
@@ -31,6 +31,31 @@ class Measure:
     rounds: int = 1
     batch: int = 1
     unit: str = "ns"
+    times: tuple[float, ...] = ()
+    """The time of each round."""
+    cpu: float = 0.0
+    """CPU time of its process for one unit, in nanoseconds, the median; 0: not measured."""
+    waited: float = 0.0
+    """The part of the time in which its process waited for a core, the median."""
+
+
+class Usage(NamedTuple):
+    """Nanoseconds since a process began."""
+
+    cpu: int
+    waited: int
+    """Time in which it could have run, but had no core."""
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A contender in processes of its own, whose CPU time is measured, too."""
+
+    timed: Timed
+    usage: Callable[[], Usage]
+
+    def __call__(self, count: int) -> int:
+        return self.timed(count)
 
 
 @dataclass(frozen=True)
@@ -122,6 +147,31 @@ def agree(case_name: str, answers: dict[str, Any]) -> None:
             )
 
 
+MOST_WAITED = 0.1
+"""A round in which the process waited for a core for a larger part of the time is run again."""
+AGAIN = 2
+"""Times that a round is run again at most."""
+
+
+class Round(NamedTuple):
+    """Nanoseconds for one repetition, and the part of the time in which it waited for a core."""
+
+    time: float
+    cpu: float
+    waited: float
+
+
+def _round(work: Timed, batch: int, attempts: int) -> Round:
+    for left in reversed(range(attempts)):
+        before = work.usage() if isinstance(work, Watched) else Usage(0, 0)
+        taken = work(batch)
+        after = work.usage() if isinstance(work, Watched) else Usage(0, 0)
+        cpu, waited = after.cpu - before.cpu, (after.waited - before.waited) / max(taken, 1)
+        if waited <= MOST_WAITED or left == 0:
+            break
+    return Round(taken / batch, cpu / batch, waited)
+
+
 def _batch(timed: Timed, seconds: float) -> int:
     """The number of repetitions that take so long."""
     count = 1
@@ -153,7 +203,7 @@ def _run(one: Case, effort: Effort) -> dict[str, Measure]:
     if not one.is_timed:
         return dict(one.contenders())
     batches: dict[str, int] = {}
-    seen: dict[str, list[float]] = {}
+    seen: dict[str, list[Round]] = {}
     timed = dict(one.contenders())
 
     def attempt(who: str, work: Callable[[], None]) -> None:
@@ -169,7 +219,8 @@ def _run(one: Case, effort: Effort) -> dict[str, Measure]:
         seen[who] = []
 
     def measure(who: str) -> None:
-        seen[who].append(timed[who](batches[who]) / batches[who] / one.units)
+        attempts = 1 if effort.quick else 1 + AGAIN
+        seen[who].append(_round(timed[who], batches[who], attempts))
 
     for who in list(timed):
         attempt(who, partial(size, who))
@@ -177,10 +228,18 @@ def _run(one: Case, effort: Effort) -> dict[str, Measure]:
     for _ in range(rounds):
         for who in list(timed):
             attempt(who, partial(measure, who))
-    return {
-        who: Measure(statistics.median(times), min(times), max(times), rounds, batches[who])
-        for who, times in seen.items()
-    }
+    return {who: _measure(all_of, one.units, batches[who]) for who, all_of in seen.items()}
+
+
+def _measure(rounds: list[Round], units: int, batch: int) -> Measure:
+    times = tuple(round(each.time / units, 1) for each in rounds)
+    median = statistics.median
+    return Measure(
+        *(median(times), min(times), max(times), len(rounds), batch),
+        times=times,
+        cpu=round(median(each.cpu for each in rounds) / units, 1),
+        waited=round(median(each.waited for each in rounds), 3),
+    )
 
 
 # ---- cores -----------------------------------------------------------------------------------
@@ -249,7 +308,11 @@ def amount(measure: Measure) -> str:
     """The median, rounded, with its unit."""
     if measure.unit != "ns":
         return f"{measure.median:,.0f} {measure.unit}"
-    value = measure.median
+    return time_of(measure.median)
+
+
+def time_of(value: float) -> str:
+    """Nanoseconds, rounded, with a unit."""
     for unit in ("ns", "us", "ms"):
         if value < 1000:
             return f"{value:.3g} {unit}" if value < 100 else f"{value:.0f} {unit}"
@@ -274,11 +337,12 @@ def _row(one: Case, who: str, m: Measure) -> list[str]:
     if one.unit_bytes and m.unit == "ns" and m.least:
         rate = f"{one.unit_bytes / m.least * 1e9 / (1 << 20):,.0f} MiB/s"
     spread = f"least {m.least:,.1f}, most {m.most:,.1f}" if m.rounds > 1 else ""
-    return [who, amount(m), rate, spread]
+    cpu = f"CPU {time_of(m.cpu)}" if m.cpu else ""
+    return [who, amount(m), rate, cpu, spread]
 
 
 def show(one: Case, measures: dict[str, Measure]) -> None:
     print(f"\n{one.name}")
-    for line in in_columns([_row(one, who, m) for who, m in measures.items()], "<>><"):
+    for line in in_columns([_row(one, who, m) for who, m in measures.items()], "<>>><"):
         print(f"  {line}")
     sys.stdout.flush()

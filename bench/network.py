@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from harness import Contenders, Measure, case, figure
+from harness import Contenders, Measure, Usage, Watched, case, figure
 from programs import Acceptor, Requestor, here
 
 FLOOR = "floor C"
@@ -54,6 +54,15 @@ def _pairs(mode: str, role: str) -> dict[str, tuple[str, str]]:
     return {who: (who, FLOOR) for who in SERVERS + (DECIDING if mode == "reject" else ())}
 
 
+def _usage(role: str, acceptor: Acceptor, requestor: Requestor) -> Callable[[], Usage]:
+    """What the measured processes use."""
+    if role == "acceptors":
+        return acceptor.usage
+    if role == "requestors":
+        return requestor.usage
+    return lambda: Usage(*map(sum, zip(acceptor.usage(), requestor.usage(), strict=True)))
+
+
 # ---- associations ----------------------------------------------------------------------------
 
 
@@ -64,8 +73,9 @@ def _ask(requestor: Requestor, mode: str, port: int, at_once: int, count: int) -
 def _associations(mode: str, role: str, at_once: int) -> Contenders:
     for who, (acceptor, requestor) in _pairs(mode, role).items():
         if here(acceptor, requestor):
-            port = Acceptor(acceptor, mode).port
-            yield who, partial(_ask, Requestor(requestor), mode, port, at_once)
+            accepts, asks = Acceptor(acceptor, mode), Requestor(requestor)
+            timed = partial(_ask, asks, mode, accepts.port, at_once)
+            yield who, Watched(timed, _usage(role, accepts, asks))
 
 
 def _register_associations(mode: str, what: str) -> None:
@@ -95,17 +105,17 @@ case("echo on an open association: with itself", seconds=0.1)(_latencies)
 # ---- bulk data -------------------------------------------------------------------------------
 
 
+def _send(requestor: Requestor, port: int, size: int, at_once: int, count: int) -> int:
+    return requestor.ask("send", port, count << 20, at_once, size)
+
+
 def _bulk(role: str, size: int, at_once: int) -> Contenders:
     """Each association sends or receives `count` MiB."""
     for who, (acceptor, requestor) in _pairs("receive", role).items():
         if here(acceptor, requestor):
-            port = Acceptor(acceptor, "receive", size).port
-            ask = Requestor(requestor).ask
-
-            def timed(count: int, ask: Callable[..., int] = ask, port: int = port) -> int:
-                return ask("send", port, count << 20, at_once, size)
-
-            yield who, timed
+            accepts, asks = Acceptor(acceptor, "receive", size), Requestor(requestor)
+            timed = partial(_send, asks, accepts.port, size, at_once)
+            yield who, Watched(timed, _usage(role, accepts, asks))
 
 
 def _register_bulk(role: str, verb: str) -> None:

@@ -12,7 +12,9 @@ import select
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -99,6 +101,15 @@ class Program:
         if not select.select([self.process.stdout], [], [], PATIENCE)[0]:
             raise SystemExit(f"{' '.join(self._arguments)} hangs")
         return self.process.stdout.readline().strip()
+
+    def usage(self) -> harness.Usage:
+        """CPU time of all its threads, and the time that those that are alive waited for a core."""
+        waited = 0
+        for path in Path(f"/proc/{self.process.pid}/task").glob("*/schedstat"):
+            with suppress(OSError):
+                waited += int(path.read_text(encoding="ascii").split()[1])
+        clock = ~self.process.pid << 3 | 2  # as clock_getcpuclockid() of Linux
+        return harness.Usage(time.clock_gettime_ns(clock), waited)
 
     def close(self) -> None:
         assert self.process.stdin is not None

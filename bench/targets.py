@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,12 +20,21 @@ class Target:
     unit: str = "x"
 
 
+def ratio(cases: Results, case: str, who: str, than: str) -> float:
+    """The median, over the rounds, of the time of one contender to that of the other in the same
+    round."""
+    one, other = cases[case][who], cases[case][than]
+    if not one.times or len(one.times) != len(other.times):
+        return one.median / other.median
+    return statistics.median(a / b for a, b in zip(one.times, other.times, strict=True))
+
+
 def _faster(case: str, times: float, who: str, than: str) -> Target:
     """`who` takes at most the `times`th part of what `than` takes."""
     return Target(
         f"{who}: {case}",
         f"at least {times:g} x {than}",
-        lambda cases: cases[case][than].median / cases[case][who].median,
+        lambda cases: ratio(cases, case, than, who),
         lambda figure: figure >= times,
     )
 
@@ -33,7 +43,16 @@ def _near(case: str, most: float, who: str, than: str) -> Target:
     return Target(
         f"{who}: {case}",
         f"at most {most:g} x {than}",
-        lambda cases: cases[case][who].median / cases[case][than].median,
+        lambda cases: ratio(cases, case, who, than),
+        lambda figure: figure <= most,
+    )
+
+
+def _cpu(case: str, most: float, who: str, than: str) -> Target:
+    return Target(
+        f"{who}: {case}, CPU",
+        f"at most {most:g} x {than}",
+        lambda cases: cases[case][who].cpu / cases[case][than].cpu,
         lambda figure: figure <= most,
     )
 
@@ -93,6 +112,9 @@ def _all() -> list[Target]:
             _faster(f"{rejected}: acceptors", 1.5, "ltdic aio.Server", "floor asyncio"),
             _faster(f"{rejected}: acceptors", 0.9, "ltdic aio.Server, on_request", "floor asyncio"),
             _faster(f"{echoed}: acceptors", 1.5, "ltdic aio.Server", "floor asyncio"),
+            _cpu(f"{rejected}: acceptors", 1.3, "ltdic aio.Server", "ltdic Server"),
+            _cpu(f"{echoed}: acceptors", 1.3, "ltdic aio.Server", "ltdic Server"),
+            _cpu(f"{rejected}: requestors", 2, "ltdic connect", FLOOR),
             _faster(f"{echoed}: with itself", 0.9, C, FLOOR),
         ]
     for kib in (16, 128):
