@@ -108,14 +108,16 @@ class Policy:
         what = f"max_per_calling names {title!a}: an AE title has {TITLE}"
         self._add(lib.ltdic_admission_limit_calling, what, _c_text(title), most)
 
-    def freed_after(self, free: Callable[[Any], None]) -> Callable[[Any], None]:
+    def freed_after(self, free: Callable[[Any], None], freed: list[bool]) -> Callable[[Any], None]:
         """A destructor of what uses it: one for both, since the order of two is not known where
-        both are garbage at once."""
+        both are garbage at once. It puts true into `freed`, for who is garbage with them and looks
+        at them later."""
         pointer, null, free_admission = self.pointer, ffi.NULL, lib.ltdic_admission_free
         ffi.gc(pointer, None)
 
         def destructor(user: Any) -> None:
             """It may run when the interpreter ends, and has cleared this module."""
+            freed.append(True)
             free(user)
             self.pointer = null
             free_admission(pointer)
@@ -282,7 +284,9 @@ class ServerLoop:
         loop = lib.ltdic_loop_new()
         if loop == ffi.NULL:
             raise MemoryError("no memory or no descriptors")
-        self._loop = ffi.gc(loop, policy.freed_after(lib.ltdic_loop_free))  # with its server
+        self._freed: list[bool] = []
+        free = policy.freed_after(lib.ltdic_loop_free, self._freed)
+        self._loop = ffi.gc(loop, free)  # with its server
         self._server = lib.ltdic_server_new(self._loop, policy.pointer)
         if self._server == ffi.NULL:
             raise MemoryError
@@ -354,7 +358,7 @@ class ServerLoop:
     @property
     def is_empty(self) -> bool:
         """True while no association is open."""
-        return self._server is None or lib.ltdic_server_counters(self._server).open == 0
+        return self.is_freed or lib.ltdic_server_counters(self._server).open == 0
 
     def limit_connections(self, most: int) -> None:
         lib.ltdic_server_limit_connections(self._server, most)
@@ -367,7 +371,7 @@ class ServerLoop:
 
     @property
     def is_freed(self) -> bool:
-        return self._server is None
+        return self._server is None or bool(self._freed)
 
     def run(self, wanted: int, most: int) -> int:
         """`ltdic_server_run`; `most` in milliseconds. The GIL is released while it serves. All
@@ -416,7 +420,7 @@ class ServerLoop:
 
     def wake(self) -> None:
         with self._lock:
-            if self._server is not None:
+            if not self.is_freed:
                 lib.ltdic_server_wake(self._server)
 
     def close(self, most: int) -> None:
@@ -430,7 +434,7 @@ class ServerLoop:
         with self._lock:
             self.counters()  # which stay
             server, self._server = self._server, None
-            if server is not None:
+            if server is not None and not self._freed:
                 ffi.release(self._loop)
                 self._transports.clear()
 
@@ -445,7 +449,7 @@ class ServerLoop:
     def phase(self, served: int) -> int:
         """`PHASE_...`; another one where it is over."""
         with self._lock:
-            return 0 if self._server is None else int(lib.ltdic_served_phase(self._server, served))
+            return 0 if self.is_freed else int(lib.ltdic_served_phase(self._server, served))
 
     def hold(self, served: int, held: int) -> None:
         """`ltdic_served_hold`."""
@@ -474,7 +478,9 @@ class ServerLoop:
     def counters(self) -> tuple[dict[str, int], dict[tuple[int, int, int], int]]:
         """By name, and by result, source, reason of what was rejected."""
         with self._lock:
-            if self._server is not None:
+            if self._counted is None:
+                self._counted = ffi.new("ltdic_counters *")
+            if not self.is_freed:
                 self._counted = ffi.new("ltdic_counters *")
                 self._counted[0] = lib.ltdic_server_counters(self._server)[0]
             c = self._counted
