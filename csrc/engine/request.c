@@ -22,14 +22,19 @@ static void read_user_information(request_view *r, ltdic_bytes information)
     }
 }
 
-void ltdic__view_request(request_view *r, ltdic_bytes rq, uint32_t *contexts)
+void ltdic__view_titles(request_view *r, ltdic_bytes rq)
 {
-    ltdic_bytes rest = ltdic__items_of(rq);
-    uint8_t seen[32] = {0};
     *r = (request_view){.pdu = rq,
                         .called = ltdic__title_at(rq, CALLED_AT),
-                        .calling = ltdic__title_at(rq, CALLING_AT),
-                        .contexts = contexts};
+                        .calling = ltdic__title_at(rq, CALLING_AT)};
+}
+
+void ltdic__view_items(request_view *r, uint32_t *contexts)
+{
+    const ltdic_bytes rq = r->pdu;
+    ltdic_bytes rest = ltdic__items_of(rq);
+    uint8_t seen[32] = {0};
+    r->contexts = contexts;
     while (rest.size >= ITEM_HEADER) {
         uint8_t type;
         const ltdic_bytes value = ltdic__take_item(&rest, &type);
@@ -41,6 +46,12 @@ void ltdic__view_request(request_view *r, ltdic_bytes rq, uint32_t *contexts)
             r->application_context = ltdic__trimmed(value);
         }
     }
+}
+
+void ltdic__view_request(request_view *r, ltdic_bytes rq, uint32_t *contexts)
+{
+    ltdic__view_titles(r, rq);
+    ltdic__view_items(r, contexts);
 }
 
 ltdic_bytes ltdic__context_at(const request_view *r, size_t index)

@@ -24,6 +24,9 @@ size_t ltdic__count_contexts(ltdic_bytes rq);
 /* Finds the parts.
  * @param contexts memory of the caller for ltdic__count_contexts numbers; the view points to it */
 void ltdic__view_request(request_view *r, ltdic_bytes rq, uint32_t *contexts);
+/* The same in two steps: the titles, whose place is fixed, and then the items. */
+void ltdic__view_titles(request_view *r, ltdic_bytes rq);
+void ltdic__view_items(request_view *r, uint32_t *contexts);
 /* Returns the value of a proposed context. */
 ltdic_bytes ltdic__context_at(const request_view *r, size_t index);
 

@@ -636,15 +636,20 @@ static bool knows(const entry *identities, const identity *who)
     return known && (who->type == NAME || who->type == PASSCODE);
 }
 
+static ltdic_reject refusal_by_title(const ltdic_admission *a, const request_view *rq)
+{
+    return a->called != NULL && !is_one_of(a->called, rq->called)      ? (ltdic_reject){1, 1, 7}
+           : a->calling != NULL && !is_one_of(a->calling, rq->calling) ? (ltdic_reject){1, 1, 3}
+                                                                       : let_in;
+}
+
 /* Returns the first reason to refuse, or let_in. Permanent reasons are reported before transient
  * ones: called title, calling title, user identity, maximum length. */
 static ltdic_reject refusal(const ltdic_admission *a, const request_view *rq, identity *who)
 {
-    if (a->called != NULL && !is_one_of(a->called, rq->called)) {
-        return (ltdic_reject){1, 1, 7};
-    }
-    if (a->calling != NULL && !is_one_of(a->calling, rq->calling)) {
-        return (ltdic_reject){1, 1, 3};
+    const ltdic_reject by_title = refusal_by_title(a, rq);
+    if (by_title.result != 0) {
+        return by_title;
     }
     if (a->identities != NULL && !(find_identity(who, rq) && knows(a->identities, who))) {
         return (ltdic_reject){1, 2, 1};
@@ -817,6 +822,12 @@ int ltdic_admission_judge(ltdic_admission *admission, ltdic_answer *answer, ltdi
 {
     request_view parts;
     uint32_t contexts[MOST_CONTEXTS];
-    ltdic__view_request(&parts, rq, contexts);
-    return ltdic__admission_judge(admission, answer, accept, &parts, host);
+    ltdic__view_titles(&parts, rq);
+    lock(admission);
+    if (refusal_by_title(admission, &parts).result == 0) { /* else the items do not matter */
+        ltdic__view_items(&parts, contexts);
+    }
+    const int status = judge(admission, answer, accept, &parts, host);
+    unlock(admission);
+    return status;
 }
