@@ -321,6 +321,7 @@ static void fill(ltdic_net *net, uint64_t now)
         net->quick_acks = EVERY_ACK;
     }
     const int result = receive(net, in->data + in->end, room, &size);
+    net->read_blocked = result == LTDIC_TRANSPORT_WANT_WRITE;
     if (size > 0) {
         net->secret = net->secret || ltdic_association_state(net->association) == STA_AWAITING_RQ;
         keep_first(net, (ltdic_bytes){in->data + in->end, size});
@@ -332,7 +333,6 @@ static void fill(ltdic_net *net, uint64_t now)
     } else if (result == LTDIC_TRANSPORT_WANT_READ) {
         net->source.can_read = false;
     } else if (result == LTDIC_TRANSPORT_WANT_WRITE) {
-        net->read_blocked = true;
         want_write(net);
     } else {
         net->ended = LTDIC_ERR_CLOSED;
@@ -594,7 +594,7 @@ void ltdic__change_state(ltdic_net *net, enum net_state state)
     net->state = (uint8_t)state;
     net->in.start = net->in.end = 0;
     net->ended = LTDIC_OK;
-    net->finished = false;
+    net->finished = net->read_blocked = net->deaf = false;
     net->read_at = 0;
     net->quick_acks = FIRST_ACKS;
     net->sent_then = UINT64_MAX;

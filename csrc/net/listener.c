@@ -108,6 +108,9 @@ static int fetch_pending(ltdic_net *net)
     const ltdic_transport_result result = ltdic__tcp_accept(net->fd, &net->pending_fd, name);
     net->pending_reported = false;
     s->can_read = result != LTDIC_TRANSPORT_WANT_READ;
+    if (result == LTDIC_TRANSPORT_DONE && net->last != NULL) {
+        net->last->by = NULL;
+    }
     if (result != LTDIC_TRANSPORT_LOST) {
         net->lacking = net->lacking && result == LTDIC_TRANSPORT_DONE; /* until none waits */
         return LTDIC_OK;

@@ -283,7 +283,7 @@ static void free_served(ltdic_served *a)
     if (a->net != NULL) {
         ltdic_net_free(a->net);
     }
-    if (a->transport != NULL) {
+    if (a->transport != NULL && a->server->transport->free != NULL) {
         a->server->transport->free(a->transport);
     }
     ltdic_admission_leave(a->server->admission, &a->answer);

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -16,10 +18,13 @@ import pytest
 import ltdic
 from ltdic import aio
 from support.children import SERVERS, answered, callers, child, wait_for_answers
+from support.hosts import Serve
 from support.pdus import RELEASE_RP, RELEASE_RQ, p_data
+from support.peer import Peer
 from support.raw import ACCEPT, REQUEST, SHORT
 from support.servers import serving, serving_in_asyncio
 from support.sockets import LOCALHOST, TIMEOUT, receive_pdu
+from support.waiting import eventually
 
 # ---- servers in processes of their own -----------------------------------------------------------
 
@@ -74,9 +79,41 @@ def test_a_server_logs_each_period_without_descriptors(kind: str) -> None:
                 wait_for_answers(waiting, 20)
                 time.sleep(0.3)  # lets the server try once more
             echo(server.address)
+            echo(server.address)
             time.sleep(0.6)  # the server looks twice a second
         _, said = server.end()
     assert len(said.splitlines()) == 2
+
+
+@contextmanager
+def no_descriptor() -> Iterator[None]:
+    """Let this process open nothing more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_the_connection_limit_holds_after_a_lack_of_descriptors(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serve(max_connections=2) as host, ExitStack() as stack:
+        first = stack.enter_context(Peer(host, REQUEST))
+        first.take()
+        rest = [stack.enter_context(socket.socket()) for _ in range(4)]
+        with no_descriptor():
+            for connection in rest:
+                connection.connect(host.server.address)
+                connection.sendall(REQUEST)
+            eventually(lambda: "connections wait" in caplog.text)
+        first.close()  # the server then accepts another one at once
+        eventually(lambda: host.counters.connections == 3)
+        time.sleep(0.3)
+        assert host.counters.connections == 3
 
 
 def test_a_last_abort_of_the_peer_is_read_without_a_free_descriptor() -> None:
