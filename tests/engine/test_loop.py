@@ -3,6 +3,7 @@
 import errno
 import select
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -319,3 +320,26 @@ def test_an_endpoint_that_is_held_tells_no_data_and_makes_the_peer_wait(
     data = received(hosted, lib.LTDIC_RECEIVED)
     assert data is not None
     assert wire.startswith(data[:100])
+
+
+def test_the_name_of_a_connection_that_was_reset_is_not_that_of_the_next_one(
+    hosted: Hosted,
+) -> None:
+    room, port = ffi.new("uint8_t[]", 64), ffi.new("uint16_t *")
+    buffer = ffi.new("ltdic_buffer *", (room, len(room), 0))
+    with socket.create_connection(("127.0.0.1", hosted.port)) as first:
+        name = first.getsockname()[1]
+        linger = struct.pack("ii", 1, 0)
+        first.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        net = hosted.accept()
+    time.sleep(0.05)  # it is reset
+    assert lib.ltdic_net_name(net, 1, buffer, port) == lib.LTDIC_OK
+    assert port[0] == name
+    with socket.create_connection(("127.0.0.1", hosted.port)):
+        lib.ltdic_loop_wait(hosted.loop, 5000)
+        while (found := hosted.next()) is None or found[1].kind != lib.LTDIC_PENDING:
+            if found is not None:
+                lib.ltdic_net_done(found[0])
+            lib.ltdic_loop_wait(hosted.loop, 100)
+        assert lib.ltdic_net_name(net, 1, buffer, port) == lib.LTDIC_ERR_WRONG_STATE
+        lib.ltdic_net_done(hosted.listener)

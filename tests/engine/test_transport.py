@@ -12,8 +12,15 @@ import pytest
 
 from ltdic import Admission, Server, encode, ffi, lib
 from ltdic._native import transport
-from ltdic.pdu import AssociateReject, AssociateRequest, ProposedContext
+from ltdic.pdu import (
+    AssociateAccept,
+    AssociateReject,
+    AssociateRequest,
+    ContextResult,
+    ProposedContext,
+)
 from ltdic.tls import TlsTransport
+from support.pdus import p_data
 from support.servers import serving
 from support.sockets import LOCALHOST, TIMEOUT
 from support.threads import Background
@@ -22,17 +29,48 @@ from support.tls import client_context, server_context
 REQUEST = encode(
     AssociateRequest("A", "B", (ProposedContext(1, "1.2.840.10008.1.1", ("1.2.840.10008.1.2",)),))
 )
+ACCEPT = encode(AssociateAccept("A", "B", (ContextResult(1, 0, "1.2.840.10008.1.2"),)))
 REFUSES = {"admission": Admission(called=["OTHER"]), "timeout": TIMEOUT}
 
 
-class Requestor:
-    """An endpoint with TLS on a loop of its own."""
+class Writing:
+    """A transport of plain bytes that once has to write before it reads, and then sends nothing."""
 
-    def __init__(self, context: ssl.SSLContext, timeout: int = 1000 * TIMEOUT) -> None:
+    is_torn = False
+    reads = 0
+
+    def open(self, descriptor: int) -> int:
+        return transport.DONE
+
+    def read(self, descriptor: int, room: memoryview, size: Any) -> int:
+        self.reads += 1
+        if self.reads == 2:
+            return transport.WANT_WRITE
+        return int(lib.ltdic_tcp_read(descriptor, ffi.from_buffer(room), len(room), size))
+
+    def send(self, descriptor: int, parts: list[memoryview], size: Any) -> int:
+        if self.reads > 2:
+            return transport.WANT_WRITE
+        data = b"".join(parts)
+        return int(lib.ltdic_tcp_send(descriptor, (ffi.from_buffer(data), len(data)), size))
+
+    def pending(self) -> int:
+        return 0
+
+    def close(self, descriptor: int) -> None:
+        pass
+
+
+class Requestor:
+    """An endpoint with TLS on a loop of its own; without a context, with `Writing`."""
+
+    def __init__(self, context: ssl.SSLContext | None, timeout: int = 1000 * TIMEOUT) -> None:
         self.loop = lib.ltdic_loop_new()
         self.net = lib.ltdic_net_new(self.loop, ffi.NULL)
         self.transports = transport.Transports(lambda: lambda: lib.ltdic_loop_wake(self.loop))
-        self.tls = TlsTransport(context, "localhost", transport.Wire())
+        self.tls: Any = (
+            Writing() if context is None else TlsTransport(context, "localhost", transport.Wire())
+        )
         state = transport.pointer_of(self.transports.add(self.tls))
         lib.ltdic_net_set_transport(self.net, transport.TABLE, state)
         size = ffi.sizeof("ltdic_timeouts")
@@ -146,3 +184,23 @@ def test_a_connection_with_a_transport_cannot_be_detached(requestors: Any) -> No
         assert lib.ltdic_net_detach(requestor.net) == -1
         lib.ltdic_net_close(requestor.net)
         serves.join()
+
+
+def test_a_transport_that_had_to_write_first_reads_while_sending_is_blocked(
+    requestors: Any,
+) -> None:
+    requestor = requestors(None)
+    with socket.create_server((LOCALHOST, 0)) as listener:
+        requestor.connect(listener.getsockname()[:2])
+        assert requestor.next()[:2] == (lib.LTDIC_CONNECTED, lib.LTDIC_OK)
+        peer, _ = listener.accept()
+        with peer:
+            requestor.send(REQUEST)
+            peer.sendall(ACCEPT)
+            assert requestor.next()[2] == ACCEPT
+            for data in (b"ab", b"cd"):
+                peer.sendall(p_data(data, True, context=1))
+                assert requestor.next()[:2] == (lib.LTDIC_RECEIVED, lib.LTDIC_OK)
+                pdv = ffi.new("ltdic_pdv *", (1, 3, (ffi.from_buffer(b"ef"), 2)))
+                assert lib.ltdic_net_send_data(requestor.net, pdv) == lib.LTDIC_OK
+            assert requestor.tls.reads > 2
