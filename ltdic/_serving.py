@@ -6,6 +6,7 @@ import inspect
 import logging
 import os
 import ssl
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -22,7 +23,6 @@ from .admission import Admission
 from .association import (
     BUSY,
     FAILED_DECISION,
-    OVER,
     ServedAssociationBase,
     answer_of,
     check_address,
@@ -30,12 +30,12 @@ from .association import (
     check_server,
 )
 from .counters import Counters, Record, logger, record_of, stranger_of, tls_stranger
-from .errors import LocalError
+from .errors import Error, LocalError
 from .pdu import AssociateReject
 from .tls import TlsTransport, check_tls
 
 
-class Served(ServedAssociationBase):
+class Served(ServedAssociationBase, ABC):
     """An association of a server of C."""
 
     def __init__(self, loop: service.ServerLoop, number: int, pdus: bytes) -> None:
@@ -56,6 +56,10 @@ class Served(ServedAssociationBase):
         """True from the A-ASSOCIATE-AC on, until it is released, aborted or lost, which may be
         before its connection has ended. From any thread."""
         return self._phase() == service.PHASE_OPEN
+
+    @abstractmethod
+    def abort(self) -> None:
+        """End it at once, by A-ABORT (PS3.8 7.3)."""
 
     def _phase(self) -> int:
         return self._loop.phase(self._number)
@@ -85,7 +89,7 @@ class _Rules(NamedTuple):
 A = TypeVar("A", bound=Served)
 
 
-class ServerBase(Generic[A]):
+class ServerBase(ABC, Generic[A]):
     """A server of C and its associations, with what its user wants of it."""
 
     def __init__(
@@ -188,8 +192,21 @@ class ServerBase(Generic[A]):
     def _dispatch(self, event: service.ServedEvent) -> None:
         getattr(self, METHODS[event.kind])(event)
 
+    @abstractmethod
     def _make(self, number: int, pdus: bytes) -> A:
-        raise NotImplementedError
+        """The association of this number; `pdus` are its request and the answer to it."""
+
+    def _handler_failed(self, association: A, error: Exception) -> None:
+        """Abort the association, unless its release explains what the handler has raised."""
+        is_released = association._is_released or self._closing
+        if isinstance(error, LocalError) and is_released and association.established:
+            logger.debug("the handler's association is being released: %s", error)
+            return
+        if isinstance(error, Error) and not association.established:  # the peer has left meanwhile
+            logger.debug("the handler's association is over: %s", error)
+        else:
+            logger.error("the handler failed; its association is aborted", exc_info=error)
+        association.abort()
 
     def _begun(self, event: service.ServedEvent) -> A:
         """The association that an event is of."""
@@ -251,9 +268,3 @@ class ServerBase(Generic[A]):
             stranger_of(peer, *how).log()
             return None
         return record_of(report)
-
-
-def raise_if_over(status: int | None) -> None:
-    """Raise `LocalError` where C has said that the association is over."""
-    if status == codec.CLOSED:
-        raise LocalError(OVER)

@@ -578,7 +578,7 @@ class AsyncServedAssociation(Served):
                     self._begin_to_run()
                 await handler(self, pdv)
         except Exception as e:
-            self._handler_failed(e)
+            self._server._handler_failed(self, e)
         except SystemExit:
             self.abort()
             raise
@@ -592,18 +592,6 @@ class AsyncServedAssociation(Served):
         self._runs = True
         if self._is_to_cancel and self._worker is not None:
             asyncio.get_running_loop().call_soon(self._worker.cancel)
-
-    def _handler_failed(self, error: Exception) -> None:
-        """In its `except`."""
-        is_released = self._is_released or self._server._closing
-        if isinstance(error, LocalError) and is_released and self.established:
-            logger.debug("the handler's association is being released: %s", error)
-            return
-        if isinstance(error, Error) and not self.established:
-            logger.debug("the handler's association is over: %s", error)
-        else:
-            logger.exception("the handler failed; its association is aborted")
-        self.abort()
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -20,7 +20,7 @@ from ._codec import control_of, encode, flags_of
 from ._message_order import MessageOrder, Signal
 from ._native import codec, engine, service
 from ._on_request import PendingDecision, PendingDecisions
-from ._serving import Served, ServerBase, raise_if_over
+from ._serving import Served, ServerBase
 from ._times import seconds_of
 from .admission import Admission
 from .association import (
@@ -28,6 +28,7 @@ from .association import (
     DEFAULT_TIMEOUT,
     FAILED_DECISION,
     NOT_TAKEN,
+    OVER,
     Sendable,
     answer_of,
     error_of_send,
@@ -35,7 +36,7 @@ from .association import (
     parts_of,
 )
 from .counters import Record, logger
-from .errors import AssociationTimeout, Error, LocalError
+from .errors import AssociationTimeout, LocalError
 from .pdu import PDV, Abort, ReleaseRequest
 
 ROUND = 0.5
@@ -141,7 +142,8 @@ class ServedAssociation(Served):
     def _raise_if_over(self, status: int | None) -> None:
         if status and self._is_late:
             raise AssociationTimeout(NOT_TAKEN)
-        raise_if_over(status)
+        if status == codec.CLOSED:
+            raise LocalError(OVER)
 
     def _raise_unless_sent(self, status: int | None, pdv: PDV) -> None:
         self._raise_if_over(status)
@@ -554,17 +556,6 @@ class Server(ServerBase[ServedAssociation]):
                 raise
             return e
         return None
-
-    def _handler_failed(self, association: ServedAssociation, error: Exception) -> None:
-        is_released = association._is_released or self._closing  # by another thread, or the server
-        if isinstance(error, LocalError) and is_released and association.established:
-            logger.debug("the handler's association is being released: %s", error)
-            return
-        if isinstance(error, Error) and not association.established:  # the peer has left meanwhile
-            logger.debug("the handler's association is over: %s", error)
-        else:
-            logger.error("the handler failed; its association is aborted", exc_info=error)
-        association.abort()
 
     def _ended(self, event: service.ServedEvent) -> None:
         association, report = self._served.get(event.served), event.report
