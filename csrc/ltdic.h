@@ -902,8 +902,8 @@ typedef struct ltdic_transport {
      *  without waiting for the descriptor. */
     int (*read)(void *state, int descriptor, uint8_t *data, size_t room, size_t *size);
     /** Sends bytes of the output; the first `*size` are sent, whatever it returns. After DONE it is
-     * called again if there are more. The output of the next call begins with the bytes that are
-     * not sent yet, and has no fewer of them. */
+     *  called again if there are more. The output of the next call begins with the bytes that are
+     *  not sent yet, and has no fewer of them. */
     int (*send)(void *state, int descriptor, const ltdic_output *output, size_t *size);
     /** Returns how many bytes of the peer are kept while it is not open: they count for
      *  ltdic_net_limit_unfinished. NULL: none. */
@@ -915,7 +915,7 @@ typedef struct ltdic_transport {
 } ltdic_transport;
 
 /** Two functions for transports that do not use the descriptor themselves. They read and send on
- * the TCP connection, as `read` and `send` of an ltdic_transport. */
+ *  the TCP connection, as `read` and `send` of an ltdic_transport. */
 LTDIC_API int ltdic_tcp_read(int descriptor, uint8_t *data, size_t room, size_t *size);
 LTDIC_API int ltdic_tcp_send(int descriptor, ltdic_bytes bytes, size_t *size);
 
@@ -1013,10 +1013,9 @@ typedef enum ltdic_outcome {
     LTDIC_OUTCOME_TIMED_OUT = 4,
     LTDIC_OUTCOME_LOST = 5,       /**< the connection ended without a release or an abort */
     LTDIC_OUTCOME_NO_REQUEST = 6, /**< a connection without a whole A-ASSOCIATE-RQ */
-    LTDIC_OUTCOME_FAULT =
-        7, /**< a connection on which something else came: see status and offset */
-    LTDIC_OUTCOME_TLS_FAILED = 8 /**< a connection on which bytes came, but whose transport was not
-                                    opened */
+    LTDIC_OUTCOME_FAULT = 7,      /**< a connection on which something else came: see `status` */
+    LTDIC_OUTCOME_TLS_FAILED = 8  /**< a connection on which bytes came, but whose transport was not
+                                     opened */
 } ltdic_outcome;
 
 /** The report of an association. Text is as received, in no particular encoding; each NUL inside a
@@ -1036,7 +1035,7 @@ typedef struct ltdic_report {
 
 /** Counts since the server was made. Each connection that is over is counted in one of accepted,
  *  rejected, unaccepted, no_request, faults and tls_failures. Each accepted association is counted
- * in one of open, released, aborted, timed_out and lost. */
+ *  in one of open, released, aborted, timed_out and lost. */
 typedef struct ltdic_counters {
     uint64_t connections;  /**< accepted from the system */
     uint64_t no_request;   /**< without a whole A-ASSOCIATE-RQ */
@@ -1118,9 +1117,8 @@ LTDIC_API int ltdic_served_send_data(ltdic_server *server, ltdic_served_id serve
                                      const ltdic_pdv *data);
 /** What the user of a server holds back while it works on what it has received. */
 enum {
-    LTDIC_HOLD_END = 1, /**< the answer to a release, and the release after ltdic_server_close */
-    LTDIC_HOLD_DATA =
-        2, /**< data and releases of the peer are not reported, as ltdic_net_hold does */
+    LTDIC_HOLD_END = 1,   /**< the answer to a release, and the release after ltdic_server_close */
+    LTDIC_HOLD_DATA = 2,  /**< data and releases of the peer: as by ltdic_net_hold */
     LTDIC_HOLD_BROKEN = 4 /**< a message was not sent to its end, so a release and
                              ltdic_server_close end the association by A-ABORT */
 };

@@ -176,11 +176,6 @@ class AsyncMessageOrder:
         """True when a command or data set was not sent to its end, and never will be."""
         return self._is_broken
 
-    @property
-    def is_open(self) -> bool:
-        """True while a message is being sent: a task sends, or has sent a command alone."""
-        return self._sender is not None or self._opener is not None
-
     async def begin(self, is_command: bool, patience: float | None) -> None:
         """Wait as `MessageOrder.begin` does."""
         me, ticket = asyncio.current_task(), object()

@@ -207,11 +207,6 @@ class AssociationProtocol(asyncio.Protocol):
         self._writes = True
         self.step()
 
-    @property
-    def is_connected(self) -> bool:
-        """Has there been a transport?"""
-        return self._socket is not None
-
     # ---- one step
 
     def step(self, most: int = MOST_WORK) -> None:

@@ -22,30 +22,17 @@ def timeouts(artim: float | None, response: float | None, idle: float | None) ->
     return ffi.new("ltdic_timeouts *", (ffi.sizeof("ltdic_timeouts"), milliseconds(artim), *others))
 
 
-# States of PS3.8 9.2.1. The REQUESTED ones wait for a decision of this end; at CLOSING only the end
+# States of PS3.8 9.2.1. RELEASE_REQUESTED waits for an answer of this end; at CLOSING only the end
 # of the connection is waited for.
 IDLE = 1
-CONNECTED = 2
-REQUESTED = 3
 OPEN = 6
 RELEASE_REQUESTED = 8
-RELEASE_COLLIDED = 12
 CLOSING = 13
 
 
 def is_established(state: int) -> bool:
     """Tell whether data can be sent or received."""
     return state in (6, 7, 8)
-
-
-def is_under_way(state: int) -> bool:
-    """Tell whether an association is being negotiated, is open, or is being released."""
-    return 3 <= state <= 12
-
-
-def asks_for_release(state: int) -> bool:
-    """Tell whether this end has asked for release and nothing more can be sent."""
-    return state in (7, 9, 10, 11, 12)
 
 
 ECHO_REQUEST: int = lib.LTDIC_C_ECHO_RQ

@@ -136,14 +136,19 @@ TABLE = _table()
 """The `ltdic_transport` that calls these methods."""
 
 
-def _keep(kind: Any, error: BaseException, traceback: Any) -> int:
-    """A method has raised, or a signal handler in it: keep that for whoever serves."""
+def _called_with(traceback: Any) -> tuple[State | None, int]:
+    """What the function of C that has raised was called with: the state, and the association."""
     values = traceback.tb_frame.f_locals if traceback is not None else {}
-    pointer = values.get("state", ffi.NULL)
+    pointer, served = values.get("state", ffi.NULL), values.get("served", 0)
     del values
     if traceback is not None:
         clear_frames(traceback)
-    state = _states.get(int(ffi.cast("uintptr_t", pointer)))
+    return _states.get(int(ffi.cast("uintptr_t", pointer))), served
+
+
+def _keep(kind: Any, error: BaseException, traceback: Any) -> int:
+    """A method has raised, or a signal handler in it: keep that for whoever serves."""
+    state, _ = _called_with(traceback)
     if state is None:
         return LOST
     return LOST if state.transports.keep(bare(error), state.transport) else AGAIN
@@ -151,10 +156,7 @@ def _keep(kind: Any, error: BaseException, traceback: Any) -> int:
 
 def _make_again(kind: Any, error: BaseException, traceback: Any) -> Any:
     """A signal handler has raised while a transport was made: keep that, and make it again."""
-    values = traceback.tb_frame.f_locals if traceback is not None else {}
-    pointer, served = values.get("state", ffi.NULL), values.get("served", 0)
-    del values
-    state = _states.get(int(ffi.cast("uintptr_t", pointer)))
+    state, served = _called_with(traceback)
     if state is None or isinstance(error, MemoryError):
         return ffi.NULL
     state.transports.keep(bare(error), state.transport)
