@@ -799,8 +799,8 @@ def test_waiting_senders_are_not_retried_for_data_of_others(
         peers = [deaf(stack, host, REQUEST) for _ in range(20)]
         for peer in peers:
             peer.associate()
+        eventually(lambda: len(host.server.open) == 20)
         waiting = [Background(lambda a=a: send_until_the_end(a)) for a in host.server.open]
-        assert len(waiting) == 20
         with ltdic.connect(*host.server.address, contexts=[CT], timeout=TIMEOUT) as association:
             eventually(lambda: len(host.server.open) == 21)
             served = host.server.open[-1]
