@@ -11,7 +11,7 @@ from pathlib import Path
 
 LAYERS = ["", "codec", "dimse", "engine", "net", "service", "l_dicom", "capture"]
 """Folders of csrc/: a file includes headers of its own folder and of folders before it."""
-BINDINGS = ["codec", "engine", "transport", "net", "service"]
+BINDINGS = ["codec", "engine", "transport", "net", "loop", "requestor", "service"]
 """Modules of ltdic/_native/: each imports those before it, and of the rest only these."""
 FOR_BINDINGS = {"ltdic._arguments", "ltdic._ffi", "ltdic._rules"}
 

@@ -860,6 +860,15 @@ LTDIC_API int ltdic_net_accept(ltdic_net *net, ltdic_net *listener);
  *    name that is not known, or a local address that cannot be bound; LTDIC_ERR_SYSTEM, _MEMORY */
 LTDIC_API int ltdic_net_connect(ltdic_net *net, const ltdic_address *peer,
                                 const ltdic_address *local);
+/** The addresses of a peer, looked up. Opaque. */
+typedef struct ltdic_lookup ltdic_lookup;
+/** Looks up what ltdic_net_connect does, on any thread, so that a loop need not wait for it.
+ *  @return LTDIC_OK; LTDIC_ERR_ADDRESS, LTDIC_ERR_SYSTEM and `cause`; LTDIC_ERR_MEMORY */
+LTDIC_API int ltdic_lookup_new(ltdic_lookup **lookup, const ltdic_address *peer,
+                               const ltdic_address *local, ltdic_cause *cause);
+LTDIC_API void ltdic_lookup_free(ltdic_lookup *lookup);
+/** Connects as ltdic_net_connect does. @param lookup  can be used once */
+LTDIC_API int ltdic_net_connect_to(ltdic_net *net, ltdic_lookup *lookup);
 /** Returns why the last ltdic_net_listen or ltdic_net_connect failed, or the connection that it
  *  began. */
 LTDIC_API ltdic_cause ltdic_net_cause(const ltdic_net *net);
@@ -870,10 +879,6 @@ LTDIC_API ltdic_cause ltdic_net_cause(const ltdic_net *net);
  *    LTDIC_ERR_SYSTEM if the descriptor is no such socket, and ltdic_net_cause says why: it still
  *    belongs to the caller */
 LTDIC_API int ltdic_net_adopt(ltdic_net *net, int descriptor, ltdic_event event);
-/** Gives the descriptor of a connection to the caller. The connection must be up, and no
- *  association may have begun on it. The endpoint is closed by that, without an indication.
- *  @return the descriptor, which is non-blocking; -1 if there is no such connection */
-LTDIC_API int ltdic_net_detach(ltdic_net *net);
 /** Returns the first bytes of an accepted connection, at most 32; where its transport was not
  *  opened, those on the TCP connection. They are valid until the endpoint is used again. They show
  *  the protocol of a peer that sends no A-ASSOCIATE-RQ. */
@@ -934,6 +939,15 @@ LTDIC_API void ltdic_net_set_transport(ltdic_net *net, const ltdic_transport *tr
 LTDIC_API int ltdic_net_send(ltdic_net *net, ltdic_bytes pdu);
 LTDIC_API int ltdic_net_send_data(ltdic_net *net, const ltdic_pdv *data);
 
+/** Return how many bytes the transport has taken, and how many have reached the peer's system. If
+ *  the own system cannot tell, that is how many the own system has taken. The numbers grow as long
+ *  as the peer takes data. */
+LTDIC_API uint64_t ltdic_net_sent(const ltdic_net *net);
+LTDIC_API uint64_t ltdic_net_taken(const ltdic_net *net);
+
+/** Returns the descriptor of the connection; -1 if there is none. It stays the endpoint's. */
+LTDIC_API int ltdic_net_descriptor(const ltdic_net *net);
+
 /** Holds (1) or resumes (0) an endpoint. While it is held, data and releases of the peer are not
  *  indicated, and nothing is read beyond the bytes that have arrived already, so that the peer has
  *  to wait. An abort in front of that data is still indicated, and so is the end of a connection
@@ -951,6 +965,72 @@ LTDIC_API int ltdic_net_is_connected(const ltdic_net *net);
 /** Returns the numeric address and the port of this end (`peer` 0) or of the other one (1).
  *  @return LTDIC_OK; LTDIC_ERR_WRONG_STATE if there is no connection or listener; LTDIC_ERR_ROOM */
 LTDIC_API int ltdic_net_name(const ltdic_net *net, int peer, ltdic_buffer *host, uint16_t *port);
+
+/* ---- batches ----------------------------------------------------------------------------- */
+
+/** One event of a server or a requestor. Its user is told of it once. */
+typedef struct ltdic_event_row {
+    uint64_t served;       /**< number of the association */
+    size_t offset, length; /**< its bytes in the data of the batch */
+    uint64_t wire;         /**< requestor: bytes of PDUs that have come with it */
+    uint64_t place;        /**< requestor, FAULT: offset of the field at fault in its PDU */
+    int32_t status;        /**< requestor: an ltdic_status */
+    uint8_t kind;          /**< ltdic_served_kind, ltdic_requested_kind */
+    uint8_t id, control;   /**< data: those of the last PDV */
+} ltdic_event_row;
+
+/** Events in order. A batch belongs to the server or requestor, and is valid until the next run. */
+typedef struct ltdic_batch {
+    const ltdic_event_row *events;
+    size_t count;
+    const uint8_t *data;
+} ltdic_batch;
+
+LTDIC_API void ltdic_free_data(void *data);
+
+/* ---- requestor --------------------------------------------------------------------------- */
+
+/** Opens associations on a loop, and collects what comes on them: many indications in one call.
+ *  Opaque. */
+typedef struct ltdic_requestor ltdic_requestor;
+
+/** What a row of a requestor reports. */
+typedef enum ltdic_requested_kind {
+    LTDIC_REQUESTED_CONNECTED = 1, /**< bytes: the numeric host of the peer; `place`: its port */
+    LTDIC_REQUESTED_FAILED = 2,    /**< there is no connection: `status`, and ltdic_net_cause */
+    LTDIC_REQUESTED_DATA = 3, /**< bytes: a command or data set, or a part of it; id and control are
+                                 those of the last PDV */
+    LTDIC_REQUESTED_PDU = 4,  /**< bytes: a PDU other than a P-DATA-TF */
+    LTDIC_REQUESTED_FAULT = 5,  /**< the peer broke PS3.8, or did not answer in time: `status`.
+                                   Bytes:  the first of the PDU at fault, 32 at most */
+    LTDIC_REQUESTED_CLOSED = 6, /**< as LTDIC_CLOSED, with `status` */
+    LTDIC_REQUESTED_ROOM = 7    /**< after LTDIC_ERR_ROOM of ltdic_net_send_data: at most half of
+                                   LTDIC_MAX_QUEUE waits to be sent */
+} ltdic_requested_kind;
+
+/** Makes a requestor. ltdic_loop_next does not return indications of its endpoints.
+ *  @return NULL if there is no memory */
+LTDIC_API ltdic_requestor *ltdic_requestor_new(ltdic_loop *loop);
+/** Frees a requestor with its endpoints. */
+LTDIC_API void ltdic_requestor_free(ltdic_requestor *requestor);
+/** Makes an endpoint, as ltdic_net_new does; `number` stands for it in the rows.
+ *  @return NULL if there is no memory */
+LTDIC_API ltdic_net *ltdic_requestor_net(ltdic_requestor *requestor, uint64_t number);
+/** Waits until there are rows. LTDIC_REQUESTED_CONNECTED alone does not end the wait.
+ *  @return LTDIC_OK; LTDIC_NEED_MORE if the time is up, or earlier if another user of the loop has
+ *    an indication; LTDIC_ERR_INTERRUPTED after a signal or ltdic_loop_wake. There may be rows in
+ *    any case */
+LTDIC_API int ltdic_requestor_run(ltdic_requestor *requestor, ltdic_batch *batch, int milliseconds);
+/** Sends data as ltdic_net_send_data does, but waits as ltdic_requestor_run does, until the system
+ *  has taken all that is to be sent, or there are rows. Only what is left then is copied.
+ *  @param data  NULL: waits for what was sent before
+ *  @return LTDIC_OK: all was taken; LTDIC_NEED_MORE, LTDIC_ERR_INTERRUPTED: some is left; errors of
+ *    ltdic_net_send_data: nothing was sent, and there are no rows */
+LTDIC_API int ltdic_requestor_send_data(ltdic_requestor *requestor, ltdic_net *net,
+                                        const ltdic_pdv *data, ltdic_batch *batch,
+                                        int milliseconds);
+/** Gives the `data` of the last batch to the caller, as ltdic_server_take_data does. */
+LTDIC_API uint8_t *ltdic_requestor_take_data(ltdic_requestor *requestor);
 
 /* ---- server ------------------------------------------------------------------------------ */
 
@@ -989,21 +1069,6 @@ typedef enum ltdic_phase {
     LTDIC_PHASE_OPEN = 2,   /**< an A-ASSOCIATE-AC was sent */
     LTDIC_PHASE_OVER = 3 /**< rejected, released, aborted or lost; the connection may still be up */
 } ltdic_phase;
-
-/** One event of a server. */
-typedef struct ltdic_event_row {
-    ltdic_served_id served;
-    size_t offset, length; /**< its bytes in the data of the batch */
-    uint8_t kind;          /**< ltdic_served_kind */
-    uint8_t id, control;
-} ltdic_event_row;
-
-/** Events in order. A batch belongs to the server, and is valid until the next run. */
-typedef struct ltdic_batch {
-    const ltdic_event_row *events;
-    size_t count;
-    const uint8_t *data;
-} ltdic_batch;
 
 typedef enum ltdic_outcome {
     LTDIC_OUTCOME_NONE = 0, /**< it is not over */
@@ -1104,7 +1169,6 @@ LTDIC_API int ltdic_server_run(ltdic_server *server, ltdic_batch *batch, unsigne
 /** Gives the `data` of the last batch to the caller, who frees it with ltdic_free_data.
  *  @return NULL if there is none, or if it holds an A-ASSOCIATE-RQ, which the server wipes */
 LTDIC_API uint8_t *ltdic_server_take_data(ltdic_server *server);
-LTDIC_API void ltdic_free_data(void *data);
 /** Makes ltdic_server_run return soon. Call it from any thread, or in a signal handler. */
 LTDIC_API void ltdic_server_wake(ltdic_server *server);
 
@@ -1131,9 +1195,7 @@ LTDIC_API const ltdic_report *ltdic_served_report(const ltdic_server *server,
 /** Returns the ltdic_phase of an association; LTDIC_PHASE_NONE if the number is not known, or not
  *  any more. It may be called from any thread until ltdic_server_free. */
 LTDIC_API int ltdic_served_phase(const ltdic_server *server, ltdic_served_id served);
-/** Returns how many bytes have reached the peer's system. If the own system cannot tell, it is how
- *  many the own system has taken. The number grows as long as the peer takes data. 0 if the
- *  association is not known, or not any more. */
+/** Returns what ltdic_net_taken does; 0 if the association is not known, or not any more. */
 LTDIC_API uint64_t ltdic_served_taken(const ltdic_server *server, ltdic_served_id served);
 
 /** Begins to close; ltdic_server_run reports the end within `milliseconds`. No more connections

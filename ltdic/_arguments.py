@@ -85,3 +85,11 @@ def copy_of(name: str, value: Any) -> bytes:
         return bytes(memoryview(value))
     except (BufferError, TypeError, ValueError):
         raise wrong_type(name, value, "bytes") from None
+
+
+def check_address(host: str, port: int) -> None:
+    """Raises `ValueError` for a host with a port in it, and for a port that is none."""
+    one("host", host, str)
+    if host.count(":") == 1 or "]:" in host:
+        raise ValueError(f"host is {host!a}: its port is an argument of its own")
+    number_of("port", port, 0xFFFF)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from functools import partial
-from queue import SimpleQueue
 from typing import Any
 
-THREADS = 16
+from ._threads import Task, Threads
+
 MOST_UNDECIDED = 256
 """Requests that may wait for a decision; those beyond it are rejected with 2/3/1."""
 MOST_UNDECIDED_BYTES = 64 << 20
@@ -43,81 +41,6 @@ class Undecided:
     def remove(self, request: Any) -> None:
         """Remove a request that is decided, or whose decision is not needed any more."""
         self._sizes.pop(request, None)
-
-
-class Task:
-    """A function that a thread calls once, unless `Threads.forget` was called before."""
-
-    def __init__(self, function: Callable[[], Any]) -> None:
-        self._function = function
-        self._begun = threading.Lock()
-
-    def run(self) -> None:
-        if self._begun.acquire(blocking=False):
-            self._do()
-
-    def _do(self) -> None:
-        self._function()
-
-
-class Threads:
-    """Threads that are started when needed and end with the process at the latest."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._begin()
-
-    def _begin(self) -> None:
-        self._process = os.getpid()
-        self._queue: SimpleQueue[bool] = SimpleQueue()  # true for each task, false at the end
-        self._tasks: deque[Task] = deque()
-        self._idle: deque[None] = deque()  # one for each thread that waits for a task
-        self._threads: list[threading.Thread] = []
-
-    def submit(self, task: Task) -> bool:
-        """Have a thread run a task. Return False if there is no thread and none can be started."""
-        if self._process != os.getpid():  # a child process has none of the threads
-            self._begin()
-        try:
-            self._idle.pop()
-        except IndexError:
-            if not self._start():
-                return False
-        if task not in self._tasks:
-            self._tasks.append(task)
-        self._queue.put(True)
-        return True
-
-    def _start(self) -> bool:
-        """Start one more thread, up to THREADS. Return True if there is at least one."""
-        if len(self._threads) < THREADS:
-            arguments = self._queue, self._tasks, self._idle
-            thread = threading.Thread(target=_work, args=arguments, daemon=True)
-            thread.name = f"{self._name}-{len(self._threads) + 1}"
-            self._threads.append(thread)
-            try:
-                thread.start()
-            except RuntimeError:  # the system has no more threads
-                self._threads.remove(thread)
-        return bool(self._threads)
-
-    def forget(self, task: Task) -> None:
-        """Remove a task that has not begun. One that has begun continues."""
-        with suppress(ValueError):
-            self._tasks.remove(task)
-
-    def end(self) -> None:
-        for _ in self._threads:
-            self._queue.put(False)
-
-
-def _work(queue: SimpleQueue[bool], tasks: deque[Task], idle: deque[None]) -> None:
-    """Run tasks, in a thread. It has no reference to the `Threads` object, so that this can be
-    garbage-collected."""
-    while queue.get():
-        with suppress(IndexError):  # the task was forgotten
-            tasks.popleft().run()
-        idle.append(None)
 
 
 class PendingDecision(Task):

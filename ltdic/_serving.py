@@ -9,38 +9,153 @@ import ssl
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from ._arguments import HOST_AND_PORT, one, pair
+from ._arguments import HOST_AND_PORT, check_address, number_of, one, pair, wrong_type
 from ._begun import has_begun
-from ._codec import encode
+from ._codec import decode, encode
 from ._native import codec, service
+from ._native.loop import Call
 from ._native.transport import Wire
 from ._on_request import Undecided
+from ._sending import part_size
 from ._times import seconds_of
 from .admission import Admission
-from .association import (
-    BUSY,
-    FAILED_DECISION,
-    ServedAssociationBase,
-    answer_of,
-    check_address,
-    check_connections,
-    check_server,
-)
+from .association import NegotiatedContext, context_id_of, negotiated, shown
 from .counters import Counters, Record, logger, record_of, stranger_of, tls_stranger
 from .errors import Error, LocalError
-from .pdu import AssociateReject
+from .pdu import (
+    Abort,
+    AssociateAccept,
+    AssociateReject,
+    AssociateRequest,
+    AsyncOperations,
+    UserInformation,
+)
 from .tls import TlsTransport, check_tls
 
 
-class Served(ServedAssociationBase, ABC):
-    """An association of a server of C."""
+def titles_of(request: bytes) -> tuple[str, str]:
+    """Called and calling title of an A-ASSOCIATE-RQ, as the admission takes them."""
+    fields = request[10:26], request[26:42]
+    called, calling = (field.lstrip(b" ").rstrip(b"\0 ").replace(b"\0", b"?") for field in fields)
+    return called.decode("latin-1"), calling.decode("latin-1")
+
+
+FAILED_DECISION = AssociateReject(2, 1, 1)
+"""Answers a request whose decision in Python failed: a retry may work."""
+BUSY = AssociateReject(2, 3, 1)
+"""Answers a request while a server closes, and one too many for `on_request`."""
+
+
+def answer_of(decision: object, association: Served) -> bytes:
+    """The PDU that answers a request: what `on_request` returned, or the AC of the admission."""
+    if decision is None or decision is True:
+        return association._accept
+    if isinstance(decision, (AssociateReject, Abort)):
+        return encode(decision)
+    if isinstance(decision, AssociateAccept):
+        check_accept(association.request, decision)
+        return encode(decision)
+    raise TypeError(
+        f"on_request returned a {type(decision).__name__}: it is None, True, an AssociateAccept,"
+        " an AssociateReject or an Abort"
+    )
+
+
+def check_accept(request: AssociateRequest, accept: AssociateAccept) -> None:
+    """Raises `ValueError` where an answer accepts what was not proposed (PS3.7 D.3.3). Of several
+    contexts with one ID, the first counts."""
+    proposed = {context.id: context for context in reversed(request.contexts)}
+    answered: set[int] = set()
+    for answer in accept.contexts:
+        context = proposed.get(answer.id)
+        if answer.id in answered:
+            raise ValueError(f"context {answer.id} is answered twice")
+        answered.add(answer.id)
+        if context is None:
+            raise ValueError(f"context {answer.id} is answered, and was not proposed")
+        if answer.result == 0 and answer.transfer_syntax not in context.transfer_syntaxes:
+            raise ValueError(
+                f"context {answer.id} is accepted with {shown(answer.transfer_syntax)}, which was"
+                " not proposed for it"
+            )
+    missing = proposed.keys() - answered
+    if missing:
+        raise ValueError(f"context {min(missing)} was proposed, and is not answered")
+    asked = request.user_info or UserInformation()
+    told = accept.user_info or UserInformation()
+    _check_roles(asked, told)
+    _check_window(asked.async_ops, told.async_ops)
+    known = {item.sop_class_uid for item in asked.extended}
+    for item in told.extended:
+        if item.sop_class_uid not in known:
+            what = f"extended negotiation of {shown(item.sop_class_uid)}"
+            raise ValueError(f"{what} was not proposed")
+    wanted = asked.user_identity is not None and asked.user_identity.response_requested
+    if told.user_identity_response is not None and not wanted:
+        raise ValueError("a user identity response was not asked for")
+
+
+def _check_roles(asked: UserInformation, told: UserInformation) -> None:
+    proposed = {role.sop_class_uid: role for role in asked.roles}
+    for role in told.roles:
+        known = proposed.get(role.sop_class_uid)
+        if known is None or (role.scu and not known.scu) or (role.scp and not known.scp):
+            what = f"a role of {shown(role.sop_class_uid)}"
+            raise ValueError(f"{what} is accepted that was not proposed")
+
+
+def _check_window(asked: AsyncOperations | None, told: AsyncOperations | None) -> None:
+    """0 is any number."""
+    if told is None:
+        return
+    if asked is None:
+        raise ValueError("an asynchronous operations window was not proposed")
+    for name in ("invoked", "performed"):
+        most, chosen = getattr(asked, name), getattr(told, name)
+        if most and not 0 < chosen <= most:
+            raise ValueError(f"operations {name} are {chosen}, of {most} that were proposed")
+
+
+# ---- what every server checks --------------------------------------------------------------------
+
+
+def check_connections(most: int | None) -> None:
+    """Raises `TypeError` or `ValueError` for what is no bound on connections."""
+    if most is not None:
+        number_of("max_connections", most, 0xFFFFFFFF)
+
+
+def check_server(admission: object, handler: object, on_end: object) -> None:
+    """Raises `TypeError` for what no server can be made with."""
+    if admission is not None:
+        one("admission", admission, Admission)
+    for name, function in (("handler", handler), ("on_end", on_end)):
+        if function is not None and not callable(function):
+            raise wrong_type(name, function, "a function")
+
+
+# ---- the server and its associations -------------------------------------------------------------
+
+
+class Served(ABC):
+    """An association of a server of C, as its handler and `on_request` see it. `pdus` are its
+    request and the answer to it."""
 
     def __init__(self, loop: service.ServerLoop, number: int, pdus: bytes) -> None:
         size = 6 + int.from_bytes(pdus[2:6], "big")
-        super().__init__(pdus[:size], pdus[size:], loop.peer(number))
+        self._request, self._accept = pdus[:size], pdus[size:]
+        self._decoded: AssociateAccept | None = None
+        self._contexts: tuple[NegotiatedContext, ...] | None = None
+        self.peer = loop.peer(number)
+        """Address and port of the requestor."""
+        self.peer_certificate: dict[str, Any] | None = None
+        """The certificate that the requestor showed, as `ssl.SSLSocket.getpeercert` gives it; None
+        without TLS, or where none was asked for."""
+        self.user_data: Any = None
+        """Whatever the handler wants to keep with it."""
         self._loop = loop
         self._number = number
         self._is_aborted = False
@@ -68,6 +183,58 @@ class Served(ServedAssociationBase, ABC):
         """Bytes that the peer has taken."""
         return self._loop.taken_by(self._number)
 
+    @cached_property
+    def _part_size(self) -> int:
+        return part_size(self._request)
+
+    def _context_id_of(self, context: int | str) -> int:
+        """Nothing is decoded for an ID."""
+        return context_id_of(self.contexts if isinstance(context, str) else (), context)
+
+    @property
+    def raw_request(self) -> bytes:
+        """The A-ASSOCIATE-RQ as it came."""
+        return self._request
+
+    @property
+    def called_ae(self) -> str:
+        """The title as the admission takes it: what follows a NUL in the field is a part of it,
+        with `?` for the NUL."""
+        return titles_of(self._request)[0]
+
+    @property
+    def calling_ae(self) -> str:
+        """The title, taken as `called_ae` is."""
+        return titles_of(self._request)[1]
+
+    @cached_property
+    def request(self) -> AssociateRequest:
+        """The A-ASSOCIATE-RQ that was sent."""
+        pdu = decode(self._request, max_associate=0)
+        assert isinstance(pdu, AssociateRequest)
+        return pdu
+
+    @property
+    def accept(self) -> AssociateAccept:
+        """The answer; to `on_request`, the one that the admission would give."""
+        if self._decoded is None:
+            pdu = decode(self._accept, max_associate=0)
+            assert isinstance(pdu, AssociateAccept)
+            self._decoded = pdu
+        return self._decoded
+
+    @property
+    def contexts(self) -> tuple[NegotiatedContext, ...]:
+        """Every proposed context, and what became of it."""
+        if self._contexts is None:
+            self._contexts = negotiated(self.request, self.accept)
+        return self._contexts
+
+    def _take_answer(self, pdu: bytes) -> None:
+        """The answer to the request; an A-ASSOCIATE-AC may be another one than the admission's."""
+        if pdu[0] == AssociateAccept.type and pdu is not self._accept:
+            self._accept, self._decoded, self._contexts = pdu, None, None
+
 
 METHODS = {
     service.SERVED_REQUEST: "_requested",
@@ -83,7 +250,7 @@ class _Rules(NamedTuple):
     """An admission that was set, and the call that gives C its rules; None: C has them already."""
 
     admission: Admission
-    call: service.Call | None = None
+    call: Call | None = None
 
 
 A = TypeVar("A", bound=Served)

@@ -7,8 +7,8 @@ there for the next `receive`, and leaving the `async with` block aborts and clos
 from __future__ import annotations
 
 import asyncio
+import errno
 import inspect
-import socket
 import ssl
 import time
 import warnings
@@ -22,55 +22,50 @@ from collections.abc import (
     Iterable,
     Mapping,
 )
-from contextlib import aclosing, suppress
-from functools import cached_property, partial
+from contextlib import suppress
+from functools import cached_property
 from types import TracebackType
 from typing import Any, NoReturn
+from weakref import ReferenceType, WeakKeyDictionary, ref
 
 from ._arguments import not_awaited
 from ._codec import control_of, encode, flags_of
-from ._connecting import dial_async, is_numeric
-from ._fork import watch
+from ._fork import cut_off, watch
 from ._hosting import Hosting
-from ._message_order import AsyncMessageOrder, Waiters
-from ._native import codec, engine, service
+from ._message_order import Waiters
+from ._native import codec, engine, net, service
 from ._native.codec import Buffer
-from ._on_request import Task, Threads
-from ._protocol import MOST_WORK, AssociationProtocol, async_parts_of
-from ._serving import Served, ServerBase
-from ._times import seconds_of
-from .admission import DEFAULT_MAX_LENGTH, Admission, Context
-from .association import (
-    BUSY,
+from ._native.requestor import RequestorLoop
+from ._requesting import (
     CLOSING_TIME,
-    DEFAULT_IDLE,
-    DEFAULT_TIMEOUT,
-    FAILED_DECISION,
     IN_USE,
     LATE_CLOSING_TIME,
+    LATE_LOOKS,
     MOST_HELD,
-    NOT_ANSWERED,
-    NOT_TAKEN,
-    OVER,
-    SHORTEST,
+    WAS_ABORTED,
     Event,
+    Request,
     RequestorAssociationBase,
-    Security,
-    Sendable,
     Steps,
     T,
-    answer_of,
-    check_connect,
+    failure,
+    size_of,
+    wanted_of,
+)
+from ._sending import AsyncSender, Sendable, part_size
+from ._serving import BUSY, FAILED_DECISION, Served, ServerBase, answer_of
+from ._threads import NoThread, Threads, call_in_thread
+from ._times import seconds_of
+from .admission import DEFAULT_MAX_LENGTH, VERIFICATION, Admission, Context
+from .association import (
+    DEFAULT_IDLE,
+    DEFAULT_TIMEOUT,
+    NOT_ANSWERED,
+    OVER,
     context_id_of,
     deadline_of,
     error_of_send,
-    error_of_send_data,
-    failure,
     left_of,
-    part_size_for,
-    request_of,
-    security_of,
-    size_of,
 )
 from .counters import (
     ABORTED_BY_US,
@@ -93,46 +88,143 @@ from .pdu import (
     UserIdentity,
 )
 from .retry import Attempts, Retry
-from .tls import Tls
 
 MOMENT = 0.5
 """Seconds between two looks at what `serve` is to be served until."""
 MOST_CUTS = 1000
 """Batches that are taken at most where everything is closed at once."""
+MOST_WORK = 64
+"""Events of one association that are dealt with before the loop goes on."""
+MOST_LOOKUPS = 256
+"""Threads that look names up, at most."""
 
 
 # ---- requestor ----------------------------------------------------------------------------------
 
 
-class AsyncAssociation(RequestorAssociationBase):
+class _Requests:
+    """The associations that were opened in one event loop, on one loop of C. It exists as long as
+    there are some."""
+
+    def __init__(self) -> None:
+        self._event_loop = ref(asyncio.get_running_loop())
+        self.loop = RequestorLoop()
+        self._open: dict[int, AsyncAssociation] = {}
+        self._is_in_c = False
+        self._hosting: Hosting | None = Hosting(self.loop, self._work)
+        self._hosting.keeps = self
+        watch(self)
+
+    @staticmethod
+    def here() -> _Requests:
+        """Those of the event loop that runs."""
+        event_loop = asyncio.get_running_loop()
+        found = _requests.get(event_loop)
+        here = None if found is None else found()
+        if here is None or here._hosting is None:
+            here = _Requests()
+            _requests[event_loop] = ref(here)
+        return here
+
+    def add(self, association: AsyncAssociation) -> None:
+        self._open[association._link.number] = association
+
+    def remove(self, association: AsyncAssociation) -> None:
+        """It is over. Without others all ends, unless there is one in the next turn."""
+        self._open.pop(association._link.number, None)
+        event_loop = self._event_loop()
+        if not self._open and event_loop is not None and not event_loop.is_closed():
+            event_loop.call_soon(self._end_if_empty)
+
+    def _end_if_empty(self) -> None:
+        if not self._open and self._hosting is not None:
+            self._hosting.end()
+            self._hosting = None
+            self.loop.free()
+
+    def touch(self) -> None:
+        """Call this before C is used outside `_work`."""
+        if self._hosting is not None:
+            self._hosting.touch()
+
+    def look(self) -> None:
+        """Take what has come already."""
+        self.touch()
+        for _ in range(LATE_LOOKS):
+            self._work()
+
+    def _work(self) -> None:
+        """Let C work, and hand out what has come."""
+        if self._hosting is None:
+            return
+        self._is_in_c = True
+        try:
+            self.loop.run(0)
+        finally:
+            self._is_in_c = False
+            for event in self.loop.events():
+                association = self._open.get(event.number)
+                if association is not None:
+                    association._put(association._take(event, self.loop.batch_size))
+
+    def _leave_to_parent(self) -> None:
+        """In a child process, where the event loop, too, is the parent's, all is over."""
+        if self._hosting is None:
+            return
+        self._hosting = None
+        self.loop.renew_lock()
+        links = [association._link for association in self._open.values()]
+        if self._is_in_c:  # what C has may be half changed
+            for link in links:
+                cut_off(link.descriptor)
+            self.loop.abandon()
+        else:
+            self.loop.free()
+        for association in list(self._open.values()):
+            association._record = None
+            association._is_over = True
+        self._open.clear()
+
+
+_requests: WeakKeyDictionary[asyncio.AbstractEventLoop, ReferenceType[_Requests]] = (
+    WeakKeyDictionary()
+)
+
+
+class AsyncAssociation(RequestorAssociationBase, AsyncSender):
     """An association that `aio.connect` has opened. An asynchronous context manager: it is released
     at the end, or aborted where an exception leaves the block. One task at a time may wait for what
     comes, by `echo`, `receive` or `release`, others get `LocalError`; `send` may be called beside
     that, and by several tasks, whose messages go out one after the other."""
 
-    def __init__(
-        self, protocol: AssociationProtocol, request: AssociateRequest, timeout: float | None
-    ) -> None:
-        super().__init__(protocol.association, request, protocol.peer, timeout)
-        self._protocol = protocol
+    def __init__(self, requests: _Requests, wanted: Request, timeout: float | None) -> None:
+        self._begun = time.monotonic()
+        AsyncSender.__init__(self)
+        super().__init__(requests.loop, wanted, timeout)
+        self._requests = requests
         self._runner: asyncio.Task[Any] | None = None
         """The task that waits for what comes."""
         self._looked_at: float | None = None
         """The last deadline that has passed."""
-        watch(self)
-
-    def _leave_to_parent(self) -> None:
-        """In a child process it is over."""
-        if self._record is not None:
-            self._record = None
-            self._association.receive_eof()
-            for _ in self._association.events():
-                pass
+        self._events: deque[Event] = deque()
+        self._held = 0
+        """Bytes that the events count for."""
+        self._last: Error | None = None
+        """The end, if it has come."""
+        self._is_aborted = False
+        """Has its user ended it, maybe while another task waits?"""
+        self._is_ending = False
+        """Is what comes dropped?"""
+        self._is_over = False
+        self._waiters = Waiters()
+        """Who waits for what comes."""
+        requests.add(self)
 
     async def echo(self) -> int:
         """Ask as `SyncAssociation.echo` does."""
         self._refuse_if_over()
-        return await self._run(self._requestor.echo())
+        context_id = context_id_of(self.contexts, VERIFICATION)
+        return await self._run(self._requestor.echo(context_id))
 
     async def send(
         self,
@@ -145,10 +237,10 @@ class AsyncAssociation(RequestorAssociationBase):
         iterator. Whoever is cancelled in the middle of it has only `abort` left to do."""
         context_id = context_id_of(self.contexts, context)
         self._refuse_if_over()
+        size = self._part_size
         try:
-            size = self._part_size
-            await self._protocol.send(data, context_id, is_command, self.timeout, size)
-            self._protocol.raise_if_over()
+            await self._send_message(data, context_id, is_command, self.timeout, size)
+            self._raise_if_over()
         except Error as e:
             await self._fail(e)
 
@@ -163,23 +255,22 @@ class AsyncAssociation(RequestorAssociationBase):
     async def release(self) -> None:
         """Release as `SyncAssociation.release` does."""
         self._refuse_if_over()
-        if self._association.state == engine.RELEASE_REQUESTED:  # the peer has asked first
+        if self._link.state == engine.RELEASE_REQUESTED:  # the peer has asked first
             await self._answer_release()
             return
-        order = self._protocol.order
         try:
-            await order.begin(True, self.timeout)  # after what other tasks send
+            await self._order.begin(True, self.timeout)  # after what other tasks send
             await self._run(self._requestor.release())
         finally:
-            order.end(False)
+            self._order.end(False)
         await self._end(RELEASED)
 
     async def abort(self) -> None:
         """Abort as `SyncAssociation.abort` does; from any task, where another one then gets
         `LocalError`."""
-        if self._record is not None:
-            self._association.send(Abort(0, 0))
-            self._protocol.aborted = True
+        if not self._is_over:
+            self._is_aborted = True
+            self._give_up()
             await self._end(ABORTED_BY_US)
 
     async def __aenter__(self) -> AsyncAssociation:
@@ -188,7 +279,7 @@ class AsyncAssociation(RequestorAssociationBase):
     async def __aexit__(
         self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None
     ) -> None:
-        if self._record is None:
+        if self._is_over:
             return
         if kind is not None and issubclass(kind, asyncio.CancelledError):
             self._cut()
@@ -202,33 +293,37 @@ class AsyncAssociation(RequestorAssociationBase):
 
     @cached_property
     def _part_size(self) -> int:
-        user_info = self.accept.user_info
-        return part_size_for((user_info and user_info.max_length) or 0)
+        return part_size(self._accepted)
 
     def _refuse_if_over(self) -> None:
         """Raises the exception where what has come is the end already."""
-        if self._record is None or self._protocol.aborted:
+        if self._is_over:
             raise LocalError(OVER)
         try:
-            self._protocol.raise_if_over()
+            self._raise_if_over()
         except Error as e:
             self._cut(end_of_error(e))
             raise
 
-    async def _open(self, deadline: float | None) -> None:
-        left = left_of(deadline)
-        self._association.set_timeouts(None if left is None else max(left, SHORTEST))
+    def _raise_if_over(self) -> None:
+        if self._is_aborted or self._is_over:
+            raise LocalError(WAS_ABORTED)
+        if self._last is not None:
+            raise self._last
+
+    async def _open(self, lookup: net.Lookup, deadline: float | None) -> None:
         try:
-            await self._run(self._requestor.open(), deadline)
+            self._begin(lookup, left_of(deadline))
+            self._requests.touch()
+            self._accepted = await self._run(self._requestor.open(), deadline)
         except BaseException:
             self._cut()
             raise
-        self._association.set_timeouts(self.timeout)
-        self._protocol.was_established = True
+        self._link.set_timeouts(self.timeout)
 
     async def _run(self, steps: Steps[T], deadline: float | None = None) -> T:
         """Take the steps of a service."""
-        if self._record is None:
+        if self._is_over:
             raise LocalError(OVER)
         if self._runner is not None and not self._runner.cancelling():
             raise LocalError(IN_USE.replace("thread", "task"))
@@ -238,11 +333,11 @@ class AsyncAssociation(RequestorAssociationBase):
         try:
             next(steps)
             while True:
-                self._protocol.step()
+                self._requests.touch()
                 extends = steps.send(await self._next(deadline))
                 deadline = deadline_of(self.timeout) if extends else deadline
         except StopIteration as e:
-            self._protocol.step()
+            self._requests.touch()
             result: T = e.value
             return result
         except Error as e:
@@ -252,46 +347,111 @@ class AsyncAssociation(RequestorAssociationBase):
                 self._runner = None
 
     async def _next(self, deadline: float | None) -> Event:
+        """The next event; one that ends the association is raised."""
         try:
             async with asyncio.timeout(left_of(deadline)):
-                return await self._protocol.next()
+                while not self._events:
+                    if self._is_ending or self._is_over:
+                        self._raise_if_over()
+                    await self._waiters.change(None)
         except TimeoutError:
-            if deadline != self._looked_at:  # once, or a peer that sends on puts it off for ever
-                self._looked_at = deadline
-                self._protocol.read_late()
-                if self._protocol.events:
-                    return await self._protocol.next()
-            self._association.send(Abort(0, 0))
-            raise AssociationTimeout(NOT_ANSWERED) from None
+            if deadline == self._looked_at:  # or a peer that sends on puts it off for ever
+                self._time_out()
+            self._looked_at = deadline
+            self._requests.look()
+            if not self._events:
+                self._time_out()
+        event = self._events.popleft()
+        self._held -= size_of(event)
+        self._make_room()
+        error = self._error_of(event)
+        if error is not None:
+            raise error
+        return event
+
+    def _time_out(self) -> NoReturn:
+        if self._record is None:
+            raise failure(self._wanted.address, TimeoutError()) from None
+        self._give_up()
+        raise AssociationTimeout(NOT_ANSWERED) from None
+
+    def _put(self, event: Event | None) -> None:
+        """Take what has come; None is news of the connection."""
+        if event is not None and not self._is_ending:
+            self._events.append(event)
+            self._held += size_of(event)
+            self._last = self._last or self._error_of(event)
+            self._make_room()
+        if event is None or self._last is not None:
+            self._room.wake()
+        self._waiters.wake()
+
+    def _make_room(self) -> None:
+        """Have C read no more where too much waits."""
+        holds = self._held >= (MOST_HELD // 2 if self._holds else MOST_HELD)
+        if holds != self._holds:
+            self._requests.touch()
+            self._hold(holds)
+
+    def _try_to_send(self, pdv: PDV) -> int:
+        self._requests.touch()
+        return self._link.send_data(pdv.context_id, control_of(pdv), pdv.data)
+
+    def _taken(self) -> int:
+        return self._link.taken
+
+    def _give_up(self) -> None:
+        self._requests.touch()
+        self._send_abort()
 
     async def _fail(self, error: Error) -> NoReturn:
         """Raise it; where it was the end, or made it, when all is closed."""
-        if self._association.state != engine.OPEN and not self._protocol.aborted:
+        if not self._is_over and self._link.state != engine.OPEN and not self._is_aborted:
             is_late = isinstance(error, AssociationTimeout)
             await self._end(end_of_error(error), LATE_CLOSING_TIME if is_late else CLOSING_TIME)
         raise error
 
     async def _answer_release(self) -> None:
-        self._association.send(ReleaseResponse())
+        self._requests.touch()
+        self._requestor.send(ReleaseResponse())
         await self._end(RELEASED_BY_PEER)
 
     async def _end(self, end: End, most: float = CLOSING_TIME) -> None:
-        """Send what is left, and close, within `most` seconds."""
+        """Send what is left, and let the peer close first, within `most` seconds, so that nothing
+        that is sent is destroyed."""
+        deadline = deadline_of(most)
+        self._is_ending = True
+        self._events.clear()
+        self._held = 0
+        self._make_room()
+        self._room.wake()
+        self._waiters.wake()
         try:
-            await self._protocol.wait_closed(most)
+            while self._link.state != engine.IDLE and (left := left_of(deadline)):
+                await self._waiters.change(left)
         finally:
-            self._log(end)
+            self._finish(end)
 
     def _cut(self, end: End = ABORTED_BY_US) -> None:
-        if self._record is not None:
-            self._protocol.cut()
-            self._log(end)
+        """An A-ABORT if there is an association, and the end, without waiting for anybody."""
+        if not self._is_over:
+            self._give_up()
+            self._finish(end)
 
-    def _log(self, end: End) -> None:
-        """Once."""
+    def _finish(self, end: End) -> None:
+        """Close, and log; once."""
         record, self._record = self._record, None
-        if record is not None:
-            record.finish(end, self._protocol.begun, self._protocol.received, self._protocol.sent)
+        if not self._is_over:
+            self._is_over = True
+            sent = self._link.sent
+            self._requests.touch()
+            self._link.close()
+            self._requests.remove(self)
+            self._order.stop()
+            self._room.wake()
+            self._waiters.wake()
+            if record is not None:
+                record.finish(end, self._begun, self._received, sent)
 
 
 class _Connecting:
@@ -337,80 +497,57 @@ def connect(
 ) -> _Connecting:
     """Open an association as requestor: `async with connect(...) as association`, or
     `association = await connect(...)`. Everything is as with `ltdic.connect`."""
-    most = check_connect(host, port, local_address, timeout)
-    parts = called_ae, calling_ae, contexts, max_length, identity, roles, async_ops, extended
-    wanted = request_of(*parts, common_extended, request)
-    security = security_of(tls, host, server_hostname)
-    where = (host, port), local_address, security
-    return _Connecting(_connect(where, wanted, most, retry))
+    where = host, port, called_ae, calling_ae, contexts, max_length, tls, server_hostname
+    more = local_address, identity, roles, async_ops, extended, common_extended, request
+    wanted = wanted_of(*where, *more)
+    return _Connecting(_connect(wanted, seconds_of("timeout", timeout), retry))
 
 
-Where = tuple[tuple[str, int], tuple[str, int] | None, Security | None]
-"""Address of the peer, of this end, and TLS."""
-
-
-async def _connect(
-    where: Where, request: AssociateRequest, timeout: float | None, retry: Retry | None
-) -> AsyncAssociation:
+async def _connect(wanted: Request, timeout: float | None, retry: Retry | None) -> AsyncAssociation:
     attempts = Attempts(retry, time.monotonic())
     while True:
         try:
-            return await _connect_once(where, request, timeout)
+            return await _connect_once(wanted, timeout)
         except Error as error:
             await asyncio.sleep(attempts.failed(error, time.monotonic()))
 
 
-async def _connect_once(
-    where: Where, request: AssociateRequest, timeout: float | None
-) -> AsyncAssociation:
+async def _connect_once(wanted: Request, timeout: float | None) -> AsyncAssociation:
     deadline = deadline_of(timeout)
-    address, local, security = where
     try:
         async with asyncio.timeout(timeout):
-            protocol = await _protocol_over(
-                await dial_async(address, local, timeout), timeout, security
-            )
-    except (OSError, ValueError) as e:  # a time-out is one, `ssl.SSLError`, and a name that is none
-        raise failure(address, e) from e
-    association = AsyncAssociation(protocol, request, timeout)
-    await association._open(deadline)
+            lookup = await _look_up(wanted)
+        association = AsyncAssociation(_Requests.here(), wanted, timeout)
+    except (OSError, UnicodeError) as e:  # a time-out is one
+        raise failure(wanted.address, e) from e
+    await association._open(lookup, deadline)
     return association
 
 
-async def _protocol_over(
-    sock: socket.socket, timeout: float | None, security: Security | None
-) -> AssociationProtocol:
-    """Drive an association over this connection, when TLS is up."""
+_lookups = Threads("ltdic-lookup", MOST_LOOKUPS)
+
+
+async def _look_up(wanted: Request) -> net.Lookup:
+    """Look names up in a thread, since that may take long."""
+    address, local = wanted.address, wanted.local
+    if net.is_numeric(address[0]) and (local is None or net.is_numeric(local[0] or "*")):
+        return net.Lookup(address, local)
     try:
-        tls = None if security is None else Tls(*security)
-        protocol = AssociationProtocol(timeout, tls)
-        await asyncio.get_running_loop().create_connection(lambda: protocol, sock=sock)
-    except BaseException:
-        sock.close()
-        raise
-    try:
-        while tls is not None and not tls.established:
-            if tls.error is not None:
-                raise tls.error
-            if protocol.closed:
-                raise ConnectionResetError("the peer has closed the connection in the handshake")
-            await protocol.change()
-    except BaseException:
-        protocol.transport.abort()
-        raise
-    return protocol
+        return await call_in_thread(_lookups, net.Lookup, address, local)
+    except NoThread as e:
+        raise OSError(errno.EAGAIN, "can't start new thread") from e
 
 
 # ---- server -------------------------------------------------------------------------------------
 
 
-class AsyncServedAssociation(Served):
+class AsyncServedAssociation(Served, AsyncSender):
     """An association of an `aio.Server`, as its handler and `on_request` see it."""
 
     def __init__(self, server: Server, number: int, pdus: bytes) -> None:
+        AsyncSender.__init__(self)
         super().__init__(server._loop, number, pdus)
         self._server = server
-        self._order = AsyncMessageOrder()
         self._events: deque[PDV] = deque()
         """The data that the handler has not seen."""
         self._held = 0
@@ -428,6 +565,7 @@ class AsyncServedAssociation(Served):
         """Does the handler wait for the end?"""
         self._is_over = False
         self._waiters = Waiters()
+        """Who waits for the end."""
 
     async def send(
         self,
@@ -438,17 +576,10 @@ class AsyncServedAssociation(Served):
     ) -> None:
         """Send as `AsyncAssociation.send` does, in any task: what several send at once goes out one
         message after the other. Raises `LocalError` where the association is over."""
-        context_id = self._context_id_of(context)
-        opens = is_begun = False
+        context_id, most = self._context_id_of(context), self._server._timeout
         try:
-            await self._order.begin(is_command, self._server._timeout)
-            async with aclosing(async_parts_of(data, self._part_size)) as parts:
-                async for is_last, part in parts:
-                    await self._send(PDV(context_id, is_command, is_last, part))
-                    opens = is_command and not is_begun and bool(engine.announces_data_set(part))
-                    is_begun = not is_last
+            await self._send_message(data, context_id, is_command, most, self._part_size)
         finally:
-            self._order.end(opens, broken=is_begun)
             self._hold()
             self._server._touch()  # a release may have waited for the end of the message
 
@@ -456,7 +587,7 @@ class AsyncServedAssociation(Served):
         """Ask the peer for release (PS3.8 7.2), between two messages, and wait for the end."""
         try:
             await self._order.begin(True, self._server._timeout)
-            self._refuse_if_over()
+            self._raise_if_over()
             status = self._send_pdu(ReleaseRequest())
             if status != 0:
                 raise error_of_send(status, "an A-RELEASE-RQ")
@@ -486,37 +617,21 @@ class AsyncServedAssociation(Served):
 
     # ---- how it is done
 
-    def _refuse_if_over(self) -> None:
+    def _raise_if_over(self) -> None:
         if self._is_over or self._is_aborted:
             raise LocalError(OVER)
+
+    def _give_up(self) -> None:
+        self.abort()
 
     def _send_pdu(self, pdu: PDU) -> int:
         self._server._touch()
         return int(self._loop.sending(self._number, encode(pdu)).make())
 
-    async def _send(self, pdv: PDV) -> None:
-        """Send it when there is room, and let the others go on."""
-        self._refuse_if_over()
-        while (status := self._try_to_send(pdv)) == codec.ROOM:
-            await self._wait_for_room()
-            self._refuse_if_over()
-        if status != 0:
-            raise error_of_send_data(status, pdv)
-
     def _try_to_send(self, pdv: PDV) -> int:
         self._server._touch()
         call = self._loop.sending_data(self._number, pdv.context_id, control_of(pdv), pdv.data)
         return int(call.make())
-
-    async def _wait_for_room(self) -> None:
-        """Wait until the peer has taken what was sent before. One that takes nothing in time is
-        aborted."""
-        taken = self._taken()
-        while not await self._waiters.change(self._server._timeout):
-            before, taken = taken, self._taken()
-            if taken <= before:
-                self.abort()
-                raise AssociationTimeout(NOT_TAKEN)
 
     def _hold(self) -> None:
         """Have C hold back the end while the handler works, and data where too much waits."""
@@ -625,6 +740,7 @@ class AsyncServedAssociation(Served):
         """It has ended. Return the tasks that may still run."""
         self._is_over = True
         self._order.stop()
+        self._room.wake()
         self._waiters.wake()
         tasks = set(self._tasks)
         self._cancel()
@@ -633,30 +749,6 @@ class AsyncServedAssociation(Served):
 
 Handler = Callable[[AsyncServedAssociation, PDV], Awaitable[None]]
 OnEnd = Callable[[AsyncServedAssociation, Record], Awaitable[None] | None]
-
-
-class NoThread(Exception):
-    """The system has no more threads, and there is none."""
-
-
-def _call_in_thread(
-    loop: asyncio.AbstractEventLoop,
-    done: asyncio.Future[tuple[Any, BaseException | None]],
-    function: Callable[[Any], Any],
-    argument: Any,
-) -> None:
-    result, error = None, None
-    try:
-        result = function(argument)
-    except BaseException as e:
-        error = e
-
-    def deliver() -> None:
-        if not done.done():
-            done.set_result((result, error))
-
-    with suppress(RuntimeError):  # the loop is closed
-        loop.call_soon_threadsafe(deliver)
 
 
 class Server(ServerBase[AsyncServedAssociation]):
@@ -742,7 +834,7 @@ class Server(ServerBase[AsyncServedAssociation]):
     async def _listen(self) -> None:
         """Look a name up in a thread, since that may take long."""
         host, port = self._address
-        if host in ("", "*") or is_numeric(host):
+        if host in ("", "*") or net.is_numeric(host):
             self._loop.listen(host, port)
         else:
             loop = asyncio.get_running_loop()
@@ -858,7 +950,7 @@ class Server(ServerBase[AsyncServedAssociation]):
     def _room(self, event: service.ServedEvent) -> None:
         association = self._served.get(event.served)
         if association is not None:
-            association._waiters.wake()
+            association._room.wake()
 
     def _ended(self, event: service.ServedEvent) -> None:
         association, report = self._served.pop(event.served, None), event.report
@@ -910,7 +1002,7 @@ class Server(ServerBase[AsyncServedAssociation]):
             if inspect.iscoroutinefunction(on_request):
                 decision = await on_request(association)
             else:
-                decision = await self._in_thread(on_request, association)
+                decision = await call_in_thread(self._threads, on_request, association)
                 if inspect.isawaitable(decision):
                     decision = await decision
             answer = answer_of(decision, association)
@@ -930,22 +1022,6 @@ class Server(ServerBase[AsyncServedAssociation]):
             return await decision
 
         association._start(self._decide(association, awaited))
-
-    async def _in_thread(self, function: Callable[[Any], Any], argument: Any) -> Any:
-        """Call the function in a thread, and return or raise what it does. It is no executor that
-        anybody else uses, and none that the process waits for at its end. Raises `NoThread`."""
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
-        task = Task(partial(_call_in_thread, loop, done, function, argument))
-        if not self._threads.submit(task):
-            raise NoThread
-        try:
-            result, error = await done
-        finally:
-            self._threads.forget(task)
-        if error is not None:
-            raise error if isinstance(error, Exception) else RuntimeError(repr(error)) from error
-        return result
 
     # ---- closing
 

@@ -1,81 +1,69 @@
-"""The blocking requestor: a socket, `ssl`, and an `Association` between them and the user."""
+"""The blocking requestor: an association of C, and whoever waits for it."""
 
 from __future__ import annotations
 
 import math
-import select
-import socket
 import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Mapping
 from types import TracebackType
+from typing import NoReturn
 
 from ._begun import calls_of
-from ._connecting import dial
+from ._codec import control_of
 from ._fork import cut_off, has, watch
 from ._message_order import BROKEN
-from ._native import engine
-from .admission import DEFAULT_MAX_LENGTH, Context
-from .association import (
+from ._native import codec, engine, net, requestor
+from ._native.requestor import RequestorLoop
+from ._requesting import (
     CLOSING_TIME,
-    DEFAULT_TIMEOUT,
     IN_USE,
     LATE_CLOSING_TIME,
+    LATE_LOOKS,
     MOST_HELD,
-    NOT_ANSWERED,
-    NOT_TAKEN,
-    OVER,
-    SHORTEST,
     WAS_ABORTED,
-    Association,
     Event,
+    Request,
     RequestorAssociationBase,
-    Security,
-    Sendable,
     Steps,
     T,
-    acknowledge,
-    check_connect,
+    failure,
+    size_of,
+    wanted_of,
+)
+from ._sending import NOT_TAKEN, Sendable, parts_of
+from ._times import seconds_of
+from .admission import DEFAULT_MAX_LENGTH, VERIFICATION, Context
+from .association import (
+    DEFAULT_TIMEOUT,
+    NOT_ANSWERED,
+    OVER,
     context_id_of,
     deadline_of,
-    end_of_tls,
-    error_of_event,
     error_of_send_data,
-    failure,
     left_of,
-    parts_of,
-    request_of,
-    security_of,
-    size_of,
-    unacknowledged,
-    unread,
 )
 from .counters import ABORTED_BY_US, RELEASED, RELEASED_BY_PEER, End, end_of_error
 from .errors import AssociationTimeout, Error, LocalError
 from .pdu import (
     PDV,
-    Abort,
     AssociateRequest,
     CommonExtendedNegotiation,
     ReleaseResponse,
     UserIdentity,
 )
 from .retry import Attempts, Retry
-from .tls import READ_SIZE
 
 INTERRUPTED = "what a signal has interrupted uses the association"
 TORN = "what a signal has interrupted was moving data: only abort is left to do"
 ROUND = 0.01
 """Seconds between two looks at whether another thread still uses an association."""
-LONGEST = 0x7FFFFFFF
-"""Milliseconds that poll(2) can wait at most."""
-LEAST_RECORD = 21
-"""Bytes of a record of TLS beside its data, at least."""
-LARGEST_RECORD = 5 + 0x4000 + 0x800
-"""Bytes of a record of TLS at most (RFC 5246 6.2.3)."""
+LONGEST = 500
+"""Milliseconds of one wait. A signal that comes just before a wait is noticed after it."""
+UNFINISHED = codec.NEED_MORE, requestor.INTERRUPTED
+"""Statuses where something is left to be sent."""
 
 
 def connect(
@@ -117,54 +105,25 @@ def connect(
     UIDs, numbers or an identity that PS3.8 does not allow, or a host, port or time that is none.
     With `retry` each says how often was tried.
     """
-    most = check_connect(host, port, local_address, timeout)
-    parts = called_ae, calling_ae, contexts, max_length, identity, roles, async_ops, extended
-    wanted = request_of(*parts, common_extended, request)
-    security = security_of(tls, host, server_hostname)
-    how = (host, port), local_address, wanted, most, security
-    return _retried(retry, lambda: _connect_once(*how))
-
-
-def _retried(retry: Retry | None, once: Callable[[], SyncAssociation]) -> SyncAssociation:
-    """Call the function again after each error that `retry` has a wait for."""
+    where = host, port, called_ae, calling_ae, contexts, max_length, tls, server_hostname
+    more = local_address, identity, roles, async_ops, extended, common_extended, request
+    wanted, most = wanted_of(*where, *more), seconds_of("timeout", timeout)
     attempts = Attempts(retry, time.monotonic())
     while True:
         try:
-            return once()
+            return _connect_once(wanted, most)
         except Error as error:
             time.sleep(attempts.failed(error, time.monotonic()))
 
 
-def _connect_once(
-    address: tuple[str, int],
-    local: tuple[str, int] | None,
-    request: AssociateRequest,
-    timeout: float | None,
-    security: Security | None,
-) -> SyncAssociation:
+def _connect_once(wanted: Request, timeout: float | None) -> SyncAssociation:
     deadline = deadline_of(timeout)
     try:
-        sock = dial(address, local, timeout)
+        lookup = net.Lookup(wanted.address, wanted.local)
+        association = SyncAssociation(wanted, timeout)
     except (OSError, UnicodeError) as e:
-        raise failure(address, e) from e
-    try:
-        if security is not None:
-            left = left_of(deadline)
-            most = None if left is None else min(max(left, SHORTEST), LONGEST / 1000)
-            sock.settimeout(most)
-            context, name = security
-            sock = secured = context.wrap_socket(
-                sock, server_hostname=name, do_handshake_on_connect=False
-            )
-            secured.do_handshake()
-        association = SyncAssociation(sock, request, timeout)
-    except (OSError, ValueError) as e:  # a time-out is one, `ssl.SSLError`, and a name that is none
-        sock.close()
-        raise failure(address, e) from e
-    except BaseException:
-        sock.close()
-        raise
-    association._open(deadline)
+        raise failure(wanted.address, e) from e
+    association._open(lookup, deadline)
     return association
 
 
@@ -172,48 +131,26 @@ class SyncAssociation(RequestorAssociationBase):
     """An association that `connect` has opened. A context manager: it is released at the end, or
     aborted where an exception leaves the block. One thread at a time, but for `abort`."""
 
-    def __init__(
-        self, sock: socket.socket, request: AssociateRequest, timeout: float | None
-    ) -> None:
-        sock.setblocking(False)
-        association = Association(requestor=True, timeout=timeout)
-        super().__init__(association, request, _peer_of(sock), timeout)
-        self._socket = sock
-        self._poll = select.poll()
-        self._alert: ssl.SSLError | None = None
-        self._renegotiates = False
-        """True while TLS has to read before it can write."""
+    def __init__(self, wanted: Request, timeout: float | None) -> None:
+        self._begun = time.monotonic()
+        super().__init__(RequestorLoop.of_thread(), wanted, timeout)
         self._use: dict[str, _Use] = {}
         """The call that uses it, under the key `use`. What a signal handler raised may have ended
         it."""
         self._use_lock = threading.RLock()
-        self._alarm: tuple[socket.socket, socket.socket] | None = socket.socketpair()
-        """A byte that is sent to its second end wakes whoever waits for the socket."""
-        self._alarm_lock = threading.RLock()
         self._is_to_abort = False
-        self._alarm[1].setblocking(False)
-        self._poll.register(self._alarm[0], select.POLLIN)
         self._events: deque[Event] = deque()
         self._held = 0
+        """Bytes that the events count for."""
         self._is_broken = False
         """Was what is being sent not sent to its end?"""
         self._is_torn = False
-        """True while bytes or events are at no place where the next method finds them: it stays so
-        where a signal handler raises then."""
-        self._is_secured = isinstance(sock, ssl.SSLSocket)
+        """True while an event is at no place where the next method finds it: it stays so where a
+        signal handler raises then."""
+        self._is_over = False
         self._deadline: float | None = None
         """Until when the method that runs may wait for the peer, as far as it has a limit."""
-        self._late: int | None = None
-        """Bytes that may still be read after the deadline of the step that runs; None before it."""
-        self._out = memoryview(b"")
-        self._gone: list[int] = []
-        """Bytes at the beginning of it that the socket has taken."""
-        self._arrived: list[bytes] = []
-        """What the socket has given, and the association has not; empty bytes at the end."""
-        self._begun = time.monotonic()
-        self._received = self._sent = 0
-        self._unanswered = False
-        """True where something was received, and nothing sent since."""
+        self._late = LATE_LOOKS
         watch(self)
 
     # ---- what the user does
@@ -225,7 +162,7 @@ class SyncAssociation(RequestorAssociationBase):
         does not answer it ends the association: `AssociationAborted`."""
         with _Use(self):
             self._refuse_if_over()
-            return self._run(self._requestor.echo())
+            return self._run(self._requestor.echo(context_id_of(self.contexts, VERIFICATION)))
 
     def send(self, data: Sendable, *, context: int | str, is_command: bool = False) -> None:
         """Send a whole command or data set: bytes, a binary file that is read to its end, or an
@@ -243,7 +180,6 @@ class SyncAssociation(RequestorAssociationBase):
                 raise LocalError(BROKEN)
             for is_last, part in parts_of(data):
                 self._give(PDV(context_id, is_command, is_last, part))
-                self._send_out()
             self._is_broken = False
 
     def receive(self, *, joined: bool = True, limit: int = 1 << 30) -> PDV | None:
@@ -266,7 +202,7 @@ class SyncAssociation(RequestorAssociationBase):
         """End the association in order (PS3.8 7.2); data that still comes is dropped."""
         with _Use(self):
             self._refuse_if_over()
-            if self._association.state == engine.RELEASE_REQUESTED:  # the peer has asked first
+            if self._link.state == engine.RELEASE_REQUESTED:  # the peer has asked first
                 self._answer_release()
                 return
             self._run(self._requestor.release())
@@ -278,12 +214,9 @@ class SyncAssociation(RequestorAssociationBase):
         From any thread: another method that runs meanwhile raises `LocalError`, and it is over
         when this returns. In a signal handler, that happens after the handler."""
         self._is_to_abort = True
-        # The pipe of a child process is broken. One that is full wakes whoever waits, too.
-        with self._alarm_lock, suppress(BrokenPipeError, BlockingIOError):
-            if self._alarm is not None:
-                self._alarm[1].send(b"\0")
+        self._loop.wake()
         use = _Use(self)
-        while (refusal := self._begin(use)) == IN_USE and self._record is not None:
+        while (refusal := self._begin_use(use)) == IN_USE and not self._is_over:
             time.sleep(ROUND)
         if not refusal:  # else it was over, or this is a signal handler
             self._deadline = deadline_of(self.timeout)
@@ -293,15 +226,15 @@ class SyncAssociation(RequestorAssociationBase):
                 self._use.clear()
 
     def _abort_here(self) -> None:
-        if self._record is not None:
-            self._association.send(Abort(0, 0))
+        if not self._is_over:
+            self._send_abort()
             self._await_close(ABORTED_BY_US)
 
     @property
     def _is_used(self) -> bool:
         return bool(self._use)
 
-    def _begin(self, use: _Use) -> str:
+    def _begin_use(self, use: _Use) -> str:
         """Use it, or return why not: one thread at a time does, and no signal handler that
         interrupts it."""
         while (user := self._use.setdefault("use", use)) is not use:
@@ -320,7 +253,7 @@ class SyncAssociation(RequestorAssociationBase):
             self.abort()
 
     def _abort_if_asked(self) -> None:
-        if self._is_to_abort and self._record is not None:
+        if self._is_to_abort and not self._is_over:
             self._abort_here()
             raise LocalError(WAS_ABORTED)
 
@@ -330,7 +263,7 @@ class SyncAssociation(RequestorAssociationBase):
     def __exit__(
         self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None
     ) -> None:
-        if self._record is None:
+        if self._is_over:
             return
         try:
             if kind is not None:
@@ -346,38 +279,10 @@ class SyncAssociation(RequestorAssociationBase):
     # ---- how it is done
 
     def _refuse_if_unusable(self) -> None:
-        if self._record is None:
+        if self._is_over:
             raise LocalError(OVER)
-        if self._is_torn or self._association._is_telling:
+        if self._is_torn:
             raise LocalError(TORN)
-
-    def _give(self, pdv: PDV) -> None:
-        """Give a part of a message to the association."""
-        before, self._is_broken = self._is_broken, True
-        status = self._association._send_data(pdv)
-        if status != 0:
-            self._is_broken = before
-            raise error_of_send_data(status, pdv)
-
-    def _run(self, steps: Steps[T], deadline: float | None = None) -> T:
-        """Take the steps of a service."""
-        self._refuse_if_unusable()
-        self._deadline = deadline_of(self.timeout) if deadline is None else deadline
-        self._late = None
-        try:
-            next(steps)
-            while True:
-                extends = steps.send(self._next(self._deadline))
-                self._is_torn = False
-                if extends:
-                    self._deadline, self._late = deadline_of(self.timeout), None
-        except StopIteration as e:
-            result: T = e.value
-            return result
-        except Error as e:
-            if self._association.state != engine.OPEN:
-                self._await_close(end_of_error(e))
-            raise
 
     def _refuse_if_over(self) -> None:
         """Raises the exception where what has come is the end."""
@@ -385,180 +290,119 @@ class SyncAssociation(RequestorAssociationBase):
         self._collect()
         self._raise_if_over()
 
-    def _open(self, deadline: float | None) -> None:
-        self._association.set_timeouts(None)  # `deadline` is enough
+    def _open(self, lookup: net.Lookup, deadline: float | None) -> None:
         try:
-            self._run(self._requestor.open(), deadline)
+            self._begin(lookup, left_of(deadline))
+            self._accepted = self._run(self._requestor.open(), deadline)
         except BaseException:
+            self._deadline = time.monotonic()
             self._abort_here()
             raise
         self._is_torn = False
-        self._association.set_timeouts(self.timeout)
+        self._link.set_timeouts(self.timeout)
 
-    def _send_out(self) -> None:
-        """Send what was given to the association."""
-        self._abort_if_asked()
-        self._deadline, taken = deadline_of(self.timeout), self._taken()
-        while self._collect():
-            self._raise_if_over()
-            if _is_past(self._deadline):
-                before, taken = taken, self._taken()
-                if taken <= before:  # whatever has come meanwhile is no reason to wait longer
-                    self._association.send(Abort(0, 0))
-                    self._fail(AssociationTimeout(NOT_TAKEN))
-                self._deadline = deadline_of(self.timeout)
-            self._move(self._deadline)
-            self._abort_if_asked()
-        self._raise_if_over()
-
-    def _taken(self) -> int:
-        """Bytes that the peer's system has taken, as far as that is known."""
-        return self._sent - unacknowledged(self._socket)
+    def _run(self, steps: Steps[T], deadline: float | None = None) -> T:
+        """Take the steps of a service."""
+        self._refuse_if_unusable()
+        self._deadline = deadline_of(self.timeout) if deadline is None else deadline
+        self._late = LATE_LOOKS
+        try:
+            next(steps)
+            while True:
+                extends = steps.send(self._next(self._deadline))
+                self._is_torn = False
+                if extends:
+                    self._deadline, self._late = deadline_of(self.timeout), LATE_LOOKS
+        except StopIteration as e:
+            result: T = e.value
+            return result
+        except Error as e:
+            if not self._is_over and self._link.state != engine.OPEN:
+                self._await_close(end_of_error(e))
+            raise
 
     def _next(self, deadline: float | None) -> Event:
         """The next event; one that ends the association is raised. Raises where none comes in time;
         what is there at the deadline may have come before it, and counts."""
         while True:
-            is_late = _is_past(deadline)
-            if is_late or _is_past(self._association.deadline()):
-                self._read_late()
             self._collect()
             if self._events:
                 self._is_torn = True  # until the steps have dealt with it
                 event = self._events.popleft()
                 self._held -= size_of(event)
-                error = self._error_of(event)
-                if error is not None:
-                    self._fail(error)
+                self._raise_end(event)
                 return event
-            if is_late:
-                self._association.send(Abort(0, 0))
-                self._fail(AssociationTimeout(NOT_ANSWERED))
-            own = self._association.deadline()
-            moments = [moment for moment in (deadline, own) if moment is not None]
-            self._move(min(moments, default=None))
+            if _is_past(deadline):
+                if not self._late:
+                    self._time_out()
+                self._late -= 1
+            self._loop.run(_milliseconds(deadline))
             self._abort_if_asked()
 
-    def _read_late(self) -> None:
-        """Read what was there when this was first called in a step, 1 MiB at most, and little that
-        came after that."""
-        tls = self._socket if isinstance(self._socket, ssl.SSLSocket) else None
-        header = 0 if tls is None else LEAST_RECORD
-        if self._late is None:
-            left = unread(self._socket)
-            if tls is not None:  # it may have read a record in part
-                left += tls.pending() + LARGEST_RECORD
-            self._late = max(1, min(left, MOST_HELD))  # 1: the end may be there
-        while self._late > 0:
-            before = self._received
-            self._read()
-            size = self._received - before
-            self._late = self._late - size - header if size else 0
+    def _time_out(self) -> NoReturn:
+        if self._record is None:
+            self._fail(failure(self._wanted.address, TimeoutError()))
+        self._send_abort()
+        self._fail(AssociationTimeout(NOT_ANSWERED))
+
+    def _collect(self) -> None:
+        """Take what C has received. Where too much waits, no more is read."""
+        is_torn, self._is_torn = self._is_torn, True
+        for found in self._loop.events():
+            event = self._take(found, self._loop.batch_size)
+            if event is not None:
+                self._events.append(event)
+                self._held += size_of(event)
+        self._is_torn = is_torn
 
     def _raise_if_over(self) -> None:
         """Raises the exception of the end, if it has come; events before it are lost with it."""
         for event in self._events:
-            error = self._error_of(event)
-            if error is not None:
-                self._fail(error)
+            self._raise_end(event)
 
-    def _error_of(self, event: Event) -> Error | None:
-        """The exception for an event that ends the association, or None."""
-        error = error_of_event(event)
-        established = self._requestor.accept is not None
-        return None if error is None else end_of_tls(error, self._alert, established)
+    def _raise_end(self, event: Event) -> None:
+        error = self._error_of(event)
+        if error is not None:
+            self._fail(error)
 
-    def _fail(self, error: Error) -> None:
+    def _fail(self, error: Error) -> NoReturn:
         self._await_close(end_of_error(error))
         raise error
 
-    def _collect(self) -> bool:
-        """Take the events that there is room for, and the bytes that are to be sent. True if there
-        are some."""
-        self._settle()
-        if self._held < MOST_HELD:
-            for event in self._association.events():
-                self._events.append(event)
-                self._held += size_of(event)
-        if not self._out and self._association._has_to_send:
-            self._is_torn = True
-            self._out = memoryview(self._association.data_to_send())
-            self._is_torn = False
-        return bool(self._out)
+    # ---- sending
 
-    def _settle(self) -> None:
-        """Deal with what the socket has taken and given."""
-        size = sum(self._gone)
-        self._out, self._gone, self._sent = self._out[size:], [], self._sent + size
-        while self._arrived:
-            self._is_torn = True
-            data = self._arrived.pop(0)
-            if data:
-                self._association.receive_data(data)
-            else:
-                self._association.receive_eof()
-            self._received += len(data)
-            self._is_torn = False
+    def _give(self, pdv: PDV) -> None:
+        """Send a part of a message: until the system has taken all of it."""
+        self._abort_if_asked()
+        before, self._is_broken = self._is_broken, True
+        self._deadline, taken = deadline_of(self.timeout), self._link.taken
+        what = pdv.context_id, control_of(pdv), pdv.data
+        status = self._loop.send_data(self._link, *what, _milliseconds(self._deadline))
+        if status not in (0, *UNFINISHED):
+            self._is_broken = before
+            raise error_of_send_data(status, pdv)
+        while status != 0:
+            self._look_while_sending()
+            if _is_past(self._deadline):
+                earlier, taken = taken, self._link.taken
+                if taken <= earlier:  # whatever has come meanwhile is no reason to wait longer
+                    self._send_abort()
+                    self._fail(AssociationTimeout(NOT_TAKEN))
+                self._deadline = deadline_of(self.timeout)
+            status = self._loop.send_data(self._link, 0, 0, None, _milliseconds(self._deadline))
+        self._look_while_sending()
 
-    def _move(self, until: float | None) -> None:
-        """Wait until the socket takes or gives something, and do it."""
-        reads = self._held < MOST_HELD or self._renegotiates
-        writes = bool(self._out) and not self._renegotiates
-        if reads and isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
-            flags = select.POLLIN
-        else:
-            flags = self._wait_for(reads, writes, until)
-        if writes and flags & ~select.POLLIN:
-            self._write()
-        if reads and flags & ~select.POLLOUT:
-            self._read()
-
-    def _wait_for(self, reads: bool, writes: bool, until: float | None) -> int:
-        """Wait for the socket, and return what poll(2) says of it."""
-        mask = (select.POLLIN if reads else 0) | (select.POLLOUT if writes else 0)
-        if self._unanswered and self._association.expects_more:
-            acknowledge(self._socket)
-        self._unanswered = False
-        self._poll.register(self._socket, mask)
-        left = left_of(until)
-        most = None if left is None else min(math.ceil(left * 1000), LONGEST)
-        return dict(self._poll.poll(most)).get(self._socket.fileno(), 0)
-
-    # No bytecode lies between a call of the system and the keeping of its result: a signal handler
-    # may raise. `SSLSocket` is written in Python.
-
-    def _write(self) -> None:
-        self._is_torn = self._is_secured
-        try:
-            self._gone.extend(map(self._socket.send, [self._out]))
-            self._unanswered = False
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError) as e:
-            self._renegotiates = isinstance(e, ssl.SSLWantReadError)
-        except OSError:  # what the peer said before it left may be unread
-            self._out = memoryview(b"")
-            self._association.send_failed()
-        self._is_torn = False
-        self._settle()
-
-    def _read(self) -> None:
-        self._renegotiates = False
-        self._is_torn = self._is_secured
-        try:
-            self._arrived.extend(map(self._socket.recv, [READ_SIZE]))
-            self._unanswered = self._arrived[-1:] != [b""]
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            pass
-        except OSError as e:
-            if isinstance(e, ssl.SSLError) and not isinstance(e, ssl.SSLEOFError):
-                self._alert = e
-            self._arrived.append(b"")
-        self._is_torn = False
-        self._settle()
+    def _look_while_sending(self) -> None:
+        """Keep what has come. Raises where it is the end."""
+        self._collect()
+        self._hold(self._held >= MOST_HELD)
+        self._raise_if_over()
+        self._abort_if_asked()
 
     # ---- the end
 
     def _answer_release(self) -> None:
-        self._association.send(ReleaseResponse())
+        self._requestor.send(ReleaseResponse())
         self._deadline = deadline_of(self.timeout)
         self._await_close(RELEASED_BY_PEER)
 
@@ -569,52 +413,46 @@ class SyncAssociation(RequestorAssociationBase):
         deadline = now + CLOSING_TIME
         if self._deadline is not None:
             deadline = min(deadline, max(self._deadline, now + LATE_CLOSING_TIME))
-        with self._alarm_lock, suppress(KeyError):
-            if self._alarm is not None:
-                self._poll.unregister(self._alarm[0])
         try:
-            while self._record is not None and self._drop_all() and time.monotonic() < deadline:
-                self._move(deadline)
+            self._hold(False)
+            while not self._is_over and self._drop_all() and not _is_past(deadline):
+                self._loop.run(_milliseconds(deadline))
         finally:
             self._finish(end)
 
     def _drop_all(self) -> bool:
         """Drop all that has come, and still comes; False after the last of it."""
+        self._collect()
         self._events.clear()
         self._held = 0
-        self._collect()
-        return self._association.state != engine.IDLE
+        return self._record is not None and self._link.state != engine.IDLE
 
     def _finish(self, end: End) -> None:
         """Close, and log; once."""
+        if self._is_over:
+            return
+        self._is_over = True
         record, self._record = self._record, None
+        sent = self._link.sent
+        self._link.close()
+        self._loop.give_back()
         if record is not None:
-            self._close()
-            record.finish(end, self._begun, self._received, self._sent)
-
-    def _close(self) -> None:
-        self._socket.close()
-        with self._alarm_lock:
-            alarm, self._alarm = self._alarm, None
-            for one in alarm or ():
-                one.close()
+            record.finish(end, self._begun, self._received, sent)
 
     def _leave_to_parent(self) -> None:
         """In a child process it is over; what runs in this thread finds the connection lost."""
         if not has(self._use_lock):
             self._use_lock = threading.RLock()
-        if not has(self._alarm_lock):
-            self._alarm_lock = threading.RLock()
-        if self._record is None:
+        self._loop.renew_lock()
+        if self._is_over or calls_of(self, _USES, threading.get_ident()):
             return
-        for one in (self._socket, *(self._alarm or ())):
-            cut_off(one.fileno())
-        if not calls_of(self, _USES, threading.get_ident()):
-            self._use.clear()
-            self._record = None
-            self._close()
-            self._association.receive_eof()
-            self._drop_all()
+        if self._use:  # a thread of the parent may have been in C: what C has may be half changed
+            cut_off(self._link.descriptor)
+            self._loop.abandon()
+        else:
+            self._loop.free()
+        self._use.clear()
+        self._is_over, self._record = True, None
 
 
 class _Use:
@@ -625,7 +463,7 @@ class _Use:
         self._association = association
 
     def __enter__(self) -> None:
-        refusal = self._association._begin(self)
+        refusal = self._association._begin_use(self)
         if refusal:
             raise LocalError(refusal)
         self._association._deadline = deadline_of(self._association.timeout)
@@ -654,9 +492,7 @@ def _is_past(moment: float | None) -> bool:
     return moment is not None and time.monotonic() >= moment
 
 
-def _peer_of(sock: socket.socket) -> tuple[str, int]:
-    try:
-        name = sock.getpeername()
-    except OSError:  # it has left already
-        return "unknown", 0
-    return str(name[0]), int(name[1])
+def _milliseconds(deadline: float | None) -> int:
+    """How long one call of C may wait."""
+    left = left_of(deadline)
+    return LONGEST if left is None else min(math.ceil(left * 1000), LONGEST)

@@ -20,20 +20,16 @@ from ._codec import control_of, encode, flags_of
 from ._message_order import MessageOrder, Signal
 from ._native import codec, engine, service
 from ._on_request import PendingDecision, PendingDecisions
-from ._serving import Served, ServerBase
+from ._sending import NOT_TAKEN, Sendable, parts_of
+from ._serving import FAILED_DECISION, Served, ServerBase, answer_of
 from ._times import seconds_of
 from .admission import Admission
 from .association import (
     DEFAULT_IDLE,
     DEFAULT_TIMEOUT,
-    FAILED_DECISION,
-    NOT_TAKEN,
     OVER,
-    Sendable,
-    answer_of,
     error_of_send,
     error_of_send_data,
-    parts_of,
 )
 from .counters import Record, logger
 from .errors import AssociationTimeout, LocalError

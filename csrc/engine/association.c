@@ -178,6 +178,11 @@ bool ltdic__association_is_between_messages(const ltdic_association *a, bool dat
     return stage == BETWEEN || (stage == AFTER_COMMAND && !data_set_follows);
 }
 
+size_t ltdic__association_waiting(const ltdic_association *a)
+{
+    return ltdic__outbox_size(&a->out);
+}
+
 bool ltdic__association_has_room(const ltdic_association *a)
 {
     return ltdic__outbox_size(&a->out) <= LTDIC_MAX_QUEUE / 2 && !ltdic__outbox_is_full(&a->out);

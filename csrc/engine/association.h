@@ -73,6 +73,7 @@ bool ltdic__association_is_lost(const ltdic_association *a); /* ltdic_associatio
 /* Returns true if each message that the user has begun is complete. `data_set_follows`: the last
  * command announced a data set. */
 bool ltdic__association_is_between_messages(const ltdic_association *a, bool data_set_follows);
+size_t ltdic__association_waiting(const ltdic_association *a);      /* bytes to be sent */
 bool ltdic__association_has_room(const ltdic_association *a);       /* half of the queue is free */
 uint64_t ltdic__association_bytes_sent(const ltdic_association *a); /* in total */
 uint32_t ltdic__association_response_time(const ltdic_association *a); /* ms; 0: no limit */

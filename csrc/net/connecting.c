@@ -5,6 +5,8 @@
 
 #include "net.h"
 
+#include <stdlib.h>
+
 enum { ATTEMPT_DELAY = 250 }; /* ms between the starts of two attempts (RFC 8305 5) */
 
 uint64_t ltdic__attempt_deadline(const ltdic_net *net)
@@ -179,38 +181,52 @@ bool ltdic__finish_connecting(ltdic_net *net, ltdic_indication *indication)
     return true;
 }
 
-static int resolve_both(ltdic_net *net, const ltdic_address *peer, const ltdic_address *local)
+struct ltdic_lookup {
+    struct addrinfo *peer, *local;
+};
+
+int ltdic_lookup_new(ltdic_lookup **lookup, const ltdic_address *peer, const ltdic_address *local,
+                     ltdic_cause *cause)
 {
-    int status = ltdic__resolve(&net->addresses, peer, false, &net->cause);
+    ltdic_lookup *l = calloc(1, sizeof *l);
+    *lookup = l;
+    *cause = (ltdic_cause){0, 0};
+    if (l == NULL) {
+        return LTDIC_ERR_MEMORY;
+    }
+    int status = ltdic__resolve(&l->peer, peer, false, cause);
     if (status == LTDIC_OK && local != NULL) {
-        status = ltdic__resolve(&net->local, local, true, &net->cause);
+        status = ltdic__resolve(&l->local, local, true, cause);
+    }
+    if (status != LTDIC_OK) {
+        ltdic_lookup_free(l);
+        *lookup = NULL;
     }
     return status;
 }
 
-int ltdic_net_connect(ltdic_net *net, const ltdic_address *peer, const ltdic_address *local)
+void ltdic_lookup_free(ltdic_lookup *lookup)
+{
+    if (lookup != NULL) {
+        ltdic__free_addresses(&lookup->peer);
+        ltdic__free_addresses(&lookup->local);
+        free(lookup);
+    }
+}
+
+/* Begins to connect to the addresses of the endpoint. */
+static int begin(ltdic_net *net)
 {
     source *s = &net->source;
-    ltdic__renew(s->loop);
-    if (net->state == CONNECTED && ltdic__association_is_over(net->association)) {
-        ltdic__close_socket(net); /* the last indication of it was its end */
-    }
-    if (net->state != CLOSED) {
-        return LTDIC_ERR_WRONG_STATE;
-    }
     const uint32_t timeout = ltdic__association_response_time(net->association);
-    int status = resolve_both(net, peer, local);
     net->address = net->addresses;
     net->bound = s->can_read = s->can_write = s->hung_up = false;
     net->connect_deadline = timeout == 0 ? 0 : ltdic__now() + timeout;
-    const bool started = status == LTDIC_OK && try_next_address(net);
-    if (status == LTDIC_OK && !started && local != NULL && !net->bound) {
-        status = LTDIC_ERR_ADDRESS;
-    }
-    if (status != LTDIC_OK) {
+    const bool started = try_next_address(net);
+    if (!started && net->local != NULL && !net->bound) {
         ltdic__free_addresses(&net->addresses);
         ltdic__free_addresses(&net->local);
-        return status;
+        return LTDIC_ERR_ADDRESS;
     }
     ltdic__change_state(net, CONNECTING);
     if (!started) {
@@ -219,6 +235,41 @@ int ltdic_net_connect(ltdic_net *net, const ltdic_address *peer, const ltdic_add
     }
     ltdic__update_timer(net);
     return LTDIC_OK;
+}
+
+/* Returns true if the endpoint can connect. */
+static bool is_free(ltdic_net *net)
+{
+    ltdic__renew(net->source.loop);
+    if (net->state == CONNECTED && ltdic__association_is_over(net->association)) {
+        ltdic__close_socket(net); /* the last indication of it was its end */
+    }
+    return net->state == CLOSED;
+}
+
+int ltdic_net_connect_to(ltdic_net *net, ltdic_lookup *lookup)
+{
+    if (!is_free(net)) {
+        return LTDIC_ERR_WRONG_STATE;
+    }
+    net->addresses = lookup->peer;
+    net->local = lookup->local;
+    *lookup = (ltdic_lookup){NULL, NULL};
+    return begin(net);
+}
+
+int ltdic_net_connect(ltdic_net *net, const ltdic_address *peer, const ltdic_address *local)
+{
+    ltdic_lookup *lookup;
+    if (!is_free(net)) {
+        return LTDIC_ERR_WRONG_STATE;
+    }
+    int status = ltdic_lookup_new(&lookup, peer, local, &net->cause);
+    if (status == LTDIC_OK) {
+        status = ltdic_net_connect_to(net, lookup);
+        ltdic_lookup_free(lookup);
+    }
+    return status;
 }
 
 ltdic_cause ltdic_net_cause(const ltdic_net *net)

@@ -161,6 +161,7 @@ static bool send_some(ltdic_net *net, const ltdic_output *output)
     } else if (result == LTDIC_TRANSPORT_AGAIN) {
         ltdic__make_ready_later(&net->source);
     }
+    net->send_blocked = result == LTDIC_TRANSPORT_WANT_READ;
     return result == LTDIC_TRANSPORT_DONE;
 }
 
@@ -174,16 +175,22 @@ static void send_all(ltdic_net *net)
 
 static inline void flush(ltdic_net *net)
 {
-    if (net->state == CONNECTED && net->open && net->source.can_write) {
+    if (net->state == CONNECTED && net->open && net->source.can_write && !net->send_blocked) {
         send_all(net);
     }
+}
+
+/* Ends the use of the memory of whoever has sent. */
+static void keep(ltdic_net *net)
+{
+    ltdic_association_keep(net->association);
+    ltdic__update_timer(net);
 }
 
 void ltdic__push(ltdic_net *net)
 {
     flush(net);
-    ltdic_association_keep(net->association);
-    ltdic__update_timer(net);
+    keep(net);
     ltdic__make_ready(&net->source);
 }
 
@@ -322,6 +329,7 @@ static void fill(ltdic_net *net, uint64_t now)
     }
     const int result = receive(net, in->data + in->end, room, &size);
     net->read_blocked = result == LTDIC_TRANSPORT_WANT_WRITE;
+    net->send_blocked = false;
     if (size > 0) {
         net->secret = net->secret || ltdic_association_state(net->association) == STA_AWAITING_RQ;
         keep_first(net, (ltdic_bytes){in->data + in->end, size});
@@ -380,8 +388,9 @@ static bool has_left(ltdic_net *net)
 /* Returns true if bytes of the peer must wait until there is room to send. No more is read then. */
 static bool waits_to_send(const ltdic_net *net)
 {
+    const size_t most = net->send_blocked ? READ_SIZE : 0;
     return (net->read_blocked && !net->source.can_write) ||
-           (ltdic__association_is_held(net->association) && buffer_size(&net->in) > 0);
+           (ltdic__association_is_held(net->association) && buffer_size(&net->in) > most);
 }
 
 /* Reads, or tells the association that nothing more can be read. Returns true if it has new input
@@ -594,7 +603,8 @@ void ltdic__change_state(ltdic_net *net, enum net_state state)
     net->state = (uint8_t)state;
     net->in.start = net->in.end = 0;
     net->ended = LTDIC_OK;
-    net->finished = net->read_blocked = net->deaf = false;
+    net->read_blocked = net->send_blocked = false;
+    net->finished = net->deaf = net->lacks_room = false;
     net->read_at = 0;
     net->quick_acks = FIRST_ACKS;
     net->sent_then = UINT64_MAX;
@@ -651,21 +661,6 @@ int ltdic_net_adopt(ltdic_net *net, int fd, ltdic_event event)
     return LTDIC_OK;
 }
 
-int ltdic_net_detach(ltdic_net *net)
-{
-    ltdic__renew(net->source.loop);
-    if (net->fd < 0 || net->state != CONNECTED || net->transport != &ltdic__tcp ||
-        ltdic_association_state(net->association) != STA_IDLE ||
-        ltdic__association_is_over(net->association)) {
-        return -1;
-    }
-    const int fd = net->fd;
-    stop_watching(net);
-    net->fd = -1;
-    ltdic__close_socket(net);
-    return fd;
-}
-
 ltdic_bytes ltdic_net_first(const ltdic_net *net)
 {
     return (ltdic_bytes){net->first, net->first_size};
@@ -696,12 +691,23 @@ int ltdic_net_send(ltdic_net *net, ltdic_bytes pdu)
     return status;
 }
 
-int ltdic_net_send_data(ltdic_net *net, const ltdic_pdv *data)
+int ltdic__net_lend(ltdic_net *net, const ltdic_pdv *data)
 {
     ltdic__renew(net->source.loop);
     const int status = ltdic_association_send_data(net->association, data, ltdic__now());
+    net->lacks_room = net->lacks_room || status == LTDIC_ERR_ROOM;
     if (status == LTDIC_OK) {
-        ltdic__push(net);
+        flush(net);
+        ltdic__make_ready(&net->source);
+    }
+    return status;
+}
+
+int ltdic_net_send_data(ltdic_net *net, const ltdic_pdv *data)
+{
+    const int status = ltdic__net_lend(net, data);
+    if (status == LTDIC_OK) {
+        keep(net);
     }
     return status;
 }
@@ -719,7 +725,24 @@ void ltdic__net_end(ltdic_net *net, int status)
     ltdic__make_ready(&net->source);
 }
 
-uint64_t ltdic__net_bytes_delivered(const ltdic_net *net)
+size_t ltdic__net_waiting(const ltdic_net *net)
+{
+    return ltdic__association_waiting(net->association);
+}
+
+bool ltdic__net_has_room_again(ltdic_net *net)
+{
+    const bool again = net->lacks_room && ltdic__association_has_room(net->association);
+    net->lacks_room = net->lacks_room && !again;
+    return again;
+}
+
+uint64_t ltdic_net_sent(const ltdic_net *net)
+{
+    return ltdic__association_bytes_sent(net->association);
+}
+
+uint64_t ltdic_net_taken(const ltdic_net *net)
 {
     const uint64_t gone = ltdic__association_bytes_sent(net->association),
                    left = ltdic__tcp_unacknowledged(net->fd);
@@ -740,6 +763,11 @@ void ltdic_net_hold(ltdic_net *net, int held)
 void ltdic_net_close(ltdic_net *net)
 {
     ltdic__net_end(net, LTDIC_OK);
+}
+
+int ltdic_net_descriptor(const ltdic_net *net)
+{
+    return net->fd;
 }
 
 int ltdic_net_state(const ltdic_net *net)

@@ -20,9 +20,14 @@ bool ltdic__net_is_open(const ltdic_net *net);
 /* Gives the state of the transport to the caller. The endpoint must be closed. Returns NULL if it
  * has none. */
 void *ltdic__net_take_transport(ltdic_net *net);
-/* Returns how many bytes have reached the peer's system. If that is unknown, it is how many the
- * own system has taken. */
-uint64_t ltdic__net_bytes_delivered(const ltdic_net *net);
+/* Sends data like ltdic_net_send_data, but what is not sent at once stays in its sender's memory
+ * until ltdic__push. */
+int ltdic__net_lend(ltdic_net *net, const ltdic_pdv *data);
+/* Sends as much as the transport takes now of what the user has submitted, and copies the rest. */
+void ltdic__push(ltdic_net *net);
+size_t ltdic__net_waiting(const ltdic_net *net); /* bytes that wait to be sent */
+/* Returns true once when there is room after LTDIC_ERR_ROOM. */
+bool ltdic__net_has_room_again(ltdic_net *net);
 /* Returns the association of an endpoint, for functions of engine/association.h. It belongs to the
  * endpoint. */
 const ltdic_association *ltdic__net_association(const ltdic_net *net);

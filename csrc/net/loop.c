@@ -155,6 +155,9 @@ ltdic_loop *ltdic_loop_new(void)
 
 void ltdic_loop_free(ltdic_loop *loop)
 {
+    if (loop == NULL) {
+        return;
+    }
     while (!list_empty(&loop->all)) { /* freeing a server also frees its endpoints */
         source *s = CONTAINER_OF(loop->all.next, source, all);
         s->kind->free(s);
@@ -372,4 +375,15 @@ int ltdic__queue_next(ltdic_loop *loop, queue *q, ltdic_net **net, ltdic_indicat
         }
     }
     return LTDIC_NEED_MORE;
+}
+
+int ltdic__queue_wait(ltdic_loop *loop, const queue *q, uint64_t end)
+{
+    const uint64_t now = ltdic__now();
+    const uint64_t left = end > now ? end - now : 0;
+    const int status = ltdic_loop_wait(loop, left < INT_MAX ? (int)left : INT_MAX);
+    const bool others = status == LTDIC_OK && list_empty(&q->ready);
+    return status == LTDIC_ERR_INTERRUPTED ? status
+           : left == 0 || others           ? LTDIC_NEED_MORE
+                                           : LTDIC_OK;
 }

@@ -70,6 +70,10 @@ static inline void ltdic__make_ready_later(source *s)
 
 /* Returns the next indication of the sources of a queue, as ltdic_loop_next does. */
 int ltdic__queue_next(ltdic_loop *loop, queue *q, ltdic_net **net, ltdic_indication *indication);
+/* Waits until a source of this queue may have an indication, but not beyond `end`.
+ * @return LTDIC_OK; LTDIC_NEED_MORE if the time is up, or if another queue has an indication;
+ *   LTDIC_ERR_INTERRUPTED */
+int ltdic__queue_wait(ltdic_loop *loop, const queue *q, uint64_t end);
 
 /* Resets the counts of a source at its first use in a round. */
 static inline void ltdic__begin_round(source *s)

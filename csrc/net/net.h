@@ -36,10 +36,12 @@ struct ltdic_net {
     const ltdic_transport *transport;
     void *transport_state; /* belongs to the endpoint */
     bool read_blocked;     /* the transport has to write before it reads */
+    bool send_blocked;     /* the transport has to read before it writes */
     bool deaf;             /* see receive() in endpoint.c */
     bool open;             /* the transport is open: until then, only `open` of it is called */
     buffer in;
     bool secret;        /* `in` may hold an A-ASSOCIATE-RQ, and so a passcode */
+    bool lacks_room;    /* the user has more to send than there was room for */
     bool finished;      /* `ended`: the peer has closed its side, but may still read */
     int ended;          /* why nothing more will be read; reported after all input was used */
     uint64_t read_at;   /* time of the last read */
@@ -84,8 +86,6 @@ static inline ltdic_net *net_of(source *s)
 extern const source_kind ltdic__endpoint_kind;
 /* Sets the timer after a step that may have changed state or deadline. */
 void ltdic__update_timer(ltdic_net *net);
-/* Sends as much as the transport takes now of what the user has submitted, and copies the rest. */
-void ltdic__push(ltdic_net *net);
 /* Returns the next indication of the association, which gets the input. Returns false if there is
  * none. */
 bool ltdic__take(ltdic_net *net, ltdic_indication *indication, uint64_t now);

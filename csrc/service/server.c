@@ -5,6 +5,7 @@
  * After an A-RELEASE-RQ the endpoint stays busy until the next batch. So the user has handled all
  * data before the answer is sent. */
 #include "admission.h"
+#include "batch.h"
 
 #include "codec/buffer.h"
 #include "codec/bytes.h"
@@ -15,18 +16,14 @@
 #include "net/endpoint.h"
 #include "net/loop.h"
 
-#include <limits.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum {
-    BATCH_EVENTS = 256,
-    BATCH_BYTES = 262144, /* a batch with this many bytes of data is full */
-    BATCH_ROOM = 524288,  /* bytes reserved for a full batch and its last event */
-    GRACE = 500,          /* ms for a connection without a request after ltdic_server_close */
-    CLOSING_STEP = 20,    /* ms between two steps of closing */
-    ACCEPT_RETRY = 100,   /* ms until accepting is tried again after memory ran out */
+    GRACE = 500,        /* ms for a connection without a request after ltdic_server_close */
+    CLOSING_STEP = 20,  /* ms between two steps of closing */
+    ACCEPT_RETRY = 100, /* ms until accepting is tried again after memory ran out */
     ID_BITS = 24, /* bits of an ltdic_served_id for the place; the others hold a serial number */
     MOST_WORK = 4 << 20, /* work that users may cause by sending between two runs */
     PDU_WORK = 1024,     /* work of one PDU, in bytes of data that take the same time */
@@ -96,13 +93,9 @@ struct ltdic_server {
     node paused, postponed;
     uint64_t runs;
     uint64_t work; /* caused since the last run: bytes of data, and PDU_WORK for each PDU */
-    ltdic_event_row events[BATCH_EVENTS];
-    size_t count;
-    buffer data;
+    batch_memory batch;
     unsigned wanted;
-    bool secret;    /* `data` holds an A-ASSOCIATE-RQ, and so perhaps a passcode */
-    bool gave_data; /* the user took the data of the last batch: expect as much again */
-    bool starved;   /* there was no memory for a connection that waits */
+    bool starved; /* there was no memory for a connection that waits */
     bool closing;
     uint64_t grace, abort_at, end_at; /* times of the steps of closing */
 };
@@ -201,7 +194,7 @@ int ltdic_served_phase(const ltdic_server *server, ltdic_served_id served)
 uint64_t ltdic_served_taken(const ltdic_server *server, ltdic_served_id served)
 {
     const ltdic_served *a = find(server, served);
-    return a == NULL || a->net == NULL ? 0 : ltdic__net_bytes_delivered(a->net);
+    return a == NULL || a->net == NULL ? 0 : ltdic_net_taken(a->net);
 }
 
 /* ---- life -------------------------------------------------------------------------------- */
@@ -303,15 +296,6 @@ static void free_all(node *list)
     }
 }
 
-/* Wipes the data of the last batch if it holds a request. */
-static void wipe_data(ltdic_server *s)
-{
-    if (s->secret) {
-        ltdic__wipe(s->data.data, s->data.end);
-        s->secret = false;
-    }
-}
-
 void ltdic_server_free(ltdic_server *server)
 {
     if (server == NULL) {
@@ -329,8 +313,7 @@ void ltdic_server_free(ltdic_server *server)
     ltdic__set_timer(&server->alarm, 0);
     ltdic__loop_remove(&server->alarm);
     ltdic__queue_remove(&server->queue);
-    wipe_data(server);
-    buffer_free(&server->data);
+    ltdic__batch_clear(&server->batch);
     free_places(server);
     free(server);
 }
@@ -405,54 +388,23 @@ const ltdic_counters *ltdic_server_counters(const ltdic_server *server)
 
 /* ---- the batch ---------------------------------------------------------------------------- */
 
-static bool is_full(const ltdic_server *s)
-{
-    return s->count == BATCH_EVENTS || buffer_size(&s->data) >= BATCH_BYTES;
-}
-
-static bool reserve(ltdic_server *s, size_t size)
-{
-    return s->secret ? ltdic__reserve_secret(&s->data, size) : buffer_reserve(&s->data, size);
-}
-
-static bool append(ltdic_server *s, ltdic_bytes bytes)
-{
-    const bool room = bytes.size == 0 || reserve(s, bytes.size);
-    if (room) {
-        buffer_put(&s->data, bytes.data, bytes.size);
-    }
-    return room;
-}
-
 /* Adds an event with these bytes, if any. Returns false if there is no memory. */
-static bool put_event(ltdic_server *s, ltdic_served *a, ltdic_event_row event, ltdic_bytes bytes)
+static bool put_event(ltdic_server *s, ltdic_served *a, int kind, ltdic_bytes bytes)
 {
-    event.served = atomic_load(&a->place->id);
-    event.offset = buffer_size(&s->data);
-    event.length = bytes.size;
-    if (s->count == BATCH_EVENTS || !append(s, bytes)) {
-        return false;
-    }
-    s->events[s->count++] = event;
-    a->known_to_user = true;
-    return true;
+    const ltdic_event_row row = {.served = atomic_load(&a->place->id), .kind = (uint8_t)kind};
+    const bool put = ltdic__batch_put(&s->batch, row, bytes);
+    a->known_to_user = a->known_to_user || put;
+    return put;
 }
 
-/* Adds data to the last event, if it belongs to the same command or data set. Returns false if
- * not. */
-static bool extend_event(ltdic_server *s, const ltdic_served *a, const ltdic_piece *piece)
+/* Does the same for data. */
+static bool put_data(ltdic_server *s, ltdic_served *a, const ltdic_piece *piece)
 {
-    ltdic_event_row *last = s->count > 0 ? &s->events[s->count - 1] : NULL;
-    const bool same = last != NULL && last->served == atomic_load(&a->place->id) &&
-                      last->kind == LTDIC_SERVED_DATA && last->id == piece->id &&
-                      (last->control | LAST) == (piece->control | LAST) &&
-                      (last->control & LAST) == 0;
-    if (!same || !append(s, piece->data)) {
-        return false;
-    }
-    last->length += piece->data.size;
-    last->control = piece->control;
-    return true;
+    const ltdic_event_row row = {
+        .served = atomic_load(&a->place->id), .id = piece->id, .control = piece->control};
+    const bool put = ltdic__batch_put_data(&s->batch, row, piece->data);
+    a->known_to_user = a->known_to_user || put;
+    return put;
 }
 
 /* ---- outcome ------------------------------------------------------------------------------ */
@@ -690,14 +642,12 @@ static void admit(ltdic_server *s, ltdic_served *a, ltdic_bytes rq, ltdic_bytes 
     if ((s->wanted & (LTDIC_WANT_REQUESTS | LTDIC_WANT_DATA)) == 0) {
         return;
     }
-    const ltdic_event_row event = {.kind = asks ? LTDIC_SERVED_REQUEST : LTDIC_SERVED_ACCEPTED};
-    s->secret = true;
-    if (!reserve(s, rq.size + accept.size) || !put_event(s, a, event, rq)) {
+    const int kind = asks ? LTDIC_SERVED_REQUEST : LTDIC_SERVED_ACCEPTED;
+    s->batch.secret = true;
+    if (!ltdic__batch_reserve(&s->batch, rq.size + accept.size) || !put_event(s, a, kind, rq) ||
+        !ltdic__batch_append(&s->batch, accept)) {
         ltdic__net_end(a->net, LTDIC_ERR_MEMORY);
-        return;
     }
-    buffer_put(&s->data, accept.data, accept.size);
-    s->events[s->count - 1].length += accept.size;
 }
 
 static void receive_request(ltdic_server *s, ltdic_served *a, ltdic_bytes rq)
@@ -768,9 +718,7 @@ static void receive_data(ltdic_server *s, ltdic_served *a, const ltdic_indicatio
         receive_echo(a, p);
         return;
     }
-    const ltdic_event_row event = {.kind = LTDIC_SERVED_DATA, .id = p->id, .control = p->control};
-    const bool wanted = (s->wanted & LTDIC_WANT_DATA) != 0;
-    if (wanted && !extend_event(s, a, p) && !put_event(s, a, event, p->data)) {
+    if ((s->wanted & LTDIC_WANT_DATA) != 0 && !put_data(s, a, p)) {
         ltdic__net_end(a->net, LTDIC_ERR_MEMORY);
     }
 }
@@ -814,8 +762,7 @@ static void receive_refused(ltdic_served *a, const ltdic_indication *i)
 static void tell_of_room(ltdic_served *a)
 {
     if (a->waits && ltdic__association_has_room(ltdic__net_association(a->net))) {
-        const ltdic_event_row event = {.kind = LTDIC_SERVED_ROOM};
-        a->waits = !put_event(a->server, a, event, (ltdic_bytes){NULL, 0});
+        a->waits = !put_event(a->server, a, LTDIC_SERVED_ROOM, (ltdic_bytes){NULL, 0});
         list_remove(&a->postponed);
         list_remove(&a->resuming);
         list_insert_before(&a->server->resuming, &a->resuming);
@@ -876,8 +823,7 @@ static void over(ltdic_server *s, ltdic_served *a, const ltdic_indication *i)
     leave_if_over(a);
     move_to(&s->ended, a);
     if (a->known_to_user || wanted) {
-        const ltdic_event_row event = {.kind = LTDIC_SERVED_ENDED};
-        put_event(s, a, event, (ltdic_bytes){NULL, 0});
+        put_event(s, a, LTDIC_SERVED_ENDED, (ltdic_bytes){NULL, 0});
     }
 }
 
@@ -1091,13 +1037,7 @@ static void begin_batch(ltdic_server *s, unsigned wanted)
     s->runs++;
     s->work = 0;
     s->wanted = wanted;
-    s->count = 0;
-    wipe_data(s);
-    s->data.start = s->data.end = 0;
-    if (s->gave_data) {
-        s->gave_data = false;
-        buffer_reserve(&s->data, BATCH_ROOM); /* if it fails, the buffer grows later */
-    }
+    ltdic__batch_begin(&s->batch);
 }
 
 /* Reports to those whose data was postponed that they may send; those that have sent nothing come
@@ -1129,27 +1069,16 @@ static void take_all(ltdic_server *s)
     if (s->starved) {
         accept_connection(s);
     }
-    while (!is_full(s) && ltdic__queue_next(s->loop, &s->queue, &net, &i) == LTDIC_OK) {
+    while (!ltdic__batch_is_full(&s->batch) &&
+           ltdic__queue_next(s->loop, &s->queue, &net, &i) == LTDIC_OK) {
         handle(s, net, &i);
         if (i.kind != LTDIC_RECEIVED || i.type != LTDIC_RELEASE_RQ || i.status != LTDIC_OK) {
             ltdic_net_done(net);
         }
     }
-    if (s->count == 0) {
+    if (s->batch.count == 0) {
         answer_releases(s);
     }
-}
-
-/* Waits until this server or another user of the loop has an indication, but not beyond `end`. */
-static int wait_until(ltdic_server *s, uint64_t end)
-{
-    const uint64_t now = ltdic__now();
-    const uint64_t left = end > now ? end - now : 0;
-    const int status = ltdic_loop_wait(s->loop, left < INT_MAX ? (int)left : INT_MAX);
-    const bool others = status == LTDIC_OK && list_empty(&s->queue.ready);
-    return status == LTDIC_ERR_INTERRUPTED ? status
-           : left == 0 || others           ? LTDIC_NEED_MORE
-                                           : LTDIC_OK;
 }
 
 int ltdic_server_run(ltdic_server *server, ltdic_batch *batch, unsigned wanted, int milliseconds)
@@ -1160,36 +1089,25 @@ int ltdic_server_run(ltdic_server *server, ltdic_batch *batch, unsigned wanted, 
     answer_releases(server);
     resume_all(server);
     tell_postponed(server);
-    if (server->count > 0) { /* else the other sources would wait until the next sleep */
+    if (server->batch.count > 0) { /* else the other sources would wait until the next sleep */
         ltdic_loop_wait(server->loop, 0);
     }
     take_all(server);
-    while (server->count == 0 && !is_over(server) && status == LTDIC_OK) {
+    while (server->batch.count == 0 && !is_over(server) && status == LTDIC_OK) {
         if (server->closing) {
             close_all(server);
         }
         free_all(&server->ended); /* no event reported them */
-        status = wait_until(server, end);
+        status = ltdic__queue_wait(server->loop, &server->queue, end);
         take_all(server);
     }
-    *batch = (ltdic_batch){server->events, server->count, server->data.data};
-    return server->count > 0 ? LTDIC_OK : is_over(server) ? LTDIC_ERR_CLOSED : status;
+    *batch = ltdic__batch_shown(&server->batch);
+    return server->batch.count > 0 ? LTDIC_OK : is_over(server) ? LTDIC_ERR_CLOSED : status;
 }
 
 uint8_t *ltdic_server_take_data(ltdic_server *server)
 {
-    if (server->secret) {
-        return NULL;
-    }
-    uint8_t *data = server->data.data;
-    server->data = (buffer){0};
-    server->gave_data = data != NULL;
-    return data;
-}
-
-void ltdic_free_data(void *data)
-{
-    free(data);
+    return ltdic__batch_take_data(&server->batch);
 }
 
 const ltdic_report *ltdic_served_report(const ltdic_server *server, ltdic_served_id served)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import socket
-import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple
-from weakref import WeakMethod, finalize
 
 from .._ffi import ffi, lib
 from .._rules import TITLE, UID
 from . import codec, engine, net, transport
 from .codec import Buffer, bytes_of
+from .loop import BatchLoop, Call
 
 
 def _utf8(secret: str) -> bytes:
@@ -245,33 +245,7 @@ def _report(r: Any) -> Report:
     )
 
 
-class Call:
-    """A call of a C function that is made once, however often `make` is interrupted by what a
-    signal handler raises: no bytecode lies between the call and the keeping of its result."""
-
-    def __init__(self, function: Any, *arguments: Any, keep: Any = None) -> None:
-        """`keep` is what has to live as long as the arguments."""
-        self._function = function
-        self._arguments = [(argument,) for argument in arguments]
-        self._keep = keep
-        self._results: list[Any] = []
-
-    def make(self) -> Any:
-        """Return what the function has returned."""
-        if not self._results:
-            self._results.extend(map(self._function, *self._arguments))
-        return self._results[0]
-
-    def forget(self) -> None:
-        """It is to be made again."""
-        self._results.clear()
-
-
-SMALL = 16384
-"""Bytes of a batch that are rather copied than kept."""
-
-
-class ServerLoop:
+class ServerLoop(BatchLoop[ServedEvent]):
     """`ltdic_server`. `wake`, `phase` and `counters` may be called from any thread, and in a signal
     handler, also when it has been freed.
 
@@ -279,31 +253,18 @@ class ServerLoop:
 
     def __init__(self, policy: Policy, timeout: float | None, idle: float | None) -> None:
         self._policy = policy  # as long as C may use it
-        self._lock = threading.RLock()  # a signal handler may interrupt whoever has it
         self.is_abandoned = False
-        loop = lib.ltdic_loop_new()
-        if loop == ffi.NULL:
-            raise MemoryError("no memory or no descriptors")
-        self._freed: list[bool] = []
-        free = policy.freed_after(lib.ltdic_loop_free, self._freed)
-        self._loop = ffi.gc(loop, free)  # with its server
+        super().__init__(partial(policy.freed_after, lib.ltdic_loop_free))  # with its server
         self._server = lib.ltdic_server_new(self._loop, policy.pointer)
         if self._server == ffi.NULL:
             raise MemoryError
         lib.ltdic_server_set_timeouts(self._server, engine.timeouts(timeout, timeout, idle))
-        self._batch = ffi.new("ltdic_batch *")
-        self.taken = 0
-        """Events of the batch that have been dealt with."""
         self.runs = 0
         """Batches so far."""
-        self._data: memoryview | None = None
-        self._owned: list[Any] = []
         self.reports = True
         """Does anybody want them?"""
         self._counted: Any = None
-        self._transports = transport.Transports(WeakMethod(self.wake))
         self._maker: transport.Maker | None = None
-        finalize(self, self._transports.clear)
 
     def secure(self, make: Callable[[], transport.Transport]) -> None:
         """Use a transport for each connection, which this function makes."""
@@ -338,24 +299,6 @@ class ServerLoop:
         return times, int(lib.ltdic_server_cause(self._server).error) if times else 0
 
     @property
-    def batch_size(self) -> int:
-        """Bytes of data in the batch."""
-        return 0 if self._data is None else len(self._data)
-
-    @property
-    def descriptor(self) -> int:
-        """`ltdic_loop_fd`."""
-        return int(lib.ltdic_loop_fd(self._loop))
-
-    def timeout(self, most: int) -> int:
-        """`ltdic_loop_timeout`, in milliseconds."""
-        return int(lib.ltdic_loop_timeout(self._loop, most))
-
-    def wait(self, most: int) -> None:
-        """`ltdic_loop_wait`."""
-        lib.ltdic_loop_wait(self._loop, most)
-
-    @property
     def is_empty(self) -> bool:
         """True while no association is open."""
         return self.is_freed or lib.ltdic_server_counters(self._server).open == 0
@@ -377,36 +320,14 @@ class ServerLoop:
         """`ltdic_server_run`; `most` in milliseconds. The GIL is released while it serves. All
         events must have been taken; those of a run that a signal's exception has ended are there,
         too."""
-        self._batch.count = 0  # first: what has been taken is never taken again
-        self.taken = 0
+        self._begin()
         self.runs += 1
-        self._data, self._owned = None, []
         status = int(lib.ltdic_server_run(self._server, self._batch, wanted, most))
         self._transports.raise_kept()
         return status
 
-    def _batch_data(self) -> memoryview:
-        """A copy of what is small; else the memory itself, for as long as somebody has a view."""
-        last = self._batch.events[self._batch.count - 1]
-        size = last.offset + last.length
-        if size < SMALL:
-            return memoryview(bytes(ffi.buffer(self._batch.data, size)) if size else b"")
-        if not self._owned:  # as in `Call`
-            taken = map(lib.ltdic_server_take_data, [self._server])
-            self._owned.extend(map(ffi.gc, taken, [lib.ltdic_free_data], [size]))
-        if self._owned[0] == ffi.NULL:  # a request is in it, which C wipes
-            return memoryview(bytes(ffi.buffer(self._batch.data, size)))
-        return memoryview(ffi.buffer(self._owned[0], size)).toreadonly()
-
-    def events(self) -> Iterator[ServedEvent]:
-        """The events that have not been taken. One counts as taken when the next is asked for."""
-        batch = self._batch
-        while self.taken < batch.count:
-            if self._data is None:
-                self._data = self._batch_data()
-            place = self.taken
-            yield self._event(place, batch.events[place], self._data)
-            self.taken = place + 1
+    def _taking(self) -> tuple[Any, Any]:
+        return lib.ltdic_server_take_data, self._server
 
     def _event(self, place: int, row: Any, data: memoryview) -> ServedEvent:
         kind, served = row.kind, row.served
@@ -417,11 +338,6 @@ class ServerLoop:
     def _report(self, served: int) -> Report | None:
         report = lib.ltdic_served_report(self._server, served)
         return _report(report) if report else None
-
-    def wake(self) -> None:
-        with self._lock:
-            if not self.is_freed:
-                lib.ltdic_server_wake(self._server)
 
     def close(self, most: int) -> None:
         lib.ltdic_server_close(self._server, most)
@@ -464,10 +380,6 @@ class ServerLoop:
         address, size, owner = engine.lent(data)
         pdv = ffi.new("ltdic_pdv *", (context_id, control, (address, size)))
         return Call(lib.ltdic_served_send_data, self._server, served, pdv, keep=owner)
-
-    def renew_lock(self) -> None:
-        """In a child process: whoever had it may be a thread of the parent."""
-        self._lock = threading.RLock()
 
     def abandon(self) -> None:
         """Neither use it nor free it any more."""

@@ -49,6 +49,7 @@ class Transports:
         self._wake = wake
         self._raised: BaseException | None = None
         """What a method of one of them has raised."""
+        self.were_used = False
         self._numbers: set[int] = set()
         self._interrupts: Counter[int] = Counter()
         self.served: dict[int, Transport] = {}
@@ -57,6 +58,7 @@ class Transports:
     def add(self, transport: Transport, served: int = 0) -> int:
         """Return the number that stands for it in C."""
         number = next(_next)
+        self.were_used = True
         self._numbers.add(number)
         _states[number] = State(self, transport, served)
         if served:

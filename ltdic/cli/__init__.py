@@ -14,9 +14,9 @@ from contextlib import contextmanager, suppress
 from typing import Any, NoReturn, TypeVar
 
 from .. import __version__
+from .._arguments import check_address
 from .._native import codec, service
 from .._times import seconds_of
-from ..association import check_address
 from ..pdu import AssociateReject, UserIdentity
 from .demo import run_demo
 from .dump import run_dump

@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from ..association import SHORTEST
+from .._requesting import SHORTEST
 from ..errors import (
     AssociationAborted,
     AssociationRejected,

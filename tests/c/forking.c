@@ -580,11 +580,6 @@ static void end_close_each(ends *e)
     ltdic_net_close(e->listener);
 }
 
-static void end_detach(ends *e)
-{
-    CHECK(ltdic_net_detach(e->up) == -1);
-}
-
 static void end_accept(ends *e)
 {
     CHECK(ltdic_net_accept(e->pending, e->listener) == LTDIC_NEED_MORE);
@@ -624,8 +619,8 @@ static const struct {
 } loops[] = {
     {"looks", end_look},           {"frees the loop", end_free},
     {"frees each", end_free_each}, {"closes each", end_close_each},
-    {"detaches", end_detach},      {"accepts", end_accept},
-    {"wakes", end_wake},           {"forks", end_fork},
+    {"accepts", end_accept},       {"wakes", end_wake},
+    {"forks", end_fork},
 };
 
 static void share_a_loop(size_t i)

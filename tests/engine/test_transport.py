@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ltdic import Admission, Server, encode, ffi, lib
+from ltdic import Admission, encode, ffi, lib
 from ltdic._native import transport
 from ltdic.pdu import (
     AssociateAccept,
@@ -173,17 +173,6 @@ def test_an_adopted_connection_opens_its_transport_before_the_request_goes(
         requestor.send(REQUEST)
         assert requestor.next()[2] == encode(AssociateReject(1, 1, 7))
         assert requestor.next()[0] == lib.LTDIC_CLOSED
-
-
-def test_a_connection_with_a_transport_cannot_be_detached(requestors: Any) -> None:
-    requestor = requestors(client_context())
-    with Server((LOCALHOST, 0), tls=server_context(), timeout=TIMEOUT) as server:
-        serves = Background(lambda: server.serve(until=lambda: server.counters.no_request == 1))
-        requestor.connect(server.address)
-        assert requestor.next()[:2] == (lib.LTDIC_CONNECTED, lib.LTDIC_OK)
-        assert lib.ltdic_net_detach(requestor.net) == -1
-        lib.ltdic_net_close(requestor.net)
-        serves.join()
 
 
 def test_a_transport_that_had_to_write_first_reads_while_sending_is_blocked(

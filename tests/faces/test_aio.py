@@ -256,7 +256,7 @@ async def test_a_receive_that_is_cancelled_loses_nothing() -> None:
                 await asyncio.sleep(0)
         assert found == [b"%04d" % n for n in range(count)]
         assert cancelled > 0
-        assert association._protocol._waiters == []
+        assert not association._waiters._waiting
 
 
 @in_loop
@@ -292,7 +292,7 @@ async def test_the_response_to_a_cancelled_echo_does_not_answer_the_next_one() -
         await asyncio.sleep(0)
         task.cancel()
         assert await association.echo() == 0
-        assert not association._protocol.events
+        assert not association._events
 
 
 # ---- requestors --------------------------------------------------------------------------------
@@ -524,7 +524,7 @@ async def test_reading_stops_while_received_messages_are_not_taken() -> None:
 
     async with associated(script) as (association, peer):
         assert await asyncio.to_thread(peer.join) < 60 << 20
-        assert len(association._protocol.events) < 30_000
+        assert len(association._events) < 30_000
         assert (await association.receive()).data == b""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 import ssl
 import threading
@@ -39,17 +40,16 @@ from ltdic import (
 )
 from ltdic._native import service, transport
 from ltdic._native.transport import Wire
-from ltdic._protocol import AssociationProtocol
-from ltdic.association import PART
+from ltdic._sending import PART
 from ltdic.tls import MOST_ANSWERS, MOST_RECORDS, TlsTransport
 from support.faces import DATA_CONTEXT
 from support.loops import in_loop
 from support.pdus import RELEASE_RP, RELEASE_RQ, p_data
 from support.raw import ACCEPT, OPTIONS, REQUEST, SHORT, raw_acceptor, raw_requestor
 from support.servers import SUPPORTED
-from support.sockets import LOCALHOST, TIMEOUT, read_all, receive_exactly_one
+from support.sockets import LOCALHOST, TIMEOUT, close_with_reset, read_all, receive_exactly_one
 from support.threads import Background
-from support.tls import client_context, server_context
+from support.tls import RawTls, client_context, server_context
 
 CODES = 1, 1, 7
 REJECT = encode(AssociateReject(*CODES))
@@ -61,49 +61,6 @@ def of_version(context: ssl.SSLContext, version: ssl.TLSVersion) -> ssl.SSLConte
 
 
 by_version = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-
-
-class RawTls:
-    """One end of TLS that sends its records in `flush` alone."""
-
-    def __init__(self, connection: socket.socket, context: ssl.SSLContext, is_server: bool) -> None:
-        self.connection = connection
-        self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
-        name = None if is_server else LOCALHOST
-        self._tls = context.wrap_bio(self._in, self._out, is_server, name)
-        connection.settimeout(TIMEOUT)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._shake_hands()
-
-    def _shake_hands(self) -> None:
-        """Do the handshake. The records of its last step are not sent yet."""
-        while True:
-            try:
-                return self._tls.do_handshake()
-            except ssl.SSLWantReadError:
-                self.flush()
-                self._in.write(self.connection.recv(65536))
-
-    def write(self, data: bytes) -> None:
-        self._tls.write(data)
-
-    def write_end(self) -> None:
-        """Write a close_notify."""
-        with suppress(ssl.SSLError):  # the peer has not sent its own
-            self._tls.unwrap()
-
-    def read(self) -> bytes:
-        """Return the next bytes; empty at the end."""
-        while True:
-            try:
-                return self._tls.read(65536)
-            except ssl.SSLWantReadError:
-                self._in.write(self.connection.recv(65536))
-            except ssl.SSLZeroReturnError:
-                return b""
-
-    def flush(self) -> None:
-        self.connection.sendall(self._out.read())
 
 
 # ---- early answers, and answers read late --------------------------------------------------------
@@ -349,8 +306,9 @@ async def test_a_requestor_answers_a_release_with_the_end_behind_it(kind: type[R
     with socket.create_server((LOCALHOST, 0)) as listener:
         peer = Background(script)
         association = await aio.connect(*listener.getsockname(), tls=tls, **OPTIONS)
-        while not association._protocol._has_ended:
+        while not association._events:
             await asyncio.sleep(0)
+        await asyncio.sleep(0.05)  # the end is behind it
         assert await association.receive() is None
         assert await asyncio.to_thread(peer.join) == RELEASE_RP
 
@@ -531,8 +489,8 @@ async def test_a_requestor_over_tls_does_not_leave_nagles_algorithm_on() -> None
         aio.Server((LOCALHOST, 0), tls=server_context()) as to,
         aio.connect(*to.address, tls=client_context(), **OPTIONS) as association,
     ):
-        sock = association._protocol.transport.get_extra_info("socket")
-        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        with socket.socket(fileno=os.dup(association._link.descriptor)) as sock:
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 # ---- TLS in the smallest records -----------------------------------------------------------------
@@ -625,9 +583,8 @@ async def test_what_came_in_many_records_is_received_before_the_loss(
             tls.flush()
             assert may_send.wait(TIMEOUT)
             tiny_records(tls, p_data(data, is_command=True))
+            close_with_reset(connection)
             has_sent.set()
-            with suppress(ConnectionResetError):
-                connection.recv(1)
 
     data, may_send, has_sent = bytes(1000), threading.Event(), threading.Event()
     with socket.create_server((LOCALHOST, 0)) as listener:
@@ -636,8 +593,6 @@ async def test_what_came_in_many_records_is_received_before_the_loss(
         async with aio.connect(*address, tls=client_context(), **OPTIONS) as association:
             may_send.set()
             assert has_sent.wait(TIMEOUT)
-            transport: Any = association._protocol.transport
-            transport._fatal_error(ConnectionResetError())  # as where writing fails
             pdv = await association.receive()
             assert pdv is not None
             assert pdv.data == data
@@ -775,13 +730,13 @@ async def test_a_requestor_sends_small_parts_to_an_acceptor_of_small_pdus(
         connection.recv(1024)
 
     sizes: list[int] = []
-    give = AssociationProtocol._give
+    give = aio.AsyncAssociation._try_to_send
 
-    def sized(protocol: AssociationProtocol, pdv: PDV) -> None:
+    def sized(association: aio.AsyncAssociation, pdv: PDV) -> int:
         sizes.append(len(pdv.data))
-        give(protocol, pdv)
+        return give(association, pdv)
 
-    monkeypatch.setattr(AssociationProtocol, "_give", sized)
+    monkeypatch.setattr(aio.AsyncAssociation, "_try_to_send", sized)
     with raw_acceptor(script) as (port, _):
         association = await aio.connect(LOCALHOST, port, **OPTIONS)
         await association.send(bytes(65536), context=DATA_CONTEXT, is_command=True)

@@ -12,14 +12,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain, repeat
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import ltdic
-from ltdic import ConnectionFailed, Retry, Server, _connecting, aio, lib
+from ltdic import ConnectionFailed, Retry, Server, aio, lib
 from ltdic._native import net
+from ltdic._threads import Threads
 from ltdic.cli import echo
 from support.loops import in_loop, is_done_before, next_step
 from support.paths import TESTS
@@ -426,20 +426,16 @@ class Resolver:
 
     def __init__(self, failures: int) -> None:
         self.failures = failures
-        self._failed = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(lib, name)
 
-    def ltdic_net_connect(self, *arguments: Any) -> int:
-        self._failed = self.failures > 0
-        self.failures -= self._failed
-        return lib.LTDIC_ERR_ADDRESS if self._failed else lib.ltdic_net_connect(*arguments)
-
-    def ltdic_net_cause(self, net: Any) -> Any:
-        if not self._failed:
-            return lib.ltdic_net_cause(net)
-        return SimpleNamespace(error=0, resolver=socket.EAI_AGAIN)
+    def ltdic_lookup_new(self, found: Any, peer: Any, local: Any, cause: Any) -> int:
+        if self.failures == 0:
+            return int(lib.ltdic_lookup_new(found, peer, local, cause))
+        self.failures -= 1
+        cause.resolver = socket.EAI_AGAIN
+        return int(lib.LTDIC_ERR_ADDRESS)
 
 
 @by_face
@@ -478,22 +474,6 @@ def test_echo_retries_after_a_temporary_failure_of_the_resolver(
 # ---- cancellation in asyncio -------------------------------------------------------------------
 
 
-def pool_ends() -> None:
-    """End the connecting threads, which are idle by now."""
-    pool, _connecting._pool = _connecting._pool, None
-    if pool is not None:
-        Background(lambda: pool.shutdown(wait=True)).join()
-
-
-@pytest.fixture
-def pool() -> Iterator[None]:
-    """Run a test with connecting threads of its own."""
-    pool_ends()
-    yield
-    pool_ends()
-    assert not [t for t in threading.enumerate() if t.name.startswith("ltdic-connect")]
-
-
 async def cancel_at(steps: int, host: str, port: int) -> bool:
     return await is_done_before(steps, connect_in_loop(host, port, timeout=TIMEOUT))
 
@@ -502,7 +482,7 @@ async def cancel_at(steps: int, host: str, port: int) -> bool:
 @on_linux
 @pytest.mark.parametrize("host", [LOCALHOST, "localhost", "no.such.host.invalid"])
 @in_loop
-async def test_connecting_can_be_cancelled_at_any_step(host: str, pool: None) -> None:
+async def test_connecting_can_be_cancelled_at_any_step(host: str) -> None:
     with silent() as (_, port):
         steps = 0
         while steps < 100:
@@ -514,9 +494,7 @@ async def test_connecting_can_be_cancelled_at_any_step(host: str, pool: None) ->
 @pytest.mark.slow
 @pytest.mark.parametrize("host", [LOCALHOST, "localhost"])
 @in_loop
-async def test_connecting_to_a_listening_server_can_be_cancelled_at_any_step(
-    host: str, pool: None
-) -> None:
+async def test_connecting_to_a_listening_server_can_be_cancelled_at_any_step(host: str) -> None:
     async with aio.Server((LOCALHOST, 0), timeout=TIMEOUT) as server:
         done, steps = False, 0
         while not done and steps < 100_000:
@@ -525,35 +503,62 @@ async def test_connecting_to_a_listening_server_can_be_cancelled_at_any_step(
         assert done
 
 
-@pytest.mark.slow
-@on_linux
-@pytest.mark.parametrize("host", [LOCALHOST, "localhost"])
+class SlowResolver:
+    """Takes the first look-ups, and answers none of them until `go_on` is set."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, slow: int) -> None:
+        self.go_on = threading.Event()
+        self.asked = 0
+        real = net.Lookup
+
+        def look_up(*where: Any) -> Any:
+            self.asked += 1
+            if self.asked <= slow:
+                assert self.go_on.wait(TIMEOUT)
+            return real(*where)
+
+        monkeypatch.setattr(net, "Lookup", look_up)
+
+
 @in_loop
 async def test_connecting_can_be_cancelled_before_a_thread_is_free(
-    host: str, pool: None, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """More calls connect than there are threads."""
-    monkeypatch.setattr(_connecting, "THREADS", 1)
-    with silent() as (_, port):
-        before = descriptors()
-        tasks = [asyncio.create_task(connect_in_loop(host, port, timeout=60)) for _ in range(9)]
-        while descriptors() < before + 9:
-            await asyncio.sleep(0.01)
+    """More calls look a name up than there are threads."""
+    monkeypatch.setattr(aio, "_lookups", Threads("ltdic-lookup", 1))
+    resolver = SlowResolver(monkeypatch, 1)
+    async with aio.Server((LOCALHOST, 0), timeout=TIMEOUT) as server:
+        port = server.address[1]
+        tasks = [asyncio.create_task(connect_in_loop("localhost", port)) for _ in range(9)]
+        await asyncio.to_thread(eventually, lambda: resolver.asked == 1)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         assert all(task.cancelled() for task in tasks)
-        await asyncio.to_thread(pool_ends)
-        assert descriptors() == before
+        resolver.go_on.set()
+        await connect_in_loop("localhost", port, timeout=TIMEOUT)
+        assert server.counters.connections == 1
+        assert resolver.asked == 2
+
+
+@in_loop
+async def test_a_slow_resolver_delays_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolver = SlowResolver(monkeypatch, 20)
+    async with aio.Server((LOCALHOST, 0), timeout=TIMEOUT) as server:
+        port = server.address[1]
+        tasks = [asyncio.create_task(connect_in_loop("localhost", port)) for _ in range(20)]
+        await asyncio.to_thread(eventually, lambda: resolver.asked == 20)
+        await connect_in_loop("localhost", port, timeout=TIMEOUT)
+        assert not any(task.done() for task in tasks)
+        resolver.go_on.set()
+        await asyncio.gather(*tasks)
 
 
 @pytest.mark.slow
 @on_linux
 @pytest.mark.parametrize("good", [LOCALHOST, "localhost"])
 @in_loop
-async def test_a_hundred_unanswered_connections_do_not_delay_another_one(
-    good: str, pool: None
-) -> None:
+async def test_a_hundred_unanswered_connections_do_not_delay_another_one(good: str) -> None:
     async with aio.Server((LOCALHOST, 0), timeout=TIMEOUT) as server:
         with silent() as (_, port):
             tasks = [
@@ -566,22 +571,21 @@ async def test_a_hundred_unanswered_connections_do_not_delay_another_one(
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await asyncio.to_thread(pool_ends)
 
 
 @pytest.mark.slow
 @in_loop
 async def test_resolving_the_local_address_does_not_block_the_loop(
-    pool: None, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     threads = []
-    begin = net.Dialer.begin
+    real = net.Lookup
 
-    def watched(dialer: Any, address: Any, local: Any, timeout: Any) -> None:
+    def watched(*where: Any) -> Any:
         threads.append(threading.get_ident())
-        begin(dialer, address, local, timeout)
+        return real(*where)
 
-    monkeypatch.setattr(net.Dialer, "begin", watched)
+    monkeypatch.setattr(net, "Lookup", watched)
     async with aio.Server((LOCALHOST, 0), timeout=TIMEOUT) as server:
         for local in ("localhost", LOCALHOST):
             await connect_in_loop(*server.address, local_address=(local, 0), timeout=TIMEOUT)
@@ -589,35 +593,19 @@ async def test_resolving_the_local_address_does_not_block_the_loop(
     assert [thread == here for thread in threads] == [False, True]
 
 
-@pytest.mark.parametrize("host", [LOCALHOST, "localhost"])
 @in_loop
-async def test_without_a_thread_nothing_is_connected(
-    host: str, pool: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A connection that is up at once needs none."""
+async def test_without_a_thread_no_name_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address needs none."""
 
     def fails(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
+    monkeypatch.setattr(aio, "_lookups", Threads("ltdic-lookup"))
     async with aio.Server((LOCALHOST, 0), timeout=TIMEOUT) as server:
-        before = descriptors()
-        monkeypatch.setattr(net.Dialer, "wait", lambda *_: None)
         monkeypatch.setattr(threading.Thread, "start", fails)
         for _ in range(3):
             with pytest.raises(ConnectionFailed, match="can't start new thread"):
-                await connect_in_loop(host, server.address[1], timeout=TIMEOUT)
+                await connect_in_loop("localhost", server.address[1], timeout=TIMEOUT)
+        await connect_in_loop(LOCALHOST, server.address[1], timeout=TIMEOUT)
         monkeypatch.undo()
-        assert descriptors() == before
-        await connect_in_loop("localhost", server.address[1], timeout=TIMEOUT)
-        await asyncio.to_thread(pool_ends)  # what was kept is done
-        assert server.counters.accepted == 1
-        begun = 3 if host == LOCALHOST else 0  # before a thread is needed; they are closed
-        assert server.counters.connections == 1 + begun
-
-
-def test_a_dialer_that_is_dropped_leaves_no_descriptors() -> None:
-    """As where a signal handler raises before anybody has it."""
-    net.Dialer().free()
-    before = descriptors()
-    net.Dialer()
-    assert descriptors() == before
+        assert server.counters.connections == 1

@@ -37,7 +37,7 @@ from ltdic import (
     decode,
     encode,
 )
-from ltdic.association import check_accept
+from ltdic._serving import check_accept
 from support.raw import ACCEPT, raw_acceptor
 from support.sockets import LOCALHOST, receive_pdu
 from support.uids import SECONDARY_CAPTURE

@@ -56,7 +56,7 @@ from ltdic import (
     decode,
     encode,
 )
-from ltdic._native import service
+from ltdic._native import loop, service
 from support.commands import command_set, echo_request, elements_of
 from support.hostile import item, pdu
 from support.hosts import SERVERS, SUPPORTED, Host, Serve, blocking, in_asyncio
@@ -1907,8 +1907,8 @@ def test_c_is_given_no_admission_when_nobody_serves_any_more(
 ) -> None:
     """C may have freed the policy by then."""
     given = []
-    make = service.Call.make
-    monkeypatch.setattr(service.Call, "make", lambda call: [given.append(call), make(call)][1])
+    make = loop.Call.make
+    monkeypatch.setattr(loop.Call, "make", lambda call: [given.append(call), make(call)][1])
     with Server((LOCALHOST, 0), timeout=TIMEOUT) as server:
         server.close()
         server.serve()
@@ -1925,7 +1925,7 @@ def test_the_admission_that_a_server_names_is_the_one_that_holds(
     first, second = Admission(calling=["FIRST"]), Admission(calling=["SECOND"])
     taking_rules = service.Policy.taking_rules
 
-    def prepare_late(policy: service.Policy, other: service.Policy) -> service.Call:
+    def prepare_late(policy: service.Policy, other: service.Policy) -> loop.Call:
         monkeypatch.undo()
         Background(lambda: setattr(server, "admission", second)).join()
         return taking_rules(policy, other)

@@ -38,7 +38,8 @@ from ltdic import (
     aio,
     encode,
 )
-from ltdic.tls import Tls, TlsTransport
+from ltdic._native import net
+from ltdic.tls import TlsTransport
 from support.faces import DATA_CONTEXT
 from support.hosts import SERVERS
 from support.pdus import RELEASE_RP, RELEASE_RQ, p_data
@@ -46,7 +47,7 @@ from support.raw import ACCEPT, OPTIONS, REQUEST, SHORT, read_message
 from support.servers import ALL
 from support.sockets import LOCALHOST, TIMEOUT, close_with_reset, receive_exactly_one
 from support.threads import Background
-from support.tls import AUTHORITY, client_context, server_context
+from support.tls import AUTHORITY, RawTls, client_context, server_context
 from support.waiting import eventually
 
 VERSIONS = {"plain": None, "1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
@@ -770,17 +771,9 @@ def test_a_certificate_is_verified_for_the_given_name_alone(
     serving: Serving,
 ) -> None:
     """The resolver finds our server for any host."""
-    real, real_async = ltdic.requestor.dial, ltdic.aio.dial_async
+    real = net.Lookup
     with serving(certified_for(certified)) as server:
-
-        def dial(_: Any, *more: Any) -> socket.socket:
-            return real(server.address, *more)
-
-        async def dial_async(_: Any, *more: Any) -> socket.socket:
-            return await real_async(server.address, *more)
-
-        monkeypatch.setattr(ltdic.requestor, "dial", dial)
-        monkeypatch.setattr(ltdic.aio, "dial_async", dial_async)
+        monkeypatch.setattr(net, "Lookup", lambda _, local: real(server.address, local))
         tls, where = client_context(), (host, 104)
         assert FACES[face](where, b"", tls=tls, server_hostname=server_hostname) is None
         error = FACES[face](where, b"", tls=tls, server_hostname="other.example")
@@ -925,17 +918,6 @@ class Turning:
         return self._is_to_read
 
 
-class TurningSocket(Turning, ssl.SSLSocket):
-    def send(self, data: Any, flags: int = 0) -> int:
-        if self._refuses():
-            raise ssl.SSLWantReadError
-        return super().send(data, flags)
-
-    def recv(self, size: int = 1024, flags: int = 0) -> bytes:
-        self._is_to_read = False
-        return super().recv(size, flags)
-
-
 class TurningObject(Turning, ssl.SSLObject):
     def write(self, data: Any) -> int:
         if self._refuses():
@@ -975,14 +957,12 @@ def test_a_send_completes_when_tls_must_read_before_it_writes(face: str) -> None
         assert receive_exactly_one(peer) == RELEASE_RQ
         connection.sendall(RELEASE_RP)
 
-    kinds: dict[str, Any] = {"blocking": TurningSocket, "asyncio": TurningObject}
-    kind = kinds[face]
     tls = client_context()
-    tls.sslsocket_class, tls.sslobject_class = TurningSocket, TurningObject  # type: ignore[assignment]
-    before = kind.turns
+    tls.sslobject_class = TurningObject  # type: ignore[assignment]
+    before = TurningObject.turns
     with raw_acceptors(1, server_context(), script) as address:
         assert FACES[face](address, data, tls=tls) is None
-    assert kind.turns > before
+    assert TurningObject.turns > before
     assert received == [b"command!", data]
 
 
@@ -999,7 +979,7 @@ def test_a_sender_waits_without_spinning_while_tls_cannot_write() -> None:
             receive_exactly_one(connection)
 
     tls = client_context()
-    tls.sslsocket_class = TurningSocket  # type: ignore[assignment]
+    tls.sslobject_class = TurningObject  # type: ignore[assignment]
     with raw_acceptors(1, server_context(), script) as address:
         with ltdic.connect(*address, **{**OPTIONS, "tls": tls, "timeout": SHORT}) as association:
             before = time.thread_time()
@@ -1034,64 +1014,82 @@ def test_an_asynchronous_sender_waits_while_tls_cannot_write() -> None:
     assert taken < 2 << 20
 
 
-# ---- the engine ----------------------------------------------------------------------------------
+# ---- bytes of the connection ---------------------------------------------------------------------
 
 
-def pair(version: str) -> tuple[Tls, Tls]:
-    client = Tls(client_tls(version), LOCALHOST)  # type: ignore[arg-type]
-    server = Tls(server_tls(version))  # type: ignore[arg-type]
-    client.begin()
-    return client, server
+async def exchanges(address: Any, data: bytes) -> bytes:
+    """Send this data, and return what comes."""
+    async with aio.connect(*address, tls=client_context(), **OPTIONS) as association:
+        await association.send(data, context=DATA_CONTEXT, is_command=True)
+        pdv = await association.receive()
+        assert pdv is not None
+        await association.abort()
+        return bytes(pdv.data)
 
 
-def exchange(client: Tls, server: Tls, size: int) -> tuple[bytes, bytes]:
-    """Move all bytes between both ends, `size` at a time; return the plain bytes that each got."""
-    got = {client: b"", server: b""}
-    moved = True
-    while moved:
-        moved = False
-        for source, target in ((client, server), (server, client)):
-            data = source.take()
-            for at in range(0, len(data), size):
-                got[target] += target.receive(data[at : at + size])
-            moved = moved or bool(data)
-    return got[client], got[server]
+def exchange(address: Any, data: bytes) -> bytes:
+    with ltdic.connect(*address, tls=client_context(), **OPTIONS) as association:
+        association.send(data, context=DATA_CONTEXT, is_command=True)
+        pdv = association.receive()
+        assert pdv is not None
+        association.abort()
+        return bytes(pdv.data)
 
 
-@pytest.mark.slow
+by_exchange = pytest.mark.parametrize(
+    "exchange", [exchange, lambda *how: asyncio.run(exchanges(*how))], ids=["sync", "aio"]
+)
+
+
+@contextmanager
+def accepting(
+    version: str, piece: int, answer: Callable[[RawTls], None]
+) -> Iterator[tuple[Any, Background[bytes]]]:
+    """An acceptor that sends its bytes in pieces, and calls `answer` when it has a message."""
+
+    def accept() -> bytes:
+        connection, _ = listener.accept()
+        with connection:
+            tls = RawTls(connection, server_tls(version), True, piece)
+            tls.flush()
+            tls.read()
+            tls.write(ACCEPT)
+            tls.flush()
+            got = b""
+            while not got.endswith(b"end."):
+                got += tls.read()
+            answer(tls)
+            tls.flush()
+            with suppress(OSError):
+                tls.read()
+            return got
+
+    with socket.create_server((LOCALHOST, 0)) as listener:
+        yield listener.getsockname(), Background(accept)
+
+
 @by_version
-@pytest.mark.parametrize("size", [1, 7, 1000, 1 << 20])
-def test_tls_bytes_can_arrive_in_any_pieces(version: str, size: int) -> None:
-    client, server = pair(version)
-    assert exchange(client, server, size) == (b"", b"")
-    assert client.established
-    assert server.established
-    data = random.Random(size).randbytes(50_000)
-    client.send(data)
-    server.send(data[::-1])
-    assert exchange(client, server, size) == (data[::-1], data)
-    client.close()
-    exchange(client, server, size)
-    assert server.ended
-    assert server.error is None
-    server.close()
-    exchange(client, server, size)
-    assert client.ended
+@by_exchange
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_tls_bytes_can_arrive_in_any_pieces(exchange: Any, version: str, size: int) -> None:
+    data = random.Random(size).randbytes(50_000) + b"end."
+    answer = p_data(data[::-1], is_command=True)
+    with accepting(version, size, lambda tls: tls.write(answer)) as (address, peer):
+        assert exchange(address, data) == data[::-1]
+        assert data[-1000:] in peer.join()
 
 
 @by_version
-def test_plain_bytes_before_a_tls_fault_are_returned_with_it(version: str) -> None:
-    client, server = pair(version)
-    exchange(client, server, 1 << 20)
-    client.send(b"last words")
-    assert server.receive(client.take() + b"\x17\x03\x03\x00\x20" + bytes(32)) == b"last words"
-    assert isinstance(server.error, ssl.SSLError)
-    first = server.error
-    assert server.receive(b"more") == b""
-    assert server.error is first
-    server.send(b"to nobody")
-    client.receive(server.take())
-    assert "bad record mac" in str(client.error)
+@by_exchange
+def test_plain_bytes_before_a_tls_fault_are_received_before_it(exchange: Any, version: str) -> None:
+    def answer(tls: RawTls) -> None:
+        tls.write(p_data(b"last words", is_command=True))
+        tls.flush()
+        tls.send(b"\x17\x03\x03\x00\x20" + bytes(32))
+
+    with accepting(version, 1 << 20, answer) as (address, peer):
+        assert exchange(address, b"the end.") == b"last words"
+        peer.join()
 
 
 # ---- what a peer sends last ----------------------------------------------------------------------

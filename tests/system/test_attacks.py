@@ -49,7 +49,7 @@ from ltdic import (
     encode,
     lib,
 )
-from ltdic.association import part_size
+from ltdic._sending import part_size
 from ltdic.l_dicom import *  # noqa: F403
 from support.apart import are_sent_to_and_leave, run_apart
 from support.commands import command_set, echo_request, elements_of

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import resource
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -21,6 +19,7 @@ from support.children import SERVERS, answered, callers, child, wait_for_answers
 from support.hosts import Serve
 from support.pdus import RELEASE_RP, RELEASE_RQ, p_data
 from support.peer import Peer
+from support.process import few_descriptors
 from support.raw import ACCEPT, REQUEST, SHORT
 from support.servers import serving, serving_in_asyncio
 from support.sockets import LOCALHOST, TIMEOUT, receive_pdu
@@ -85,19 +84,6 @@ def test_a_server_logs_each_period_without_descriptors(kind: str) -> None:
     assert len(said.splitlines()) == 2
 
 
-@contextmanager
-def no_descriptor() -> Iterator[None]:
-    """Let this process open nothing more."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    free = os.dup(0)
-    os.close(free)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
 def test_the_connection_limit_holds_after_a_lack_of_descriptors(
     serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -105,7 +91,7 @@ def test_the_connection_limit_holds_after_a_lack_of_descriptors(
         first = stack.enter_context(Peer(host, REQUEST))
         first.take()
         rest = [stack.enter_context(socket.socket()) for _ in range(4)]
-        with no_descriptor():
+        with few_descriptors(0):
             for connection in rest:
                 connection.connect(host.server.address)
                 connection.sendall(REQUEST)

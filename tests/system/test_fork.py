@@ -47,7 +47,7 @@ def sockets_toolchain(
 def test_actions_of_a_child_do_not_change_its_parent(sockets_toolchain: Toolchain) -> None:
     program = sockets_toolchain.program(C / "forking.c", "c11")
     printed = run(program, REQUEST.hex(), timeout=LONG)
-    assert len(printed.splitlines()) == 23
+    assert len(printed.splitlines()) == 22
 
 
 # ---- programs ----------------------------------------------------------------------------------

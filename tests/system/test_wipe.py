@@ -59,7 +59,7 @@ WIPING = {
     ],
     "buffer": ["ltdic__reserve_secret"],
     "endpoint": ["ltdic_net_free", "ltdic_net_done"],
-    "server": ["ltdic_server_free", "ltdic_server_run"],
+    "batch": ["ltdic__batch_begin", "ltdic__batch_clear"],
     "l_dicom": ["L_DicomSendAssociateRequest"],
 }
 
