@@ -826,6 +826,12 @@ LTDIC_API void ltdic_net_limit_associate(ltdic_net *net, uint32_t bytes);
  *  @return LTDIC_OK, LTDIC_ERR_WRONG_STATE, _ADDRESS, _SYSTEM, _MEMORY */
 LTDIC_API int ltdic_net_listen(ltdic_net *net, const ltdic_address *address, int backlog);
 
+/** Listens at a socket that listens already, such as one that the system or a parent process has
+ *  made. The descriptor stays the caller's; it is copied, and made non-blocking.
+ *  @return LTDIC_OK, LTDIC_ERR_WRONG_STATE, _MEMORY; LTDIC_ERR_SYSTEM, also if it does not listen
+ */
+LTDIC_API int ltdic_net_listen_on(ltdic_net *net, int descriptor);
+
 /** Listens at the socket of `other`, a listener that may be on another loop and thread. The first
  *  listener that accepts a connection gets it. When a listener closes, connections that wait are
  *  left to the others. Neither endpoint may be closed or freed during the call.
@@ -1131,6 +1137,10 @@ LTDIC_API void ltdic_server_free(ltdic_server *server);
 LTDIC_API void ltdic_server_set_timeouts(ltdic_server *server, const ltdic_timeouts *timeouts);
 /** Listens, as ltdic_net_listen does. */
 LTDIC_API int ltdic_server_listen(ltdic_server *server, const ltdic_address *address, int backlog);
+/** Listens at a socket that listens already, as ltdic_net_listen_on does. The next process may have
+ *  it, too, so that a restart refuses nobody: ltdic_server_close then leaves the connections that
+ *  wait to it, and answers the requests on connections that are accepted as before. */
+LTDIC_API int ltdic_server_listen_on(ltdic_server *server, int descriptor);
 /** Listens at the socket of another server, as ltdic_net_share does, so that several loops, each
  *  with a thread, serve one address. When one server closes, connections that wait are left to the
  *  others. */
@@ -1202,7 +1212,8 @@ LTDIC_API uint64_t ltdic_served_taken(const ltdic_server *server, ltdic_served_i
  *  are accepted. Requests are rejected with 2/3/1, also those of connections that wait to be
  *  accepted. Associations between two messages are released, the others when their data set is
  *  complete. After three quarters of the time the rest is aborted, and at the end all connections
- *  are closed. Calling it again can shorten the time. */
+ *  are closed. Calling it again can shorten the time. After ltdic_server_listen_on, nobody is
+ *  rejected or released by it for half of the time. */
 LTDIC_API void ltdic_server_close(ltdic_server *server, uint32_t milliseconds);
 LTDIC_API const ltdic_counters *ltdic_server_counters(const ltdic_server *server);
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import inspect
 import logging
 import os
+import socket
 import ssl
+import threading
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable
@@ -246,14 +248,37 @@ METHODS = {
 """The method of a server that deals with each kind of event."""
 
 
+class OneCall:
+    """A call that the first of several threads makes."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._lock = threading.RLock()  # a signal handler may interrupt whoever has it
+
+    def make(self) -> Any:
+        with self._lock:
+            return self._call.make()
+
+
 class _Rules(NamedTuple):
     """An admission that was set, and the call that gives C its rules; None: C has them already."""
 
     admission: Admission
-    call: Call | None = None
+    call: OneCall | None = None
 
 
 A = TypeVar("A", bound=Served)
+
+Function = Callable[..., Any] | None
+Seconds = float | None
+How = tuple[
+    Admission | None,
+    Function,
+    Function,
+    tuple[int, int | None, Seconds, Seconds],
+    ssl.SSLContext | None,
+]
+"""Admission; handler, `on_end`; most associations, most connections, `timeout`, `idle`; TLS."""
 
 
 class ServerBase(ABC, Generic[A]):
@@ -261,25 +286,26 @@ class ServerBase(ABC, Generic[A]):
 
     def __init__(
         self,
-        address: tuple[str, int],
-        admission: Admission | None,
-        handler: Callable[..., Any] | None,
-        on_end: Callable[..., Any] | None,
-        max_associations: int,
-        max_connections: int | None,
-        timeout: float | None,
-        idle: float | None,
-        tls: ssl.SSLContext | None,
+        address: tuple[str, int] | None,
+        socket: socket.socket | None,
+        how: How,
+        policy: service.Policy | None = None,
     ) -> None:
-        check_address(*pair("address", address, HOST_AND_PORT))
-        check_server(admission, handler, on_end)
+        """`policy` is that of another server, which has the same rules."""
+        if socket is not None and address is not None:
+            raise TypeError("address and socket: one of them says where to listen")
+        if socket is None:
+            check_address(*pair("address", address, HOST_AND_PORT))
+        self._where = address or ("", 0)
+        self._socket = socket
+        admission, self._handler, self._on_end, limits, tls = how
+        self._max_associations, max_connections, timeout, idle = limits
+        check_server(admission, self._handler, self._on_end)
         if tls is not None:
             check_tls(tls)
-        self._max_associations = max_associations
-        self._handler, self._on_end = handler, on_end
         self._rules = admission or Admission()
         """The admission whose policy C has."""
-        self._policy = self._policy_of(self._rules)
+        self._policy = policy or self._policy_of(self._rules)
         self._newest = self._given = _Rules(self._rules)
         self._timeout = seconds_of("timeout", timeout)
         self._undefined: Counter[tuple[str, int, int, int]] = Counter()
@@ -295,17 +321,28 @@ class ServerBase(ABC, Generic[A]):
         self._lacks = 0
 
     @property
+    def _parts(self) -> tuple[ServerBase[A], ...]:
+        """It, and those that serve with it at the same socket."""
+        return (self,)
+
+    @property
     def counters(self) -> Counters:
         """The counts up to now. From any thread; each number is one that was true."""
-        names, rejected = self._loop.counters()
-        counted = Counter({("sent", *codes): count for codes, count in rejected.items()})
-        return Counters(**names, rejected=counted + self._undefined.copy())
+        names: Counter[str] = Counter()
+        rejected: Counter[tuple[str, int, int, int]] = Counter()
+        for part in self._parts:
+            counted, codes = part._loop.counters()
+            names.update(counted)
+            rejected.update({("sent", *each): count for each, count in codes.items()})
+            rejected.update(part._undefined.copy())
+        return Counters(**names, rejected=rejected)
 
     @property
     def open(self) -> tuple[A, ...]:
         """The associations now, as far as `handler`, `on_request` or `on_end` is told of them. From
         any thread."""
-        return tuple(one for one in list(self._served.values()) if one.established)
+        served = (one for part in self._parts for one in list(part._served.values()))
+        return tuple(one for one in served if one.established)
 
     @property
     def admission(self) -> Admission:
@@ -316,8 +353,10 @@ class ServerBase(ABC, Generic[A]):
     @admission.setter
     def admission(self, admission: Admission) -> None:
         policy = self._policy_of(one("admission", admission, Admission))
-        self._newest = _Rules(admission, self._policy.taking_rules(policy))
-        self._loop.wake()
+        call = OneCall(self._policy.taking_rules(policy))
+        for part in self._parts:
+            part._newest = _Rules(admission, call)
+            part._loop.wake()
 
     def _take_rules(self) -> None:
         """Give C the admission that was set last. Only the thread that serves does: when nobody
@@ -330,6 +369,13 @@ class ServerBase(ABC, Generic[A]):
         else:
             logger.error("there was no memory for another admission; the one before it stays")
         self._given = newest
+
+    def _listen(self) -> None:
+        """Look a name up, too. Raises `OSError`."""
+        if self._socket is None:
+            self._loop.listen(*self._where)
+        else:
+            self._loop.listen_on(self._socket.fileno())
 
     def _policy_of(self, admission: Admission) -> service.Policy:
         return admission.policy(self._max_associations, self._handler is not None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import inspect
+import socket
 import ssl
 import time
 import warnings
@@ -763,8 +764,9 @@ class Server(ServerBase[AsyncServedAssociation]):
 
     def __init__(
         self,
-        address: tuple[str, int],
+        address: tuple[str, int] | None = None,
         *,
+        socket: socket.socket | None = None,
         admission: Admission | None = None,
         handler: Handler | None = None,
         on_end: OnEnd | None = None,
@@ -775,8 +777,8 @@ class Server(ServerBase[AsyncServedAssociation]):
         tls: ssl.SSLContext | None = None,
     ) -> None:
         limits = max_associations, max_connections, timeout, idle
-        super().__init__(address, admission, handler, on_end, *limits, tls)
-        self._address = address
+        super().__init__(address, socket, (admission, handler, on_end, limits, tls))
+        self._address = self._where
         self._threads = Threads("ltdic-on_request")
         self._event_loop: asyncio.AbstractEventLoop | None = None
         self._hosting: Hosting | None = None
@@ -821,7 +823,7 @@ class Server(ServerBase[AsyncServedAssociation]):
         self._changed = asyncio.Event()
         self._take_rules()
         try:
-            await self._listen()
+            await self._listen_in_thread()
         except Exception:  # where it is cancelled, a thread may still use it
             self._loop.free()
             raise
@@ -831,14 +833,13 @@ class Server(ServerBase[AsyncServedAssociation]):
             self._begin_to_close()
         return self
 
-    async def _listen(self) -> None:
+    async def _listen_in_thread(self) -> None:
         """Look a name up in a thread, since that may take long."""
-        host, port = self._address
-        if host in ("", "*") or net.is_numeric(host):
-            self._loop.listen(host, port)
+        host, _ = self._where
+        if self._socket is not None or host in ("", "*") or net.is_numeric(host):
+            self._listen()
         else:
-            loop = asyncio.get_running_loop()
-            await loop.run_in_executor(None, self._loop.listen, host, port)
+            await asyncio.get_running_loop().run_in_executor(None, self._listen)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import math
 import os
+import socket
 import ssl
 import threading
 import time
 import weakref
 from collections import deque
 from collections.abc import Callable
+from functools import partial
+from threading import Event, Thread
 from types import TracebackType
 from typing import Any
 from warnings import warn
 
-from ._arguments import not_awaited
+from ._arguments import not_awaited, number_of
 from ._begun import calls_of, has_begun
 from ._codec import control_of, encode, flags_of
 from ._message_order import MessageOrder, Signal
 from ._native import codec, engine, service
 from ._on_request import PendingDecision, PendingDecisions
 from ._sending import NOT_TAKEN, Sendable, parts_of
-from ._serving import FAILED_DECISION, Served, ServerBase, answer_of
+from ._serving import FAILED_DECISION, How, Served, ServerBase, answer_of
 from ._times import seconds_of
 from .admission import Admission
 from .association import (
@@ -35,6 +38,7 @@ from .counters import Record, logger
 from .errors import AssociationTimeout, LocalError
 from .pdu import PDV, Abort, ReleaseRequest
 
+MOST_WORKERS = 256
 ROUND = 0.5
 """Seconds: a signal that came between two sleeps is seen no later than this."""
 
@@ -276,12 +280,21 @@ class Server(ServerBase[ServedAssociation]):
 
     Only `serve` does anything; `close` may be called from any thread and in a signal handler. A
     server that is dropped without having been closed is closed then, with a `ResourceWarning`.
+
+    With `workers` so many threads serve while `serve` runs, the calling one among them, each with
+    a loop of its own. They share the port, the admission and the counters; what is called about an
+    association is called on the thread that serves it, so several calls may run at once. 256
+    requests may wait for `on_request` at each. `socket`, instead of an address, is a socket that
+    listens, and stays the caller's. The next process may have it, too: closing then leaves it the
+    connections that wait, and nobody is rejected or released for half of the `timeout`.
     """
 
     def __init__(
         self,
-        address: tuple[str, int],
+        address: tuple[str, int] | None = None,
         *,
+        socket: socket.socket | None = None,
+        workers: int = 1,
         admission: Admission | None = None,
         handler: Handler | None = None,
         on_end: OnEnd | None = None,
@@ -293,8 +306,26 @@ class Server(ServerBase[ServedAssociation]):
     ) -> None:
         not_awaited("handler", handler)
         not_awaited("on_end", on_end)
+        if number_of("workers", workers, MOST_WORKERS) < 1:
+            raise ValueError("workers is 0, not 1 or more")
+        rules = admission or Admission()
         limits = max_associations, max_connections, timeout, idle
-        super().__init__(address, admission, handler, on_end, *limits, tls)
+        how = rules, handler, on_end, limits, tls
+        super().__init__(address, socket, how)
+        self._prepare()
+        self._workers = [_Worker(self, how) for _ in range(workers - 1)]
+        """Those beside this one."""
+        try:
+            self._listen()
+            for worker in self._workers:
+                worker._loop.share(self._loop)
+        except OSError:
+            self._free_all()
+            raise
+        self._address = self._loop.name()
+
+    def _prepare(self) -> None:
+        """Be ready to serve."""
         self._jobs: deque[_Job] = deque()
         self._late: dict[ServedAssociation, tuple[float, int]] = {}
         """Those for which something waits to be sent; when it was looked at how many bytes their
@@ -304,18 +335,13 @@ class Server(ServerBase[ServedAssociation]):
         self._owning = threading.Lock()
         self._is_empty = False
         self._decisions = PendingDecisions()
-        try:
-            self._loop.listen(*address)
-        except OSError:
-            self._loop.free()
-            raise
-        self._address = self._loop.name()
         _servers.add(self)
 
     def __del__(self) -> None:
         if hasattr(self, "_address") and not self._loop.is_freed:
-            self._decisions.end()
-            self._loop.free()  # first: a warning may be an exception
+            for one in self._parts:
+                one._decisions.end()
+                one._loop.free()  # first: a warning may be an exception
             if not self._closing and warn is not None:  # None when the interpreter ends
                 what = f"{self!r} was not closed"
                 warn(what, ResourceWarning, source=self, stacklevel=2)
@@ -334,6 +360,10 @@ class Server(ServerBase[ServedAssociation]):
     def address(self) -> tuple[str, int]:
         """Where it listens: numeric address, and port."""
         return self._address
+
+    @property
+    def _parts(self) -> tuple[Server, ...]:
+        return self, *self._workers
 
     def _policy_of(self, admission: Admission) -> service.Policy:
         not_awaited("on_request", admission.on_request)
@@ -356,7 +386,7 @@ class Server(ServerBase[ServedAssociation]):
                 raise LocalError("it serves already")
             if self._loop.is_abandoned:
                 raise LocalError("a thread of the parent process was serving when this one began")
-            self._serve(most, until if callable(until) else None)
+            self._serve_all(most, until if callable(until) else None)
         finally:
             self._let_go()
 
@@ -365,8 +395,9 @@ class Server(ServerBase[ServedAssociation]):
         are taken; requests are rejected with 2/3/1; associations between two messages are released,
         others when their data set is complete; what is left after three quarters of the time is
         aborted."""
-        self._closing = True
-        self._loop.wake()
+        for part in self._parts:
+            part._closing = True
+            part._loop.wake()
 
     def __enter__(self) -> Server:
         return self
@@ -379,10 +410,10 @@ class Server(ServerBase[ServedAssociation]):
         try:
             while not self._take_over():  # another thread serves: it comes to its end
                 time.sleep(0.01)
-            self._serve(None, None)
+            self._serve_all(None, None)
         finally:
             if self._is_here():
-                self._free()
+                self._free_all()
             self._let_go()
 
     # ---- who serves
@@ -405,29 +436,62 @@ class Server(ServerBase[ServedAssociation]):
         me = threading.get_ident()
         with self._owning:
             owner = self._owner.setdefault("thread", me)
-            if owner != me and not self._is_in(owner, Server.serve, Server.__exit__):
+            if owner != me and not self._is_in(owner, *_SERVING):
                 owner = self._owner["thread"] = me
         return owner == me
 
     def _is_served(self) -> bool:
         """Does a thread serve?"""
         owner = self._owner.get("thread")
-        return owner is not None and self._is_in(owner, Server.serve, Server.__exit__)
+        return owner is not None and self._is_in(owner, *_SERVING)
 
     def _let_go(self) -> None:
         if self._is_here():
             self._owner.pop("thread", None)
 
+    # ---- workers
+
+    def _serve_all(self, most: float | None, is_reached: Callable[[], bool] | None) -> None:
+        """Serve here, and with a thread for each worker. All have come to rest when this returns;
+        to their end where the server is closing."""
+        stop, raised = threading.Event(), list[BaseException]()
+        wants_ends = is_reached is not None
+        helping = partial(_Worker._help, stop=stop, raised=raised, wants_ends=wants_ends)
+        threads = [Thread(target=helping, args=[worker], daemon=True) for worker in self._workers]
+
+        def is_enough() -> bool:
+            return bool(raised) or (is_reached is not None and is_reached())
+
+        try:
+            for thread in threads:
+                thread.start()
+            self._serve(most, is_enough, wants_ends)
+        finally:
+            if not self._over or raised:
+                stop.set()
+                self._wake_workers()
+            for thread in threads:
+                if thread.ident is not None:
+                    thread.join()
+        if raised:
+            raise raised[0]
+
+    def _wake_workers(self) -> None:
+        for worker in self._workers:
+            worker._loop.wake()
+
     # ---- the loop
 
-    def _serve(self, most: float | None, is_reached: Callable[[], bool] | None) -> None:
+    def _serve(
+        self, most: float | None, is_reached: Callable[[], bool] | None, wants_ends: bool
+    ) -> None:
         end = None if most is None else time.monotonic() + most
         while not self._over:
             if end is not None and time.monotonic() >= end:
                 break
             if is_reached is not None and is_reached():
                 break
-            self._round(end, wants_ends=is_reached is not None)
+            self._round(end, wants_ends)
 
     def _round(self, end: float | None, wants_ends: bool) -> None:
         """Serve for a moment, and deal with the events of it."""
@@ -636,6 +700,10 @@ class Server(ServerBase[ServedAssociation]):
                 job.association._wait_with(job)
             self._jobs.popleft()
 
+    def _free_all(self) -> None:
+        for part in self._parts:
+            part._free()
+
     def _free(self) -> None:
         self._over = True
         self._decisions.end()
@@ -648,6 +716,40 @@ class Server(ServerBase[ServedAssociation]):
         """No association is left: whoever calls a method of one is told so at once."""
         self._is_empty = True
         self._run_jobs()
+
+
+class _Worker(Server):
+    """A part of a server, with a loop and a thread of its own: it listens at the same socket, and
+    has the same admission."""
+
+    def __init__(self, first: Server, how: How) -> None:
+        ServerBase.__init__(self, first._where, None, how, first._policy)
+        self._first = weakref.ref(first)
+        self._workers = []
+        self._prepare()
+
+    def _help(self, stop: Event, raised: list[BaseException], wants_ends: bool) -> None:
+        """Serve in this thread, until `stop` is set or it is over."""
+        try:
+            self._take_over()
+            self._serve(None, stop.is_set, wants_ends)
+        except BaseException as e:
+            raised.append(e)
+        finally:
+            self._let_go()
+            self._wake_first()
+
+    def _wake_first(self) -> None:
+        first = self._first()
+        if first is not None:
+            first._loop.wake()
+
+    def _ended(self, event: service.ServedEvent) -> None:
+        super()._ended(event)
+        self._wake_first()  # which may wait for that
+
+
+_SERVING = Server.serve, Server.__exit__, _Worker._help
 
 
 def _decide(association: ServedAssociation, on_request: Any) -> bytes:

@@ -13,6 +13,8 @@ ltdic_net *ltdic__net_new(ltdic_loop *loop, queue *q, void *owner);
 void ltdic__net_end(ltdic_net *net, int status);
 /* Returns how often connections had to wait, as ltdic_server_lacks does. */
 uint32_t ltdic__net_lacks(const ltdic_net *listener);
+/* Returns true if a connection was accepted from the system, and not by the user. */
+bool ltdic__net_has_pending(const ltdic_net *listener);
 /* Returns true if other listeners use the same socket. */
 bool ltdic__net_is_shared(const ltdic_net *listener);
 /* Returns true if the transport of a connection is open. After LTDIC_CLOSED: if it was. */

@@ -332,21 +332,48 @@ int ltdic_net_listen(ltdic_net *net, const ltdic_address *address, int backlog)
     return status;
 }
 
-int ltdic_net_share(ltdic_net *net, ltdic_net *listener)
+/* Listens at a copy of a descriptor that listens already. */
+static int listen_at_copy(ltdic_net *net, int descriptor, listening *l)
 {
-    ltdic__renew(net->source.loop);
-    if (!is_unused(net) || listener->state != LISTENING) {
-        return LTDIC_ERR_WRONG_STATE;
-    }
-    int status = ltdic__copy_fd(listener->fd, &net->fd, &net->cause);
+    int status = ltdic__copy_fd(descriptor, &net->fd, &net->cause);
     if (status == LTDIC_OK) {
         status = watch(net);
     }
     if (status == LTDIC_OK) {
-        begin_listening(net, listener->listening);
+        begin_listening(net, l);
         net->source.can_read = true; /* perhaps: the system reported it to others alone */
     }
     return status;
+}
+
+int ltdic_net_listen_on(ltdic_net *net, int descriptor)
+{
+    ltdic__renew(net->source.loop);
+    if (!is_unused(net)) {
+        return LTDIC_ERR_WRONG_STATE;
+    }
+    if (!ltdic__tcp_may_listen(descriptor, &net->cause)) {
+        return LTDIC_ERR_SYSTEM;
+    }
+    listening *l = new_listening(net);
+    const int status = l == NULL ? LTDIC_ERR_MEMORY : listen_at_copy(net, descriptor, l);
+    if (status != LTDIC_OK && l != NULL) {
+        free_listening(l);
+    }
+    return status;
+}
+
+int ltdic_net_share(ltdic_net *net, ltdic_net *listener)
+{
+    ltdic__renew(net->source.loop);
+    return !is_unused(net) || listener->state != LISTENING
+               ? LTDIC_ERR_WRONG_STATE
+               : listen_at_copy(net, listener->fd, listener->listening);
+}
+
+bool ltdic__net_has_pending(const ltdic_net *listener)
+{
+    return listener->pending_fd >= 0;
 }
 
 /* Makes sure that a connection is pending.

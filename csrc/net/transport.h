@@ -45,6 +45,9 @@ typedef struct tcp_name {
 /* Accepts a connection; `peer` is its other end. @return LTDIC_TRANSPORT_DONE; _WANT_READ: none is
  * pending; _LOST: no descriptor or no memory */
 ltdic_transport_result ltdic__tcp_accept(int listener, int *fd, tcp_name *peer);
+/* Makes a descriptor that listens already fit for a loop. Returns false if it does not, and `cause`
+ * says why. */
+bool ltdic__tcp_may_listen(int fd, ltdic_cause *cause);
 /* Makes a descriptor that is a connected stream fit for a loop. Returns false if it is none, and
  * `cause` says why; it is unchanged then. */
 bool ltdic__tcp_adopt(int fd, ltdic_cause *cause);

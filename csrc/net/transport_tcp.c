@@ -275,6 +275,22 @@ bool ltdic__tcp_connected(const int *fds, size_t count, int *errors)
     return true;
 }
 
+bool ltdic__tcp_may_listen(int fd, ltdic_cause *cause)
+{
+    int listens = 0;
+    socklen_t size = sizeof listens;
+    bool good = getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) == 0;
+    if (good && listens == 0) {
+        errno = EINVAL;
+        good = false;
+    }
+    good = good && fcntl(fd, F_SETFL, O_NONBLOCK) == 0;
+    if (!good) {
+        *cause = ltdic__system_cause();
+    }
+    return good;
+}
+
 bool ltdic__tcp_adopt(int fd, ltdic_cause *cause)
 {
     struct sockaddr_storage peer;

@@ -97,7 +97,9 @@ struct ltdic_server {
     unsigned wanted;
     bool starved; /* there was no memory for a connection that waits */
     bool closing;
-    uint64_t grace, abort_at, end_at; /* times of the steps of closing */
+    bool succeeded; /* the next process may listen at the same socket */
+    /* times of the steps of closing */
+    uint64_t grace, release_at, abort_at, end_at;
 };
 
 #define RESUMING_OF(pointer) CONTAINER_OF(pointer, ltdic_served, resuming)
@@ -331,8 +333,16 @@ int ltdic_server_listen(ltdic_server *server, const ltdic_address *address, int 
                                     : ltdic_net_listen(server->listener, address, backlog);
 }
 
+int ltdic_server_listen_on(ltdic_server *server, int descriptor)
+{
+    server->succeeded = true;
+    return server->listener == NULL ? LTDIC_ERR_WRONG_STATE
+                                    : ltdic_net_listen_on(server->listener, descriptor);
+}
+
 int ltdic_server_share(ltdic_server *server, ltdic_server *other)
 {
+    server->succeeded = other->succeeded;
     return server->listener == NULL || other->listener == NULL
                ? LTDIC_ERR_WRONG_STATE
                : ltdic_net_share(server->listener, other->listener);
@@ -650,6 +660,12 @@ static void admit(ltdic_server *s, ltdic_served *a, ltdic_bytes rq, ltdic_bytes 
     }
 }
 
+/* Returns true if associations are not to begin or to go on. */
+static bool is_leaving(const ltdic_server *s, uint64_t now)
+{
+    return s->closing && now >= s->release_at;
+}
+
 static void receive_request(ltdic_server *s, ltdic_served *a, ltdic_bytes rq)
 {
     uint8_t room[LTDIC_ACCEPT_ROOM];
@@ -663,7 +679,7 @@ static void receive_request(ltdic_server *s, ltdic_served *a, ltdic_bytes rq)
     ltdic__admission_judge(s->admission, &a->answer, &accept, parts, host);
     if (a->answer.refusal.result != 0) {
         send_or_end(a, LTDIC_ASSOCIATE_RJ, a->answer.refusal);
-    } else if (s->closing) {
+    } else if (is_leaving(s, ltdic__now())) {
         send_or_end(a, LTDIC_ASSOCIATE_RJ, congestion);
     } else {
         admit(s, a, rq, (ltdic_bytes){accept.data, accept.size});
@@ -919,22 +935,33 @@ static void handle(ltdic_server *s, ltdic_net *net, const ltdic_indication *i)
 
 /* ---- closing ------------------------------------------------------------------------------ */
 
+static void accept_pending(ltdic_server *s)
+{
+    if (ltdic__net_has_pending(s->listener)) {
+        accept_connection(s);
+    }
+}
+
 void ltdic_server_close(ltdic_server *server, uint32_t milliseconds)
 {
     const uint64_t now = ltdic__now();
     if (server->closing && now + milliseconds >= server->end_at) {
         return;
     }
-    server->grace = now + (milliseconds < GRACE ? milliseconds : GRACE);
+    server->release_at = server->succeeded ? now + milliseconds / 2 : now;
+    server->grace = server->succeeded ? server->release_at
+                                      : now + (milliseconds < GRACE ? milliseconds : GRACE);
     server->abort_at = now + milliseconds - milliseconds / 4;
     server->end_at = now + milliseconds;
     if (server->closing) {
         return;
     }
     server->closing = true;
-    if (!ltdic__net_is_shared(server->listener)) {
+    if (server->succeeded || ltdic__net_is_shared(server->listener)) {
+        accept_pending(server); /* those that wait are left to others */
+    } else {
         ltdic_net_limit_connections(server->listener, 0);
-        while (accept_connection(server)) { /* those that wait already */
+        while (accept_connection(server)) {
         }
     }
     ltdic_net_free(server->listener);
@@ -966,9 +993,9 @@ static void close_step(ltdic_served *a, uint64_t now)
     const int state = ltdic_net_state(a->net);
     if (now >= s->end_at || (state == STA_AWAITING_RQ && now >= s->grace)) {
         ltdic_net_close(a->net);
-    } else if (state == STA_AWAITING_ANSWER) {
+    } else if (state == STA_AWAITING_ANSWER && is_leaving(s, now)) {
         send_or_end(a, LTDIC_ASSOCIATE_RJ, congestion);
-    } else if (state == STA_ESTABLISHED && is_between(a)) {
+    } else if (state == STA_ESTABLISHED && is_leaving(s, now) && is_between(a)) {
         send_or_end(a, LTDIC_RELEASE_RQ, no_codes);
     }
 }

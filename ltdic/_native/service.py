@@ -66,6 +66,8 @@ class Policy:
         self.pointer = ffi.gc(lib.ltdic_admission_new(), lib.ltdic_admission_free)
         if self.pointer == ffi.NULL:
             raise MemoryError
+        self._loops: list[int] = []
+        """The number of each loop that uses it."""
         self._room = ffi.new("uint8_t[]", lib.LTDIC_ACCEPT_ROOM)
 
     def _add(self, function: Any, what: str, *values: Any) -> None:
@@ -109,18 +111,21 @@ class Policy:
         self._add(lib.ltdic_admission_limit_calling, what, _c_text(title), most)
 
     def freed_after(self, free: Callable[[Any], None], freed: list[bool]) -> Callable[[Any], None]:
-        """A destructor of what uses it: one for both, since the order of two is not known where
-        both are garbage at once. It puts true into `freed`, for who is garbage with them and looks
-        at them later."""
+        """A destructor of a loop that uses it. The last one frees both, since the order of two is
+        not known where both are garbage at once. It puts true into `freed`, for who is garbage with
+        them and looks at them later."""
         pointer, null, free_admission = self.pointer, ffi.NULL, lib.ltdic_admission_free
+        loops = self._loops
+        loops.append(len(loops))
         ffi.gc(pointer, None)
 
         def destructor(user: Any) -> None:
             """It may run when the interpreter ends, and has cleared this module."""
             freed.append(True)
             free(user)
-            self.pointer = null
-            free_admission(pointer)
+            if loops.pop() == 0:
+                self.pointer = null
+                free_admission(pointer)
 
         return destructor
 
@@ -289,6 +294,18 @@ class ServerLoop(BatchLoop[ServedEvent]):
         except UnicodeError as e:
             raise socket.gaierror(socket.EAI_NONAME, f"{host!a} is no name of a host") from e
         status = lib.ltdic_server_listen(self._server, address, 0)
+        if status != 0:
+            raise net.error_of_cause(status, lib.ltdic_server_cause(self._server))
+
+    def listen_on(self, descriptor: int) -> None:
+        """`ltdic_server_listen_on`. Raises `OSError`."""
+        status = lib.ltdic_server_listen_on(self._server, descriptor)
+        if status != 0:
+            raise net.error_of_cause(status, lib.ltdic_server_cause(self._server))
+
+    def share(self, other: ServerLoop) -> None:
+        """`ltdic_server_share`. Raises `OSError`."""
+        status = lib.ltdic_server_share(self._server, other._server)
         if status != 0:
             raise net.error_of_cause(status, lib.ltdic_server_cause(self._server))
 
