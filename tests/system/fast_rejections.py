@@ -1,11 +1,11 @@
 """Count how requestors report rejections by an acceptor that ends the connection at once.
 
-    python tests/system/fast_rejections.py [--count N] [--pynetdicom N] [--json FILE]
+    python tests/system/fast_rejections.py [--count N] [--tls N] [--pynetdicom N] [--json FILE]
 
 The acceptor runs in a process of its own, and answers each request with A-ASSOCIATE-RJ. Raw
 acceptors then close or reset the connection; the `unread` ones do so without having read the
-request. The other acceptors are those of ltdic, and only `ltdic.connect` asks them. Requestors take
-turns.
+request. The other acceptors are those of ltdic, and only `ltdic.connect` asks them. Over TLS all do
+the same behind a handshake. Requestors take turns.
 test_rejections.py runs a few; bench/results/rejections.json is the result of many.
 
 Each rejection uses a port. Linux lets a port of loopback be used again one second after its
@@ -25,6 +25,7 @@ import logging
 import os
 import platform
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -34,6 +35,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import trustme
 from pynetdicom import AE
 
 import ltdic
@@ -51,11 +53,15 @@ LOCALHOST = "127.0.0.1"
 Announce = Callable[[int], None]
 
 
-def serve_raw(announce: Announce, *, resets: bool, reads: bool) -> None:
+def serve_raw(announce: Announce, tls: ssl.SSLContext | None, *, resets: bool, reads: bool) -> None:
     with socket.create_server((LOCALHOST, 0), backlog=128) as server:
         announce(server.getsockname()[1])
         while True:
             connection, _ = server.accept()
+            # A reset discards what Nagle's algorithm holds back: it would never be sent.
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if tls is not None:
+                connection = tls.wrap_socket(connection, server_side=True)
             data = b"" if reads else REJECT
             while len(data) < 6 or len(data) < 6 + int.from_bytes(data[2:6], "big"):
                 chunk = connection.recv(65536)
@@ -68,22 +74,22 @@ def serve_raw(announce: Announce, *, resets: bool, reads: bool) -> None:
             connection.close()
 
 
-def serve_server(announce: Announce) -> None:
-    with ltdic.Server((LOCALHOST, 0), admission=NOBODY) as server:
+def serve_server(announce: Announce, tls: ssl.SSLContext | None) -> None:
+    with ltdic.Server((LOCALHOST, 0), admission=NOBODY, tls=tls) as server:
         announce(server.address[1])
         server.serve()
 
 
-def serve_aio(announce: Announce) -> None:
+def serve_aio(announce: Announce, tls: ssl.SSLContext | None) -> None:
     async def serve() -> None:
-        async with ltdic.aio.Server((LOCALHOST, 0), admission=NOBODY) as server:
+        async with ltdic.aio.Server((LOCALHOST, 0), admission=NOBODY, tls=tls) as server:
             announce(server.address[1])
             await server.serve()
 
     asyncio.run(serve())
 
 
-def serve_l_dicom(announce: Announce) -> None:
+def serve_l_dicom(announce: Announce, _: ssl.SSLContext | None) -> None:
     slots = {
         "pfnReceiveAssociateRequest": lambda h, *_: l_dicom.L_DicomSendAssociateReject(h, *CODES),
         "pfnClose": lambda h, *_: l_dicom.L_DicomFreeNet(h),
@@ -108,30 +114,52 @@ RAW: dict[str, dict[str, bool]] = {
     "close, unread": {"resets": False, "reads": False},
     "reset, unread": {"resets": True, "reads": False},
 }
-OURS: dict[str, Callable[[Announce], None]] = {
+OURS: dict[str, Callable[[Announce, ssl.SSLContext | None], None]] = {
     "ltdic.Server": serve_server,
     "ltdic.aio.Server": serve_aio,
     "ltdic.l_dicom": serve_l_dicom,
 }
-ACCEPTORS = [*RAW, *OURS]
+PLAIN = [*RAW, *OURS]
+VERSIONS = {"TLS 1.2": ssl.TLSVersion.TLSv1_2, "TLS 1.3": ssl.TLSVersion.TLSv1_3}
+TLS = [f"{version}: {name}" for version in VERSIONS for name in PLAIN if "l_dicom" not in name]
+ACCEPTORS = [*PLAIN, *TLS]
 
 
-def serve(name: str) -> None:
+def serve(name: str, certificate: str | None) -> None:
     """Run this acceptor; print its port."""
+    version, _, name = name.rpartition(": ")
+    tls = None
+    if version:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.minimum_version = tls.maximum_version = VERSIONS[version]
+        tls.load_cert_chain(str(certificate))
 
     def announce(port: int) -> None:
         print(port, flush=True)
 
     if name in OURS:
-        OURS[name](announce)
+        OURS[name](announce, tls)
     else:
-        serve_raw(announce, **RAW[name])
+        serve_raw(announce, tls, **RAW[name])
 
 
 @contextmanager
-def acceptor(name: str) -> Iterator[int]:
-    """Run this acceptor in a process of its own. Its port."""
-    command = [sys.executable, __file__, "--serve", name]
+def acceptor(name: str) -> Iterator[tuple[int, ssl.SSLContext | None]]:
+    """Run this acceptor in a process of its own. Its port, and what its requestors do TLS with."""
+    with ExitStack() as stack:
+        how, tls = [], None
+        if name in TLS:
+            authority = trustme.CA()
+            certificate = authority.issue_cert(LOCALHOST).private_key_and_cert_chain_pem
+            how = ["--certificate", stack.enter_context(certificate.tempfile())]
+            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            authority.configure_trust(tls)
+        yield stack.enter_context(process([sys.executable, __file__, "--serve", name, *how])), tls
+
+
+@contextmanager
+def process(command: list[str]) -> Iterator[int]:
+    """Run this command. What it prints."""
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
@@ -154,6 +182,8 @@ def named(error: ltdic.Error) -> str:
 
 
 class Requestor(ABC):
+    tls: ssl.SSLContext | None = None
+
     @abstractmethod
     def associate(self, port: int) -> str:
         """Request an association. Returns the reported outcome, in words."""
@@ -165,7 +195,7 @@ class Requestor(ABC):
 class Connect(Requestor):
     def associate(self, port: int) -> str:
         try:
-            ltdic.connect(LOCALHOST, port, timeout=TIMEOUT).abort()
+            ltdic.connect(LOCALHOST, port, timeout=TIMEOUT, tls=self.tls).abort()
         except ltdic.Error as error:
             return named(error)
         return "accepted"
@@ -177,7 +207,8 @@ class AioConnect(Requestor):
 
     async def ask(self, port: int) -> str:
         try:
-            await (await ltdic.aio.connect(LOCALHOST, port, timeout=TIMEOUT)).abort()
+            how: Any = {"timeout": TIMEOUT, "tls": self.tls}
+            await (await ltdic.aio.connect(LOCALHOST, port, **how)).abort()
         except ltdic.Error as error:
             return named(error)
         return "accepted"
@@ -248,9 +279,10 @@ def measure(name: str, counts: dict[str, int]) -> list[dict[str, Any]]:
     said: dict[str, collections.Counter[str]] = {who: collections.Counter() for who in counts}
     seconds = dict.fromkeys(counts, 0.0)
     rounds = max(counts.values())
-    with acceptor(name) as port, ExitStack() as stack:
+    with acceptor(name) as (port, tls), ExitStack() as stack:
         requestors = {who: REQUESTORS[who]() for who in counts}
         for requestor in requestors.values():
+            requestor.tls = tls
             stack.callback(requestor.close)
         for n in range(rounds):
             for who, count in counts.items():
@@ -277,10 +309,17 @@ def judged(said: collections.Counter[str]) -> dict[str, Any]:
     }
 
 
+def asked(name: str, counts: dict[str, int]) -> dict[str, int]:
+    """The requestors that ask this acceptor, and how often."""
+    if name.rpartition(": ")[2] in OURS:
+        return {"ltdic.connect": counts["ltdic.connect"]}
+    return {who: n for who, n in counts.items() if name in RAW or "connect" in who}
+
+
 def described(row: dict[str, Any]) -> str:
     said = ", ".join(f"{count} {what}" for what, count in row["as"].items())
     each = 1000 * row["seconds"] / row["count"]
-    return f"{row['acceptor']:17} {row['requestor']:18} {said:40} {each:8.2f}"
+    return f"{row['acceptor']:25} {row['requestor']:18} {said:40} {each:8.2f}"
 
 
 def main() -> None:
@@ -289,20 +328,24 @@ def main() -> None:
     parser.add_argument(
         "--count", type=int, default=1000, metavar="N", help="rejections for each requestor"
     )
+    parser.add_argument("--tls", type=int, help="rejections over each version of TLS, if not N")
     parser.add_argument("--pynetdicom", type=int, help="rejections for pynetdicom, if not N")
     parser.add_argument("--json", metavar="FILE", help="write the table there")
     parser.add_argument("--serve", choices=ACCEPTORS, help=argparse.SUPPRESS)
+    parser.add_argument("--certificate", help=argparse.SUPPRESS)
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
     if options.serve:
-        serve(options.serve)
+        serve(options.serve, options.certificate)
     counts = dict.fromkeys(REQUESTORS, options.count)
     if options.pynetdicom is not None:
         counts["pynetdicom"] = options.pynetdicom
-    print(f"{'acceptor':17} {'requestor':18} {'reported as':40} {'ms each':>8}", flush=True)
+    print(f"{'acceptor':25} {'requestor':18} {'reported as':40} {'ms each':>8}", flush=True)
     rows = []
     for name in ACCEPTORS:
-        asking = {who: n for who, n in counts.items() if name in RAW or who == "ltdic.connect"}
+        asking = asked(name, counts)
+        if name in TLS and options.tls is not None:
+            asking = dict.fromkeys(asking, options.tls)
         for row in measure(name, asking):
             print(described(row), flush=True)
             rows.append(row)

@@ -19,10 +19,10 @@ COUNT = 500
 FACES = [name for name in fast_rejections.REQUESTORS if name != "pynetdicom"]
 
 
-def all_are_reported(acceptor: str, requestor: str) -> None:
-    [row] = fast_rejections.measure(acceptor, {requestor: COUNT})
-    assert row["as"] == {"rejected": COUNT}
-    assert (row["rejected"], row["lost"], row["misreported"]) == (COUNT, 0, 0)
+def all_are_reported(acceptor: str, requestor: str, count: int = COUNT) -> None:
+    [row] = fast_rejections.measure(acceptor, {requestor: count})
+    assert row["as"] == {"rejected": count}
+    assert (row["rejected"], row["lost"], row["misreported"]) == (count, 0, 0)
 
 
 @pytest.mark.parametrize("requestor", FACES)
@@ -31,6 +31,12 @@ def test_each_rejection_by_an_acceptor_that_closes_at_once_is_reported(
     acceptor: str, requestor: str
 ) -> None:
     all_are_reported(acceptor, requestor)
+
+
+@pytest.mark.parametrize("requestor", ["ltdic.connect", "ltdic.aio.connect"])
+@pytest.mark.parametrize("acceptor", fast_rejections.TLS)
+def test_each_rejection_over_tls_is_reported(acceptor: str, requestor: str) -> None:
+    all_are_reported(acceptor, requestor, COUNT // 5)
 
 
 @pytest.mark.parametrize("acceptor", fast_rejections.OURS)
@@ -53,7 +59,7 @@ def test_no_requestor_blocks_in_connect(
 
     monkeypatch.setattr(Link, "send", watched)
     with (
-        fast_rejections.acceptor("reset, unread") as port,
+        fast_rejections.acceptor("reset, unread") as (port, _),
         pytest.raises(ltdic.AssociationRejected),
     ):
         ltdic.connect("127.0.0.1", port, timeout=timeout)
