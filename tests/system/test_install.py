@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -46,26 +46,34 @@ endforeach()
 def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The prefix with the installed library."""
     build, prefix = tmp_path_factory.mktemp("build"), tmp_path_factory.mktemp("pre fix")
-    flags = ["-DCMAKE_BUILD_TYPE=Release", f"-DCMAKE_C_FLAGS={' '.join(STRICT)}"]
+    flags = [
+        "-DLTDIC_OPENSSL=ON",
+        "-DCMAKE_BUILD_TYPE=Release",
+        f"-DCMAKE_C_FLAGS={' '.join(STRICT)}",
+    ]
     run("cmake", "-S", CSRC, "-B", build, f"-DCMAKE_INSTALL_PREFIX={prefix}", *flags)
     run("cmake", "--build", build, "--parallel")
     run("cmake", "--install", build)
     return prefix
 
 
-def with_cmake(prefix: Path, folder: Path, target: str) -> None:
-    sources = " ".join(str(path) for path in EXAMPLES)
+def with_cmake(
+    prefix: Path, folder: Path, target: str, programs: Sequence[Path] = EXAMPLES
+) -> None:
+    sources = " ".join(str(path) for path in programs)
     (folder / "CMakeLists.txt").write_text(PROJECT.format(sources=sources, target=target))
     run("cmake", "-S", folder, "-B", folder, f"-DCMAKE_PREFIX_PATH={prefix}")
     run("cmake", "--build", folder)
 
 
-def with_pkg_config(prefix: Path, folder: Path) -> None:
-    found = next(prefix.rglob("ltdic.pc"))
+def with_pkg_config(
+    prefix: Path, folder: Path, name: str = "ltdic", programs: Sequence[Path] = EXAMPLES
+) -> None:
+    found = next(prefix.rglob(f"{name}.pc"))
     environment = {**clean_environment(), "PKG_CONFIG_PATH": str(found.parent)}
-    command = ["pkg-config", "--cflags", "--libs", "ltdic"]
+    command = ["pkg-config", "--cflags", "--libs", name]
     flags = shlex.split(subprocess.check_output(command, env=environment, text=True))
-    for source in EXAMPLES:
+    for source in programs:
         program = folder / source.stem
         rpath = f"-Wl,-rpath,{found.parent.parent}"
         run("cc", "-std=c11", *STRICT, source, *flags, rpath, "-o", program)
@@ -183,3 +191,13 @@ def test_absolute_install_folders_are_kept(tmp_path: Path) -> None:
     run("cmake", "-S", CSRC, "-B", build, "-DCMAKE_INSTALL_PREFIX=/usr", *folders)
     text = (build / "ltdic.pc").read_text()
     assert f"includedir={tmp_path}/INCLUDE\nlibdir={tmp_path}/LIB\n" in text
+
+
+@pytest.mark.parametrize("how", ["find_package", "pkg-config"])
+def test_ltdic_openssl_is_found(how: str, prefix: Path, tmp_path: Path) -> None:
+    sources = [ROOT / "tests" / "c" / "openssl.c"]
+    if how == "pkg-config":
+        with_pkg_config(prefix, tmp_path, "ltdic_openssl", sources)
+    else:
+        with_cmake(prefix, tmp_path, "ltdic::openssl", sources)
+    assert subprocess.run([tmp_path / "openssl"], env=clean_environment()).returncode == 2
