@@ -30,6 +30,7 @@ from support.dcmtk import dcmtk_server
 from support.faces import (
     ACCEPTORS,
     AGREED,
+    PAIRS,
     REQUESTORS,
     RESPONSE,
     Ended,
@@ -52,8 +53,7 @@ by_requestor = pytest.mark.parametrize("requestor", REQUESTORS, ids=name_of)
 by_acceptor = pytest.mark.parametrize("acceptor", ACCEPTORS, ids=name_of)
 
 
-def by_both(test: Any) -> Any:
-    return by_requestor(by_acceptor(test))
+by_both = pytest.mark.parametrize(("requestor", "acceptor"), PAIRS, ids=name_of)
 
 
 # ---- every face with every other ---------------------------------------------------------------

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import queue
+import ssl
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, NamedTuple
 
 import ltdic
@@ -22,6 +24,7 @@ from support.l_dicom import check, new_net
 from support.servers import SUPPORTED, of_associations
 from support.sockets import LOCALHOST, TIMEOUT
 from support.threads import Background, LoopThread
+from support.tls import client_context, server_context
 from support.uids import EXPLICIT, IMPLICIT, SECONDARY_CAPTURE, VERIFICATION
 
 # ruff: noqa: F405
@@ -108,6 +111,8 @@ class BlockingAcceptor:
 
     name = "blocking"
 
+    tls: ssl.SSLContext | None = None
+
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.heard: queue.Queue[Heard] = queue.Queue()
@@ -117,6 +122,7 @@ class BlockingAcceptor:
             admission=plan.admission(lambda _: AssociateReject(*(plan.reject or (1, 1, 1)))),
             handler=self._handle,
             timeout=plan.timeout,
+            tls=self.tls,
         )
         self.port = self._server.address[1]
 
@@ -157,6 +163,8 @@ class AsyncAcceptor:
 
     name = "asyncio"
 
+    tls: ssl.SSLContext | None = None
+
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.heard: queue.Queue[Heard] = queue.Queue()
@@ -169,6 +177,7 @@ class AsyncAcceptor:
             admission=plan.admission(decide),
             handler=self._handle,
             timeout=plan.timeout,
+            tls=self.tls,
         )
 
     def __enter__(self) -> AsyncAcceptor:
@@ -421,13 +430,17 @@ class BlockingRequestor:
 
     name = "blocking"
 
+    tls: ssl.SSLContext | None = None
+
     def __init__(self, port: int, wish: Wish) -> None:
         self._association: ltdic.SyncAssociation | None = None
         self._port, self._wish = port, wish
 
     def __enter__(self) -> BlockingRequestor:
         with in_the_same_words():
-            self._association = ltdic.connect(LOCALHOST, self._port, **self._wish.options)
+            self._association = ltdic.connect(
+                LOCALHOST, self._port, tls=self.tls, **self._wish.options
+            )
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -463,6 +476,8 @@ class AsyncRequestor:
 
     name = "asyncio"
 
+    tls: ssl.SSLContext | None = None
+
     def __init__(self, port: int, wish: Wish) -> None:
         self._port, self._wish = port, wish
 
@@ -477,7 +492,7 @@ class AsyncRequestor:
         return self
 
     async def _connect(self) -> aio.AsyncAssociation:
-        return await aio.connect(LOCALHOST, self._port, **self._wish.options)
+        return await aio.connect(LOCALHOST, self._port, tls=self.tls, **self._wish.options)
 
     def __exit__(self, *_: object) -> None:
         self._loop.run(self._association.abort())
@@ -649,5 +664,18 @@ class LDicomRequestor:
         self._until("close")
 
 
+def over_tls(face: Any, version: ssl.TLSVersion, context: ssl.SSLContext) -> Any:
+    """This face, over this version of TLS alone."""
+    context.minimum_version = context.maximum_version = version
+    return type(face.__name__, (face,), {"name": f"{face.name} {version.name}", "tls": context})
+
+
 REQUESTORS: list[Any] = [BlockingRequestor, AsyncRequestor, LDicomRequestor]
 ACCEPTORS: list[Any] = [BlockingAcceptor, AsyncAcceptor, LDicomAcceptor]
+PAIRS = list(product(REQUESTORS, ACCEPTORS))
+"""Each requestor with each acceptor; those that may use TLS again over each version."""
+for _version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+    PAIRS += product(
+        [over_tls(face, _version, client_context()) for face in REQUESTORS[:2]],
+        [over_tls(face, _version, server_context()) for face in ACCEPTORS[:2]],
+    )
