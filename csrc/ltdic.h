@@ -1035,8 +1035,10 @@ LTDIC_API int ltdic_requestor_run(ltdic_requestor *requestor, ltdic_batch *batch
 LTDIC_API int ltdic_requestor_send_data(ltdic_requestor *requestor, ltdic_net *net,
                                         const ltdic_pdv *data, ltdic_batch *batch,
                                         int milliseconds);
-/** Gives the `data` of the last batch to the caller, as ltdic_server_take_data does. */
-LTDIC_API uint8_t *ltdic_requestor_take_data(ltdic_requestor *requestor);
+/** Gives the `data` of the last batch to the caller, and takes such memory, as
+ *  ltdic_server_take_data and ltdic_server_use_data do. */
+LTDIC_API uint8_t *ltdic_requestor_take_data(ltdic_requestor *requestor, size_t *room);
+LTDIC_API void ltdic_requestor_use_data(ltdic_requestor *requestor, uint8_t *data, size_t room);
 
 /* ---- server ------------------------------------------------------------------------------ */
 
@@ -1176,9 +1178,15 @@ LTDIC_API int ltdic_server_name(const ltdic_server *server, ltdic_buffer *host, 
  *    over */
 LTDIC_API int ltdic_server_run(ltdic_server *server, ltdic_batch *batch, unsigned wanted,
                                int milliseconds);
-/** Gives the `data` of the last batch to the caller, who frees it with ltdic_free_data.
+/** Gives the `data` of the last batch to the caller, who gives it back by ltdic_server_use_data, or
+ *  frees it with ltdic_free_data.
+ *  @param[out] room  bytes allocated
  *  @return NULL if there is none, or if it holds an A-ASSOCIATE-RQ, which the server wipes */
-LTDIC_API uint8_t *ltdic_server_take_data(ltdic_server *server);
+LTDIC_API uint8_t *ltdic_server_take_data(ltdic_server *server, size_t *room);
+/** Takes memory that ltdic_server_take_data gave, for the next batch, or frees it: the memory of
+ * new pages costs more than to receive into it.
+ *  @param room  as it was given */
+LTDIC_API void ltdic_server_use_data(ltdic_server *server, uint8_t *data, size_t room);
 /** Makes ltdic_server_run return soon. Call it from any thread, or in a signal handler. */
 LTDIC_API void ltdic_server_wake(ltdic_server *server);
 

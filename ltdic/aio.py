@@ -96,6 +96,8 @@ MOST_CUTS = 1000
 """Batches that are taken at most where everything is closed at once."""
 MOST_WORK = 64
 """Events of one association that are dealt with before the loop goes on."""
+MOST_RUNS = 2
+"""Times that C serves before the event loop goes on."""
 MOST_LOOKUPS = 256
 """Threads that look names up, at most."""
 
@@ -916,14 +918,19 @@ class Server(ServerBase[AsyncServedAssociation]):
             self._begin_to_close()
         self._dispatch_all()  # what an exception has left
         self._take_rules()
-        status = self._run(self._tells_ends, 0)
-        has_events = self._dispatch_all()
+        for _ in range(MOST_RUNS):  # the next one confirms that its events were dealt with
+            status = self._run(self._tells_ends, 0)
+            if not self._dispatch_all():
+                break
+        else:
+            self._touch()
         if status == codec.CLOSED:
             self._over_now()
-        elif has_events:
-            self._touch()  # the next run confirms that they were dealt with
         if self._hosting is not None:
-            self._hosting.keeps = None if self._loop.is_empty else self
+            is_empty = self._loop.is_empty
+            self._hosting.keeps = None if is_empty else self
+            if is_empty:
+                self._loop.rest()
 
     def _dispatch_all(self) -> bool:
         found = False

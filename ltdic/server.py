@@ -501,6 +501,8 @@ class Server(ServerBase[ServedAssociation]):
         self._take_rules()
         self._run_jobs()
         status = self._run(wants_ends, self._patience(end))
+        if status == codec.NEED_MORE:
+            self._loop.rest()
         self._dispatch_all()
         self._abort_late()
         if status == codec.CLOSED:

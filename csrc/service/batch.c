@@ -93,15 +93,25 @@ ltdic_batch ltdic__batch_shown(const batch_memory *b)
     return (ltdic_batch){b->rows, b->count, b->data.data};
 }
 
-uint8_t *ltdic__batch_take_data(batch_memory *b)
+uint8_t *ltdic__batch_take_data(batch_memory *b, size_t *room)
 {
     if (b->secret) {
         return NULL;
     }
     uint8_t *data = b->data.data;
+    *room = b->data.room;
     b->data = (buffer){0};
     b->given = data != NULL;
     return data;
+}
+
+void ltdic__batch_use_data(batch_memory *b, uint8_t *data, size_t room)
+{
+    if (b->data.data == NULL) {
+        b->data = (buffer){data, 0, 0, room};
+    } else {
+        free(data);
+    }
 }
 
 void ltdic_free_data(void *data)

@@ -32,7 +32,9 @@ bool ltdic__batch_append(batch_memory *b, ltdic_bytes bytes);
 bool ltdic__batch_put_data(batch_memory *b, ltdic_event_row row, ltdic_bytes data);
 /* Shows it to the user. */
 ltdic_batch ltdic__batch_shown(const batch_memory *b);
-/* Gives the data to the user, as ltdic_server_take_data. */
-uint8_t *ltdic__batch_take_data(batch_memory *b);
+/* Gives the data to the user, and takes such memory: ltdic_server_take_data, ltdic_server_use_data.
+ */
+uint8_t *ltdic__batch_take_data(batch_memory *b, size_t *room);
+void ltdic__batch_use_data(batch_memory *b, uint8_t *data, size_t room);
 
 #endif

@@ -207,7 +207,12 @@ int ltdic_requestor_send_data(ltdic_requestor *requestor, ltdic_net *net, const 
     return ltdic__net_waiting(net) == 0 ? LTDIC_OK : waited == LTDIC_OK ? LTDIC_NEED_MORE : waited;
 }
 
-uint8_t *ltdic_requestor_take_data(ltdic_requestor *requestor)
+uint8_t *ltdic_requestor_take_data(ltdic_requestor *requestor, size_t *room)
 {
-    return ltdic__batch_take_data(&requestor->batch);
+    return ltdic__batch_take_data(&requestor->batch, room);
+}
+
+void ltdic_requestor_use_data(ltdic_requestor *requestor, uint8_t *data, size_t room)
+{
+    ltdic__batch_use_data(&requestor->batch, data, room);
 }

@@ -1132,9 +1132,14 @@ int ltdic_server_run(ltdic_server *server, ltdic_batch *batch, unsigned wanted, 
     return server->batch.count > 0 ? LTDIC_OK : is_over(server) ? LTDIC_ERR_CLOSED : status;
 }
 
-uint8_t *ltdic_server_take_data(ltdic_server *server)
+uint8_t *ltdic_server_take_data(ltdic_server *server, size_t *room)
 {
-    return ltdic__batch_take_data(&server->batch);
+    return ltdic__batch_take_data(&server->batch, room);
+}
+
+void ltdic_server_use_data(ltdic_server *server, uint8_t *data, size_t room)
+{
+    ltdic__batch_use_data(&server->batch, data, room);
 }
 
 const ltdic_report *ltdic_served_report(const ltdic_server *server, ltdic_served_id served)

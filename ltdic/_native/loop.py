@@ -13,6 +13,8 @@ from . import transport
 
 SMALL = 16384
 """Bytes of a batch that are rather copied than kept."""
+MOST_SPARES = 8
+"""Blocks of memory for batches, of half a mebibyte, that a busy loop keeps."""
 
 Row = TypeVar("Row")
 
@@ -39,6 +41,45 @@ class Call:
         self._results.clear()
 
 
+class _Spares:
+    """Memory of batches of which nobody has a view any more, to be used again: the system clears
+    new pages, which takes longer than to receive into them."""
+
+    def __init__(self) -> None:
+        self._blocks: list[tuple[Any, int]] = []
+        self._most = [MOST_SPARES]
+        """How many are kept. Views may live longer than this object, which then sets it to 0."""
+
+    def destructor(self, room: Any) -> Callable[[Any], None]:
+        """What is to be done with a block when its last view is gone, in any thread."""
+        blocks, free, most = self._blocks, lib.ltdic_free_data, self._most
+
+        def keep(data: Any) -> None:
+            if data and len(blocks) < most[0]:
+                blocks.append((data, room[0]))
+            else:
+                free(data)
+
+        return keep
+
+    def use(self, take: Any, give: Any, argument: Any) -> None:
+        """Give C a block for the next batch, if there is one."""
+        try:
+            data, room = self._blocks.pop()
+        except IndexError:
+            return
+        give(argument, data, room)
+
+    def clear(self) -> None:
+        while self._blocks:
+            lib.ltdic_free_data(self._blocks.pop()[0])
+
+    def __del__(self) -> None:
+        self._most[0] = 0
+        if lib is not None:  # None when the interpreter ends
+            self.clear()
+
+
 class BatchLoop(ABC, Generic[Row]):
     """A loop, and its only user: a server or a requestor. `wake` may be called from any thread, and
     in a signal handler, also when it has been freed."""
@@ -58,6 +99,7 @@ class BatchLoop(ABC, Generic[Row]):
         """Events of the batch that have been dealt with."""
         self._data: memoryview | None = None
         self._owned: list[Any] = []
+        self._spares = _Spares()
         self._transports = transport.Transports(WeakMethod(self.wake))
         finalize(self, self._transports.clear)
 
@@ -96,11 +138,18 @@ class BatchLoop(ABC, Generic[Row]):
         """Forget the last batch, all of whose events must have been taken."""
         self._batch.count = 0  # first: what has been taken is never taken again
         self.taken = 0
-        self._data, self._owned = None, []
+        self._data = None
+        if self._owned:  # C has no memory for the next one
+            self._owned = []
+            self._spares.use(*self._memory())
+
+    def rest(self) -> None:
+        """Give memory back: nothing comes at the moment."""
+        self._spares.clear()
 
     @abstractmethod
-    def _taking(self) -> tuple[Any, Any]:
-        """The function that gives the data of the batch, and its argument."""
+    def _memory(self) -> tuple[Any, Any, Any]:
+        """The functions that give the data of the batch, and take it back; and their argument."""
 
     @abstractmethod
     def _event(self, place: int, row: Any, data: memoryview) -> Row:
@@ -113,10 +162,10 @@ class BatchLoop(ABC, Generic[Row]):
         if size < SMALL:
             return memoryview(bytes(ffi.buffer(self._batch.data, size)) if size else b"")
         if not self._owned:  # as in `Call`
-            function, argument = self._taking()
-            self._owned.extend(
-                map(ffi.gc, map(function, [argument]), [lib.ltdic_free_data], [size])
-            )
+            take, _, argument = self._memory()
+            room = ffi.new("size_t *")
+            taken = map(take, [argument], [room])
+            self._owned.extend(map(ffi.gc, taken, [self._spares.destructor(room)], [size]))
         if self._owned[0] == ffi.NULL:  # a request is in it, which C wipes
             return memoryview(bytes(ffi.buffer(self._batch.data, size)))
         return memoryview(ffi.buffer(self._owned[0], size)).toreadonly()

@@ -82,6 +82,7 @@ class RequestorLoop(BatchLoop[RequestedEvent]):
     def give_back(self) -> None:
         """Keep it for the next association of this thread, if there is none yet."""
         self._begin()
+        self.rest()
         if _spares.loops or self._transports.were_used:
             self.free()
         else:
@@ -110,8 +111,8 @@ class RequestorLoop(BatchLoop[RequestedEvent]):
         self._transports.raise_kept()
         return status
 
-    def _taking(self) -> tuple[Any, Any]:
-        return lib.ltdic_requestor_take_data, self._requestor
+    def _memory(self) -> tuple[Any, Any, Any]:
+        return lib.ltdic_requestor_take_data, lib.ltdic_requestor_use_data, self._requestor
 
     def _event(self, place: int, row: Any, data: memoryview) -> RequestedEvent:
         part = data[row.offset : row.offset + row.length]

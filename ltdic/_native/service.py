@@ -343,8 +343,8 @@ class ServerLoop(BatchLoop[ServedEvent]):
         self._transports.raise_kept()
         return status
 
-    def _taking(self) -> tuple[Any, Any]:
-        return lib.ltdic_server_take_data, self._server
+    def _memory(self) -> tuple[Any, Any, Any]:
+        return lib.ltdic_server_take_data, lib.ltdic_server_use_data, self._server
 
     def _event(self, place: int, row: Any, data: memoryview) -> ServedEvent:
         kind, served = row.kind, row.served
