@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dis
 import sys
+import threading
 from collections.abc import Collection
 from types import CodeType, TracebackType
 
@@ -28,3 +29,13 @@ def calls_of(subject: object, codes: Collection[CodeType], thread: int) -> int:
         count += frame.f_code in codes and frame.f_locals.get("self") is subject
         frame = frame.f_back
     return count
+
+
+def is_inside(codes: Collection[CodeType]) -> bool:
+    """Tell whether this thread is in a call of some functions, of whatever object."""
+    frame = sys._current_frames().get(threading.get_ident())
+    while frame is not None:
+        if frame.f_code in codes:
+            return True
+        frame = frame.f_back
+    return False

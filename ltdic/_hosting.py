@@ -49,7 +49,7 @@ class Hosting:
         """Call this before the loop of C is used outside `work`, which then follows."""
         if self._waiter is not None:
             self._waiter.stop()
-        if not self._is_due and not self._ended:
+        if not self._is_due and not self._ended and not self._loop.is_closed():
             self._is_due = True
             self._loop.call_soon(self._run)
 

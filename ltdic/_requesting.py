@@ -261,13 +261,14 @@ class RequestorAssociationBase:
     def __init__(self, loop: RequestorLoop, wanted: Request, timeout: float | None) -> None:
         self.peer: tuple[str, int] = "unknown", 0
         """Address and port."""
+        self._accepted = b""
+        """The A-ASSOCIATE-AC."""
         self.timeout = timeout
         self._wanted = wanted
         self._loop = loop
         self._link = Link(loop)
         self._secured: TlsTransport | None = None
         self._requestor = Requestor(self._link)
-        self._accepted = b""
         self._holds = False
         """Is C told to read no more?"""
         self._received = 0
@@ -283,6 +284,8 @@ class RequestorAssociationBase:
     @timeout.setter
     def timeout(self, timeout: float | None) -> None:
         self._timeout = seconds_of("timeout", timeout)
+        if self._accepted:
+            self._link.set_timeouts(self._timeout)
 
     @property
     def request(self) -> AssociateRequest:

@@ -11,6 +11,7 @@ import errno
 import inspect
 import socket
 import ssl
+import threading
 import time
 import warnings
 from collections import deque
@@ -24,19 +25,20 @@ from collections.abc import (
     Mapping,
 )
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, partial
 from types import TracebackType
 from typing import Any, NoReturn
-from weakref import ReferenceType, WeakKeyDictionary, ref
+from weakref import ReferenceType, WeakKeyDictionary, WeakValueDictionary, ref
 
 from ._arguments import not_awaited
+from ._begun import is_inside
 from ._codec import control_of, encode, flags_of
 from ._fork import cut_off, watch
 from ._hosting import Hosting
 from ._message_order import Waiters
 from ._native import codec, engine, net, service
 from ._native.codec import Buffer
-from ._native.requestor import RequestorLoop
+from ._native.requestor import Link, RequestorLoop
 from ._requesting import (
     CLOSING_TIME,
     IN_USE,
@@ -112,8 +114,8 @@ class _Requests:
     def __init__(self) -> None:
         self._event_loop = ref(asyncio.get_running_loop())
         self.loop = RequestorLoop()
-        self._open: dict[int, AsyncAssociation] = {}
-        self._is_in_c = False
+        self._open: WeakValueDictionary[int, AsyncAssociation] = WeakValueDictionary()
+        self._thread = threading.get_ident()
         self._hosting: Hosting | None = Hosting(self.loop, self._work)
         self._hosting.keeps = self
         watch(self)
@@ -133,13 +135,28 @@ class _Requests:
         self._open[association._link.number] = association
 
     def remove(self, association: AsyncAssociation) -> None:
-        """It is over. Without others all ends, unless there is one in the next turn."""
+        """It is over."""
         self._open.pop(association._link.number, None)
+        self._call_soon(self._end_if_empty)
+
+    def drop(self, link: Link) -> None:
+        """Nobody has the association of this link any more. In any thread."""
+        self._call_soon(partial(self._close, link))
+
+    def _call_soon(self, function: Callable[[], None]) -> None:
         event_loop = self._event_loop()
-        if not self._open and event_loop is not None and not event_loop.is_closed():
-            event_loop.call_soon(self._end_if_empty)
+        if event_loop is not None and self._hosting is not None:
+            with suppress(RuntimeError):  # the event loop is closed
+                event_loop.call_soon_threadsafe(function)
+
+    def _close(self, link: Link) -> None:
+        if self._hosting is not None:
+            self.touch()
+            link.close()
+            self._end_if_empty()
 
     def _end_if_empty(self) -> None:
+        """Without an association all ends, unless there has been a new one since."""
         if not self._open and self._hosting is not None:
             self._hosting.end()
             self._hosting = None
@@ -160,11 +177,9 @@ class _Requests:
         """Let C work, and hand out what has come."""
         if self._hosting is None:
             return
-        self._is_in_c = True
         try:
             self.loop.run(0)
         finally:
-            self._is_in_c = False
             for event in self.loop.events():
                 association = self._open.get(event.number)
                 if association is not None:
@@ -176,19 +191,26 @@ class _Requests:
             return
         self._hosting = None
         self.loop.renew_lock()
-        links = [association._link for association in self._open.values()]
-        if self._is_in_c:  # what C has may be half changed
-            for link in links:
-                cut_off(link.descriptor)
-            self.loop.abandon()
-        else:
+        for association in self._open.values():
+            cut_off(association._link.descriptor)  # C, which may be calling TLS, has it still
+        if self._thread == threading.get_ident() and not is_inside(_IN_C):
             self.loop.free()
+        else:  # what C has may be half changed
+            self.loop.abandon()
         for association in list(self._open.values()):
             association._record = None
             association._is_over = True
         self._open.clear()
 
 
+_IN_C = [
+    method.__code__
+    for method in (
+        *(RequestorLoop.run, RequestorLoop.free, Link.connect),
+        *(Link.send, Link.send_data, Link.close, Link.hold),
+    )
+]
+"""The methods that may be in C, which may call a transport."""
 _requests: WeakKeyDictionary[asyncio.AbstractEventLoop, ReferenceType[_Requests]] = (
     WeakKeyDictionary()
 )
@@ -207,6 +229,8 @@ class AsyncAssociation(RequestorAssociationBase, AsyncSender):
         self._requests = requests
         self._runner: asyncio.Task[Any] | None = None
         """The task that waits for what comes."""
+        self._deadline: float | None = None
+        """Until when it may wait for the peer."""
         self._looked_at: float | None = None
         """The last deadline that has passed."""
         self._events: deque[Event] = deque()
@@ -222,6 +246,10 @@ class AsyncAssociation(RequestorAssociationBase, AsyncSender):
         self._waiters = Waiters()
         """Who waits for what comes."""
         requests.add(self)
+
+    def __del__(self) -> None:
+        if not getattr(self, "_is_over", True):
+            self._requests.drop(self._link)
 
     async def echo(self) -> int:
         """Ask as `SyncAssociation.echo` does."""
@@ -240,7 +268,7 @@ class AsyncAssociation(RequestorAssociationBase, AsyncSender):
         iterator. Whoever is cancelled in the middle of it has only `abort` left to do."""
         context_id = context_id_of(self.contexts, context)
         self._refuse_if_over()
-        size = self._part_size
+        size, self._deadline = self._part_size, deadline_of(self.timeout)
         try:
             await self._send_message(data, context_id, is_command, self.timeout, size)
             self._raise_if_over()
@@ -333,12 +361,13 @@ class AsyncAssociation(RequestorAssociationBase, AsyncSender):
         if deadline is None:
             deadline = deadline_of(self.timeout)
         self._runner = me = asyncio.current_task()
+        self._deadline = deadline
         try:
             next(steps)
             while True:
                 self._requests.touch()
-                extends = steps.send(await self._next(deadline))
-                deadline = deadline_of(self.timeout) if extends else deadline
+                if steps.send(await self._next(self._deadline)):
+                    self._deadline = deadline_of(self.timeout)
         except StopIteration as e:
             self._requests.touch()
             result: T = e.value
@@ -410,8 +439,9 @@ class AsyncAssociation(RequestorAssociationBase, AsyncSender):
     async def _fail(self, error: Error) -> NoReturn:
         """Raise it; where it was the end, or made it, when all is closed."""
         if not self._is_over and self._link.state != engine.OPEN and not self._is_aborted:
-            is_late = isinstance(error, AssociationTimeout)
-            await self._end(end_of_error(error), LATE_CLOSING_TIME if is_late else CLOSING_TIME)
+            left = left_of(self._deadline)
+            most = CLOSING_TIME if left is None else min(CLOSING_TIME, max(left, LATE_CLOSING_TIME))
+            await self._end(end_of_error(error), most)
         raise error
 
     async def _answer_release(self) -> None:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import NoReturn
 
@@ -148,6 +149,8 @@ class SyncAssociation(RequestorAssociationBase):
         """True while an event is at no place where the next method finds it: it stays so where a
         signal handler raises then."""
         self._is_over = False
+        self._lent = [self._loop]
+        """The loop, until it is given back."""
         self._deadline: float | None = None
         """Until when the method that runs may wait for the peer, as far as it has a limit."""
         self._late = LATE_LOOKS
@@ -162,7 +165,9 @@ class SyncAssociation(RequestorAssociationBase):
         does not answer it ends the association: `AssociationAborted`."""
         with _Use(self):
             self._refuse_if_over()
-            return self._run(self._requestor.echo(context_id_of(self.contexts, VERIFICATION)))
+            status = self._run(self._requestor.echo(context_id_of(self.contexts, VERIFICATION)))
+        self._is_torn = False
+        return status
 
     def send(self, data: Sendable, *, context: int | str, is_command: bool = False) -> None:
         """Send a whole command or data set: bytes, a binary file that is read to its end, or an
@@ -196,7 +201,8 @@ class SyncAssociation(RequestorAssociationBase):
             pdv = self._run(self._requestor.receive(joined, limit))
             if pdv is None:
                 self._answer_release()
-            return pdv
+        self._is_torn = False  # no signal is seen between this and the return
+        return pdv
 
     def release(self) -> None:
         """End the association in order (PS3.8 7.2); data that still comes is dropped."""
@@ -292,8 +298,9 @@ class SyncAssociation(RequestorAssociationBase):
 
     def _open(self, lookup: net.Lookup, deadline: float | None) -> None:
         try:
-            self._begin(lookup, left_of(deadline))
-            self._accepted = self._run(self._requestor.open(), deadline)
+            with _Use(self):
+                self._begin(lookup, left_of(deadline))
+                self._accepted = self._run(self._requestor.open(), deadline)
         except BaseException:
             self._deadline = time.monotonic()
             self._abort_here()
@@ -336,6 +343,7 @@ class SyncAssociation(RequestorAssociationBase):
                 if not self._late:
                     self._time_out()
                 self._late -= 1
+            self._hold(False)  # what came while this end was sending has been taken
             self._loop.run(_milliseconds(deadline))
             self._abort_if_asked()
 
@@ -362,12 +370,18 @@ class SyncAssociation(RequestorAssociationBase):
 
     def _raise_end(self, event: Event) -> None:
         error = self._error_of(event)
-        if error is not None:
-            self._fail(error)
+        try:
+            if error is not None:
+                self._fail(error)
+        finally:
+            del error  # as in `_fail`
 
     def _fail(self, error: Error) -> NoReturn:
-        self._await_close(end_of_error(error))
-        raise error
+        try:
+            self._await_close(end_of_error(error))
+            raise error
+        finally:
+            del error  # else it and this frame are a cycle
 
     # ---- sending
 
@@ -429,13 +443,12 @@ class SyncAssociation(RequestorAssociationBase):
 
     def _finish(self, end: End) -> None:
         """Close, and log; once."""
-        if self._is_over:
-            return
         self._is_over = True
-        record, self._record = self._record, None
         sent = self._link.sent
         self._link.close()
-        self._loop.give_back()
+        record, self._record = self._record, None
+        with suppress(IndexError):  # a signal handler may have called this meanwhile
+            self._lent.pop().give_back()
         if record is not None:
             record.finish(end, self._begun, self._received, sent)
 
@@ -444,10 +457,12 @@ class SyncAssociation(RequestorAssociationBase):
         if not has(self._use_lock):
             self._use_lock = threading.RLock()
         self._loop.renew_lock()
-        if self._is_over or calls_of(self, _USES, threading.get_ident()):
+        if self._is_over:
+            return
+        cut_off(self._link.descriptor)  # C, which may be calling TLS, has it still
+        if calls_of(self, _USES, threading.get_ident()):
             return
         if self._use:  # a thread of the parent may have been in C: what C has may be half changed
-            cut_off(self._link.descriptor)
             self._loop.abandon()
         else:
             self._loop.free()
@@ -471,14 +486,13 @@ class _Use:
     def __exit__(
         self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None
     ) -> None:
-        if kind is None:
-            self._association._is_torn = False
         self._association._end()
 
 
 _USES = [
     method.__code__
     for method in (
+        SyncAssociation._open,
         SyncAssociation.echo,
         SyncAssociation.send,
         SyncAssociation.receive,

@@ -97,7 +97,10 @@ class Attempts:
         error.attempts, error.elapsed = self._count, now - self._begun
         retry = self._retry
         if retry is None or self._count >= retry.attempts or not is_worth_a_retry(error):
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # else it and this frame are a cycle
         seconds = retry.wait(self._count)
         if retry.notify is not None:
             retry.notify(error, self._count, seconds)

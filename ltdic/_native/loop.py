@@ -36,6 +36,10 @@ class Call:
             self._results.extend(map(self._function, *self._arguments))
         return self._results[0]
 
+    @property
+    def is_made(self) -> bool:
+        return bool(self._results)
+
     def forget(self) -> None:
         """It is to be made again."""
         self._results.clear()
@@ -84,10 +88,10 @@ class BatchLoop(ABC, Generic[Row]):
     """A loop, and its only user: a server or a requestor. `wake` may be called from any thread, and
     in a signal handler, also when it has been freed."""
 
-    def __init__(self, destructor: Callable[[list[bool]], Callable[[Any], None]]) -> None:
-        """`destructor` makes what frees the loop with its user, and puts true into a list."""
+    def __init__(self, destructor: Callable[[list[Any]], Callable[[Any], None]]) -> None:
+        """`destructor` makes what frees the loop with its user, and fills a list then."""
         self._lock = threading.RLock()  # a signal handler may interrupt whoever has it
-        self._freed: list[bool] = []
+        self._freed: list[Any] = []
         free = destructor(self._freed)
         made = iter(lib.ltdic_loop_new, None)
         # No bytecode lies between making it and what frees it: a signal handler may raise.

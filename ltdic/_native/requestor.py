@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import count
 from typing import Any, NamedTuple
 
 from .._ffi import ffi, lib
 from . import engine, net, transport
 from .codec import Buffer, bytes_of
-from .loop import BatchLoop
+from .loop import BatchLoop, Call
 
 CONNECTED: int = lib.LTDIC_REQUESTED_CONNECTED
 FAILED: int = lib.LTDIC_REQUESTED_FAILED
@@ -37,12 +38,11 @@ class RequestedEvent(NamedTuple):
     data: memoryview
 
 
-def _destructor(freed: list[bool]) -> Callable[[Any], None]:
+def _destructor(freed: list[Any]) -> Callable[[Any], None]:
     free = lib.ltdic_loop_free
 
     def destructor(loop: Any) -> None:
-        freed.append(True)
-        free(loop)
+        freed.extend(map(free, [loop]))  # without a bytecode between: a signal handler may raise
 
     return destructor
 
@@ -74,13 +74,14 @@ class RequestorLoop(BatchLoop[RequestedEvent]):
     @staticmethod
     def of_thread() -> RequestorLoop:
         """The spare loop of this thread, else a new one."""
-        try:
+        with suppress(IndexError):
             return _spares.loops.pop()
-        except IndexError:
-            return RequestorLoop()
+        return RequestorLoop()
 
     def give_back(self) -> None:
         """Keep it for the next association of this thread, if there is none yet."""
+        if self.is_freed:
+            return
         self._begin()
         self.rest()
         if _spares.loops or self._transports.were_used:
@@ -110,6 +111,10 @@ class RequestorLoop(BatchLoop[RequestedEvent]):
         )
         self._transports.raise_kept()
         return status
+
+    def raise_kept(self) -> None:
+        """Raise what a signal handler has raised while C called a transport."""
+        self._transports.raise_kept()
 
     def _memory(self) -> tuple[Any, Any, Any]:
         return lib.ltdic_requestor_take_data, lib.ltdic_requestor_use_data, self._requestor
@@ -148,11 +153,11 @@ class Link:
         self.pointer = lib.ltdic_requestor_net(loop._requestor, self.number)
         if self.pointer == ffi.NULL:
             raise MemoryError
-        self._is_closed = False
+        self._freeing = Call(lib.ltdic_net_free, self.pointer)
 
     @property
     def is_closed(self) -> bool:
-        return self._is_closed or self._loop.is_freed
+        return self._freeing.is_made or self._loop.is_freed
 
     def secure(self, one: transport.Transport) -> None:
         """`ltdic_net_set_transport`."""
@@ -212,5 +217,5 @@ class Link:
     def close(self) -> None:
         """`ltdic_net_free`."""
         if not self.is_closed:
-            self._is_closed = True
-            lib.ltdic_net_free(self.pointer)
+            self._freeing.make()
+            self._loop.raise_kept()

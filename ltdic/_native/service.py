@@ -110,9 +110,9 @@ class Policy:
         what = f"max_per_calling names {title!a}: an AE title has {TITLE}"
         self._add(lib.ltdic_admission_limit_calling, what, _c_text(title), most)
 
-    def freed_after(self, free: Callable[[Any], None], freed: list[bool]) -> Callable[[Any], None]:
+    def freed_after(self, free: Callable[[Any], None], freed: list[Any]) -> Callable[[Any], None]:
         """A destructor of a loop that uses it. The last one frees both, since the order of two is
-        not known where both are garbage at once. It puts true into `freed`, for who is garbage with
+        not known where both are garbage at once. It fills `freed`, for who is garbage with
         them and looks at them later."""
         pointer, null, free_admission = self.pointer, ffi.NULL, lib.ltdic_admission_free
         loops = self._loops
@@ -121,8 +121,7 @@ class Policy:
 
         def destructor(user: Any) -> None:
             """It may run when the interpreter ends, and has cleared this module."""
-            freed.append(True)
-            free(user)
+            freed.extend(map(free, [user]))
             if loops.pop() == 0:
                 self.pointer = null
                 free_admission(pointer)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import os
 import signal
 import socket
 import ssl
@@ -27,9 +29,10 @@ from ltdic import (
     encode,
 )
 from ltdic.cli import main
+from ltdic.tls import TlsTransport
 from support.faces import DATA_CONTEXT
 from support.pdus import p_data
-from support.raw import OPTIONS, SHORT, associated, drained, raw_acceptor, read_message
+from support.raw import ACCEPT, OPTIONS, SHORT, associated, drained, raw_acceptor, read_message
 from support.sockets import LOCALHOST, TIMEOUT, receive_pdu
 from support.threads import Background
 from support.tls import client_context, server_context
@@ -311,3 +314,147 @@ def test_abort_in_a_signal_handler_is_the_end_wherever_it_comes() -> None:
         peer.join()
         if not is_called:
             break
+
+
+# ---- data in both directions, bad answers, and associations that nobody has any more -------------
+
+MESSAGES = 40
+MESSAGE = bytes(65536)
+
+
+def sends_and_reads(connection: socket.socket) -> int:
+    """Send messages, and read one meanwhile; return its bytes."""
+    sent = (p_data(MESSAGE, is_command=True) + p_data(MESSAGE)) * MESSAGES
+    sending = Background(lambda: connection.sendall(sent))
+    size = len(read_message(connection)[1])
+    sending.join()
+    return size
+
+
+def accepting(script: Callable[[socket.socket], Any]) -> Callable[[socket.socket], Any]:
+    def accept(connection: socket.socket) -> Any:
+        connection.sendall(ACCEPT)
+        return script(connection)
+
+    return accept
+
+
+def test_what_came_during_a_send_is_received_after_it() -> None:
+    """It is more than is kept while nobody receives."""
+    data = bytes(16 << 20)
+    with associated(sends_and_reads) as (association, peer):
+        association.send(data, context=DATA_CONTEXT, is_command=True)
+        for _ in range(2 * MESSAGES):
+            assert association.receive().data == MESSAGE
+        association.abort()
+        assert peer.join() == len(data)
+
+
+def test_what_came_during_a_send_in_asyncio_is_received_after_it() -> None:
+    data = bytes(16 << 20)
+
+    async def run(port: int) -> None:
+        async with aio.connect(LOCALHOST, port, **OPTIONS) as association:
+            await association.send(data, context=DATA_CONTEXT, is_command=True)
+            for _ in range(2 * MESSAGES):
+                pdv = await association.receive()
+                assert pdv is not None
+                assert pdv.data == MESSAGE
+            await association.abort()
+
+    with raw_acceptor(accepting(sends_and_reads)) as (port, peer):
+        asyncio.run(run(port))
+        assert peer.join() == len(data)
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n", b"\3\0\0\0\0\5", bytes(10)])
+@pytest.mark.parametrize("how", [ask, ask_in_asyncio])
+def test_a_bad_answer_of_a_peer_that_does_not_close_is_told_in_time(
+    how: Callable[[int], None], answer: bytes
+) -> None:
+    def script(connection: socket.socket) -> None:
+        connection.sendall(answer)
+        drained(connection)
+
+    with raw_acceptor(script) as (port, _):
+        begun = time.monotonic()
+        with pytest.raises((ltdic.AssociationAborted, AssociationTimeout)):
+            how(port)
+        assert time.monotonic() - begun < SHORT + 0.7
+
+
+def test_an_association_of_asyncio_that_is_dropped_is_closed() -> None:
+    async def run(port: int) -> None:
+        before = len(asyncio.all_tasks())
+        association = await aio.connect(LOCALHOST, port, **OPTIONS)
+        del association
+        gc.collect()
+        assert await asyncio.to_thread(peer.join) == b""
+        assert len(asyncio.all_tasks()) == before
+
+    with raw_acceptor(accepting(drained)) as (port, peer):
+        asyncio.run(run(port))
+
+
+def test_what_a_signal_handler_raises_while_tls_closes_is_raised(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(descriptor: int) -> None:
+        close(descriptor)
+        raise KeyboardInterrupt
+
+    with ltdic.Server((LOCALHOST, 0), tls=server_context()) as server:
+        thread = Background(server.serve)
+        association = ltdic.connect(*server.address, tls=client_context(), timeout=TIMEOUT)
+        transport = association._secured
+        assert transport is not None
+        close = transport.close
+        monkeypatch.setattr(transport, "close", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            association.abort()
+        assert not association.established
+        server.close()
+        thread.join()
+
+
+@pytest.mark.parametrize("in_loop", [False, True], ids=["sync", "aio"])
+def test_a_child_forked_in_a_tls_handshake_does_not_use_the_connection(
+    in_loop: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shake_hands, children = TlsTransport._shake_hands, []
+
+    def forking(transport: TlsTransport, descriptor: int) -> int:
+        if not children:
+            children.append(os.fork())
+        return shake_hands(transport, descriptor)
+
+    def connect(address: Any) -> bool:
+        """True where an association is opened."""
+        try:
+            if in_loop:
+                asyncio.run(ask_over_tls(address))
+            else:
+                ltdic.connect(*address, tls=client_context(), timeout=TIMEOUT).release()
+        except BaseException:
+            return False
+        return True
+
+    with ltdic.Server((LOCALHOST, 0), tls=server_context()) as server:
+        thread = Background(server.serve)
+        monkeypatch.setattr(TlsTransport, "_shake_hands", forking)
+        try:
+            opened = connect(server.address)
+        finally:
+            if children == [0]:
+                os._exit(opened)
+        assert opened
+        assert os.waitpid(children[0], 0)[1] == 0
+        server.close()
+        thread.join()
+    assert (server.counters.released, server.counters.lost) == (1, 0)
+
+
+async def ask_over_tls(address: Any) -> None:
+    how: Any = {"tls": client_context(), "timeout": TIMEOUT}
+    async with aio.connect(*address, **how) as association:
+        assert await association.echo() == 0
