@@ -200,6 +200,8 @@ class _Requests:
         for association in list(self._open.values()):
             association._record = None
             association._is_over = True
+            association._room.wake()
+            association._waiters.wake()
         self._open.clear()
 
 
