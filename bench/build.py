@@ -69,13 +69,19 @@ def callbacks() -> Path:
     return _compiled("callbacks.so", [CONTENDERS / "callbacks.c"], "cc", *C, "-shared", "-fPIC")
 
 
+OPENSSL = Path("/usr/include/openssl/ssl.h")
+
+
 @cache
-def program(name: str) -> Path:
-    """The network contender `floor` or `ltdic_net`."""
+def program(name: str, tls: bool = False) -> Path:
+    """The network contender `floor` or `ltdic_net`; over TLS, too."""
     sources = [CONTENDERS / f"{name}.c"]
-    return _compiled(
-        name, sources + (_of_ltdic() if name == "ltdic_net" else []), "cc", *C, "-D_GNU_SOURCE"
-    )
+    if name == "ltdic_net":
+        sources += _of_ltdic() + ([CSRC / "ltdic_openssl.c"] if tls else [])
+    if tls and not OPENSSL.exists():
+        raise Missing("libssl-dev")
+    more = ["-DTLS", "-lssl", "-lcrypto"] if tls else []
+    return _compiled(name + "_tls" * tls, sources, "cc", *C, "-D_GNU_SOURCE", *more)
 
 
 DCMTK = Path("/usr/include/dcmtk/dcmnet/assoc.h")

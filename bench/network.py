@@ -133,6 +133,39 @@ _register_bulk("acceptors", "receive")
 _register_bulk("requestors", "send")
 
 
+# ---- TLS 1.3 ---------------------------------------------------------------------------------
+
+SECURED = ("floor C", "ltdic C", "ltdic Server", "ltdic aio.Server")
+"""Those that accept over TLS; `ltdic C` with ltdic_openssl."""
+
+
+def _secured(mode: str, size: int = 0) -> Iterator[tuple[str, Acceptor, Requestor]]:
+    for who in SECURED:
+        if here(f"{who}, TLS"):
+            accepts = Acceptor(f"{who}, TLS", mode, *([size] if size else []))
+            yield who, accepts, Requestor(f"{FLOOR}, TLS")
+
+
+@case("rejected association over TLS, 64 at once: acceptors", seconds=0.1)
+def secured_rejections() -> Contenders:
+    """With a whole handshake each."""
+    for who, accepts, asks in _secured("reject"):
+        yield who, Watched(partial(_ask, asks, "reject", accepts.port, 64), accepts.usage)
+
+
+def _register_secured_bulk(size: int) -> None:
+    def contenders() -> Contenders:
+        for who, accepts, asks in _secured("receive", size):
+            yield who, Watched(partial(_send, asks, accepts.port, size, 1), accepts.usage)
+
+    name = f"receive 1 MiB over TLS in P-DATA-TF of {size >> 10} KiB, one association"
+    case(name, seconds=0.1, unit_bytes=1 << 20)(contenders)
+
+
+_register_secured_bulk(16384)
+_register_secured_bulk(131072)
+
+
 # ---- memory ----------------------------------------------------------------------------------
 
 

@@ -23,6 +23,11 @@ import pdus
 
 import build
 
+CERTIFY = (
+    "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=localhost"
+    " -days 2 -keyout - -out -"
+)
+"""The command that prints them: ECDSA, P-256."""
 PATIENCE = 300
 """Seconds without an answer after which a program is said to hang."""
 
@@ -42,6 +47,8 @@ _SCRIPTS = {
     "ltdic Server, inline": ("ltdic_py", "inline"),
     "ltdic aio.Server, on_request": ("ltdic_py", "aio_on_request"),
     "ltdic aio.Server": ("ltdic_py", "aio"),
+    "ltdic Server, TLS": ("ltdic_py", "server_tls"),
+    "ltdic aio.Server, TLS": ("ltdic_py", "aio_tls"),
     "ltdic connect": ("ltdic_py", "connect"),
     "ltdic aio.connect": ("ltdic_py", "aio"),
     "ltdic l_dicom": ("ltdic_py", "l_dicom"),
@@ -51,6 +58,8 @@ _SCRIPTS = {
 _BUILDERS: dict[str, Callable[[], Path]] = {
     "ltdic C": lambda: build.program("ltdic_net"),
     "floor C": lambda: build.program("floor"),
+    "ltdic C, TLS": lambda: build.program("ltdic_net", tls=True),
+    "floor C, TLS": lambda: build.program("floor", tls=True),
     "DCMTK": build.dcmtk,
     "dicom-rs": build.dicom_rs,
     "dcmsend": lambda: build.dcmtk_program("dcmsend"),
@@ -70,8 +79,12 @@ def folder_with(files: dict[str, bytes]) -> Path:
 
 @cache
 def _bytes() -> Path:
-    """The folder with the PDUs that contenders send."""
-    return folder_with(pdus.files())
+    """The folder with the PDUs that contenders send, and a key with its certificate."""
+    folder = folder_with(pdus.files())
+    with suppress(FileNotFoundError):  # without openssl nothing is measured over TLS
+        told = subprocess.run(CERTIFY.split(), check=True, capture_output=True, text=True)
+        (folder / "tls.pem").write_text(told.stdout, encoding="ascii")
+    return folder
 
 
 def prepare(core: int) -> None:

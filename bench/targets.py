@@ -128,11 +128,29 @@ def _all() -> list[Target]:
             _faster(eight, 0.85, "ltdic Server", FLOOR),
             _faster(eight, 0.8, "ltdic aio.Server", "ltdic Server"),
         ]
-    for what, least in (("rejected", 0.55), ("echoed", 0.67)):
-        requestors = f"{what} association, one by one: requestors"
+    for times, sync, in_loop in (("one by one", 1.0, 1.0), ("64 at once", 0.5, 1.2)):
+        requestors = f"rejected association, {times}: requestors"
         targets += [
-            _faster(requestors, least, "ltdic connect", FLOOR),
-            _faster(requestors, 0.8, "ltdic aio.connect", "floor asyncio"),
+            _faster(requestors, sync, "ltdic connect", "DCMTK"),
+            _faster(requestors, in_loop, "ltdic aio.connect", "floor asyncio"),
+        ]
+    echoed = "echoed association, one by one: requestors"
+    targets += [
+        _faster(echoed, 0.67, "ltdic connect", FLOOR),
+        _faster(echoed, 0.8, "ltdic aio.connect", "floor asyncio"),
+    ]
+    secured = "rejected association over TLS, 64 at once: acceptors"
+    targets += [
+        _cpu(secured, 1.25, "ltdic Server", FLOOR),
+        _cpu(secured, 1.25, "ltdic aio.Server", FLOOR),
+        _cpu(secured, 1.05, C, FLOOR),
+    ]
+    for kib in (16, 128):
+        receive = f"receive 1 MiB over TLS in P-DATA-TF of {kib} KiB, one association"
+        targets += [
+            _cpu(receive, 1.4, "ltdic Server", FLOOR),
+            _cpu(receive, 1.4, "ltdic aio.Server", FLOOR),
+            _cpu(receive, 1.2, C, FLOOR),
         ]
     return [
         *targets,

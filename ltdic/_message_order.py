@@ -155,6 +155,8 @@ class Waiters:
         return True
 
     def wake(self) -> None:
+        if not self._waiting:
+            return
         for waiter in self._waiting:
             if not waiter.done():
                 waiter.set_result(None)

@@ -6,7 +6,7 @@ import ssl
 from collections.abc import Generator, Iterable, Mapping
 from functools import cached_property, lru_cache
 from operator import index
-from typing import NamedTuple, NoReturn, TypeAlias, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeAlias, TypeVar
 
 from ._arguments import HOST_AND_PORT, check_address, each, one, pair
 from ._codec import control_of, decode, encode, error_of, flags_of
@@ -409,13 +409,15 @@ def wanted_of(
     negotiation = identity, roles, async_ops, extended, common_extended
     if request is not None:
         pdu, wire = _checked(request)
-    elif any(negotiation) or not _are_plain(called_ae, calling_ae, contexts, max_length):
+    elif any(negotiation) or (
+        (plain := _plain(called_ae, calling_ae, contexts, max_length)) is None
+    ):
         information = _information_of(max_length, *negotiation)
         pdu, wire = _checked(
             AssociateRequest(called_ae, calling_ae, propose(contexts), user_info=information)
         )
     else:
-        pdu, wire = _plain_request(called_ae, calling_ae, tuple(contexts), max_length)
+        pdu, wire = _plain_request(*plain)
     security = security_of(tls, host, server_hostname)
     return Request(pdu, wire, (host, port), local_address, security)
 
@@ -432,20 +434,40 @@ def _checked(request: AssociateRequest) -> tuple[AssociateRequest, bytes]:
     return request, wire
 
 
-def _are_plain(called: object, calling: object, contexts: object, max_length: object) -> bool:
-    """True where equal arguments mean the same request."""
-    texts = (called, calling, *contexts) if isinstance(contexts, (list, tuple)) else (contexts,)
-    is_listed = isinstance(contexts, (list, tuple))
-    return is_listed and type(max_length) is int and all(type(text) is str for text in texts)
+def _plain(called: object, calling: object, contexts: object, most: object) -> Any:
+    """The same arguments in a form that can be compared; None where they are of other types, or may
+    be another thing the next time."""
+    if not (type(called) is type(calling) is str and type(most) is int):
+        return None
+    if not isinstance(contexts, (list, tuple)):
+        return None
+    compared: list[Any] = []
+    for context in contexts:
+        if type(context) is str:
+            compared.append(context)
+        elif type(context) in (list, tuple) and len(context) == 2:
+            compared.append((context[0], *_texts(context[1])))
+        else:
+            return None
+    are_texts = all(type(part) is str for each in compared for part in each)
+    return (called, calling, tuple(compared), most) if are_texts else None
+
+
+def _texts(values: object) -> tuple[object, ...]:
+    """The values of a list; None among them where it is no list."""
+    return tuple(values) if isinstance(values, (list, tuple)) else (None,)
 
 
 @lru_cache(maxsize=64)
 def _plain_request(
-    called: str, calling: str, contexts: tuple[str, ...], max_length: int
+    called: str, calling: str, contexts: tuple[str | tuple[str, ...], ...], max_length: int
 ) -> tuple[AssociateRequest, bytes]:
     """Most requests of a program are the same; to make one takes as long as to send it."""
     information = _information_of(max_length, None, None, None, None, ())
-    return _checked(AssociateRequest(called, calling, propose(contexts), user_info=information))
+    proposed = propose(
+        [each if isinstance(each, str) else (each[0], each[1:]) for each in contexts]
+    )
+    return _checked(AssociateRequest(called, calling, proposed, user_info=information))
 
 
 def _information_of(

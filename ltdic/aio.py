@@ -411,12 +411,16 @@ class AsyncAssociation(RequestorAssociationBase, AsyncSender):
 
     def _put(self, event: Event | None) -> None:
         """Take what has come; None is news of the connection."""
-        if event is not None and not self._is_ending:
-            self._events.append(event)
-            self._held += size_of(event)
-            self._last = self._last or self._error_of(event)
-            self._make_room()
-        if event is None or self._last is not None:
+        if event is None or self._is_ending:
+            self._room.wake()
+            self._waiters.wake()
+            return
+        self._events.append(event)
+        self._held += size_of(event)
+        self._make_room()
+        error = self._error_of(event)
+        if error is not None:
+            self._last = self._last or error
             self._room.wake()
         self._waiters.wake()
 
@@ -550,8 +554,7 @@ async def _connect(wanted: Request, timeout: float | None, retry: Retry | None) 
 async def _connect_once(wanted: Request, timeout: float | None) -> AsyncAssociation:
     deadline = deadline_of(timeout)
     try:
-        async with asyncio.timeout(timeout):
-            lookup = await _look_up(wanted)
+        lookup = await _look_up(wanted, timeout)
         association = AsyncAssociation(_Requests.here(), wanted, timeout)
     except (OSError, UnicodeError) as e:  # a time-out is one
         raise failure(wanted.address, e) from e
@@ -562,13 +565,14 @@ async def _connect_once(wanted: Request, timeout: float | None) -> AsyncAssociat
 _lookups = Threads("ltdic-lookup", MOST_LOOKUPS)
 
 
-async def _look_up(wanted: Request) -> net.Lookup:
+async def _look_up(wanted: Request, timeout: float | None) -> net.Lookup:
     """Look names up in a thread, since that may take long."""
     address, local = wanted.address, wanted.local
     if net.is_numeric(address[0]) and (local is None or net.is_numeric(local[0] or "*")):
         return net.Lookup(address, local)
     try:
-        return await call_in_thread(_lookups, net.Lookup, address, local)
+        async with asyncio.timeout(timeout):
+            return await call_in_thread(_lookups, net.Lookup, address, local)
     except NoThread as e:
         raise OSError(errno.EAGAIN, "can't start new thread") from e
 

@@ -4,6 +4,8 @@
  * The least code that does the job in one thread. It reads only as much of the input as it needs to
  * know where each PDU ends and which type it has; it sends the bytes of files. Linux only.
  *
+ * With -DTLS it does so over TLS, by OpenSSL on non-blocking sockets, with DIR/tls.pem.
+ *
  * System calls of an acceptor for a rejection: accept4, recv, send, epoll_ctl, and close when the
  * peer has closed; of a requestor: socket, setsockopt, connect, send, recv, close. */
 #include <errno.h>
@@ -22,8 +24,16 @@
 #include <time.h>
 #include <unistd.h>
 
+#ifdef TLS
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+#else
+typedef void SSL;
+#endif
+
 enum {
     READ_SIZE = 262144,
+    RECORD = 16384,      /* bytes of data in a record of TLS */
     WRITE_SIZE = 524288, /* a system call gets no more parts once it has this many bytes */
     EVENTS = 256,
     BACKLOG = 1024,
@@ -129,6 +139,130 @@ static void add_to(int poller, int fd, uint32_t events, void *owner)
     }
 }
 
+/* ---- TLS --------------------------------------------------------------------------------- */
+
+/* A connection; `ssl` is NULL without TLS. */
+typedef struct wire {
+    int fd;
+    SSL *ssl;
+} wire;
+
+#ifdef TLS
+
+static SSL_CTX *context;
+
+static void use_certificate(const char *directory)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s/tls.pem", directory);
+    context = SSL_CTX_new(TLS_method());
+    SSL_CTX_set_min_proto_version(context, TLS1_3_VERSION);
+    if (SSL_CTX_use_certificate_chain_file(context, path) != 1 ||
+        SSL_CTX_use_PrivateKey_file(context, path, SSL_FILETYPE_PEM) != 1) {
+        fail(path);
+    }
+}
+
+static void secure(wire *w, bool server)
+{
+    w->ssl = SSL_new(context);
+    SSL_set_fd(w->ssl, w->fd);
+    SSL_set_mode(w->ssl, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+    (server ? SSL_set_accept_state : SSL_set_connect_state)(w->ssl);
+}
+
+static ssize_t outcome(const wire *w, int result)
+{
+    const int why = result > 0 ? SSL_ERROR_NONE : SSL_get_error(w->ssl, result);
+    errno = why == SSL_ERROR_WANT_READ || why == SSL_ERROR_WANT_WRITE ? EAGAIN : ECONNRESET;
+    return result > 0 ? result : why == SSL_ERROR_ZERO_RETURN ? 0 : -1;
+}
+
+static ssize_t get(const wire *w, void *data, size_t room)
+{
+    ERR_clear_error();
+    return outcome(w, SSL_read(w->ssl, data, (int)room));
+}
+
+static ssize_t put(const wire *w, const void *data, size_t size)
+{
+    ERR_clear_error();
+    return outcome(w, SSL_write(w->ssl, data, (int)size));
+}
+
+/* Gathers the parts into one record. */
+static ssize_t put_parts(const wire *w, const struct iovec *parts, size_t count)
+{
+    uint8_t record[RECORD];
+    size_t size = 0;
+    for (size_t i = 0; i < count && size < RECORD; i++) {
+        const size_t room = RECORD - size;
+        const size_t part = parts[i].iov_len < room ? parts[i].iov_len : room;
+        memcpy(record + size, parts[i].iov_base, part);
+        size += part;
+    }
+    return put(w, record, size);
+}
+
+static bool wants_to_read(const wire *w)
+{
+    return SSL_want_read(w->ssl);
+}
+
+static void close_wire(wire *w)
+{
+    ERR_clear_error();
+    SSL_shutdown(w->ssl);
+    SSL_free(w->ssl);
+    close(w->fd);
+}
+
+enum { AT_ONCE = RECORD, SECURED = 1 }; /* AT_ONCE: bytes that one read gives at most */
+
+#else
+
+static void use_certificate(const char *directory)
+{
+    (void)directory;
+}
+
+static void secure(wire *w, bool server)
+{
+    (void)w;
+    (void)server;
+}
+
+static ssize_t get(const wire *w, void *data, size_t room)
+{
+    return recv(w->fd, data, room, 0);
+}
+
+static ssize_t put(const wire *w, const void *data, size_t size)
+{
+    return send(w->fd, data, size, MSG_NOSIGNAL);
+}
+
+static ssize_t put_parts(const wire *w, struct iovec *parts, size_t count)
+{
+    const struct msghdr message = {.msg_iov = parts, .msg_iovlen = count};
+    return sendmsg(w->fd, &message, MSG_NOSIGNAL);
+}
+
+static bool wants_to_read(const wire *w)
+{
+    (void)w;
+    return false;
+}
+
+static void close_wire(wire *w)
+{
+    close(w->fd); /* removes it from the poller, too */
+}
+
+enum { AT_ONCE = READ_SIZE, SECURED = 0 };
+
+#endif
+
 /* ---- a stream as PDUs -------------------------------------------------------------------- */
 
 /* The position in a stream: in a header, which is copied, or in a body, which is skipped. Begins as
@@ -208,7 +342,7 @@ static int next(walk *w, bytes *in)
 /* ---- acceptor ---------------------------------------------------------------------------- */
 
 typedef struct connection {
-    int fd;
+    wire wire;
     walk walk;
     struct connection *next; /* free ones */
 } connection;
@@ -248,7 +382,7 @@ static bool answer_all(const acceptor *a, connection *c, bytes in)
         if (what == COMMAND && a->mode == ECHO) {
             put_message_id(answer.data, all);
         }
-        if (answer.size > 0 && send(c->fd, answer.data, answer.size, MSG_NOSIGNAL) < 0) {
+        if (answer.size > 0 && put(&c->wire, answer.data, answer.size) < 0) {
             return false;
         }
     }
@@ -260,20 +394,20 @@ static bool serve(const acceptor *a, connection *c)
 {
     ssize_t size;
     do {
-        size = recv(c->fd, a->buffer, READ_SIZE, 0);
+        size = get(&c->wire, a->buffer, READ_SIZE);
         if (size <= 0) {
             return size < 0 && errno == EAGAIN;
         }
         if (!answer_all(a, c, (bytes){a->buffer, (size_t)size})) {
             return false;
         }
-    } while (size == READ_SIZE);
+    } while (size == AT_ONCE || SECURED);
     return true;
 }
 
 static void end(acceptor *a, connection *c)
 {
-    close(c->fd); /* removes it from the poller too */
+    close_wire(&c->wire);
     c->next = a->spare;
     a->spare = c;
 }
@@ -289,7 +423,8 @@ static connection *new_connection(acceptor *a, int fd)
     if (c == NULL) {
         fail("malloc");
     }
-    *c = (connection){.fd = fd};
+    *c = (connection){.wire = {fd, NULL}};
+    secure(&c->wire, true);
     return c;
 }
 
@@ -347,6 +482,7 @@ static int accept_until_end(mode m, const char *directory, const char *max)
     acceptor a = {.mode = m, .buffer = malloc(READ_SIZE)};
     struct epoll_event events[EVENTS];
     load_answers(&a, directory, max);
+    use_certificate(directory);
     a.poller = epoll_create1(EPOLL_CLOEXEC);
     listen_at_any_port(&a);
     add_to(a.poller, a.listener, EPOLLIN, &a);
@@ -373,7 +509,7 @@ static int accept_until_end(mode m, const char *directory, const char *max)
 
 /* One association at a time. */
 typedef struct slot {
-    int fd;
+    wire wire;
     enum { NO_ANSWER, CONNECTED, ASSOCIATED, ANSWERED, SENDING, RELEASING } waits;
     size_t have;
     uint64_t at; /* SENDING: bytes sent */
@@ -406,8 +542,7 @@ static progress failed(requestor *r, const char *error)
 
 static progress send_bytes(requestor *r, slot *s, bytes b)
 {
-    return send(s->fd, b.data, b.size, MSG_NOSIGNAL) == (ssize_t)b.size ? ON
-                                                                        : failed(r, "send failed");
+    return put(&s->wire, b.data, b.size) == (ssize_t)b.size ? ON : failed(r, "send failed");
 }
 
 /* Is Status (0000,0900) of this response, in one PDV, 0? */
@@ -475,11 +610,9 @@ static size_t parts_from(const requestor *r, uint64_t at, struct iovec *parts, s
 static progress send_on(requestor *r, slot *s)
 {
     struct iovec parts[256];
-    struct msghdr message = {.msg_iov = parts};
     const uint64_t end = stream_size(r);
     while (s->at < end) {
-        message.msg_iovlen = parts_from(r, s->at, parts, 256);
-        const ssize_t size = sendmsg(s->fd, &message, MSG_NOSIGNAL);
+        const ssize_t size = put_parts(&s->wire, parts, parts_from(r, s->at, parts, 256));
         if (size < 0) {
             return errno == EAGAIN ? ON : failed(r, "send failed");
         }
@@ -548,7 +681,7 @@ static progress received(requestor *r, slot *s, size_t size)
 
 static progress receive(requestor *r, slot *s)
 {
-    const ssize_t size = recv(s->fd, s->in + s->have, ANSWER - s->have, 0);
+    const ssize_t size = get(&s->wire, s->in + s->have, ANSWER - s->have);
     if (size <= 0) {
         return size < 0 && errno == EAGAIN ? ON : failed(r, "connection lost");
     }
@@ -568,7 +701,7 @@ static progress receive(requestor *r, slot *s)
  * blocking. Elsewhere send fails with EAGAIN, and is repeated once it is established. */
 static progress ask(requestor *r, slot *s)
 {
-    const ssize_t size = send(s->fd, r->rq.data, r->rq.size, MSG_NOSIGNAL);
+    const ssize_t size = put(&s->wire, r->rq.data, r->rq.size);
     if (size == (ssize_t)r->rq.size) {
         s->waits = ASSOCIATED;
         return ON;
@@ -582,12 +715,13 @@ static progress begin(requestor *r, slot *s)
     const struct sockaddr_in address = loopback(r->port);
     const int type = SOCK_STREAM | SOCK_CLOEXEC | (r->blocks ? 0 : SOCK_NONBLOCK);
     s->have = 0;
-    s->fd = socket(AF_INET, type, 0);
-    if (s->fd < 0) {
+    s->wire.fd = socket(AF_INET, type, 0);
+    if (s->wire.fd < 0) {
         return failed(r, "no socket");
     }
-    set_nodelay(s->fd);
-    if (connect(s->fd, (const struct sockaddr *)&address, sizeof address) != 0 &&
+    set_nodelay(s->wire.fd);
+    secure(&s->wire, false);
+    if (connect(s->wire.fd, (const struct sockaddr *)&address, sizeof address) != 0 &&
         errno != EINPROGRESS) {
         return failed(r, strerror(errno));
     }
@@ -598,9 +732,9 @@ static progress begin(requestor *r, slot *s)
 
 static void close_slot(slot *s)
 {
-    if (s->fd >= 0) {
-        close(s->fd);
-        s->fd = -1;
+    if (s->wire.fd >= 0) {
+        close_wire(&s->wire);
+        s->wire.fd = -1;
     }
 }
 
@@ -626,14 +760,14 @@ static void run_in_turn(requestor *r, uint64_t associations)
 
 static bool wants_to_write(const slot *s)
 {
-    return s->waits == CONNECTED || s->waits == SENDING;
+    return s->waits == SENDING || (s->waits == CONNECTED && !wants_to_read(&s->wire));
 }
 
 static void change(int poller, slot *s, bool writes)
 {
     if (wants_to_write(s) != writes) {
         struct epoll_event e = {.events = writes ? EPOLLIN : EPOLLOUT, .data = {.ptr = s}};
-        epoll_ctl(poller, EPOLL_CTL_MOD, s->fd, &e);
+        epoll_ctl(poller, EPOLL_CTL_MOD, s->wire.fd, &e);
     }
 }
 
@@ -641,7 +775,7 @@ static progress begin_polled(requestor *r, slot *s, int poller)
 {
     const progress p = begin(r, s);
     if (p == ON) {
-        add_to(poller, s->fd, wants_to_write(s) ? EPOLLOUT : EPOLLIN, s);
+        add_to(poller, s->wire.fd, wants_to_write(s) ? EPOLLOUT : EPOLLIN, s);
     }
     return p;
 }
@@ -697,13 +831,13 @@ static void release_all(requestor *r)
 {
     for (size_t i = 0; i < r->opened; i++) {
         slot *s = &r->open[i];
-        send(s->fd, r->release_rq.data, r->release_rq.size, MSG_NOSIGNAL);
+        put(&s->wire, r->release_rq.data, r->release_rq.size);
     }
     for (size_t i = 0; i < r->opened; i++) {
         slot *s = &r->open[i];
-        fcntl(s->fd, F_SETFL, 0); /* recv shall wait */
-        recv(s->fd, s->in, ANSWER, 0);
-        close(s->fd);
+        fcntl(s->wire.fd, F_SETFL, 0); /* recv shall wait */
+        get(&s->wire, s->in, ANSWER);
+        close_wire(&s->wire);
     }
     free(r->open);
     r->open = NULL;
@@ -721,7 +855,7 @@ static uint64_t run(requestor *r, uint64_t at_once)
         return 0;
     }
     for (uint64_t i = 0; i < places; i++) {
-        slots[i].fd = -1;
+        slots[i].wire.fd = -1;
     }
     const uint64_t begun = nanoseconds();
     if (r->blocks) {
@@ -769,6 +903,7 @@ static int request_until_end(const char *directory)
                    .store_rq = read_file(directory, "store-rq"),
                    .release_rq = read_file(directory, "release-rq")};
     char line[256], name[16];
+    use_certificate(directory);
     while (fgets(line, sizeof line, stdin) != NULL) {
         unsigned long long port, count, at_once, size;
         release_all(&r);

@@ -4,6 +4,9 @@
  * ltdic as a C program uses it. The acceptor is an ltdic_server with an ltdic_admission; the
  * requestor is an ltdic_loop with one endpoint for each association at once. */
 #include <ltdic.h>
+#ifdef TLS
+#include <ltdic_openssl.h>
+#endif
 
 #include <poll.h>
 #include <stdbool.h>
@@ -148,11 +151,32 @@ static bool input_has_ended(void)
     return poll(&input, 1, 0) > 0 && read(STDIN_FILENO, &byte, 1) <= 0;
 }
 
+#ifdef TLS
+static void secure(ltdic_server *server, const char *directory)
+{
+    char path[4096];
+    const ltdic_openssl_files files = {.size = sizeof files, .certificate = path};
+    snprintf(path, sizeof path, "%s/tls.pem", directory);
+    SSL_CTX *context = ltdic_openssl_server_context(&files);
+    if (context == NULL) {
+        fail(path);
+    }
+    ltdic_openssl_serve(server, context);
+}
+#else
+static void secure(ltdic_server *server, const char *directory)
+{
+    (void)server;
+    (void)directory;
+}
+#endif
+
 static int accept_until_end(mode m, const char *directory, uint32_t max_length)
 {
     ltdic_admission *admission = admission_for(m, max_length);
     ltdic_loop *loop = ltdic_loop_new();
     ltdic_server *server = listening_server(loop, admission);
+    secure(server, directory);
     const ltdic_bytes response = read_command(directory, "store-rsp");
     const unsigned wanted = m == RECEIVE ? LTDIC_WANT_DATA : 0;
     uint64_t received = 0;

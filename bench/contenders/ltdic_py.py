@@ -8,6 +8,7 @@ Requestors: connect, aio, l_dicom.
 from __future__ import annotations
 
 import asyncio
+import ssl
 import sys
 import time
 from collections.abc import Callable
@@ -60,14 +61,20 @@ def admission_for(job: Accepting) -> ltdic.Admission:
     )
 
 
-def run_server(admission: ltdic.Admission, handler: Any) -> None:
-    with ltdic.Server((LOCALHOST, 0), admission=admission, handler=handler) as server:
+def tls_for(job: Accepting) -> ssl.SSLContext:
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(f"{job.directory}/tls.pem")
+    return tls
+
+
+def run_server(admission: ltdic.Admission, handler: Any, **options: Any) -> None:
+    with ltdic.Server((LOCALHOST, 0), admission=admission, handler=handler, **options) as server:
         program.when_input_ends(server.close)
         program.announce(server.address[1])
         server.serve()
 
 
-def serve(job: Accepting) -> None:
+def serve(job: Accepting, **options: Any) -> None:
     response = command_of(job.files["store-rsp"])
     received = 0
 
@@ -78,7 +85,11 @@ def serve(job: Accepting) -> None:
             if pdv.is_last:
                 association.send(response, context=pdv.context_id, is_command=True)
 
-    run_server(admission_for(job), handle if job.mode == "receive" else None)
+    run_server(admission_for(job), handle if job.mode == "receive" else None, **options)
+
+
+def accept_server_tls(job: Accepting) -> None:
+    serve(job, tls=tls_for(job))
 
 
 def collect() -> None:
@@ -133,14 +144,19 @@ def accept_aio_on_request(job: Accepting) -> None:
     asyncio.run(serve_aio(ltdic.Admission(contexts=CONTEXTS[:1], on_request=decide_in_loop), None))
 
 
-async def serve_aio(admission: ltdic.Admission, handler: Any) -> None:
-    async with ltdic.aio.Server((LOCALHOST, 0), admission=admission, handler=handler) as server:
+async def serve_aio(admission: ltdic.Admission, handler: Any, **options: Any) -> None:
+    how = {"admission": admission, "handler": handler, **options}
+    async with ltdic.aio.Server((LOCALHOST, 0), **how) as server:
         program.when_input_ends(server.close)
         program.announce(server.address[1])
         await server.serve()
 
 
-def accept_aio(job: Accepting) -> None:
+def accept_aio_tls(job: Accepting) -> None:
+    accept_aio(job, tls=tls_for(job))
+
+
+def accept_aio(job: Accepting, **options: Any) -> None:
     response = command_of(job.files["store-rsp"])
     received = 0
 
@@ -151,7 +167,8 @@ def accept_aio(job: Accepting) -> None:
             if pdv.is_last:
                 await association.send(response, context=pdv.context_id, is_command=True)
 
-    asyncio.run(serve_aio(admission_for(job), handle if job.mode == "receive" else None))
+    handler = handle if job.mode == "receive" else None
+    asyncio.run(serve_aio(admission_for(job), handler, **options))
 
 
 # ---- requestors: ltdic.connect, ltdic.aio.connect ----------------------------------------------
@@ -455,6 +472,8 @@ ACCEPT = {
     "on_request": accept_on_request,
     "inline": accept_inline,
     "aio": accept_aio,
+    "server_tls": accept_server_tls,
+    "aio_tls": accept_aio_tls,
     "aio_on_request": accept_aio_on_request,
 }
 REQUEST = {"connect": request_connect, "aio": request_aio, "l_dicom": request_l_dicom}

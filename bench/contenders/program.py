@@ -52,6 +52,7 @@ class Accepting:
     mode: str
     files: Files
     max_length: int
+    directory: str
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,7 @@ def main(
     what, *rest = sys.argv[1:] if arguments is None else arguments
     if what == "accept":
         mode, directory, max_length = (*rest, "131072")[:3]
-        accept(Accepting(mode, _files(directory), int(max_length)))
+        accept(Accepting(mode, _files(directory), int(max_length), directory))
         return
     files = _files(rest[0])
     for line in sys.stdin:

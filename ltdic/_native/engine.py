@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from .._ffi import ffi, lib
@@ -16,8 +17,10 @@ def milliseconds(seconds: float | None) -> int:
     return FOREVER if seconds is None else max(1, min(int(seconds * 1000), FOREVER))
 
 
+@lru_cache(maxsize=64)
 def timeouts(artim: float | None, response: float | None, idle: float | None) -> Any:
-    """An `ltdic_timeouts`. In C, 0 is for ever, but for ARTIM, where it is the default."""
+    """An `ltdic_timeouts`, which C only reads, so that everyone may share it. In C, 0 is for ever,
+    but for ARTIM, where it is the default."""
     others = (0 if seconds is None else milliseconds(seconds) for seconds in (response, idle))
     return ffi.new("ltdic_timeouts *", (ffi.sizeof("ltdic_timeouts"), milliseconds(artim), *others))
 

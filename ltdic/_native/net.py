@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from functools import lru_cache
 from typing import Any
 
 from .._ffi import ffi, lib
@@ -52,6 +53,7 @@ class Lookup:
             raise error_of_cause(status, cause[0])
 
 
+@lru_cache(maxsize=256)
 def is_numeric(host: str) -> bool:
     """Tell whether a host is a numeric address, which needs no resolver."""
     try:
