@@ -267,8 +267,8 @@ HEAD = """# Results
 REJECTIONS = """## Rejections beside pynetdicom
 
 The acceptor sends an A-ASSOCIATE-RJ, and closes or resets the connection at once. It has read the
-request, but not in the rows with "unread". In the last three rows it is an acceptor of ltdic. A
-rejection is lost where the requestor reported the end of the connection or nothing, misreported
+request, but not in the rows with "unread". Where the row names ltdic, it is an acceptor of ltdic.
+A rejection is lost where the requestor reported the end of the connection or nothing, misreported
 where it reported something else: pynetdicom reported an abort.
 
 """
