@@ -108,11 +108,14 @@ def connect(
     """
     where = host, port, called_ae, calling_ae, contexts, max_length, tls, server_hostname
     more = local_address, identity, roles, async_ops, extended, common_extended, request
-    wanted, most = wanted_of(*where, *more), seconds_of("timeout", timeout)
+    return _connect(wanted_of(*where, *more), seconds_of("timeout", timeout), retry)
+
+
+def _connect(wanted: Request, timeout: float | None, retry: Retry | None) -> SyncAssociation:
     attempts = Attempts(retry, time.monotonic())
     while True:
         try:
-            return _connect_once(wanted, most)
+            return _connect_once(wanted, timeout)
         except Error as error:
             time.sleep(attempts.failed(error, time.monotonic()))
 

@@ -15,7 +15,6 @@ pytest.register_assert_rewrite(
     "support"
 )  # before its import, so that its assertions run with -O too
 
-from ltdic._native.requestor import RequestorLoop  # noqa: E402
 from support.hosts import SERVERS, Serve  # noqa: E402
 from support.toolchain import COMPILERS, toolchain_or_skip  # noqa: E402
 
@@ -33,12 +32,6 @@ if "LTDIC_TEST_UVLOOP" in os.environ:
     import uvloop
 
     asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
-
-
-@pytest.fixture(scope="session", autouse=True)
-def spare_loop() -> None:
-    """Tests count descriptors: the loop that this thread keeps for `connect` is there at once."""
-    RequestorLoop.of_thread().give_back()
 
 
 # ---- compilers -------------------------------------------------------------------------------

@@ -47,12 +47,20 @@ def _destructor(freed: list[Any]) -> Callable[[Any], None]:
     return destructor
 
 
+class _Loops(list["RequestorLoop"]):
+    """Loops that are freed with it: associations that had them may live longer."""
+
+    def __del__(self) -> None:
+        for loop in self:
+            loop.free()
+
+
 class _Spares(threading.local):
     """A loop that a thread has for its next association: to make and to free one takes a quarter of
     the time of a short association. It has three descriptors and 256 KiB, until the thread ends."""
 
     def __init__(self) -> None:
-        self.loops: list[RequestorLoop] = []
+        self.loops = _Loops()
 
 
 _spares = _Spares()

@@ -302,7 +302,12 @@ async def test_the_response_to_a_cancelled_echo_does_not_answer_the_next_one() -
 @pytest.mark.parametrize("source", [*SOURCES, "asynchronous pieces"])
 @in_loop
 async def test_a_data_set_is_sent_from_any_source_of_bytes(source: str) -> None:
-    async with associated(read_message) as (association, peer):
+    def script(connection: socket.socket) -> Any:
+        message = read_message(connection)
+        time.sleep(0.1)  # the end is not to come before the return of `send`
+        return message
+
+    async with associated(script) as (association, peer):
         data = SOURCES[source](BIG) if source in SOURCES else pieces(BIG)
         await association.send(data, context=SECONDARY_CAPTURE, is_command=True)
         _, received = await asyncio.to_thread(peer.join)

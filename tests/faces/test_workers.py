@@ -276,7 +276,7 @@ class Child:
     def __init__(self, listening: socket.socket, kind: str) -> None:
         arguments = str(listening.fileno()), kind, str(TIMEOUT)
         self._process = subprocess.Popen(
-            [sys.executable, "-c", CHILD, *arguments],
+            [sys.executable, "-P", "-c", CHILD, *arguments],
             pass_fds=[listening.fileno()],
             stdout=subprocess.PIPE,
             text=True,

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from ltdic._native.requestor import RequestorLoop
+
 DESCRIPTORS = "/proc/self/fd" if sys.platform == "linux" else "/dev/fd"
 
 
@@ -23,7 +25,9 @@ def memory_allowed(size: int) -> int:
 
 
 def descriptors() -> int:
-    """Count the open file descriptors."""
+    """Count the open file descriptors, with those of the loop that this thread keeps for `connect`,
+    which it may not have yet, or have given to an association."""
+    RequestorLoop.of_thread().give_back()
     return len(os.listdir(DESCRIPTORS))
 
 
