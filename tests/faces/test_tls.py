@@ -40,6 +40,7 @@ from ltdic import (
 )
 from ltdic._native import net
 from ltdic.tls import TlsTransport
+from support.commands import command_set
 from support.faces import DATA_CONTEXT
 from support.hosts import SERVERS
 from support.pdus import RELEASE_RP, RELEASE_RQ, p_data
@@ -48,6 +49,7 @@ from support.servers import ALL
 from support.sockets import LOCALHOST, TIMEOUT, close_with_reset, receive_exactly_one
 from support.threads import Background
 from support.tls import AUTHORITY, RawTls, client_context, server_context
+from support.uids import CT
 from support.waiting import eventually
 
 VERSIONS = {"plain": None, "1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
@@ -1175,3 +1177,37 @@ def test_an_abort_behind_a_release_request_is_told(face: str) -> None:
 
     with raw_acceptors(1, None, script) as address, pytest.raises(AssociationAborted):
         receive(address)
+
+
+# ---- the end in the middle of an answer ----------------------------------------------------------
+
+ASKED = command_set({0x0100: 0x0030, 0x0110: 1, 0x0800: 0x0101})
+ANSWERED = command_set({0x0100: 0x8030, 0x0120: 1, 0x0800: 0x0001})
+"""A command that announces a data set."""
+
+
+@by_transport
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_server_that_closes_in_the_middle_of_an_answer_sends_all_of_it_and_then_releases(
+    server: str, version: str
+) -> None:
+    answer = random.Random(5).randbytes(4_800_000)
+
+    def handler(association: Any, pdv: ltdic.PDV) -> Iterator[Any]:
+        yield association.send(ANSWERED, context=CT, is_command=True)
+        yield association.send(answer, context=CT)
+
+    options: dict[str, Any] = {"handler": handler, "tls": server_tls(version)}
+    how: dict[str, Any] = {"contexts": [CT], "timeout": TIMEOUT, "tls": client_tls(version)}
+    with SERVERS[server](**options) as host:
+        association = ltdic.connect(*host.server.address, **how)
+        association.send(ASKED, context=CT, is_command=True)
+        assert association.receive().data == ANSWERED
+        received = bytearray()
+        while len(received) < 1_000_000:
+            received += association.receive(joined=False).data
+        host.server.close()
+        pdv = association.receive()
+        assert (received + pdv.data, pdv.is_last) == (answer, True)
+        assert association.receive() is None
+        assert host.end()[1].outcome == "released"
