@@ -628,7 +628,8 @@ async def test_a_server_that_may_not_read_does_not_spin() -> None:
         await asyncio.sleep(3600)
 
     wire = (p_data(bytes(0x3FF0), True) + p_data(bytes(0x3FF0))) * 8
-    async with server(handler=handler, idle=SHORT / 3, timeout=SHORT) as to:
+    # It is aborted while `fill` waits, and not closed before that is over.
+    async with server(handler=handler, idle=SHORT / 3, timeout=5 * SHORT) as to:
         with raw_requestor(to.address[1]) as connection:
             connection.sendall(REQUEST)
             await asyncio.to_thread(receive_exactly_one, connection)
