@@ -23,11 +23,13 @@ struct ltdic_openssl {
     unsigned long error;
     int descriptor;
     bool server;
+    bool begun;
+    bool drained; /* the TCP connection had no more when it was read the last time */
     bool established;
     bool ended;               /* the TCP connection has no more */
     bool lost;                /* by a reset */
     size_t handshake;         /* bytes received until it was established */
-    char host[MOST_HOST + 1]; /* "": any */
+    char host[MOST_HOST + 1]; /* "": any, for the caller gave none */
 };
 
 /* ---- the connection ----------------------------------------------------------------------- */
@@ -37,6 +39,7 @@ static int bio_read(BIO *bio, char *data, size_t room, size_t *size)
     ltdic_openssl *t = BIO_get_data(bio);
     const int result = ltdic_tcp_read(t->descriptor, (uint8_t *)data, room, size);
     BIO_clear_retry_flags(bio);
+    t->drained = *size == 0;
     if (*size > 0) {
         t->handshake += t->established ? 0 : *size;
         return 1;
@@ -114,6 +117,7 @@ static bool expect_host(ltdic_openssl *t)
 static bool begin(ltdic_openssl *t, int descriptor)
 {
     t->descriptor = descriptor;
+    t->begun = true;
     t->established = t->ended = t->lost = false;
     t->handshake = 0;
     t->error = 0;
@@ -123,6 +127,7 @@ static bool begin(ltdic_openssl *t, int descriptor)
     if (t->ssl == NULL || !use_descriptor(t)) {
         return false;
     }
+    SSL_clear_mode(t->ssl, SSL_MODE_AUTO_RETRY); /* each record counts, see read_tls */
     SSL_set_mode(t->ssl, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
                              SSL_MODE_RELEASE_BUFFERS);
     if (t->context == NULL) {
@@ -160,7 +165,7 @@ static int open_tls(void *state, int descriptor)
 {
     ltdic_openssl *t = state;
     ERR_clear_error();
-    if ((t->ssl == NULL || SSL_get_rbio(t->ssl) == NULL) && !begin(t, descriptor)) {
+    if (!t->begun && !begin(t, descriptor)) {
         t->error = ERR_peek_error();
         return LTDIC_TRANSPORT_LOST;
     }
@@ -182,10 +187,11 @@ static int read_tls(void *state, int descriptor, uint8_t *data, size_t room, siz
     for (int i = 0; i < MOST_RECORDS && *size < room; i++) {
         size_t got = 0;
         const int returned = SSL_read_ex(t->ssl, data + *size, room - *size, &got);
-        if (returned != 1) {
-            return result_of(t, returned);
-        }
+        const int result = returned == 1 ? LTDIC_TRANSPORT_DONE : result_of(t, returned);
         *size += got;
+        if (result != LTDIC_TRANSPORT_DONE && (result != LTDIC_TRANSPORT_WANT_READ || t->drained)) {
+            return result; /* else it was a record without data, such as new keys */
+        }
     }
     return LTDIC_TRANSPORT_DONE;
 }
@@ -232,6 +238,7 @@ static void close_tls(void *state, int descriptor, int orderly)
     }
     SSL_free(t->ssl);
     t->ssl = NULL;
+    t->begun = false;
     ERR_clear_error();
 }
 
@@ -248,10 +255,21 @@ static const ltdic_transport transport = {sizeof transport, open_tls,  read_tls,
 
 /* ---- the interface ------------------------------------------------------------------------ */
 
+/* Returns true for what may be a name or a numeric address. */
+static bool is_host(const char *host)
+{
+    static const char characters[] =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+        ".:_-";
+    const size_t length = strlen(host);
+    return length > 0 && length <= MOST_HOST && strspn(host, characters) == length &&
+           host[0] != '.' && host[0] != '-' && strstr(host, "..") == NULL;
+}
+
 static ltdic_openssl *new_tls(SSL_CTX *context, bool server, const char *host)
 {
     const size_t length = host == NULL ? 0 : strlen(host);
-    ltdic_openssl *t = length > MOST_HOST ? NULL : calloc(1, sizeof *t);
+    ltdic_openssl *t = host != NULL && !is_host(host) ? NULL : calloc(1, sizeof *t);
     if (t != NULL) {
         t->context = context;
         t->server = server;

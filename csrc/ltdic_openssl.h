@@ -27,7 +27,7 @@ typedef struct ltdic_openssl_files {
 
 /** Make a context with the settings of BCP 195 (RFC 9325): TLS 1.2 and 1.3, forward secrecy and
  *  authenticated encryption alone, no renegotiation, no compression. A client verifies the server;
- *  a server with `authorities` refuses clients without a certificate of theirs.
+ *  a server needs a certificate, and with `authorities` refuses clients without one of theirs.
  *  @return NULL if a file cannot be used, or without memory: ERR_get_error of OpenSSL says why.
  * Free it with SSL_CTX_free */
 LTDIC_API SSL_CTX *ltdic_openssl_client_context(const ltdic_openssl_files *files);
@@ -39,10 +39,11 @@ typedef struct ltdic_openssl ltdic_openssl;
 /** Sets TLS as the transport of an endpoint that is to connect, as ltdic_net_set_transport does.
  *  @param context  is referred to, so that the caller may free it
  *  @param host  the name or numeric address that the peer's certificate must be for; NULL: any
- *  @return NULL if there is no memory, or for a host that is no name */
+ *  @return NULL if there is no memory, or for a host that is neither, such as "" */
 LTDIC_API ltdic_openssl *ltdic_openssl_connect(ltdic_net *net, SSL_CTX *context, const char *host);
-/** Does the same with an SSL of your own, for one connection. Whether it is a client's or a
- * server's (SSL_set_connect_state, SSL_set_accept_state) must be set.
+/** Does the same with an SSL of your own, for one connection: the next one fails. It must have been
+ *  told whether it is a client's or a server's (SSL_set_connect_state, SSL_set_accept_state), and
+ * the name to expect (SSL_set1_host). Its BIO is replaced.
  *  @param ssl  belongs to the endpoint then, but not where NULL is returned */
 LTDIC_API ltdic_openssl *ltdic_openssl_use(ltdic_net *net, SSL *ssl);
 /** Sets TLS for each connection that a server accepts after this call.

@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 import logging
 import os
-import socket
 import ssl
 import threading
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property, partial
+from socket import socket as Socket
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from ._arguments import HOST_AND_PORT, check_address, number_of, one, pair, wrong_type
@@ -248,23 +248,27 @@ METHODS = {
 """The method of a server that deals with each kind of event."""
 
 
-class OneCall:
-    """A call that the first of several threads makes."""
+class NewRules:
+    """The call that gives C the rules of an admission. The last of several servers makes it: each
+    has to ask its `on_request` before any requestor is let in by these rules."""
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, servers: Iterable[object]) -> None:
         self._call = call
+        self._missing = set(map(id, servers))
         self._lock = threading.RLock()  # a signal handler may interrupt whoever has it
 
-    def make(self) -> Any:
+    def take(self, server: object) -> bool:
+        """This server asks now. Return False if there was no memory."""
         with self._lock:
-            return self._call.make()
+            self._missing.discard(id(server))
+            return bool(self._missing) or self._call.make() == 0
 
 
 class _Rules(NamedTuple):
     """An admission that was set, and the call that gives C its rules; None: C has them already."""
 
     admission: Admission
-    call: OneCall | None = None
+    call: NewRules | None = None
 
 
 A = TypeVar("A", bound=Served)
@@ -287,15 +291,17 @@ class ServerBase(ABC, Generic[A]):
     def __init__(
         self,
         address: tuple[str, int] | None,
-        socket: socket.socket | None,
+        socket: Socket | None,
         how: How,
         policy: service.Policy | None = None,
     ) -> None:
         """`policy` is that of another server, which has the same rules."""
-        if socket is not None and address is not None:
-            raise TypeError("address and socket: one of them says where to listen")
         if socket is None:
             check_address(*pair("address", address, HOST_AND_PORT))
+        elif address is not None:
+            raise TypeError("address and socket: one of them says where to listen")
+        elif isinstance(one("socket", socket, Socket), ssl.SSLSocket):
+            raise TypeError("socket: TLS is by `tls`, over a plain socket")
         self._where = address or ("", 0)
         self._socket = socket
         admission, self._handler, self._on_end, limits, tls = how
@@ -353,7 +359,7 @@ class ServerBase(ABC, Generic[A]):
     @admission.setter
     def admission(self, admission: Admission) -> None:
         policy = self._policy_of(one("admission", admission, Admission))
-        call = OneCall(self._policy.taking_rules(policy))
+        call = NewRules(self._policy.taking_rules(policy), self._parts)
         for part in self._parts:
             part._newest = _Rules(admission, call)
             part._loop.wake()
@@ -364,7 +370,7 @@ class ServerBase(ABC, Generic[A]):
         newest = self._newest
         if newest is self._given or newest.call is None:
             return
-        if newest.call.make() == 0:
+        if newest.call.take(self):
             self._rules = newest.admission
         else:
             logger.error("there was no memory for another admission; the one before it stays")

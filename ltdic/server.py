@@ -11,7 +11,6 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from threading import Event, Thread
 from types import TracebackType
 from typing import Any
@@ -285,8 +284,9 @@ class Server(ServerBase[ServedAssociation]):
     a loop of its own. They share the port, the admission and the counters; what is called about an
     association is called on the thread that serves it, so several calls may run at once. 256
     requests may wait for `on_request` at each. `socket`, instead of an address, is a socket that
-    listens, and stays the caller's. The next process may have it, too: closing then leaves it the
-    connections that wait, and nobody is rejected or released for half of the `timeout`.
+    listens; it is made non-blocking, and stays the caller's. Another process may serve at it, too:
+    closing then leaves it the connections that wait, and for half of the `timeout` nobody is
+    rejected or released.
     """
 
     def __init__(
@@ -423,7 +423,8 @@ class Server(ServerBase[ServedAssociation]):
         return self._owner.get("thread") == threading.get_ident()
 
     def _refuse_nested(self) -> None:
-        if self._is_here() and self._is_in(threading.get_ident(), Server._serve):
+        me = threading.get_ident()
+        if any(part._is_here() and part._is_in(me, Server._serve) for part in self._parts):
             raise LocalError("it serves already")
 
     def _is_in(self, thread: int, *functions: Callable[..., Any]) -> bool:
@@ -456,29 +457,37 @@ class Server(ServerBase[ServedAssociation]):
         to their end where the server is closing."""
         stop, raised = threading.Event(), list[BaseException]()
         wants_ends = is_reached is not None
-        helping = partial(_Worker._help, stop=stop, raised=raised, wants_ends=wants_ends)
-        threads = [Thread(target=helping, args=[worker], daemon=True) for worker in self._workers]
+        helps = [_Help(worker, stop, raised, wants_ends) for worker in self._workers]
 
         def is_enough() -> bool:
             return bool(raised) or (is_reached is not None and is_reached())
 
         try:
-            for thread in threads:
-                thread.start()
+            for one in helps:
+                one.thread.start()
             self._serve(most, is_enough, wants_ends)
         finally:
             if not self._over or raised:
                 stop.set()
-                self._wake_workers()
-            for thread in threads:
-                if thread.ident is not None:
-                    thread.join()
+            self._join(helps, raised)
         if raised:
             raise raised[0]
 
-    def _wake_workers(self) -> None:
-        for worker in self._workers:
-            worker._loop.wake()
+    def _join(self, helps: list[_Help], raised: list[BaseException]) -> None:
+        """Wait until the workers are at rest, whatever a signal handler raises meanwhile: nobody
+        else may use their loops before."""
+        is_at_rest = False
+        while not is_at_rest:
+            try:
+                for one in helps:
+                    one.worker._loop.wake()
+                    one.has_ended.wait(ROUND if one.is_running else 0)
+                is_at_rest = not any(one.is_running for one in helps)
+                for one in helps:
+                    if one.has_ended.is_set:
+                        one.thread.join()  # at once
+            except BaseException as e:
+                raised.append(e)
 
     # ---- the loop
 
@@ -704,7 +713,8 @@ class Server(ServerBase[ServedAssociation]):
 
     def _free_all(self) -> None:
         for part in self._parts:
-            part._free()
+            if part is self or not part._is_served():  # as where a second interrupt came too early
+                part._free()
 
     def _free(self) -> None:
         self._over = True
@@ -730,15 +740,15 @@ class _Worker(Server):
         self._workers = []
         self._prepare()
 
-    def _help(self, stop: Event, raised: list[BaseException], wants_ends: bool) -> None:
-        """Serve in this thread, until `stop` is set or it is over."""
+    def _help(self, one: _Help, stop: Event, raised: list[BaseException], wants_ends: bool) -> None:
         try:
-            self._take_over()
-            self._serve(None, stop.is_set, wants_ends)
+            if not stop.is_set() and self._take_over():
+                self._serve(None, stop.is_set, wants_ends)
         except BaseException as e:
             raised.append(e)
         finally:
             self._let_go()
+            one.has_ended.set()
             self._wake_first()
 
     def _wake_first(self) -> None:
@@ -749,6 +759,24 @@ class _Worker(Server):
     def _ended(self, event: service.ServedEvent) -> None:
         super()._ended(event)
         self._wake_first()  # which may wait for that
+
+
+class _Help:
+    """A thread in which a worker serves, until `stop` is set or it is over. What it raises is put
+    into a list. (`Thread.is_alive` may be wrong where a signal handler has raised in `join`.)"""
+
+    def __init__(
+        self, worker: _Worker, stop: Event, raised: list[BaseException], wants_ends: bool
+    ) -> None:
+        self.worker = worker
+        self.has_ended = Signal()
+        how = self, stop, raised, wants_ends
+        self.thread = Thread(target=worker._help, args=how, daemon=True)
+
+    @property
+    def is_running(self) -> bool:
+        """May it use the loop of its worker? One without an `ident` looks at `stop` first."""
+        return self.thread.ident is not None and not self.has_ended.is_set
 
 
 _SERVING = Server.serve, Server.__exit__, _Worker._help

@@ -335,9 +335,10 @@ int ltdic_server_listen(ltdic_server *server, const ltdic_address *address, int 
 
 int ltdic_server_listen_on(ltdic_server *server, int descriptor)
 {
-    server->succeeded = true;
-    return server->listener == NULL ? LTDIC_ERR_WRONG_STATE
-                                    : ltdic_net_listen_on(server->listener, descriptor);
+    const int status = server->listener == NULL ? LTDIC_ERR_WRONG_STATE
+                                                : ltdic_net_listen_on(server->listener, descriptor);
+    server->succeeded = server->succeeded || status == LTDIC_OK;
+    return status;
 }
 
 int ltdic_server_share(ltdic_server *server, ltdic_server *other)
@@ -948,9 +949,10 @@ void ltdic_server_close(ltdic_server *server, uint32_t milliseconds)
     if (server->closing && now + milliseconds >= server->end_at) {
         return;
     }
-    server->release_at = server->succeeded ? now + milliseconds / 2 : now;
-    server->grace = server->succeeded ? server->release_at
-                                      : now + (milliseconds < GRACE ? milliseconds : GRACE);
+    const bool waits = server->succeeded && milliseconds < UINT32_MAX; /* UINT32_MAX: for ever */
+    server->release_at = waits ? now + milliseconds / 2 : now;
+    server->grace = now + (milliseconds < GRACE ? milliseconds : GRACE);
+    server->grace = waits ? server->release_at : server->grace;
     server->abort_at = now + milliseconds - milliseconds / 4;
     server->end_at = now + milliseconds;
     if (server->closing) {

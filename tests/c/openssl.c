@@ -1,15 +1,20 @@
 /* SPDX-License-Identifier: MIT */
-/* Both ends of ltdic_openssl, for test_openssl.py.
+/* Both ends of ltdic_openssl, for test_openssl.py. The first word of the command line:
  *
- *     openssl serve PEM [AUTHORITIES]            accepts the called title ANY-SCP for C-ECHO, and
- *                                                prints its port, then a line for each end
- *     openssl connect PORT HOST AUTHORITIES CALLED [PEM]   requests, and prints what came of it;
- * with two connections of one endpoint, one after the other openssl use PORT AUTHORITIES the same
- * with an SSL of its own
- */
+ * serve PEM [AUTHORITIES]: accepts the called title ANY-SCP for C-ECHO, and prints its port, then a
+ * line for each end.
+ *
+ * connect PORT HOST AUTHORITIES CALLED [PEM]: requests, and prints what came of it; with two
+ * connections of one endpoint, one after the other.
+ *
+ * use PORT AUTHORITIES: the same with an SSL of its own.
+ *
+ * flood PORT: sends new keys without end. */
 #include "ltdic_openssl.h"
 
+#include <arpa/inet.h>
 #include <openssl/err.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -198,6 +203,28 @@ static int use(uint16_t port, const char *authorities)
     return 0;
 }
 
+/* ---- an attacker -------------------------------------------------------------------------- */
+
+/* Sends new keys (RFC 8446 4.6.3) without end, until the connection is lost. */
+static int flood(uint16_t port)
+{
+    const struct sockaddr_in address = {.sin_family = AF_INET,
+                                        .sin_port = htons(port),
+                                        .sin_addr = {.s_addr = htonl(INADDR_LOOPBACK)}};
+    const int fd = socket(AF_INET, SOCK_STREAM, 0);
+    SSL_CTX *context = SSL_CTX_new(TLS_client_method());
+    SSL *ssl = SSL_new(context);
+    signal(SIGPIPE, SIG_IGN);
+    CHECK(connect(fd, (const struct sockaddr *)&address, sizeof address) == 0);
+    SSL_set_fd(ssl, fd);
+    CHECK(SSL_connect(ssl) == 1);
+    puts("connected");
+    fflush(stdout);
+    while (SSL_key_update(ssl, SSL_KEY_UPDATE_NOT_REQUESTED) == 1 && SSL_do_handshake(ssl) == 1) {
+    }
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     const char *verb = argc > 1 ? argv[1] : "";
@@ -207,6 +234,9 @@ int main(int argc, char **argv)
     const uint16_t port = argc > 2 ? (uint16_t)atoi(argv[2]) : 0;
     if (strcmp(verb, "connect") == 0 && argc > 5) {
         return connect_to(port, argv[3], argv[4], argv[5], argc > 6 ? argv[6] : NULL);
+    }
+    if (strcmp(verb, "flood") == 0 && argc > 2) {
+        return flood(port);
     }
     if (strcmp(verb, "use") == 0 && argc > 3) {
         return use(port, argv[3]);

@@ -113,6 +113,7 @@ def test_another_admission_holds_for_all_workers() -> None:
     with served() as server:
         for title in ("A", "B") * 5:
             server.admission = Admission(contexts=SUPPORTED, called=[title])
+            time.sleep(0.05)  # until all have it
             for called in ("A", "B") * WORKERS:
                 try:
                     ltdic.connect(*server.address, **{**OPTIONS, "called_ae": called}).release()
@@ -175,6 +176,67 @@ def test_what_a_handler_of_a_worker_raises_ends_serve() -> None:
             association.abort()
 
 
+def test_an_interrupt_waits_for_the_handlers_of_workers() -> None:
+    """However many come: nobody may use the loop of a worker that is not at rest."""
+    is_busy, done, asked = threading.Event(), [], []
+
+    def handler(association: Any, pdv: PDV) -> None:
+        if threading.current_thread() is threading.main_thread():
+            return
+        is_busy.set()
+        time.sleep(SHORT)
+        done.append(threading.get_ident())
+
+    def interrupt() -> None:
+        assert is_busy.wait(TIMEOUT)
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(SHORT / 10)
+
+    def ask() -> None:
+        while not is_busy.is_set():  # until another thread than this one serves it
+            with ltdic.connect(*server.address, **OPTIONS) as association:
+                association.send(ALONE, **COMMAND)
+        asked.append(1)
+
+    before = threading.active_count()
+    with Server((LOCALHOST, 0), workers=WORKERS, **{**SERVING, "handler": handler}) as server:
+        asking = [Background(ask) for _ in range(4)]
+        interrupting = Background(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            server.serve()
+        assert done
+        assert threading.active_count() <= before + 5  # none serves
+        interrupting.join()
+        server.serve(until=lambda: server.counters.open == 0 and len(asked) == len(asking))
+        for one in asking:
+            one.join()
+
+
+@pytest.mark.parametrize("method", ["serve", "__exit__"])
+def test_a_handler_of_a_worker_cannot_serve(method: str) -> None:
+    raised: list[Exception] = []
+    gate = Gate()
+
+    def handler(association: ltdic.ServedAssociation, pdv: PDV) -> None:
+        try:
+            server.serve() if method == "serve" else server.__exit__(None, None, None)
+        except Exception as e:
+            raised.append(e)
+        gate.handle(association, pdv)
+
+    with served(handler=handler) as server, ExitStack() as stack:
+        if method == "serve":
+            open_on_each(stack, server, gate)
+        else:
+            gate.go_on.set()
+            association = stack.enter_context(ltdic.connect(*server.address, **OPTIONS))
+            association.send(ALONE, **COMMAND)
+            assert association.receive().data == ALONE
+            assert association.receive() is None  # `__exit__` closes first
+    assert {type(e) for e in raised} == {ltdic.LocalError}
+
+
 def test_a_server_of_workers_that_is_dropped_leaves_nothing() -> None:
     gc.collect()
     before, threads = descriptors(), threading.active_count()
@@ -233,6 +295,25 @@ def test_a_server_has_an_address_or_a_socket(kind: Any) -> None:
             kind((LOCALHOST, 0), socket=listening)
         with pytest.raises(TypeError, match="address"):
             kind()
+
+
+def test_a_server_without_a_time_limit_at_a_given_socket_releases_at_once() -> None:
+    with (
+        socket.create_server((LOCALHOST, 0)) as listening,
+        Server(socket=listening, **{**SERVING, "timeout": None}) as server,
+    ):
+        thread = Background(server.serve)
+        association = ltdic.connect(*server.address, **OPTIONS)
+        server.close()
+        assert association.receive() is None
+        thread.join()
+
+
+@pytest.mark.parametrize("kind", [Server, aio.Server])
+@pytest.mark.parametrize("given", [3, "x", object()])
+def test_what_is_no_socket_is_a_type_error(kind: Any, given: Any) -> None:
+    with pytest.raises(TypeError, match="socket"):
+        kind(socket=given)
 
 
 def test_a_socket_that_does_not_listen_is_refused() -> None:

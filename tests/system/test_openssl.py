@@ -6,8 +6,9 @@ import shutil
 import socket
 import ssl
 import subprocess
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,25 @@ def test_bytes_may_come_in_any_pieces(program: Path, pem: Path, version: str, pi
         assert tls.read() == b""  # close_notify
 
 
+def test_new_keys_without_end_delay_nobody_and_end_at_artim(program: Path, pem: Path) -> None:
+    with serving(program, pem / "own.pem") as (port, _), ExitStack() as stack:
+        flooding = [
+            stack.enter_context(
+                subprocess.Popen([program, "flood", str(port)], stdout=subprocess.PIPE)
+            )
+            for _ in range(2)
+        ]
+        for one in flooding:
+            assert one.stdout is not None
+            assert one.stdout.readline() == b"connected\n"
+        begun = time.monotonic()
+        with ltdic.connect(LOCALHOST, port, tls=client_context(), timeout=TIMEOUT) as association:
+            assert association.echo() == 0
+        assert time.monotonic() - begun < 0.7  # ARTIM is 1 s
+        for one in flooding:
+            assert one.wait(TIMEOUT) == 0
+
+
 # ---- a requestor in C ----------------------------------------------------------------------------
 
 
@@ -179,6 +199,13 @@ def test_a_requestor_in_c_verifies_the_name_and_the_authority(program: Path, pem
         assert server.counters.tls_failures == 4
         server.close()
         thread.join()
+
+
+@pytest.mark.parametrize("host", ["", ".", "a b", "-a.example", "a..example"])
+def test_what_is_no_host_is_refused(program: Path, pem: Path, host: str) -> None:
+    command = [program, "connect", "1", host, pem / "authority.pem", "ANY-SCP"]
+    ended = subprocess.run(command, capture_output=True, text=True, env=clean_environment())
+    assert (ended.returncode, "tls != NULL" in ended.stderr) == (1, True)
 
 
 def test_a_requestor_in_c_shows_its_certificate(program: Path, pem: Path) -> None:
