@@ -178,13 +178,13 @@ def test_what_a_handler_of_a_worker_raises_ends_serve() -> None:
 
 def test_an_interrupt_waits_for_the_handlers_of_workers() -> None:
     """However many come: nobody may use the loop of a worker that is not at rest."""
-    is_busy, done, asked = threading.Event(), [], []
+    is_busy, may_end, done, asked = threading.Event(), threading.Event(), [], []
 
     def handler(association: Any, pdv: PDV) -> None:
         if threading.current_thread() is threading.main_thread():
             return
         is_busy.set()
-        time.sleep(SHORT)
+        assert may_end.wait(TIMEOUT)
         done.append(threading.get_ident())
 
     def interrupt() -> None:
@@ -192,6 +192,7 @@ def test_an_interrupt_waits_for_the_handlers_of_workers() -> None:
         for _ in range(3):
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(SHORT / 10)
+        may_end.set()
 
     def ask() -> None:
         while not is_busy.is_set():  # until another thread than this one serves it
