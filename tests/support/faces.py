@@ -439,7 +439,7 @@ class BlockingRequestor:
     def __enter__(self) -> BlockingRequestor:
         with in_the_same_words():
             self._association = ltdic.connect(
-                LOCALHOST, self._port, tls=self.tls, **self._wish.options
+                LOCALHOST, self._port, **{"tls": self.tls, **self._wish.options}
             )
         return self
 
@@ -492,7 +492,7 @@ class AsyncRequestor:
         return self
 
     async def _connect(self) -> aio.AsyncAssociation:
-        return await aio.connect(LOCALHOST, self._port, tls=self.tls, **self._wish.options)
+        return await aio.connect(LOCALHOST, self._port, **{"tls": self.tls, **self._wish.options})
 
     def __exit__(self, *_: object) -> None:
         self._loop.run(self._association.abort())
