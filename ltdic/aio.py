@@ -954,6 +954,7 @@ class Server(ServerBase[AsyncServedAssociation]):
             self._begin_to_close()
         self._dispatch_all()  # what an exception has left
         self._take_rules()
+        status = codec.NEED_MORE
         for _ in range(MOST_RUNS):  # the next one confirms that its events were dealt with
             status = self._run(self._tells_ends, 0)
             if not self._dispatch_all():
