@@ -185,22 +185,30 @@ struct ltdic_lookup {
     struct addrinfo *peer, *local;
 };
 
-int ltdic_lookup_new(ltdic_lookup **lookup, const ltdic_address *peer, const ltdic_address *local,
-                     ltdic_cause *cause)
+/* Looks both addresses up. With an error nothing is left. */
+static int look_up(ltdic_lookup *l, const ltdic_address *peer, const ltdic_address *local,
+                   ltdic_cause *cause)
 {
-    ltdic_lookup *l = calloc(1, sizeof *l);
-    *lookup = l;
-    *cause = (ltdic_cause){0, 0};
-    if (l == NULL) {
-        return LTDIC_ERR_MEMORY;
-    }
+    *l = (ltdic_lookup){NULL, NULL};
     int status = ltdic__resolve(&l->peer, peer, false, cause);
     if (status == LTDIC_OK && local != NULL) {
         status = ltdic__resolve(&l->local, local, true, cause);
     }
     if (status != LTDIC_OK) {
-        ltdic_lookup_free(l);
-        *lookup = NULL;
+        ltdic__free_addresses(&l->peer);
+    }
+    return status;
+}
+
+int ltdic_lookup_new(ltdic_lookup **lookup, const ltdic_address *peer, const ltdic_address *local,
+                     ltdic_cause *cause)
+{
+    ltdic_lookup *l = malloc(sizeof *l);
+    *cause = (ltdic_cause){0, 0};
+    const int status = l == NULL ? LTDIC_ERR_MEMORY : look_up(l, peer, local, cause);
+    *lookup = status == LTDIC_OK ? l : NULL;
+    if (status != LTDIC_OK) {
+        free(l);
     }
     return status;
 }
@@ -260,16 +268,17 @@ int ltdic_net_connect_to(ltdic_net *net, ltdic_lookup *lookup)
 
 int ltdic_net_connect(ltdic_net *net, const ltdic_address *peer, const ltdic_address *local)
 {
-    ltdic_lookup *lookup;
+    ltdic_lookup found;
     if (!is_free(net)) {
         return LTDIC_ERR_WRONG_STATE;
     }
-    int status = ltdic_lookup_new(&lookup, peer, local, &net->cause);
-    if (status == LTDIC_OK) {
-        status = ltdic_net_connect_to(net, lookup);
-        ltdic_lookup_free(lookup);
+    const int status = look_up(&found, peer, local, &net->cause);
+    if (status != LTDIC_OK) {
+        return status;
     }
-    return status;
+    net->addresses = found.peer;
+    net->local = found.local;
+    return begin(net);
 }
 
 ltdic_cause ltdic_net_cause(const ltdic_net *net)

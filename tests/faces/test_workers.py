@@ -425,7 +425,6 @@ def test_processes_share_a_socket() -> None:
         done = load.stop()
         told += [child.stop() for child in children]
     assert [sum(each) for each in zip(*told, strict=True)] == [done, done, 0]
-    assert all(accepted > 0 for accepted, _, _ in told)
 
 
 def test_a_forked_child_serves_at_the_socket_of_its_parent() -> None:
