@@ -207,21 +207,6 @@ class Association:
         self._engine.receive(data)
         self._view = memoryview(self._engine.inbox)
 
-    def _drop_used(self) -> None:
-        """Forget what has been used of what was received; events have views of it."""
-        self._engine.drop_used()
-        if not self._engine.inbox:
-            self._view = memoryview(b"")
-
-    @property
-    def _is_telling(self) -> bool:
-        """True from an event until the next one is asked for."""
-        return self._engine.is_telling
-
-    @property
-    def _has_to_send(self) -> bool:
-        return self._engine.waiting(self._now()) > 0
-
     def receive_eof(self) -> None:
         """The transport is gone; what came before is handed in first. Events end with `Closed`."""
         self._eof = True
@@ -237,8 +222,6 @@ class Association:
         data set ends. It may have less than the peer's PDV had, as data comes.
         """
         while (indication := self._next()) is not None:
-            if indication.type == engine.REFUSED:
-                continue  # its A-ASSOCIATE-RJ is in `data_to_send`
             echo = self._echo_in(indication)
             yield self._event(indication)
             if echo is not None:

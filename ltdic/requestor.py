@@ -239,10 +239,6 @@ class SyncAssociation(RequestorAssociationBase):
             self._send_abort()
             self._await_close(ABORTED_BY_US)
 
-    @property
-    def _is_used(self) -> bool:
-        return bool(self._use)
-
     def _begin_use(self, use: _Use) -> str:
         """Use it, or return why not: one thread at a time does, and no signal handler that
         interrupts it."""

@@ -86,20 +86,13 @@ def max_length_of(pdu: Buffer) -> int:
         return int(lib.ltdic_max_length_of((raw, len(raw))))
 
 
-_NOTHING = 0
 _RECEIVED: int = lib.LTDIC_RECEIVED
-_SENT: int = lib.LTDIC_SENT
-_REFUSED: int = lib.LTDIC_REFUSED
-
-
-REFUSED = 0x100
-"""No type of a PDU, nor 0, which stands for none."""
+_NOT_TOLD: tuple[int, ...] = lib.LTDIC_SENT, lib.LTDIC_REFUSED
 
 
 class Indication(NamedTuple):
     """An `ltdic_indication` of what was received, or of the end; bytes `start` to `end` of the
-    input are the PDU, or the data of a P-DATA-TF. `type` is `REFUSED` where the provider has
-    refused the request, with these codes."""
+    input are the PDU, or the data of a P-DATA-TF."""
 
     over: bool
     status: int
@@ -110,7 +103,6 @@ class Indication(NamedTuple):
     control: int
     offset: int
     """Place of the field at fault, from the first byte of its PDU."""
-    codes: tuple[int, int, int] = (0, 0, 0)
 
 
 class Engine:
@@ -167,11 +159,6 @@ class Engine:
         pieces = [self.inbox[len(self.inbox) - left :], *self._pieces, data]
         self._use(b"".join(pieces) if left else data)
 
-    def drop_used(self) -> None:
-        """Keep nothing of what has been used; who still needs it has views of it."""
-        if self.inbox and not self._in.size:
-            self._use(b"")
-
     def _use(self, inbox: bytes) -> None:
         raw = ffi.from_buffer(inbox)
         self._raw = self._raw, raw  # both live until C has the other: a signal handler may raise
@@ -187,29 +174,17 @@ class Engine:
         lib.ltdic_association_lost(self._association)
 
     def next(self, now: int) -> Indication | None:
-        """`ltdic_association_next`; what was sent is not told."""
+        """`ltdic_association_next`. What was sent is not told, nor a request that the provider has
+        refused: its A-ASSOCIATE-RJ is to be sent."""
         indication = self._indication
-        indication.kind = _NOTHING
         while lib.ltdic_association_next(self._association, indication, self._in, now) == 0:
             kind = indication.kind
             if kind == _RECEIVED:
                 return self._received(indication)
-            if kind == _REFUSED:
-                codes = indication.codes
-                return self._received(indication)._replace(
-                    type=REFUSED, codes=(codes.result, codes.source, codes.reason)
-                )
-            if kind != _SENT:
+            if kind not in _NOT_TOLD:
                 return Indication(True, indication.status, 0, 0, 0, 0, 0, indication.offset)
-        indication.kind = _NOTHING
         self._find_missing()
         return None
-
-    @property
-    def is_telling(self) -> bool:
-        """True from an indication until the next one is asked for, also where a signal handler
-        raises before `next` can return it."""
-        return self._indication.kind not in (_NOTHING, _SENT)
 
     def _find_missing(self) -> None:
         """Find how many bytes are missing where a PDU is of use only when it is whole."""

@@ -299,7 +299,7 @@ def waiting_peer(
 
 def until_used(association: ltdic.SyncAssociation) -> None:
     """Wait until another thread uses the association; it then most likely waits in a call."""
-    eventually(lambda: association._is_used)
+    eventually(lambda: bool(association._use))
     time.sleep(0.1)
 
 
