@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import socket
 import ssl
 import threading
@@ -19,6 +18,7 @@ from warnings import warn
 from ._arguments import not_awaited, number_of
 from ._begun import calls_of, has_begun
 from ._codec import control_of, encode, flags_of
+from ._fork import watch
 from ._message_order import MessageOrder, Signal
 from ._native import codec, engine, service
 from ._on_request import PendingDecision, PendingDecisions
@@ -335,7 +335,7 @@ class Server(ServerBase[ServedAssociation]):
         self._owning = threading.Lock()
         self._is_empty = False
         self._decisions = PendingDecisions()
-        _servers.add(self)
+        watch(self)
 
     def __del__(self) -> None:
         if hasattr(self, "_address") and not self._loop.is_freed:
@@ -346,7 +346,7 @@ class Server(ServerBase[ServedAssociation]):
                 what = f"{self!r} was not closed"
                 warn(what, ResourceWarning, source=self, stacklevel=2)
 
-    def _renew(self) -> None:
+    def _leave_to_parent(self) -> None:
         """In a child process, which has none of the threads that may have had a lock. Where one of
         them was serving, nobody knows how far it was: this copy is not used any more."""
         self._loop.renew_lock()
@@ -797,14 +797,3 @@ def _late(decision: PendingDecision) -> None:
     """In its thread."""
     server = decision.subject._server
     server._post(_Job(lambda: server._answer(decision)))
-
-
-_servers: weakref.WeakSet[Server] = weakref.WeakSet()
-
-
-def _renew_all() -> None:
-    for server in list(_servers):
-        server._renew()
-
-
-os.register_at_fork(after_in_child=_renew_all)
