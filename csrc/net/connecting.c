@@ -222,12 +222,13 @@ void ltdic_lookup_free(ltdic_lookup *lookup)
     }
 }
 
-/* Begins to connect to the addresses of the endpoint. */
-static int begin(ltdic_net *net)
+/* Begins to connect to these addresses, which belong to the endpoint from now on. */
+static int begin(ltdic_net *net, ltdic_lookup found)
 {
     source *s = &net->source;
     const uint32_t timeout = ltdic__association_response_time(net->association);
-    net->address = net->addresses;
+    net->address = net->addresses = found.peer;
+    net->local = found.local;
     net->bound = s->can_read = s->can_write = s->hung_up = false;
     net->connect_deadline = timeout == 0 ? 0 : ltdic__now() + timeout;
     const bool started = try_next_address(net);
@@ -260,10 +261,9 @@ int ltdic_net_connect_to(ltdic_net *net, ltdic_lookup *lookup)
     if (!is_free(net)) {
         return LTDIC_ERR_WRONG_STATE;
     }
-    net->addresses = lookup->peer;
-    net->local = lookup->local;
+    const ltdic_lookup found = *lookup;
     *lookup = (ltdic_lookup){NULL, NULL};
-    return begin(net);
+    return begin(net, found);
 }
 
 int ltdic_net_connect(ltdic_net *net, const ltdic_address *peer, const ltdic_address *local)
@@ -273,12 +273,7 @@ int ltdic_net_connect(ltdic_net *net, const ltdic_address *peer, const ltdic_add
         return LTDIC_ERR_WRONG_STATE;
     }
     const int status = look_up(&found, peer, local, &net->cause);
-    if (status != LTDIC_OK) {
-        return status;
-    }
-    net->addresses = found.peer;
-    net->local = found.local;
-    return begin(net);
+    return status == LTDIC_OK ? begin(net, found) : status;
 }
 
 ltdic_cause ltdic_net_cause(const ltdic_net *net)
