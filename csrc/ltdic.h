@@ -1008,7 +1008,7 @@ typedef enum ltdic_requested_kind {
                                  those of the last PDV */
     LTDIC_REQUESTED_PDU = 4,  /**< bytes: a PDU other than a P-DATA-TF */
     LTDIC_REQUESTED_FAULT = 5,  /**< the peer broke PS3.8, or did not answer in time: `status`.
-                                   Bytes:  the first of the PDU at fault, 32 at most */
+                                   Bytes: the first of the PDU at fault, 32 at most */
     LTDIC_REQUESTED_CLOSED = 6, /**< as LTDIC_CLOSED, with `status` */
     LTDIC_REQUESTED_ROOM = 7    /**< after LTDIC_ERR_ROOM of ltdic_net_send_data: at most half of
                                    LTDIC_MAX_QUEUE waits to be sent */
